@@ -1,0 +1,13 @@
+"""Traffic primitives for Python services: a Cython core and a pure-Python twin that behaves the same."""
+
+from headgate._backend import backend
+from headgate.hashing import splitmix64, xxh64
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "backend",
+    "splitmix64",
+    "xxh64",
+]

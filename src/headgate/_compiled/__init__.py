@@ -1,0 +1,1 @@
+"""The compiled twin: one Cython module a room."""

@@ -1,0 +1,6 @@
+from typing import SupportsIndex
+
+from typing_extensions import Buffer
+
+def xxh64(data: str | Buffer, seed: SupportsIndex = 0) -> int: ...
+def splitmix64(x: SupportsIndex) -> int: ...

@@ -1,0 +1,24 @@
+"""How every structure of both twins pickles, so that either twin reads what the other wrote.
+
+A pickle names the public class of the face (or the user's subclass), never a twin's module.
+"""
+
+from importlib import import_module
+from typing import Any
+
+
+def name_class(obj: object) -> type | str:
+    """The subclass of a user as it is, a twin's class by its public name ``room.Class``."""
+    cls = type(obj)
+    package, _, room = cls.__module__.rpartition(".")
+    if package in ("headgate._compiled", "headgate._pure"):
+        return f"{room}.{cls.__qualname__}"
+    return cls
+
+
+def restore(target: type | str, state: tuple[Any, ...]) -> Any:
+    """What a pickle calls: the class named by `target`, filled from a versioned `state`."""
+    if isinstance(target, str):
+        room, name = target.split(".")
+        target = getattr(import_module(f"headgate.{room}"), name)
+    return target._from_state(state)

@@ -1,0 +1,1 @@
+"""The pure-Python twin: the same names, the same behaviour."""

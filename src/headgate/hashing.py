@@ -1,0 +1,12 @@
+"""Hash functions: XXH64 and splitmix64."""
+
+from typing import TYPE_CHECKING
+
+from headgate._backend import backend
+
+if TYPE_CHECKING or backend == "compiled":
+    from headgate._compiled.hashing import splitmix64, xxh64
+else:
+    from headgate._pure.hashing import splitmix64, xxh64
+
+__all__ = ["splitmix64", "xxh64"]
