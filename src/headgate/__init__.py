@@ -2,10 +2,12 @@
 
 from headgate._backend import backend
 from headgate.hashing import splitmix64, xxh64
+from headgate.placement import HashRing
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "HashRing",
     "__version__",
     "backend",
     "splitmix64",

@@ -1,0 +1,78 @@
+"""The ratios that the placement room promises, measured in turns: ``python bench/budget_placement.py``."""
+
+import sys
+from itertools import count
+from statistics import median
+from time import perf_counter_ns
+
+import uhashring
+
+from headgate._compiled.placement import HashRing as CompiledRing
+from headgate._pure.placement import HashRing as PureRing
+
+NODES = [f"10.0.{i // 250}.{i % 250}:11211" for i in range(1000)]
+KEYS = [f"user:{i * 7919}" for i in range(1000)]
+RINGS = {
+    "compiled": lambda nodes: CompiledRing(nodes, 160),
+    "pure": lambda nodes: PureRing(nodes, 160),
+    "uhashring": uhashring.HashRing,
+}
+
+
+def clock(act, passes):
+    """The best of some passes in a row, in ns: what the caches hold is the act's own."""
+    best = 2**63
+    for _ in range(passes):
+        start = perf_counter_ns()
+        act()
+        best = min(best, perf_counter_ns() - start)
+    return best
+
+
+def each(call):
+    def act():
+        for key in KEYS:
+            call(key)
+
+    return act
+
+
+def adding(ring):
+    names = count()
+
+    def act():
+        ring.add_node(f"new{next(names)}")
+        ring.get_node("user:1")
+
+    return act
+
+
+def compare(title, acts, rounds, passes=1):
+    """Takes the acts in turns; prints the medians in µs, and each act's ratio to the first."""
+    times = {name: [] for name in acts}
+    for _ in range(rounds):
+        for name, act in acts.items():
+            times[name].append(clock(act, passes))
+    base = median(next(iter(times.values())))
+    cells = [f"{name} {median(took) / 1000:.1f} ({median(took) / base:.3g}x)" for name, took in times.items()]
+    print(f"{title}: {', '.join(cells)}")
+
+
+def main():
+    print(f"CPython {sys.version.split()[0]}; medians in µs, ratios to the first")
+    some = {name: make(NODES[:100]) for name, make in RINGS.items()}
+    whole = {name: make(NODES) for name, make in RINGS.items()}
+    table = dict.fromkeys(KEYS)
+    gets = {"dict.get": each(table.get)} | {name: each(ring.get_node) for name, ring in some.items()}
+    compare("get_node, 100 nodes x 160, 1,000 keys", gets, 50, passes=5)
+    gets = {name: each(ring.get_node) for name, ring in whole.items()}
+    compare("get_node, 1,000 nodes x 160, 1,000 keys", gets, 50, passes=5)
+    many = {"get_node": each(some["compiled"].get_node), "get_many": lambda: some["compiled"].get_many(KEYS)}
+    compare("get_many against get_node", many, 100, passes=5)
+    builds = {name: lambda make=make: make(NODES).get_node("user:1") for name, make in RINGS.items()}
+    compare("build, 1,000 nodes x 160", builds, 5)
+    compare("add one node to 1,000 x 160, look up", {name: adding(ring) for name, ring in whole.items()}, 20)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+/* The key rule: the bytes of a str (its UTF-8), of bytes, or of an int (8 bytes, little-endian
+ * two's complement). ASCII text and bytes are read where they lie: no object is made. */
+#ifndef HEADGATE_KEYS_H
+#define HEADGATE_KEYS_H
+
+#include <Python.h>
+#include <stdint.h>
+
+typedef struct {
+    const unsigned char *data;
+    Py_ssize_t size;
+    unsigned char word[8];
+} hg_key;
+
+static int hg_key_int(PyObject *key, const char *name, hg_key *out)
+{
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(key, &overflow);
+    if (value == -1 && PyErr_Occurred())
+        return -1;
+    if (overflow) {
+        PyErr_Format(PyExc_ValueError, "%s must be in [-2**63, 2**63), got %R", name, key);
+        return -1;
+    }
+    for (int i = 0; i < 8; i++)
+        out->word[i] = (unsigned char)((uint64_t)value >> (8 * i));
+    out->data = out->word;
+    out->size = 8;
+    return 0;
+}
+
+static int hg_key_other(PyObject *key, const char *name, hg_key *out)
+{
+    if (PyUnicode_Check(key)) {
+        out->data = (const unsigned char *)PyUnicode_AsUTF8AndSize(key, &out->size);
+        return out->data == NULL ? -1 : 0;
+    }
+    if (PyBytes_Check(key)) {
+        out->data = (const unsigned char *)PyBytes_AS_STRING(key);
+        out->size = PyBytes_GET_SIZE(key);
+        return 0;
+    }
+    if (PyLong_Check(key))
+        return hg_key_int(key, name, out);
+    PyErr_Format(PyExc_TypeError, "%s must be str, bytes or int, got %R", name, key);
+    return -1;
+}
+
+/* Fills `out`, which stays valid as long as `key` lives; -1 with an exception set on a wrong key. */
+static inline int hg_key_of(PyObject *key, const char *name, hg_key *out)
+{
+    if (PyUnicode_CheckExact(key) && PyUnicode_IS_COMPACT_ASCII(key)) {
+        out->data = (const unsigned char *)PyUnicode_DATA(key);
+        out->size = PyUnicode_GET_LENGTH(key);
+        return 0;
+    }
+    return hg_key_other(key, name, out);
+}
+
+#endif

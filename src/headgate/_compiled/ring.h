@@ -1,0 +1,120 @@
+/* The arrays of a ring: sorted points with the owner of each, and an index by their top bits.
+ *
+ *   buckets   [0 | 2 | 3 | 6 | ...]          buckets[q] = first i with points[i].at >> shift >= q
+ *              |   |   \____\___
+ *   points    [p0  p1  p2  p3  p4  p5 ... | sentinel]    past the last point lies the first one
+ *              o0  o1  o2  o3  o4  o5 ... | o0            again, at 2^64-1: a scan needs no bound
+ */
+#ifndef HEADGATE_RING_H
+#define HEADGATE_RING_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define HG_SCAN 16
+#define HG_GONE UINT32_MAX
+
+typedef struct {
+    uint64_t at;
+    uint32_t owner;
+} hg_point;
+
+/* Sorts by place, stably: eight passes of a byte each; a pass over equal bytes is skipped.
+ * Returns the array that holds the result, one of the two. */
+static hg_point *hg_sort_points(hg_point *from, hg_point *to, size_t count)
+{
+    for (int bits = 0; bits < 64 && count > 1; bits += 8) {
+        size_t start[256] = {0}, sum = 0;
+        for (size_t i = 0; i < count; i++)
+            start[from[i].at >> bits & 255]++;
+        if (start[from[0].at >> bits & 255] == count)
+            continue;
+        for (int byte = 0; byte < 256; byte++) {
+            size_t size = start[byte];
+            start[byte] = sum;
+            sum += size;
+        }
+        for (size_t i = 0; i < count; i++)
+            to[start[from[i].at >> bits & 255]++] = from[i];
+        hg_point *swap = from;
+        from = to;
+        to = swap;
+    }
+    return from;
+}
+
+static inline int hg_before(hg_point a, hg_point b)
+{
+    return a.at < b.at || (a.at == b.at && a.owner < b.owner);
+}
+
+/* Merges `old`, its owners renumbered by `ranks` (HG_GONE drops a point), with the sorted `fresh`
+ * into `out`. Of equal points the lower owner stands first. Returns how many there are. */
+static size_t hg_merge_points(const hg_point *old, size_t old_count, const uint32_t *ranks,
+                              const hg_point *fresh, size_t fresh_count, hg_point *out)
+{
+    const hg_point *end = fresh + fresh_count;
+    hg_point *start = out;
+    for (size_t i = 0; i < old_count; i++) {
+        hg_point point = {old[i].at, ranks[old[i].owner]};
+        if (point.owner == HG_GONE)
+            continue;
+        while (fresh < end && hg_before(*fresh, point))
+            *out++ = *fresh++;
+        *out++ = point;
+    }
+    while (fresh < end)
+        *out++ = *fresh++;
+    return (size_t)(out - start);
+}
+
+/* The index bits for `count` points: about one point a bucket. */
+static int hg_bits(size_t count)
+{
+    int bits = 1;
+    while (bits < 30 && (size_t)1 << bits < count)
+        bits++;
+    return bits;
+}
+
+/* Two passes without a branch to mispredict: the first point of each bucket that has one, then
+ * what empty buckets borrow from the next. */
+static void hg_index(const hg_point *points, size_t count, uint32_t *buckets, int bits)
+{
+    size_t last = (size_t)1 << bits;
+    uint32_t next = (uint32_t)count;
+    memset(buckets, 0xFF, last * sizeof(uint32_t));
+    for (size_t i = count; i-- > 0;)
+        buckets[points[i].at >> (64 - bits)] = (uint32_t)i;
+    buckets[last] = next;
+    for (size_t bucket = last; bucket-- > 0;) {
+        next = buckets[bucket] < next ? buckets[bucket] : next;
+        buckets[bucket] = next;
+    }
+}
+
+static const hg_point *hg_bisect(const hg_point *low, const hg_point *high, uint64_t hash)
+{
+    while (low < high) {
+        const hg_point *middle = low + (high - low) / 2;
+        if (middle->at < hash)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The first point at or after `hash`; past the last one the sentinel. A crowded bucket, as a
+ * skewed hash makes, is searched by halves. */
+static inline const hg_point *hg_find(const hg_point *points, const uint32_t *buckets, int shift, uint64_t hash)
+{
+    const uint32_t *bucket = buckets + (hash >> shift);
+    const hg_point *point = points + bucket[0], *stop = point + HG_SCAN;
+    while (point->at < hash)
+        if (++point == stop)
+            return hg_bisect(point, points + bucket[1], hash);
+    return point;
+}
+
+#endif

@@ -1,0 +1,102 @@
+"""Lookups in HashRing go on, and are right, while other threads change it."""
+
+import array
+import sys
+import threading
+
+import pytest
+
+STAYING = [f"stay{i}" for i in range(20)]
+COMING = [f"come{i}" for i in range(8)]
+CHANGES = {"compiled": 10_000, "pure": 600}
+
+
+@pytest.fixture
+def quick_switches():
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def run_all(*works):
+    """Runs the works in threads that start together; the first error of any is raised."""
+    barrier, errors = threading.Barrier(len(works)), []
+
+    def run(work):
+        try:
+            barrier.wait(30)
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    if errors:
+        raise errors[0]
+
+
+def test_lookups_while_nodes_change(twin, quick_switches):
+    ring = twin.placement.HashRing(STAYING, 20)
+    known, hashes = {*STAYING, *COMING}, array.array("Q", [i * 2**57 for i in range(128)])
+    lookups, done = [], threading.Event()
+
+    def change():
+        try:
+            for i in range(CHANGES[twin.name] // 2):
+                ring.add_node(COMING[i % 8])
+                ring.remove_node(COMING[i % 8])
+        finally:
+            done.set()
+
+    def look():
+        count = 0
+        while not done.is_set():
+            assert ring.get_node(f"key{count}") in known
+            assert len(set(ring.get_nodes(count, 3))) == 3
+            assert known.issuperset(ring.get_many(["a", b"b", count]))
+            assert 0 <= min(ring.locate(hashes)) <= max(ring.locate(hashes)) <= len(STAYING)
+            count += 1
+        lookups.append(count)
+
+    run_all(change, *[look] * 8)
+    assert len(lookups) == 8
+    assert ring == twin.placement.HashRing(STAYING, 20)
+    ring._check()
+
+
+def test_a_lookup_after_a_change_sees_it(twin, quick_switches):
+    ring = twin.placement.HashRing(STAYING, 5)
+
+    def churn(node):
+        for _ in range(60):
+            ring.add_node(node)
+            assert node in ring.preference("x")
+            ring.remove_node(node)
+            assert node not in ring.preference("x")
+
+    run_all(*[lambda node=node: churn(node) for node in COMING])
+    assert ring.nodes == tuple(sorted(STAYING))
+    ring._check()
+
+
+def test_one_of_many_wins_to_add_and_to_remove(twin, quick_switches):
+    ring = twin.placement.HashRing(STAYING, 5)
+    won = []
+
+    def add_and_remove():
+        for i in range(100):
+            for change in (ring.add_node, ring.remove_node):
+                try:
+                    change(f"new{i}")
+                    won.append(1 if change == ring.add_node else -1)
+                except (ValueError, KeyError):
+                    continue
+
+    run_all(*[add_and_remove] * 8)
+    assert sum(won) == len(ring) - len(STAYING)
+    ring._check()
