@@ -22,3 +22,8 @@ def restore(target: type | str, state: tuple[Any, ...]) -> Any:
         room, name = target.split(".")
         target = getattr(import_module(f"headgate.{room}"), name)
     return target._from_state(state)
+
+
+def attributes(obj: object) -> dict[str, Any]:
+    """The instance dictionary of a user's subclass, an empty one for the twins' own classes."""
+    return getattr(obj, "__dict__", {})

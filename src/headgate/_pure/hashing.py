@@ -89,8 +89,7 @@ def _xxh64_bytes(data, seed=0):
     size = len(data)
     acc = _stripes(data, seed) if size >= 32 else (seed + _P5) & _MASK
     acc = (acc + size) & _MASK
-    at = size & ~31
-    for at in range(at, size - 7, 8):
+    for at in range(size & ~31, size - 7, 8):
         acc ^= _round(0, unpack_from("<Q", data, at)[0])
         acc = ((acc << 27 | acc >> 37) * _P1 + _P4) & _MASK
     at = size & ~7

@@ -1,0 +1,29 @@
+"""Calls of listeners: whatever they raise is reported, never raised into the cache."""
+
+import weakref
+
+
+class _Target:
+    __slots__ = ("__weakref__",)
+
+
+def _report(error):
+    """Hand `error` to ``sys.unraisablehook``, as the interpreter does for weakref callbacks."""
+
+    def listener_failed(_):
+        raise error
+
+    target = _Target()
+    reference = weakref.ref(target, listener_failed)
+    del target
+    del reference
+
+
+def notify(listener, dropped, reason):
+    """Call ``listener(key, value, reason)`` for the keys and values that `dropped` alternates."""
+    pairs = iter(dropped)
+    for key, value in zip(pairs, pairs, strict=True):
+        try:
+            listener(key, value, reason)
+        except BaseException as error:
+            _report(error)

@@ -1,0 +1,27 @@
+"""What a cache counts."""
+
+from typing import NamedTuple
+
+
+class CacheStats(NamedTuple):
+    """A snapshot of a cache's counters.
+
+    `hits` and `misses` count ``get``, ``cache[key]`` and ``setdefault``; `evictions` counts
+    entries dropped to keep within `maxsize`; `currsize` and `maxsize` are entries, or the sum
+    of sizes where the cache has a ``getsizeof``.
+
+    >>> CacheStats(hits=3, misses=1, evictions=0, currsize=1, maxsize=2).hit_ratio
+    0.75
+    """
+
+    hits: int
+    misses: int
+    evictions: int
+    currsize: int
+    maxsize: int
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits over lookups, 0.0 before the first lookup."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else 0.0

@@ -1,0 +1,13 @@
+"""Caches: LRUCache."""
+
+from typing import TYPE_CHECKING
+
+from headgate._backend import backend
+from headgate._stats import CacheStats
+
+if TYPE_CHECKING or backend == "compiled":
+    from headgate._compiled.cache import LRUCache
+else:
+    from headgate._pure.cache import LRUCache
+
+__all__ = ["CacheStats", "LRUCache"]

@@ -1,0 +1,113 @@
+"""Garbage is visible, nothing leaks, and nesting goes as deep as one likes."""
+
+import gc
+import subprocess
+import sys
+import weakref
+
+import pytest
+
+
+class Object:
+    pass
+
+
+def test_a_cycle_through_the_cache_is_collected(twin):
+    cache = twin.cache.LRUCache(3)
+    held = Object()
+    held.cache = cache
+    cache["key"] = held
+    cache[held] = 1
+    seen = weakref.ref(held), weakref.ref(cache)
+    del held, cache
+    gc.collect()
+    assert [ref() for ref in seen] == [None, None]
+
+
+@pytest.mark.parametrize("argument", ["getsizeof", "on_evict"])
+def test_a_cycle_through_a_callback_is_collected(twin, argument):
+    class Owner:
+        def call(self, *args):
+            return 1
+
+    owner = Owner()
+    owner.cache = twin.cache.LRUCache(3, **{argument: owner.call})
+    owner.cache["a"] = 1
+    seen = weakref.ref(owner)
+    del owner
+    gc.collect()
+    assert seen() is None
+
+
+def test_references_are_returned(twin):
+    key, value = Object(), Object()
+    before = sys.getrefcount(key), sys.getrefcount(value)
+    cache = twin.cache.LRUCache(2, on_evict=lambda *what: None)
+    for _ in range(10):
+        cache[key] = value
+        cache[key] = value
+        cache.get(key), cache.peek(key), cache.setdefault(key, value)
+        list(cache.items()), list(cache.values()), list(cache)
+        cache.pop(key)
+        cache[key] = value
+        cache.popitem()
+        cache[key] = value
+        cache.update(a=1, b=2)
+        cache[key] = value
+        cache.resize(0)
+        cache.resize(2)
+        cache[key] = value
+        del cache[key]
+        cache[key] = value
+        cache.__copy__()
+        cache.clear()
+    assert (sys.getrefcount(key), sys.getrefcount(value)) == before
+
+
+def test_200_000_nested_caches_are_deallocated(twin):
+    cache = None
+    for _ in range(200_000):
+        outer = twin.cache.LRUCache(1)
+        outer[0] = cache
+        cache = outer
+    del outer
+    cache = None
+    gc.collect()
+
+
+GROWTH = """
+import gc, resource, sys
+from importlib import import_module
+
+LRUCache = import_module(f"headgate._{sys.argv[1]}.cache").LRUCache
+
+def work():
+    told = []
+    cache = LRUCache(100, on_evict=lambda *what: told.append(what))
+    for i in range(3000):
+        cache[f"key {i % 170}"] = [i]
+        cache.get(str(i))
+        cache.setdefault(i, [i])
+        cache.pop(i, None)
+    cache.resize(10)
+    cache.__copy__()
+    repr(cache)
+
+for _ in range(10):
+    work()
+gc.collect()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(60):
+    work()
+gc.collect()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the resource module is POSIX's")
+def test_memory_does_not_grow(twin):
+    answer = subprocess.run(
+        [sys.executable, "-c", GROWTH, twin.name], capture_output=True, text=True, check=True
+    )
+    kilobytes = int(answer.stdout) / (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes < 3000
