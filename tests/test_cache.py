@@ -53,7 +53,7 @@ def test_what_touches_nothing(twin):
     assert ("a", 2) not in cache.items()
     assert ("z", 1) not in cache.items()
     assert 1 in cache.values()
-    assert "a" in cache.keys()
+    assert "a" in cache.keys() - {"b"}
     assert list(cache.values()) == [1, 2, 3]
     assert list(cache.keys()) == list(cache) == ["a", "b", "c"]
     assert cache == {"a": 1, "b": 2, "c": 3}
@@ -171,7 +171,7 @@ def test_equality_is_that_of_mappings(twin):
     other.update(c=3, b=2, a=1)
     assert cache == other
     assert cache == {"a": 1, "b": 2, "c": 3}
-    assert {"a": 1, "b": 2, "c": 3} == cache
+    assert dict(cache) == cache
     assert cache != {"a": 1}
     assert cache != [("a", 1)]
     with pytest.raises(TypeError):
@@ -210,7 +210,7 @@ def test_keys_compare_as_in_dict(twin):
     cache[nan] = "nan"
     cache[-1], cache[-2] = "-1", "-2"
     assert list(cache.items()) == [(1, "float"), (nan, "nan"), (-1, "-1"), (-2, "-2")]
-    assert type(list(cache)[0]) is int
+    assert type(next(iter(cache))) is int
     assert cache[nan] == "nan"
     assert cache.get(float("nan")) is None
     key = "".join(["a", "b"])
@@ -308,9 +308,9 @@ def test_getsizeof_bounds_the_sum(twin):
 def test_a_bad_size_leaves_the_cache(twin, size, error, message):
     cache = lru(twin, 10, getsizeof=lambda value: value)
     cache["a"] = 3
-    for call in (lambda: cache.put("a", size), lambda: cache.put("b", size), lambda: cache.setdefault("b", size)):
+    for call, key in (cache.put, "a"), (cache.put, "b"), (cache.setdefault, "b"):
         with pytest.raises(error) as caught:
-            call()
+            call(key, size)
         assert str(caught.value) == message
     assert list(cache.items()) == [("a", 3)]
     assert cache.currsize == 3

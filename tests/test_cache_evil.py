@@ -23,7 +23,7 @@ def step(cache, mischief):
     elif choice == 5:
         cache.setdefault(key, EvilValue(mischief))
     elif choice == 6:
-        key in cache
+        cache.__contains__(key)
     elif choice == 7:
         list(cache.items())
     else:

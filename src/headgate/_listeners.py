@@ -1,16 +1,18 @@
 """Calls of listeners: whatever they raise is reported, never raised into the cache."""
 
 import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class _Target:
     __slots__ = ("__weakref__",)
 
 
-def _report(error):
+def _report(error: BaseException) -> None:
     """Hand `error` to ``sys.unraisablehook``, as the interpreter does for weakref callbacks."""
 
-    def listener_failed(_):
+    def listener_failed(_: object) -> None:
         raise error
 
     target = _Target()
@@ -19,7 +21,7 @@ def _report(error):
     del reference
 
 
-def notify(listener, dropped, reason):
+def notify(listener: Callable[[Any, Any, Any], object], dropped: Iterable[Any], reason: str) -> None:
     """Call ``listener(key, value, reason)`` for the keys and values that `dropped` alternates."""
     pairs = iter(dropped)
     for key, value in zip(pairs, pairs, strict=True):

@@ -18,10 +18,11 @@ def name_class(obj: object) -> type | str:
 
 def restore(target: type | str, state: tuple[Any, ...]) -> Any:
     """What a pickle calls: the class named by `target`, filled from a versioned `state`."""
+    cls: Any = target
     if isinstance(target, str):
         room, name = target.split(".")
-        target = getattr(import_module(f"headgate.{room}"), name)
-    return target._from_state(state)
+        cls = getattr(import_module(f"headgate.{room}"), name)
+    return cls._from_state(state)
 
 
 def attributes(obj: object) -> dict[str, Any]:

@@ -1,37 +1,40 @@
 """Views of a cache: snapshots when iterated, and reading them touches nothing."""
 
-from collections.abc import ItemsView, KeysView, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from typing import Any
 
-ABSENT = object()
+_ABSENT: Any = object()
 
 
-class CacheKeys(KeysView):
+class CacheKeys(KeysView[Any]):
     """The keys, next victim first."""
 
     __slots__ = ()
 
 
-class CacheValues(ValuesView):
+class CacheValues(ValuesView[Any]):
     """The values, in the order of the keys."""
 
     __slots__ = ()
+    _mapping: Any
 
-    def __contains__(self, value):
+    def __contains__(self, value: object) -> bool:
         return any(other is value or other == value for other in self)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return iter([value for _, value in self._mapping._entries()])
 
 
-class CacheItems(ItemsView):
+class CacheItems(ItemsView[Any, Any]):
     """The pairs of key and value, in the order of the keys."""
 
     __slots__ = ()
+    _mapping: Any
 
-    def __contains__(self, item):
+    def __contains__(self, item: Any) -> bool:
         key, value = item
-        found = self._mapping.peek(key, ABSENT)
-        return found is value or (found is not ABSENT and found == value)
+        found = self._mapping.peek(key, _ABSENT)
+        return found is value or (found is not _ABSENT and bool(found == value))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         return iter(self._mapping._entries())

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic
+# cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic, autotestdict=False
 """The cache engine and its policies.
 
     table (u32)      nodes (C structs)                 entries (one Python list)
@@ -38,7 +38,7 @@ from types import GenericAlias
 from headgate._listeners import notify
 from headgate._pickling import attributes, name_class, restore
 from headgate._stats import CacheStats
-from headgate._views import ABSENT, CacheItems, CacheKeys, CacheValues
+from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
 
 
 cdef extern from "Python.h":
@@ -700,7 +700,7 @@ cdef class LRUCache:
         """
         self._store(key, value, False)
 
-    def pop(self, key, default=ABSENT):
+    def pop(self, key, default=_ABSENT):
         """Remove `key` and return its value; `default` where there is none.
 
         Raises KeyError if there is no such key and no default was given. Complexity: O(1).
@@ -713,7 +713,7 @@ cdef class LRUCache:
         entry = self._take(<PyObject *>key, hg_hash(<PyObject *>key))
         if entry is not None:
             return entry[1]
-        if default is ABSENT:
+        if default is _ABSENT:
             raise KeyError(key)
         return default
 
@@ -752,8 +752,8 @@ cdef class LRUCache:
         >>> cache.setdefault("a", 1), cache.setdefault("a", 2)
         (1, 1)
         """
-        found = self.get(key, ABSENT)
-        return self._store(key, default, True) if found is ABSENT else found
+        found = self.get(key, _ABSENT)
+        return self._store(key, default, True) if found is _ABSENT else found
 
     def update(self, other=(), /, **kwargs):
         """Put every entry of a mapping, of an iterable of pairs, and of the keyword arguments.

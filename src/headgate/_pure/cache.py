@@ -24,7 +24,7 @@ from types import GenericAlias
 from headgate._listeners import notify
 from headgate._pickling import attributes, name_class, restore
 from headgate._stats import CacheStats
-from headgate._views import ABSENT, CacheItems, CacheKeys, CacheValues
+from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
 
 _MOST_ENTRIES = 2**31
 
@@ -348,7 +348,7 @@ class LRUCache(MutableMapping):
         """
         self._store(key, value, False)
 
-    def pop(self, key, default=ABSENT):
+    def pop(self, key, default=_ABSENT):
         """Remove `key` and return its value; `default` where there is none.
 
         Raises KeyError if there is no such key and no default was given. Complexity: O(1).
@@ -361,7 +361,7 @@ class LRUCache(MutableMapping):
         entry = self._take(key)
         if entry is not None:
             return entry.value
-        if default is ABSENT:
+        if default is _ABSENT:
             raise KeyError(key)
         return default
 
@@ -394,8 +394,8 @@ class LRUCache(MutableMapping):
         >>> cache.setdefault("a", 1), cache.setdefault("a", 2)
         (1, 1)
         """
-        found = self.get(key, ABSENT)
-        return self._store(key, default, True) if found is ABSENT else found
+        found = self.get(key, _ABSENT)
+        return self._store(key, default, True) if found is _ABSENT else found
 
     def update(self, other=(), /, **kwargs):
         """Put every entry of a mapping, of an iterable of pairs, and of the keyword arguments.
