@@ -27,12 +27,12 @@ class ModelRing:
 
     def add_node(self, node, weight=1):
         if name_of(node) in self.members:
-            raise ValueError(f"node must not be in the ring already, got {node!r}")
+            raise ValueError(f"node must not be a member already, got {node!r}")
         self.members[name_of(node)] = node, weight
 
     def remove_node(self, node):
         if name_of(node) not in self.members:
-            raise KeyError(f"node must be in the ring, got {node!r}")
+            raise KeyError(f"node must be a member, got {node!r}")
         del self.members[name_of(node)]
 
     def points(self):

@@ -1,9 +1,11 @@
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import GenericAlias
-from typing import Any, Generic, Literal, Self, SupportsIndex, TypeVar
+from typing import Any, Generic, Self, SupportsIndex, TypeVar
 
 from typing_extensions import Buffer, disjoint_base
+
+from headgate.schemes import Scheme
 
 _Key = str | bytes | int
 _Node = TypeVar("_Node")
@@ -16,7 +18,7 @@ class HashRing(Generic[_Node]):
         nodes: Mapping[_Node, float] | Iterable[_Node] = (),
         replicas: SupportsIndex = 150,
         *,
-        scheme: Literal["headgate"] = "headgate",
+        scheme: str | Scheme = "headgate",
         node_key: Callable[[_Node], _Key] | None = None,
     ) -> None: ...
     def add_node(self, node: _Node, weight: float = 1) -> None: ...
@@ -33,7 +35,7 @@ class HashRing(Generic[_Node]):
     @property
     def replicas(self) -> int: ...
     @property
-    def scheme(self) -> str: ...
+    def scheme(self) -> str | Scheme: ...
     def ownership(self) -> dict[_Node, float]: ...
     def diff(self, other: HashRing[_Other], /) -> dict[tuple[_Node | None, _Other | None], float]: ...
     def __len__(self) -> int: ...

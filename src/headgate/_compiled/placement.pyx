@@ -3,14 +3,14 @@
 
     HashRing
       _members  name bytes -> (node, weight)        the truth; a change touches only this ...
-      _table    points | owners | buckets           ... the arrays follow at the next lookup
-      _view     _table + (node, node, ...)          what a lookup reads; None after a change
+      _core     points | buckets | ranks            ... the arrays follow at the next lookup
+      _view     _core + (node, node, ...)           what a lookup reads; None after a change
 
-    2**64 - 1 \\  / 0        every node owns points on a circle of 64-bit hashes; a key belongs
-          o----p0---o        to the owner of the first point at or after its own hash, found
-         /  key->   p1       by the top bits of the hash: see ring.h for the three arrays.
-        p5          |
-         \\         p2       owners are ranks: node i of `nodes`, sorted by name bytes.
+    2**64 - 1 \\  / 0        every node owns points on a circle of 64-bit positions; a key belongs
+          o----p0---o        to the owner of the first point at or after its own, found by the
+         /  key->   p1       top bits: see ring.h for the arrays. Owners are ranks: node i of
+        p5          |        `nodes`. A hash of 32 bits stands in the upper half of a position,
+         \\         p2       and the lower half of such points is all ones.
           p4-------p3
 
 Invariants. Points are sorted, equal ones by owner; a table never changes once it is built, so a
@@ -18,15 +18,15 @@ lookup that holds a view needs no lock. A change merges: the points of nodes tha
 in one pass with their new ranks, those of new nodes are sorted alone. Any number of changes
 between two lookups costs one merge.
 
-Foreign code is `node_key`, the iterators and mappings given, and the `__repr__` of a wrong
-argument: all of it runs before anything changes. Nodes are never hashed or compared, but in the
-dicts handed out. A collector run may re-enter while a table is built: the version number tells,
-and the build starts over. References to nodes are dropped last.
+Foreign code is `node_key`, the iterators and mappings given, the `__repr__` of a wrong argument
+and a warning's hook: all of it runs before anything changes. Nodes are never hashed or compared,
+but in the dicts handed out. A collector run may re-enter while a table is built: the version
+number tells, and the build starts over. References to nodes are dropped last.
 """
 cimport cython
 from cpython.array cimport array, clone
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -34,12 +34,11 @@ from libc.string cimport memset
 from headgate._compiled.hashing cimport hg_splitmix64, hg_xxh64
 
 from array import array as new_array
-from collections.abc import Iterable, Mapping
-from math import isfinite
-from operator import index
+from collections.abc import Iterable
 from types import GenericAlias
 
 from headgate._compiled.hashing import splitmix64, xxh64
+from headgate._membership import RingRules, admitted, arranged, collected, integer, join, name_bytes, weighted
 from headgate._pickling import name_class, restore
 
 
@@ -49,6 +48,12 @@ cdef extern from "keys.h" nogil:
         Py_ssize_t size
 
     int hg_key_of(object key, const char *name, hg_key *out) except -1 with gil
+
+
+cdef extern from "keyhash.h" nogil:
+    int HG_XXH64, HG_MD5, HG_MD5_TOP, HG_CRC32, HG_CRC32_15, HG_ONE_AT_A_TIME, HG_FNV1A_64
+    int HG_SDBM, HG_DJB2, HG_WT6, HG_AVALANCHE
+    uint64_t hg_hash_key(int kind, const unsigned char *data, size_t size)
 
 
 cdef extern from "ring.h" nogil:
@@ -64,10 +69,27 @@ cdef extern from "ring.h" nogil:
     int hg_bits(size_t count)
     void hg_index(const hg_point *points, size_t count, uint32_t *buckets, int bits)
     const hg_point *hg_find(const hg_point *points, const uint32_t *buckets, int shift, uint64_t hash)
+    int hg_before_is_nearer(const hg_point *before, const hg_point *after, uint64_t hash)
+    void hg_midpoints(const hg_point *points, size_t count, hg_point *out)
 
 
-cdef object _MAX_POINTS = 2**24
 cdef array _INDICES = new_array("i")
+cdef dict _KEY_HASHES = {
+    "xxh64": HG_XXH64,
+    "md5": HG_MD5,
+    "md5_top": HG_MD5_TOP,
+    "crc32": HG_CRC32,
+    "crc32_15": HG_CRC32_15,
+    "one_at_a_time": HG_ONE_AT_A_TIME,
+    "fnv1a_64": HG_FNV1A_64,
+    "sdbm": HG_SDBM,
+    "djb2": HG_DJB2,
+    "wt6": HG_WT6,
+    "sdbm_avalanche": HG_SDBM | HG_AVALANCHE,
+    "djb2_avalanche": HG_DJB2 | HG_AVALANCHE,
+    "wt6_avalanche": HG_WT6 | HG_AVALANCHE,
+    "crc32_avalanche": HG_CRC32 | HG_AVALANCHE,
+}
 
 
 cdef void *_allocate(size_t count, size_t size) except NULL:
@@ -77,61 +99,276 @@ cdef void *_allocate(size_t count, size_t size) except NULL:
     return memory
 
 
-cdef object _integer(str name, object value):
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}") from None
+cdef class _View:
+    """The nodes after one change and whatever finds them: all that a lookup needs, never changed."""
+
+    cdef tuple nodes
+
+    cdef Py_ssize_t rank(self, const hg_key *key) noexcept:
+        """The index of a key's node, or -1."""
+        return -1
+
+    cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
+        """The first nodes of a key."""
+        return []
+
+    cdef inline object owner(self, const hg_key *key):
+        cdef Py_ssize_t rank = self.rank(key)
+        return self.nodes[rank] if rank >= 0 else None
 
 
-cdef object _checked_weight(object weight):
-    """The weight as an exact int or float, so that arithmetic on it is no foreign code."""
-    if isinstance(weight, int):
-        weight = int.__pos__(weight)
-    elif isinstance(weight, float):
-        weight = float.__pos__(weight)
-    else:
-        raise TypeError(f"weight must be an int or a float, got {weight!r}")
-    if not weight > 0 or not isfinite(weight):
-        raise ValueError(f"weight must be positive and finite, got {weight!r}")
-    return weight
+cdef class _Placement:
+    """Members, and the view of them that lookups read.
 
+    A subclass has a `_rules_class`, and makes the view. `_core` is what it keeps from one for the next.
+    """
 
-cdef bytes _name_bytes(object node, object node_key):
-    cdef hg_key name
-    if node_key is None:
-        hg_key_of(node, b"node", &name)
-    else:
-        node = node_key(node)
-        hg_key_of(node, b"node_key(node)", &name)
-    return PyBytes_FromStringAndSize(<const char *>name.data, name.size)
+    cdef dict _members
+    cdef object _node_key
+    cdef object _rules
+    cdef object _core
+    cdef uint64_t _version
+    cdef _View _view
+    cdef object __weakref__
 
+    __hash__ = None
+    __class_getitem__ = classmethod(GenericAlias)
 
-cdef list _weighted(object nodes):
-    """The pairs (node, weight) of the constructor's argument."""
-    if isinstance(nodes, Mapping):
-        return list(nodes.items())
-    if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Iterable):
-        raise TypeError(f"nodes must be an iterable of nodes or a mapping of node to weight, got {nodes!r}")
-    return [(node, 1) for node in nodes]
+    def __cinit__(self, *args, **kwargs):
+        self._members = {}
+        self._rules = self._rules_class()
 
+    @cython.final
+    cdef _fill(self, dict members, rules, node_key, core=None):
+        """Takes on a whole new membership; what was there is dropped last."""
+        with cython.critical_section(self):
+            _dropped = self._members, self._rules, self._node_key, self._core, self._view
+            self._members, self._rules, self._node_key, self._core = members, rules, node_key, core
+            self._view = None
+            self._version += 1
 
-cdef int _join(dict members, object node, bytes name, object weight) except -1:
-    if name in members:
-        raise ValueError(f"node must not be in the ring already, got {node!r}")
-    members[name] = node, weight
+    @cython.final
+    cdef _View _changed(self):
+        """Called once a change is made; answers the stale view, for the caller to drop last."""
+        view = self._view
+        self._view = None
+        self._version += 1
+        return view
 
+    @cython.final
+    cdef inline _View _current(self):
+        """What lookups read: the view of the members as they are now."""
+        cdef _View view
+        with cython.critical_section(self):
+            view = self._view
+        return self._settled() if view is None else view
 
-cdef object _weight_of(object weight, Py_ssize_t replicas):
-    """The checked weight, which gives no more than the greatest number of points."""
-    weight = _checked_weight(weight)
-    if weight * replicas > _MAX_POINTS:
-        raise ValueError(f"weight must give at most {_MAX_POINTS} points, got {weight!r}")
-    return weight
+    @cython.final
+    cdef _View _settled(self):
+        cdef _View view
+        cdef uint64_t version
+        while True:
+            with cython.critical_section(self):
+                version, rules, core = self._version, self._rules, self._core
+                members = self._members
+            items = arranged(members, rules)
+            core = self._make_core(core, items, rules)
+            view = self._make_view(core, rules)
+            view.nodes = tuple([node for _, (node, _) in items])
+            with cython.critical_section(self):
+                if self._version == version:
+                    self._core, self._view = core, view
+                    return view
 
+    cdef object _make_core(self, core, list items, rules):
+        """What finds the nodes of `items`, pairs (name, (node, weight)), made from the one before."""
+        return None
 
-cdef Py_ssize_t _point_count(object weight, Py_ssize_t replicas):
-    return max(1, round(weight * replicas))
+    cdef _View _make_view(self, core, rules):
+        return _View()
+
+    def add_node(self, node, weight=1):
+        """Adds `node`, which takes its share from the others in proportion to `weight`.
+
+        The placement is rebuilt at the next lookup, so a loop of changes costs one rebuild.
+
+        Raises ValueError if a node of this name is a member or `weight` is not positive and
+        finite, TypeError if the node's name is neither str, bytes nor int.
+
+        Complexity: O(1).
+
+        >>> ring = HashRing(["a"])
+        >>> ring.add_node("b", weight=0.5)
+        >>> ring.weights
+        {'a': 1, 'b': 0.5}
+        """
+        name, entry = admitted(node, weight, self._node_key, self._rules)
+        self._rules.warn([weight for _, weight in self._members.copy().values()] + [entry[1]])
+        with cython.critical_section(self):
+            join(self._members, name, entry)
+            _dropped = self._changed()
+
+    def remove_node(self, node):
+        """Removes `node`; its keys fall to the others.
+
+        Raises KeyError if it is no member, TypeError if its name is neither str, bytes nor int.
+
+        Complexity: O(1); the next lookup rebuilds.
+
+        >>> ring = HashRing(["a", "b"])
+        >>> ring.remove_node("a")
+        >>> ring.nodes
+        ('b',)
+        """
+        name = name_bytes(node, self._node_key)
+        with cython.critical_section(self):
+            entry = self._members.pop(name, None)
+            if entry is not None:
+                _dropped = self._changed()
+        if entry is None:
+            raise KeyError(f"node must be a member, got {node!r}")
+
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
+    def get_node(self, key, /):
+        """The node that `key` belongs to, or None if there is none.
+
+        Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
+        [-2**63, 2**63).
+
+        Complexity: O(1) expected; O(n) for n nodes in Rendezvous.
+
+        >>> HashRing(["a", "b"]).get_node("user:1")
+        'a'
+        >>> HashRing().get_node("user:1") is None
+        True
+        """
+        cdef hg_key plain
+        hg_key_of(key, b"key", &plain)
+        return self._current().owner(&plain)
+
+    def get_nodes(self, key, n, /):
+        """The first `n` distinct nodes in the order in which `key` prefers them, or all if fewer.
+
+        The first is ``get_node(key)``. In a HashRing and in Rendezvous each next one is where the
+        key falls when those before it leave.
+
+        Raises ValueError if `n` is negative, TypeError if it is no int, and for a wrong `key`
+        as get_node does.
+
+        Complexity: O(n log n) expected for equal weights.
+
+        >>> HashRing(["a", "b", "c"]).get_nodes("user:1", 2)
+        ['a', 'c']
+        """
+        cdef hg_key plain
+        n = integer("n", n)
+        if n < 0:
+            raise ValueError(f"n must not be negative, got {n!r}")
+        hg_key_of(key, b"key", &plain)
+        view = self._current()
+        return view.prefer(&plain, min(n, len(view.nodes)))
+
+    def preference(self, key, /):
+        """All nodes in the order in which `key` prefers them: get_nodes without a bound.
+
+        Raises TypeError and ValueError for a wrong `key` as get_node does.
+
+        Complexity: O(n log n) expected for n nodes of equal weight.
+
+        >>> HashRing(["a", "b", "c"]).preference("user:1")
+        ['a', 'c', 'b']
+        """
+        cdef hg_key plain
+        hg_key_of(key, b"key", &plain)
+        view = self._current()
+        return view.prefer(&plain, len(view.nodes))
+
+    def get_many(self, keys, /):
+        """The list of the nodes that `keys` belong to, all from one state of the membership.
+
+        Raises TypeError if `keys` is no iterable of keys, and for a wrong key as get_node does.
+
+        Complexity: as get_node for each key.
+
+        >>> HashRing(["a", "b"]).get_many(["user:3", "user:4"])
+        ['a', 'b']
+        """
+        cdef hg_key plain
+        cdef _View view
+        if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+            raise TypeError(f"keys must be an iterable of keys, got {keys!r}")
+        keys = tuple(keys)
+        view = self._current()
+        result = []
+        for key in <tuple>keys:
+            hg_key_of(key, b"key", &plain)
+            result.append(view.owner(&plain))
+        return result
+
+    @property
+    def nodes(self):
+        """The nodes as a tuple, sorted by their names' bytes; in the order of arrival under a foreign scheme.
+
+        Complexity: O(1), or that of a rebuild after a change.
+
+        >>> HashRing(["b", "a"]).nodes
+        ('a', 'b')
+        """
+        return self._current().nodes
+
+    @property
+    def weights(self):
+        """A dict of node to weight, in the order of `nodes`.
+
+        Complexity: O(n log n) for n nodes.
+
+        >>> HashRing({"a": 1, "b": 2.5}).weights
+        {'a': 1, 'b': 2.5}
+        """
+        return {node: weight for _, (node, weight) in arranged(self._members, self._rules)}
+
+    def __len__(self):
+        return len(self._members)
+
+    def __contains__(self, node):
+        name = name_bytes(node, self._node_key)
+        return name in self._members
+
+    def __iter__(self):
+        return iter(self.nodes)
+
+    @cython.final
+    cdef tuple _identity(self):
+        """What makes two placements equal."""
+        names = [(name, entry[1]) for name, entry in arranged(self._members, self._rules)]
+        return type(self._rules), self._rules.identity(), names
+
+    def __eq__(self, other):
+        if not isinstance(other, _Placement):
+            return NotImplemented
+        return self._identity() == (<_Placement>other)._identity()
+
+    def __copy__(self):
+        cdef _Placement other = type(self).__new__(type(self))
+        with cython.critical_section(self):
+            other._fill(self._members.copy(), self._rules, self._node_key, self._core)
+        return other
+
+    def __reduce__(self):
+        pairs = tuple([entry for _, entry in arranged(self._members, self._rules)])
+        return restore, (name_class(self), (1, pairs, *self._rules.arguments, self._node_key))
+
+    @classmethod
+    def _from_state(cls, state):
+        if state[0] != 1:
+            raise ValueError(f"state must be of version 1, got {state[0]!r}")
+        _, pairs, *arguments, node_key = state
+        cdef _Placement self = cls.__new__(cls)
+        rules = cls._rules_class(*arguments)
+        self._fill(collected(pairs, node_key, rules), rules, node_key)
+        return self
 
 
 @cython.final
@@ -152,15 +389,19 @@ cdef class _Table:
         free(self.points)
         free(self.buckets)
 
-    cdef int seal(self, Py_ssize_t count) except -1:
-        """Sets the sentinel and the index, once the points are in place."""
-        cdef int bits = hg_bits(count)
-        self.buckets = <uint32_t *>_allocate((<size_t>1 << bits) + 1, sizeof(uint32_t))
+    cdef _Table close(self, Py_ssize_t count):
+        """Sets the sentinel, once the points are in place."""
         self.points[count].at = UINT64_MAX
         self.points[count].owner = self.points[0].owner if count else 0
-        hg_index(self.points, count, self.buckets, bits)
-        self.shift = 64 - bits
         self.count = count
+        return self
+
+    cdef _Table index(self):
+        cdef int bits = hg_bits(self.count)
+        self.buckets = <uint32_t *>_allocate((<size_t>1 << bits) + 1, sizeof(uint32_t))
+        hg_index(self.points, self.count, self.buckets, bits)
+        self.shift = 64 - bits
+        return self
 
     cdef int check_index(self) except -1:
         cdef Py_ssize_t bucket, i
@@ -172,29 +413,19 @@ cdef class _Table:
             assert i == 0 or self.points[i - 1].at >> self.shift < <uint64_t>bucket
         assert self.buckets[<size_t>1 << (64 - self.shift)] == self.count
 
-    cdef inline const hg_point *find(self, uint64_t hash) noexcept nogil:
-        return hg_find(self.points, self.buckets, self.shift, hash)
+    cdef inline const hg_point *find(self, uint64_t position) noexcept nogil:
+        """The first point at or after `position`, maybe the sentinel."""
+        return hg_find(self.points, self.buckets, self.shift, position)
+
+    cdef inline const hg_point *wrap(self, const hg_point *point) noexcept nogil:
+        """The point itself, on the circle: past the last comes the first, before the first the last."""
+        if point < self.points:
+            return self.points + self.count - 1
+        return <const hg_point *>self.points if point == self.points + self.count else point
 
 
-@cython.final
-cdef class _View:
-    """A table with its nodes: all that a lookup needs, never changed."""
-
-    cdef _Table table
-    cdef tuple nodes
-
-    def __cinit__(self, _Table table, tuple nodes):
-        self.table = table
-        self.nodes = nodes
-
-    cdef inline object owner(self, const hg_key *key):
-        if not self.table.count:
-            return None
-        return self.nodes[self.table.find(hg_xxh64(key.data, key.size, 0)).owner]
-
-
-cdef int _spread(hg_point *out, bytes name, uint32_t owner, Py_ssize_t count) noexcept:
-    """The points of the own scheme for one node."""
+cdef int _spread(hg_point *out, bytes name, uint32_t owner, Py_ssize_t count) except -1:
+    """The points of our own scheme for one node."""
     cdef uint64_t base = hg_xxh64(<const unsigned char *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), 0)
     cdef Py_ssize_t i
     for i in range(count):
@@ -203,84 +434,150 @@ cdef int _spread(hg_point *out, bytes name, uint32_t owner, Py_ssize_t count) no
     return 0
 
 
-cdef _Table _merged(_Table old, const uint32_t *ranks, hg_point *fresh, size_t fresh_count, dict new_ranks):
-    cdef hg_point *spare = <hg_point *>_allocate(fresh_count, sizeof(hg_point))
+cdef int _copy_points(hg_point *out, points, uint32_t owner, bint wide) except -1:
+    """The points of a foreign scheme for one node; those of 32 bits go to the upper half."""
+    cdef uint64_t point
+    cdef Py_ssize_t i = 0
+    for point in points:
+        out[i].at = point if wide else point << 32 | UINT32_MAX
+        out[i].owner = owner
+        i += 1
+    return 0
+
+
+cdef _Table _merged(_Table old, const uint32_t *ranks, dict added, rules, dict new_ranks):
+    """The table of what `ranks` keeps of the old one, and the points of `added`, rank -> (name, weight)."""
+    cdef bint own = rules.program is None
+    cdef Py_ssize_t total = 0, at = 0
+    cdef hg_point *fresh = NULL
+    cdef hg_point *spare = NULL
     cdef _Table table
+    if own:
+        placed = [rules.count(weight) for _, weight in added.values()]
+        sizes = placed
+    else:
+        names, weights = [name for name, _ in added.values()], [weight for _, weight in added.values()]
+        placed = rules.program.points(names, weights)
+        sizes = [len(points) for points in placed]
+    for size in sizes:
+        total += size
+    if total >= UINT32_MAX - old.count:
+        raise MemoryError
     try:
-        table = _Table(old.count + fresh_count, new_ranks)
-        fresh = hg_sort_points(fresh, spare, fresh_count)
-        table.seal(hg_merge_points(old.points, old.count, ranks, fresh, fresh_count, table.points))
-        return table
+        fresh = <hg_point *>_allocate(total, sizeof(hg_point))
+        spare = <hg_point *>_allocate(total, sizeof(hg_point))
+        for (rank, (name, _)), points, size in zip(added.items(), placed, sizes, strict=True):
+            if own:
+                _spread(fresh + at, name, rank, size)
+            else:
+                _copy_points(fresh + at, points, rank, rules.program.wide)
+            at += size
+        table = _Table(old.count + total, new_ranks)
+        at = hg_merge_points(old.points, old.count, ranks,
+                             hg_sort_points(fresh, spare, total), total, table.points)
+        return table.close(at).index()
     finally:
+        free(fresh)
         free(spare)
 
 
-cdef _Table _rebuilt(_Table old, list items, Py_ssize_t replicas):
-    """The table for `items`, pairs (name, (node, weight)) in rank order, made from the one before."""
+cdef _Table _rebuilt(_Table old, list items, rules):
+    """The table for `items`, pairs (name, (node, weight)) in rank order, made from the one before.
+
+    Points of nodes that stay are kept, as long as they stay in the order of before.
+    """
+    if old is None or (rules.program is not None and not rules.program.points_per_weight):
+        old = _Table(0, {}).close(0)
+    cdef Py_ssize_t last = -1, known, rank
+    cdef dict new_ranks = {}, added = {}
     cdef uint32_t *ranks = <uint32_t *>_allocate(len(old.ranks), sizeof(uint32_t))
-    cdef hg_point *fresh = NULL
-    cdef Py_ssize_t i, total = 0, at = 0
-    cdef list added = []
-    cdef dict new_ranks = {}
+    memset(ranks, 0xFF, len(old.ranks) * sizeof(uint32_t))
     try:
-        for i in range(len(old.ranks)):
-            ranks[i] = HG_GONE
-        for i in range(len(items)):
-            name, (_, weight) = items[i]
-            new_ranks[name] = (i, weight)
-            known = old.ranks.get(name)
-            if known is not None and known[1] == weight:
-                ranks[<Py_ssize_t>known[0]] = i
+        for rank in range(len(items)):
+            name, (_, weight) = items[rank]
+            new_ranks[name] = rank, weight
+            known, known_weight = old.ranks.get(name, (-1, None))
+            if known > last and known_weight == weight:
+                last = known
+                ranks[last] = rank
             else:
-                count = _point_count(weight, replicas)
-                total += count
-                added.append((name, i, count))
-        if total >= UINT32_MAX - old.count:
-            raise MemoryError
-        fresh = <hg_point *>_allocate(total, sizeof(hg_point))
-        for name, rank, count in added:
-            _spread(fresh + at, name, rank, count)
-            at += count
-        return _merged(old, ranks, fresh, total, new_ranks)
+                added[rank] = name, weight
+        return _merged(old, ranks, added, rules, new_ranks)
     finally:
         free(ranks)
-        free(fresh)
 
 
-cdef _Table _empty_table():
-    cdef _Table table = _Table(0, {})
-    table.seal(0)
-    return table
+cdef class _RingView(_View):
+    cdef _Table table
+    cdef int hash_kind
+    cdef int shift
+    cdef bint exclusive
+    cdef bint nearest
+
+    cdef inline uint64_t position(self, const hg_key *key) noexcept nogil:
+        return self.at(hg_hash_key(self.hash_kind, key.data, key.size))
+
+    cdef inline uint64_t at(self, uint64_t hash) noexcept nogil:
+        """The position on the circle of a hash of the scheme."""
+        return (hash + self.exclusive) << self.shift
+
+    cdef inline const hg_point *find(self, uint64_t position) noexcept nogil:
+        cdef const hg_point *point = self.table.find(position)
+        cdef const hg_point *before
+        if self.nearest:
+            before = self.table.wrap(point - 1)
+            if hg_before_is_nearer(before, self.table.wrap(point), position):
+                return before
+        return point
+
+    cdef Py_ssize_t rank(self, const hg_key *key) noexcept:
+        return self.find(self.position(key)).owner if self.table.count else -1
+
+    cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
+        cdef _Table table = self.table
+        cdef uint64_t position = self.position(key)
+        cdef const hg_point *after = table.wrap(table.find(position))
+        cdef const hg_point *before = table.wrap(after - 1)
+        cdef const hg_point *point
+        cdef Py_ssize_t _step
+        cdef list result = []
+        cdef char *seen = <char *>_allocate(len(self.nodes), 1)
+        memset(seen, 0, len(self.nodes))
+        try:
+            for _step in range(table.count):
+                if len(result) == limit:
+                    break
+                if self.nearest and hg_before_is_nearer(before, after, position):
+                    point = before
+                    before = table.wrap(before - 1)
+                else:
+                    point = after
+                    after = table.wrap(after + 1)
+                if not seen[point.owner]:
+                    seen[point.owner] = 1
+                    result.append(self.nodes[point.owner])
+            return result
+        finally:
+            free(seen)
+
+    cdef int locate(self, const uint64_t *hashes, Py_ssize_t count, int *out) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(count):
+            out[i] = <int>self.find(self.at(hashes[i])).owner if self.table.count else -1
+        return 0
+
+    cdef _Table arcs(self):
+        """A table whose points are the last positions of the arcs that their owners have."""
+        if not self.nearest:
+            return self.table
+        cdef _Table table = _Table(self.table.count, self.table.ranks)
+        hg_midpoints(self.table.points, self.table.count, table.points)
+        return table.close(self.table.count)
 
 
-cdef list _walk(_View view, const hg_key *key, Py_ssize_t limit):
-    """The first `limit` distinct nodes clockwise from the key."""
-    cdef _Table table = view.table
-    cdef const hg_point *end = table.points + table.count
-    cdef const hg_point *point
-    cdef Py_ssize_t _step
-    cdef list result = []
-    cdef char *seen = <char *>_allocate(len(view.nodes), 1)
-    memset(seen, 0, len(view.nodes))
-    try:
-        point = table.find(hg_xxh64(key.data, key.size, 0))
-        for _step in range(table.count):
-            if len(result) == limit:
-                break
-            if point == end:
-                point = table.points
-            if not seen[point.owner]:
-                seen[point.owner] = 1
-                result.append(view.nodes[point.owner])
-            point += 1
-        return result
-    finally:
-        free(seen)
-
-
-cdef list _shares(_View view):
-    """How many of the 2**64 hashes each rank owns."""
-    cdef _Table table = view.table
+cdef list _shares(_RingView view):
+    """How many of the 2**64 positions each rank owns."""
+    cdef _Table table = view.arcs()
     cdef Py_ssize_t i, nodes = len(view.nodes)
     cdef uint64_t *low = <uint64_t *>_allocate(nodes + 1, 2 * sizeof(uint64_t))
     cdef uint64_t *high = low + nodes + 1
@@ -302,9 +599,9 @@ cdef list _shares(_View view):
         free(low)
 
 
-cdef dict _moved(_View old, _View new):
-    """{(old rank or -1, new rank or -1): how many hashes}, where the owners' names differ."""
-    cdef _Table a = old.table, b = new.table
+cdef dict _moved(_RingView old, _RingView new):
+    """{(old rank or -1, new rank or -1): how many positions}, where the owners' names differ."""
+    cdef _Table a = old.arcs(), b = new.arcs()
     cdef dict moved = {}
     cdef list same = [b.ranks.get(name, (-2,))[0] for name in a.ranks]
     cdef uint64_t end, start = 0
@@ -339,14 +636,7 @@ cdef object _hashes_view(object hashes):
     return view
 
 
-cdef int _locate_all(_Table table, const uint64_t *hashes, Py_ssize_t count, int *out) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(count):
-        out[i] = <int>table.find(hashes[i]).owner if table.count else -1
-    return 0
-
-
-cdef class HashRing:
+cdef class HashRing(_Placement):
     """Consistent hashing: which node each key belongs to.
 
     `nodes` is an iterable of nodes, or a mapping of node to weight. A node of weight 1 owns
@@ -360,7 +650,9 @@ cdef class HashRing:
     the keys that it gains or loses.
 
     `scheme` says how points are placed and keys hashed: ``"headgate"`` takes XXH64 of the name
-    as base and splitmix64(base + i) as point i, and XXH64 of the key.
+    as base and splitmix64(base + i) as point i, and XXH64 of the key. ``"libmemcached"``,
+    ``"uhashring"``, ``"twemproxy"``, ``"nginx"``, ``"envoy"`` and ``"haproxy"`` agree with these
+    programs, weights being ints then and `replicas` unused; see headgate.schemes for their options.
 
     Keys are ``str`` (hashed as UTF-8), ``bytes``, or ``int`` in [-2**63, 2**63), hashed as 8 bytes
     of little-endian two's complement. Lookups from any thread go on while nodes change.
@@ -370,8 +662,8 @@ cdef class HashRing:
     Raises TypeError or ValueError if an argument is of a wrong type or range, ValueError if two
     nodes have one name.
 
-    Complexity: O(p log p) for p points in all, at the first lookup; O(p) for the first lookup
-    after any number of changes.
+    Complexity: O(p) for p points in all, at the first lookup and the first after any number of
+    changes.
 
     >>> ring = HashRing(["a", "b", "c"])
     >>> ring.get_node("user:1")
@@ -381,211 +673,31 @@ cdef class HashRing:
     2
     """
 
-    cdef dict _members
-    cdef object _node_key
-    cdef object _scheme
-    cdef Py_ssize_t _replicas
-    cdef uint64_t _version
-    cdef _Table _table
-    cdef _View _view
-    cdef object __weakref__
-
-    __hash__ = None
-    __class_getitem__ = classmethod(GenericAlias)
-
-    def __cinit__(self, *args, **kwargs):
-        self._members = {}
-        self._scheme = "headgate"
-        self._replicas = 150
-        self._table = _empty_table()
+    _rules_class = RingRules
 
     def __init__(self, nodes=(), replicas=150, *, scheme="headgate", node_key=None):
-        replicas = _integer("replicas", replicas)
-        if not 1 <= replicas <= _MAX_POINTS:
-            raise ValueError(f"replicas must be in [1, {_MAX_POINTS}], got {replicas!r}")
-        if scheme != "headgate":
-            raise ValueError(f"scheme must be 'headgate', got {scheme!r}")
-        if node_key is not None and not callable(node_key):
-            raise TypeError(f"node_key must be callable or None, got {node_key!r}")
-        self._fill(_weighted(nodes), replicas, scheme, node_key)
+        rules = RingRules(replicas, scheme)
+        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
 
-    @cython.final
-    cdef _fill(self, pairs, replicas, scheme, node_key):
-        """Takes on a whole new membership; what was there is dropped last."""
-        members = {}
-        for node, weight in pairs:
-            _join(members, node, _name_bytes(node, node_key), _weight_of(weight, replicas))
-        members = dict(sorted(members.items()))
-        table = _empty_table()
-        with cython.critical_section(self):
-            _dropped = self._members, self._view, self._node_key, self._scheme
-            self._members, self._node_key, self._scheme = members, node_key, scheme
-            self._replicas = replicas
-            self._table = table
-            self._view = None
-            self._version += 1
+    cdef object _make_core(self, core, list items, rules):
+        return _rebuilt(core, items, rules)
 
-    @cython.final
-    cdef inline _View _current(self):
-        """What lookups read: the view of the membership as it is now."""
-        cdef _View view
-        with cython.critical_section(self):
-            view = self._view
-        return self._settled() if view is None else view
-
-    @cython.final
-    cdef _View _settled(self):
-        cdef _View view
-        cdef _Table table
-        cdef uint64_t version
-        while True:
-            with cython.critical_section(self):
-                version, table = self._version, self._table
-                replicas = self._replicas
-                items = sorted(self._members.items())
-            table = _rebuilt(table, items, replicas)
-            view = _View(table, tuple([entry[0] for _, entry in items]))
-            with cython.critical_section(self):
-                if self._version == version:
-                    self._table, self._view = table, view
-                    return view
-
-    def add_node(self, node, weight=1):
-        """Adds `node`, which takes its share from the others in proportion to `weight`.
-
-        The ring is merged at the next lookup, so a loop of changes costs one merge.
-
-        Raises ValueError if a node of this name is in the ring or `weight` is not positive and
-        finite, TypeError if the node's name is neither str, bytes nor int.
-
-        Complexity: O(1).
-
-        >>> ring = HashRing(["a"])
-        >>> ring.add_node("b", weight=0.5)
-        >>> ring.weights
-        {'a': 1, 'b': 0.5}
-        """
-        name = _name_bytes(node, self._node_key)
-        weight = _weight_of(weight, self._replicas)
-        with cython.critical_section(self):
-            _join(self._members, node, name, weight)
-            _dropped = self._changed()
-
-    def remove_node(self, node):
-        """Removes `node`; its keys fall to their next nodes, all others stay.
-
-        Raises KeyError if it is not in the ring, TypeError if its name is neither str, bytes
-        nor int.
-
-        Complexity: O(1); the next lookup merges.
-
-        >>> ring = HashRing(["a", "b"])
-        >>> ring.remove_node("a")
-        >>> ring.nodes
-        ('b',)
-        """
-        name = _name_bytes(node, self._node_key)
-        with cython.critical_section(self):
-            entry = self._members.pop(name, None)
-            if entry is not None:
-                _dropped = self._changed()
-        if entry is None:
-            raise KeyError(f"node must be in the ring, got {node!r}")
-
-    @cython.final
-    cdef _View _changed(self):
-        """Called once a change is made; answers the stale view, for the caller to drop last."""
-        view = self._view
-        self._view = None
-        self._version += 1
+    cdef _View _make_view(self, core, rules):
+        cdef _RingView view = _RingView()
+        view.table = core
+        if rules.program is not None:
+            view.hash_kind = _KEY_HASHES[rules.program.key_hash]
+            view.shift = 0 if rules.program.wide else 32
+            view.exclusive = rules.program.exclusive
+            view.nearest = rules.program.nearest
         return view
-
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.embedsignature.format("clinic")
-    def get_node(self, key, /):
-        """The node that `key` belongs to, or None in an empty ring.
-
-        Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
-        [-2**63, 2**63).
-
-        Complexity: O(1) expected.
-
-        >>> HashRing(["a", "b"]).get_node("user:1")
-        'a'
-        >>> HashRing().get_node("user:1") is None
-        True
-        """
-        cdef hg_key plain
-        hg_key_of(key, b"key", &plain)
-        view = self._current()
-        return view.owner(&plain)
-
-    def get_nodes(self, key, n, /):
-        """The first `n` distinct nodes clockwise from `key`, all of them if there are fewer.
-
-        The first is ``get_node(key)``; each next one is where the key falls when those before
-        it leave.
-
-        Raises ValueError if `n` is negative, TypeError if it is no int, and for a wrong `key`
-        as get_node does.
-
-        Complexity: O(n log n) expected for equal weights.
-
-        >>> HashRing(["a", "b", "c"]).get_nodes("user:1", 2)
-        ['a', 'c']
-        """
-        cdef hg_key plain
-        hg_key_of(key, b"key", &plain)
-        n = _integer("n", n)
-        if n < 0:
-            raise ValueError(f"n must not be negative, got {n!r}")
-        view = self._current()
-        return _walk(view, &plain, min(n, len(view.nodes)))
-
-    def preference(self, key, /):
-        """All nodes in the order in which `key` prefers them: get_nodes without a bound.
-
-        Raises TypeError and ValueError for a wrong `key` as get_node does.
-
-        Complexity: O(n log n) expected for n nodes of equal weight.
-
-        >>> HashRing(["a", "b", "c"]).preference("user:1")
-        ['a', 'c', 'b']
-        """
-        cdef hg_key plain
-        hg_key_of(key, b"key", &plain)
-        view = self._current()
-        return _walk(view, &plain, len(view.nodes))
-
-    def get_many(self, keys, /):
-        """The list of the nodes that `keys` belong to, all from one state of the ring.
-
-        Raises TypeError if `keys` is no iterable of keys, and for a wrong key as get_node does.
-
-        Complexity: O(1) expected a key.
-
-        >>> HashRing(["a", "b"]).get_many(["user:3", "user:4"])
-        ['a', 'b']
-        """
-        cdef hg_key plain
-        cdef _View view
-        if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
-            raise TypeError(f"keys must be an iterable of keys, got {keys!r}")
-        keys = tuple(keys)
-        view = self._current()
-        result = []
-        for key in <tuple>keys:
-            hg_key_of(key, b"key", &plain)
-            result.append(view.owner(&plain))
-        return result
 
     def locate(self, hashes, /):
         """For each hash of a buffer, the index in `nodes` of its owner; -1 in an empty ring.
 
         `hashes` is a contiguous buffer of unsigned 64-bit integers, such as ``array("Q")`` or a
-        numpy array; XXH64 of a key is its hash. Answers an ``array("i")``. Other threads run
-        meanwhile on the compiled twin.
+        numpy array: what the scheme hashes keys to, XXH64 for our own, modulo 2**32 where a scheme
+        has 32 bits. Answers an ``array("i")``. Other threads run meanwhile on the compiled twin.
 
         Raises TypeError if `hashes` is no buffer, ValueError if it holds other items or is not
         one-dimensional and contiguous.
@@ -597,60 +709,38 @@ cdef class HashRing:
         array('i', [0, 0])
         """
         cdef Py_buffer buffer
-        cdef _Table table = self._current().table
+        cdef _RingView view = <_RingView>self._current()
         cdef array result
         PyObject_GetBuffer(_hashes_view(hashes), &buffer, PyBUF_SIMPLE)
         try:
             result = clone(_INDICES, buffer.len // 8, False)
             with nogil:
-                _locate_all(table, <const uint64_t *>buffer.buf, buffer.len // 8, result.data.as_ints)
+                view.locate(<const uint64_t *>buffer.buf, buffer.len // 8, result.data.as_ints)
             return result
         finally:
             PyBuffer_Release(&buffer)
 
     @property
-    def nodes(self):
-        """The nodes as a tuple, sorted by their names' bytes.
-
-        Complexity: O(1), or that of a merge after a change.
-
-        >>> HashRing(["b", "a"]).nodes
-        ('a', 'b')
-        """
-        return self._current().nodes
-
-    @property
-    def weights(self):
-        """A dict of node to weight, in the order of `nodes`.
-
-        Complexity: O(n log n) for n nodes.
-
-        >>> HashRing({"a": 1, "b": 2.5}).weights
-        {'a': 1, 'b': 2.5}
-        """
-        return dict(self._pairs())
-
-    @property
     def replicas(self):
-        """How many points a node of weight 1 owns.
+        """How many points a node of weight 1 owns under our own scheme.
 
         Complexity: O(1).
 
         >>> HashRing().replicas
         150
         """
-        return self._replicas
+        return self._rules.replicas
 
     @property
     def scheme(self):
-        """How points are placed and keys are hashed.
+        """How points are placed and keys are hashed, as it was given.
 
         Complexity: O(1).
 
         >>> HashRing().scheme
         'headgate'
         """
-        return self._scheme
+        return self._rules.arguments[1]
 
     def ownership(self):
         """A dict of node to the share of all hashes that it owns; the shares sum to 1.
@@ -660,7 +750,7 @@ cdef class HashRing:
         >>> HashRing(["a"]).ownership()
         {'a': 1.0}
         """
-        view = self._current()
+        view = <_RingView>self._current()
         return {node: share / 2**64 for node, share in zip(view.nodes, _shares(view), strict=True)}
 
     def diff(self, other, /):
@@ -669,85 +759,40 @@ cdef class HashRing:
         Shares are exact, of all hashes; a node of the same name in both rings has not moved.
         The node of an empty ring is None.
 
-        Raises TypeError if `other` is no ring of this kind.
+        Raises TypeError if `other` is no HashRing, ValueError if it hashes keys otherwise.
 
         Complexity: O(p) for the points of both.
 
         >>> HashRing(["a"]).diff(HashRing(["b"]))
         {('a', 'b'): 1.0}
         """
-        cdef _View old, new
+        cdef _RingView old, new
         if not isinstance(other, HashRing):
             raise TypeError(f"other must be a HashRing, got {other!r}")
-        old, new = self._current(), (<HashRing>other)._current()
+        if self._rules.hashing() != (<HashRing>other)._rules.hashing():
+            raise ValueError(f"other must hash keys as this ring does, got {other!r}")
+        old, new = <_RingView>self._current(), <_RingView>(<HashRing>other)._current()
         return {(old.nodes[was] if was >= 0 else None, new.nodes[now] if now >= 0 else None): share / 2**64
                 for (was, now), share in _moved(old, new).items()}
 
-    @cython.final
-    cdef list _pairs(self):
-        """(node, weight) in the order of `nodes`."""
-        with cython.critical_section(self):
-            return [entry for _, entry in sorted(self._members.items())]
-
-    @cython.final
-    cdef tuple _identity(self):
-        """What makes two rings equal."""
-        with cython.critical_section(self):
-            weights = {name: entry[1] for name, entry in self._members.items()}
-            return weights, self._replicas, self._scheme
-
-    def __len__(self):
-        return len(self._members)
-
-    def __contains__(self, node):
-        name = _name_bytes(node, self._node_key)
-        return name in self._members
-
-    def __iter__(self):
-        return iter(self.nodes)
-
-    def __eq__(self, other):
-        if not isinstance(other, HashRing):
-            return NotImplemented
-        return self._identity() == (<HashRing>other)._identity()
-
     def __repr__(self):
-        return f"<{type(self).__name__} nodes={len(self)} replicas={self._replicas} scheme={self._scheme!r}>"
-
-    def __copy__(self):
-        cdef HashRing ring = HashRing.__new__(type(self))
-        with cython.critical_section(self):
-            ring._members = self._members.copy()
-            ring._replicas, ring._scheme, ring._node_key = self._replicas, self._scheme, self._node_key
-            ring._table, ring._view = self._table, self._view
-        return ring
-
-    def __reduce__(self):
-        with cython.critical_section(self):
-            state = 1, tuple(self._pairs()), self._replicas, self._scheme, self._node_key
-        return restore, (name_class(self), state)
-
-    @classmethod
-    def _from_state(cls, state):
-        if state[0] != 1:
-            raise ValueError(f"state must be of version 1, got {state[0]!r}")
-        _, pairs, replicas, scheme, node_key = state
-        cdef HashRing ring = HashRing.__new__(cls)
-        ring._fill(pairs, replicas, scheme, node_key)
-        return ring
+        return f"<{type(self).__name__} nodes={len(self)} replicas={self.replicas} scheme={self.scheme!r}>"
 
     def _check(self):
         """Asserts every invariant of the structure."""
-        cdef _View view = self._current()
+        view = <_RingView>self._current()
         cdef _Table table = view.table
         cdef Py_ssize_t i
-        items = sorted(self._members.items())
+        items = arranged(self._members, self._rules)
         assert view.nodes == tuple([node for _, (node, _) in items])
         assert table.ranks == {name: (rank, weight) for rank, (name, (_, weight)) in enumerate(items)}
-        expected = sorted([
-            (splitmix64(xxh64(name) + i), rank)
-            for name, (rank, weight) in table.ranks.items()
-            for i in range(_point_count(weight, self._replicas))
-        ])
-        assert expected == [(table.points[i].at, table.points[i].owner) for i in range(table.count)]
+        program = self._rules.program
+        if program is None:
+            placed = [[splitmix64(xxh64(name) + i) for i in range(self._rules.count(weight))]
+                      for name, (_, weight) in items]
+        else:
+            placed = program.points([name for name, _ in items], [weight for _, (_, weight) in items])
+        expected = sorted([(point, rank) for rank, own in enumerate(placed) for point in own])
+        narrow = 32 if program is not None and not program.wide else 0
+        assert expected == [(table.points[i].at >> narrow, table.points[i].owner) for i in range(table.count)]
         table.check_index()

@@ -117,4 +117,28 @@ static inline const hg_point *hg_find(const hg_point *points, const uint32_t *bu
     return point;
 }
 
+/* Whether `before` is no farther from `hash` than `after`, for hashes of 32 bits, which stand in the
+ * upper half; the lower half of a point is all ones. */
+static inline int hg_before_is_nearer(const hg_point *before, const hg_point *after, uint64_t hash)
+{
+    hash |= UINT32_MAX;
+    return hash - before->at <= after->at - hash;
+}
+
+/* The last hash for which each point is the nearest, as points of their own; sorted again, as the
+ * one past the last point may lie behind 2^64. */
+static void hg_midpoints(const hg_point *points, size_t count, hg_point *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint64_t gap = points[i + 1 < count ? i + 1 : 0].at - points[i].at;
+        out[i].at = points[i].at + (gap >> 33 << 32);
+        out[i].owner = points[i].owner;
+    }
+    if (count && out[count - 1].at < points[count - 1].at) {
+        hg_point last = out[count - 1];
+        memmove(out + 1, out, (count - 1) * sizeof(hg_point));
+        out[0] = last;
+    }
+}
+
 #endif

@@ -30,20 +30,6 @@ def _as_bytes(data):
         raise TypeError(f"data must be str, bytes or a buffer, got {data!r}") from None
 
 
-def _key_bytes(key, name):
-    """The bytes of a key: UTF-8 of a str, bytes, 8 little-endian bytes of an int; as an exact type."""
-    if isinstance(key, str):
-        return str.encode(key)
-    if isinstance(key, bytes):
-        return bytes.join(b"", (key,))
-    if not isinstance(key, int):
-        raise TypeError(f"{name} must be str, bytes or int, got {key!r}")
-    try:
-        return int.to_bytes(key, 8, "little", signed=True)
-    except OverflowError:
-        raise ValueError(f"{name} must be in [-2**63, 2**63), got {key!r}") from None
-
-
 def xxh64(data, seed=0):
     """The 64-bit xxHash of `data`, as an int in [0, 2**64).
 

@@ -2,16 +2,26 @@
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import compress
-from math import isfinite
 from types import GenericAlias
 
+from headgate._membership import (
+    RingRules,
+    admitted,
+    arranged,
+    collected,
+    integer,
+    join,
+    key_bytes,
+    name_bytes,
+    weighted,
+)
 from headgate._pickling import name_class, restore
-from headgate._pure.hashing import _MASK, _integer, _key_bytes, _xxh64_bytes, splitmix64
+from headgate._pure.hashing import _MASK, _xxh64_bytes, splitmix64
 
-_MAX_POINTS = 2**24
+_LOW = 0xFFFF_FFFF
 
 
 @lru_cache(maxsize=4096)
@@ -23,108 +33,309 @@ def _short_hash(key):
 def _key_hash(key):
     if type(key) is str and len(key) <= 64:
         return _short_hash(key)
-    return _xxh64_bytes(_key_bytes(key, "key"))
-
-
-def _checked_weight(weight):
-    """The weight as an exact int or float, so that arithmetic on it is no foreign code."""
-    if isinstance(weight, int):
-        weight = int.__pos__(weight)
-    elif isinstance(weight, float):
-        weight = float.__pos__(weight)
-    else:
-        raise TypeError(f"weight must be an int or a float, got {weight!r}")
-    if not weight > 0 or not isfinite(weight):
-        raise ValueError(f"weight must be positive and finite, got {weight!r}")
-    return weight
-
-
-def _name_bytes(node, node_key):
-    if node_key is None:
-        return _key_bytes(node, "node")
-    return _key_bytes(node_key(node), "node_key(node)")
-
-
-def _weighted(nodes):
-    """The pairs (node, weight) of the constructor's argument."""
-    if isinstance(nodes, Mapping):
-        return list(nodes.items())
-    if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Iterable):
-        raise TypeError(f"nodes must be an iterable of nodes or a mapping of node to weight, got {nodes!r}")
-    return [(node, 1) for node in nodes]
-
-
-def _join(members, node, name, weight):
-    if members.setdefault(name, entry := (node, weight)) is not entry:
-        raise ValueError(f"node must not be in the ring already, got {node!r}")
-
-
-def _weight_of(weight, replicas):
-    """The checked weight, which gives no more than the greatest number of points."""
-    weight = _checked_weight(weight)
-    if weight * replicas > _MAX_POINTS:
-        raise ValueError(f"weight must give at most {_MAX_POINTS} points, got {weight!r}")
-    return weight
-
-
-def _point_count(weight, replicas):
-    return max(1, round(weight * replicas))
-
-
-class _Table:
-    """The arrays of a ring for one membership, never changed."""
-
-    __slots__ = ("owners", "points", "ranks")
-
-    def __init__(self, points, owners, ranks):
-        self.points = points
-        self.owners = owners
-        self.ranks = ranks
-
-    def find(self, hash):
-        """The index of the first point at or after `hash`."""
-        at = bisect_left(self.points, hash)
-        return at if at < len(self.points) else 0
-
-    def arcs(self):
-        """(last hash, owner or -1) of each arc, from hash 0 on."""
-        first = self.owners[0] if self.owners else -1
-        return [*zip(self.points, self.owners, strict=True), (_MASK, first)]
+    return _xxh64_bytes(key_bytes(key, "key"))
 
 
 class _View:
-    """A table with its nodes, and the change that it follows: all that a lookup needs."""
+    """The nodes after one change and whatever finds them: all that a lookup needs, never changed."""
 
-    __slots__ = ("change", "nodes", "table")
+    __slots__ = ("change", "nodes")
 
-    def __init__(self, change, table, nodes):
+    def __init__(self, change, nodes):
         self.change = change
-        self.table = table
         self.nodes = nodes
 
-    def owner(self, hash):
-        table = self.table
-        return self.nodes[table.owners[table.find(hash)]] if self.nodes else None
+
+_STALE = _View(None, ())
 
 
-_EMPTY = _Table(array("Q"), array("I"), {})
-_STALE = _View(None, _EMPTY, ())
+class _Placement:
+    """Members, and the view of them that lookups read.
+
+    A subclass has a `_rules_class`, and `_make(change, nodes, items)` that answers a view with
+    `rank(key)`, the index of a key's node or -1, and `ranks(key, limit)`, those of its first nodes.
+    `_core` is what it keeps from one view for the next.
+    """
+
+    __slots__ = ("__weakref__", "_change", "_core", "_members", "_node_key", "_rules", "_view")
+
+    __hash__ = None
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        self._fill({}, cls._rules_class(), None)
+        return self
+
+    def _fill(self, members, rules, node_key, core=None):
+        """Takes on a whole new membership."""
+        self._members, self._rules, self._node_key, self._core = members, rules, node_key, core
+        self._changed()
+
+    def _changed(self):
+        """Called once a change is made: the view is stale, and holds no node any more."""
+        self._change = object()
+        self._view = _STALE
+
+    def _current(self):
+        """What lookups read: the view of the members as they are now."""
+        view = self._view
+        return view if view.change is self._change else self._settled()
+
+    def _settled(self):
+        change = self._change
+        items = arranged(self._members, self._rules)
+        view = self._make(change, tuple([node for _, (node, _) in items]), items)
+        self._view = view
+        return view
+
+    def add_node(self, node, weight=1):
+        """Adds `node`, which takes its share from the others in proportion to `weight`.
+
+        The placement is rebuilt at the next lookup, so a loop of changes costs one rebuild.
+
+        Raises ValueError if a node of this name is a member or `weight` is not positive and
+        finite, TypeError if the node's name is neither str, bytes nor int.
+
+        Complexity: O(1).
+
+        >>> ring = HashRing(["a"])
+        >>> ring.add_node("b", weight=0.5)
+        >>> ring.weights
+        {'a': 1, 'b': 0.5}
+        """
+        name, entry = admitted(node, weight, self._node_key, self._rules)
+        self._rules.warn([weight for _, weight in self._members.copy().values()] + [entry[1]])
+        join(self._members, name, entry)
+        self._changed()
+
+    def remove_node(self, node):
+        """Removes `node`; its keys fall to the others.
+
+        Raises KeyError if it is no member, TypeError if its name is neither str, bytes nor int.
+
+        Complexity: O(1); the next lookup rebuilds.
+
+        >>> ring = HashRing(["a", "b"])
+        >>> ring.remove_node("a")
+        >>> ring.nodes
+        ('b',)
+        """
+        if self._members.pop(name_bytes(node, self._node_key), None) is None:
+            raise KeyError(f"node must be a member, got {node!r}")
+        self._changed()
+
+    def get_node(self, key, /):
+        """The node that `key` belongs to, or None if there is none.
+
+        Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
+        [-2**63, 2**63).
+
+        Complexity: O(1) expected; O(n) for n nodes in Rendezvous.
+
+        >>> HashRing(["a", "b"]).get_node("user:1")
+        'a'
+        >>> HashRing().get_node("user:1") is None
+        True
+        """
+        view = self._view
+        if view.change is not self._change:
+            view = self._settled()
+        rank = view.rank(key)
+        return view.nodes[rank] if rank >= 0 else None
+
+    def get_nodes(self, key, n, /):
+        """The first `n` distinct nodes in the order in which `key` prefers them, or all if fewer.
+
+        The first is ``get_node(key)``. In a HashRing and in Rendezvous each next one is where the
+        key falls when those before it leave.
+
+        Raises ValueError if `n` is negative, TypeError if it is no int, and for a wrong `key`
+        as get_node does.
+
+        Complexity: O(n log n) expected for equal weights.
+
+        >>> HashRing(["a", "b", "c"]).get_nodes("user:1", 2)
+        ['a', 'c']
+        """
+        n = integer("n", n)
+        if n < 0:
+            raise ValueError(f"n must not be negative, got {n!r}")
+        view = self._current()
+        return [view.nodes[rank] for rank in view.ranks(key, n)]
+
+    def preference(self, key, /):
+        """All nodes in the order in which `key` prefers them: get_nodes without a bound.
+
+        Raises TypeError and ValueError for a wrong `key` as get_node does.
+
+        Complexity: O(n log n) expected for n nodes of equal weight.
+
+        >>> HashRing(["a", "b", "c"]).preference("user:1")
+        ['a', 'c', 'b']
+        """
+        view = self._current()
+        return [view.nodes[rank] for rank in view.ranks(key, len(view.nodes))]
+
+    def get_many(self, keys, /):
+        """The list of the nodes that `keys` belong to, all from one state of the membership.
+
+        Raises TypeError if `keys` is no iterable of keys, and for a wrong key as get_node does.
+
+        Complexity: as get_node for each key.
+
+        >>> HashRing(["a", "b"]).get_many(["user:3", "user:4"])
+        ['a', 'b']
+        """
+        if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+            raise TypeError(f"keys must be an iterable of keys, got {keys!r}")
+        keys = tuple(keys)
+        view = self._current()
+        nodes = (*view.nodes, None)
+        return [nodes[view.rank(key)] for key in keys]
+
+    @property
+    def nodes(self):
+        """The nodes as a tuple, sorted by their names' bytes; in the order of arrival under a foreign scheme.
+
+        Complexity: O(1), or that of a rebuild after a change.
+
+        >>> HashRing(["b", "a"]).nodes
+        ('a', 'b')
+        """
+        return self._current().nodes
+
+    @property
+    def weights(self):
+        """A dict of node to weight, in the order of `nodes`.
+
+        Complexity: O(n log n) for n nodes.
+
+        >>> HashRing({"a": 1, "b": 2.5}).weights
+        {'a': 1, 'b': 2.5}
+        """
+        return {node: weight for _, (node, weight) in arranged(self._members, self._rules)}
+
+    def __len__(self):
+        return len(self._members)
+
+    def __contains__(self, node):
+        return name_bytes(node, self._node_key) in self._members
+
+    def __iter__(self):
+        return iter(self.nodes)
+
+    def _identity(self):
+        """What makes two placements equal."""
+        names = [(name, entry[1]) for name, entry in arranged(self._members, self._rules)]
+        return type(self._rules), self._rules.identity(), names
+
+    def __eq__(self, other):
+        if not isinstance(other, _Placement):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __copy__(self):
+        other = type(self).__new__(type(self))
+        other._fill(self._members.copy(), self._rules, self._node_key, self._core)
+        return other
+
+    def __reduce__(self):
+        pairs = tuple([entry for _, entry in arranged(self._members, self._rules)])
+        return restore, (name_class(self), (1, pairs, *self._rules.arguments, self._node_key))
+
+    @classmethod
+    def _from_state(cls, state):
+        if state[0] != 1:
+            raise ValueError(f"state must be of version 1, got {state[0]!r}")
+        _, pairs, *arguments, node_key = state
+        self = cls.__new__(cls)
+        rules = cls._rules_class(*arguments)
+        self._fill(collected(pairs, node_key, rules), rules, node_key)
+        return self
 
 
-def _spread(name, rank, count):
-    """The points of the own scheme for one node."""
+class _Table:
+    """The points of a ring, sorted, with the rank of the owner of each; never changed.
+
+    Hashes of 32 bits stand in the upper half; then the lower half of a point is all ones.
+    """
+
+    __slots__ = ("nearest", "owners", "points", "ranks")
+
+    def __init__(self, points, owners, ranks, nearest):
+        self.points = points
+        self.owners = owners
+        self.ranks = ranks
+        self.nearest = nearest
+
+    def find(self, position):
+        """The index of the first point at or after `position`, or of the nearer neighbour."""
+        points = self.points
+        at = bisect_left(points, position)
+        if self.nearest and self._before_is_nearer(position, at):
+            at += len(points) - 1
+        return at % len(points)
+
+    def _before_is_nearer(self, position, at, before=None):
+        """Whether the point before is no farther than the one at or after `position`."""
+        points, count = self.points, len(self.points)
+        before = at - 1 if before is None else before
+        behind = (position | _LOW) - points[before % count] & _MASK
+        return behind <= points[at % count] - (position | _LOW) & _MASK
+
+    def walk(self, position, limit):
+        """The ranks of the first `limit` distinct owners from `position` on."""
+        owners, count, seen = self.owners, len(self.owners), {}
+        at = bisect_left(self.points, position)
+        before = at - 1
+        for _ in range(count):
+            if len(seen) == limit:
+                break
+            if self.nearest and self._before_is_nearer(position, at, before):
+                seen[owners[before % count]] = None
+                before -= 1
+            else:
+                seen[owners[at % count]] = None
+                at += 1
+        return list(seen)
+
+    def arcs(self):
+        """(last position, owner or -1) of each arc, from position 0 on."""
+        ends, owners = list(self.points), list(self.owners)
+        if not owners:
+            return [(_MASK, -1)]
+        if self.nearest:
+            gaps = [after - at & _MASK for at, after in zip(ends, [*ends[1:], ends[0]], strict=True)]
+            ends = [at + (gap >> 33 << 32) for at, gap in zip(ends, gaps, strict=True)]
+            if ends[-1] > _MASK:
+                ends, owners = [ends[-1] & _MASK, *ends[:-1]], [owners[-1], *owners[:-1]]
+        return [*zip(ends, owners, strict=True), (_MASK, owners[0])]
+
+
+def _spread(name, count):
+    """The points of our own scheme for one node."""
     base = _xxh64_bytes(name)
-    return [splitmix64(base + i) << 32 | rank for i in range(count)]
+    return [splitmix64(base + i) for i in range(count)]
+
+
+def _placed(added, rules):
+    """The points of each of `added`, pairs (name, weight)."""
+    if rules.program is None:
+        return [_spread(name, rules.count(weight)) for name, weight in added]
+    names, weights = [name for name, _ in added], [weight for _, weight in added]
+    points = rules.program.points(names, weights)
+    return points if rules.program.wide else [[point << 32 | _LOW for point in own] for own in points]
 
 
 def _merged(points, owners, fresh):
     """Sorted points and their owners with `fresh`, sorted integers point << 32 | owner, put between."""
     if not points:
-        return array("Q", [pair >> 32 for pair in fresh]), array("I", [pair & 0xFFFF_FFFF for pair in fresh])
+        return array("Q", [pair >> 32 for pair in fresh]), array("I", [pair & _LOW for pair in fresh])
     new_points, new_owners = array("Q"), array("I")
     at = 0
     for pair in fresh:
-        point, owner = pair >> 32, pair & 0xFFFF_FFFF
+        point, owner = pair >> 32, pair & _LOW
         stop = bisect_left(points, point, at)
         while stop < len(points) and points[stop] == point and owners[stop] < owner:
             stop += 1
@@ -136,57 +347,53 @@ def _merged(points, owners, fresh):
     return new_points + points[at:], new_owners + owners[at:]
 
 
-def _rebuilt(old, items, replicas):
-    """The table for `items`, pairs (name, (node, weight)) in rank order, made from the one before."""
-    moves = [None] * len(old.ranks)
-    ranks = {}
-    fresh = []
+def _rebuilt(old, items, rules):
+    """The table for `items`, pairs (name, (node, weight)) in rank order, made from the one before.
+
+    Points of nodes that stay are kept, as long as they stay in the order of before.
+    """
+    if old is None or (rules.program is not None and not rules.program.points_per_weight):
+        old = _Table(array("Q"), array("I"), {}, False)
+    moves, ranks, added = [None] * len(old.ranks), {}, {}
+    last = -1
     for rank, (name, (_, weight)) in enumerate(items):
         ranks[name] = rank, weight
-        known = old.ranks.get(name)
-        if known is not None and known[1] == weight:
-            moves[known[0]] = rank
+        known = old.ranks.get(name, (-1, None))
+        if known[1] == weight and known[0] > last:
+            last = known[0]
+            moves[last] = rank
         else:
-            fresh += _spread(name, rank, _point_count(weight, replicas))
+            added[rank] = name, weight
+    placed = zip(added, _placed(added.values(), rules), strict=True)
+    fresh = sorted([point << 32 | rank for rank, own in placed for point in own])
     points, owners = old.points, old.owners
     if None in moves:
         stays = [moves[owner] is not None for owner in owners]
         points, owners = array("Q", compress(points, stays)), array("I", compress(owners, stays))
-    owners = array("I", map(moves.__getitem__, owners))
-    return _Table(*_merged(points, owners, sorted(fresh)), ranks)
+    points, owners = _merged(points, array("I", map(moves.__getitem__, owners)), fresh)
+    return _Table(points, owners, ranks, rules.program is not None and rules.program.nearest)
 
 
-def _walk(view, hash, limit):
-    """The first `limit` distinct nodes clockwise from `hash`."""
-    owners, nodes = view.table.owners, view.nodes
-    start, seen = view.table.find(hash), {}
-    for step in range(start - len(owners), start):
-        if len(seen) == limit:
-            break
-        seen[owners[step]] = None
-    return [nodes[owner] for owner in seen]
-
-
-def _shares(view):
-    """How many of the 2**64 hashes each rank owns."""
-    shares = [0] * len(view.nodes)
+def _shares(table, nodes):
+    """How many of the 2**64 positions each of so many ranks owns."""
+    shares = [0] * nodes
     before = -1
-    for last, owner in view.table.arcs() if view.nodes else ():
+    for last, owner in table.arcs() if nodes else ():
         shares[owner] += last - before
         before = last
     return shares
 
 
 def _moved(old, new):
-    """{(old rank or -1, new rank or -1): how many hashes}, where the owners' names differ."""
+    """{(old rank or -1, new rank or -1): how many positions}, where the owners' names differ."""
     moved = {}
-    same = [new.table.ranks.get(name, (-2,))[0] for name in old.table.ranks]
-    olds, news = iter(old.table.arcs()), iter(new.table.arcs())
+    same = [new.ranks.get(name, (-2,))[0] for name in old.ranks]
+    olds, news = iter(old.arcs()), iter(new.arcs())
     (old_last, was), (new_last, now) = next(olds), next(news)
     before = -1
     while True:
         last = min(old_last, new_last)
-        if (same[was] if was >= 0 else -1) != now and last > before:
+        if (same[was] if was >= 0 else -1) != now:
             moved[was, now] = moved.get((was, now), 0) + last - before
         if last == _MASK:
             return moved
@@ -211,7 +418,35 @@ def _hashes_view(hashes):
     return view
 
 
-class HashRing:
+class _RingView(_View):
+    __slots__ = ("program", "table")
+
+    def __init__(self, change, nodes, table, program):
+        super().__init__(change, nodes)
+        self.table = table
+        self.program = program
+
+    def at(self, hash):
+        """The position on the circle of a hash of the scheme."""
+        if self.program is None:
+            return hash
+        return hash + self.program.exclusive << (0 if self.program.wide else 32) & _MASK
+
+    def position(self, key):
+        if self.program is None:
+            return _key_hash(key)
+        return self.at(self.program.hash(key_bytes(key, "key")))
+
+    def rank(self, key):
+        position = self.position(key)
+        table = self.table
+        return table.owners[table.find(position)] if table.owners else -1
+
+    def ranks(self, key, limit):
+        return self.table.walk(self.position(key), limit)
+
+
+class HashRing(_Placement):
     """Consistent hashing: which node each key belongs to.
 
     `nodes` is an iterable of nodes, or a mapping of node to weight. A node of weight 1 owns
@@ -225,7 +460,9 @@ class HashRing:
     the keys that it gains or loses.
 
     `scheme` says how points are placed and keys hashed: ``"headgate"`` takes XXH64 of the name
-    as base and splitmix64(base + i) as point i, and XXH64 of the key.
+    as base and splitmix64(base + i) as point i, and XXH64 of the key. ``"libmemcached"``,
+    ``"uhashring"``, ``"twemproxy"``, ``"nginx"``, ``"envoy"`` and ``"haproxy"`` agree with these
+    programs, weights being ints then and `replicas` unused; see headgate.schemes for their options.
 
     Keys are ``str`` (hashed as UTF-8), ``bytes``, or ``int`` in [-2**63, 2**63), hashed as 8 bytes
     of little-endian two's complement. Lookups from any thread go on while nodes change.
@@ -235,8 +472,8 @@ class HashRing:
     Raises TypeError or ValueError if an argument is of a wrong type or range, ValueError if two
     nodes have one name.
 
-    Complexity: O(p log p) for p points in all, at the first lookup; O(p) for the first lookup
-    after any number of changes.
+    Complexity: O(p) for p points in all, at the first lookup and the first after any number of
+    changes.
 
     >>> ring = HashRing(["a", "b", "c"])
     >>> ring.get_node("user:1")
@@ -246,170 +483,24 @@ class HashRing:
     2
     """
 
-    __slots__ = ("__weakref__", "_change", "_members", "_node_key", "_replicas", "_scheme", "_table", "_view")
+    __slots__ = ()
 
-    __hash__ = None
-    __class_getitem__ = classmethod(GenericAlias)
-
-    def __new__(cls, *args, **kwargs):
-        self = super().__new__(cls)
-        self._members = {}
-        self._replicas, self._scheme, self._node_key = 150, "headgate", None
-        self._table = _EMPTY
-        self._changed()
-        return self
+    _rules_class = RingRules
 
     def __init__(self, nodes=(), replicas=150, *, scheme="headgate", node_key=None):
-        replicas = _integer("replicas", replicas)
-        if not 1 <= replicas <= _MAX_POINTS:
-            raise ValueError(f"replicas must be in [1, {_MAX_POINTS}], got {replicas!r}")
-        if scheme != "headgate":
-            raise ValueError(f"scheme must be 'headgate', got {scheme!r}")
-        if node_key is not None and not callable(node_key):
-            raise TypeError(f"node_key must be callable or None, got {node_key!r}")
-        self._fill(_weighted(nodes), replicas, scheme, node_key)
+        rules = RingRules(replicas, scheme)
+        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
 
-    def _fill(self, pairs, replicas, scheme, node_key):
-        """Takes on a whole new membership."""
-        members = {}
-        for node, weight in pairs:
-            _join(members, node, _name_bytes(node, node_key), _weight_of(weight, replicas))
-        self._members = dict(sorted(members.items()))
-        self._replicas, self._scheme, self._node_key = replicas, scheme, node_key
-        self._table = _EMPTY
-        self._changed()
-
-    def _changed(self):
-        """Called once a change is made: the view is stale, and holds no node any more."""
-        self._change = object()
-        self._view = _STALE
-
-    def _current(self):
-        """What lookups read: the view of the membership as it is now."""
-        view = self._view
-        return view if view.change is self._change else self._settled()
-
-    def _settled(self):
-        change = self._change
-        items = sorted(self._members.copy().items())
-        table = _rebuilt(self._table, items, self._replicas)
-        view = _View(change, table, tuple([entry[0] for _, entry in items]))
-        self._table, self._view = table, view
-        return view
-
-    def add_node(self, node, weight=1):
-        """Adds `node`, which takes its share from the others in proportion to `weight`.
-
-        The ring is merged at the next lookup, so a loop of changes costs one merge.
-
-        Raises ValueError if a node of this name is in the ring or `weight` is not positive and
-        finite, TypeError if the node's name is neither str, bytes nor int.
-
-        Complexity: O(1).
-
-        >>> ring = HashRing(["a"])
-        >>> ring.add_node("b", weight=0.5)
-        >>> ring.weights
-        {'a': 1, 'b': 0.5}
-        """
-        name = _name_bytes(node, self._node_key)
-        weight = _weight_of(weight, self._replicas)
-        _join(self._members, node, name, weight)
-        self._changed()
-
-    def remove_node(self, node):
-        """Removes `node`; its keys fall to their next nodes, all others stay.
-
-        Raises KeyError if it is not in the ring, TypeError if its name is neither str, bytes
-        nor int.
-
-        Complexity: O(1); the next lookup merges.
-
-        >>> ring = HashRing(["a", "b"])
-        >>> ring.remove_node("a")
-        >>> ring.nodes
-        ('b',)
-        """
-        name = _name_bytes(node, self._node_key)
-        if self._members.pop(name, None) is None:
-            raise KeyError(f"node must be in the ring, got {node!r}")
-        self._changed()
-
-    def get_node(self, key, /):
-        """The node that `key` belongs to, or None in an empty ring.
-
-        Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
-        [-2**63, 2**63).
-
-        Complexity: O(1) expected.
-
-        >>> HashRing(["a", "b"]).get_node("user:1")
-        'a'
-        >>> HashRing().get_node("user:1") is None
-        True
-        """
-        hash = _key_hash(key)
-        view = self._view
-        if view.change is not self._change:
-            view = self._settled()
-        return view.owner(hash)
-
-    def get_nodes(self, key, n, /):
-        """The first `n` distinct nodes clockwise from `key`, all of them if there are fewer.
-
-        The first is ``get_node(key)``; each next one is where the key falls when those before
-        it leave.
-
-        Raises ValueError if `n` is negative, TypeError if it is no int, and for a wrong `key`
-        as get_node does.
-
-        Complexity: O(n log n) expected for equal weights.
-
-        >>> HashRing(["a", "b", "c"]).get_nodes("user:1", 2)
-        ['a', 'c']
-        """
-        hash = _key_hash(key)
-        n = _integer("n", n)
-        if n < 0:
-            raise ValueError(f"n must not be negative, got {n!r}")
-        return _walk(self._current(), hash, n)
-
-    def preference(self, key, /):
-        """All nodes in the order in which `key` prefers them: get_nodes without a bound.
-
-        Raises TypeError and ValueError for a wrong `key` as get_node does.
-
-        Complexity: O(n log n) expected for n nodes of equal weight.
-
-        >>> HashRing(["a", "b", "c"]).preference("user:1")
-        ['a', 'c', 'b']
-        """
-        hash = _key_hash(key)
-        view = self._current()
-        return _walk(view, hash, len(view.nodes))
-
-    def get_many(self, keys, /):
-        """The list of the nodes that `keys` belong to, all from one state of the ring.
-
-        Raises TypeError if `keys` is no iterable of keys, and for a wrong key as get_node does.
-
-        Complexity: O(1) expected a key.
-
-        >>> HashRing(["a", "b"]).get_many(["user:3", "user:4"])
-        ['a', 'b']
-        """
-        if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
-            raise TypeError(f"keys must be an iterable of keys, got {keys!r}")
-        keys = tuple(keys)
-        view = self._current()
-        return [view.owner(_key_hash(key)) for key in keys]
+    def _make(self, change, nodes, items):
+        table = self._core = _rebuilt(self._core, items, self._rules)
+        return _RingView(change, nodes, table, self._rules.program)
 
     def locate(self, hashes, /):
         """For each hash of a buffer, the index in `nodes` of its owner; -1 in an empty ring.
 
         `hashes` is a contiguous buffer of unsigned 64-bit integers, such as ``array("Q")`` or a
-        numpy array; XXH64 of a key is its hash. Answers an ``array("i")``. Other threads run
-        meanwhile on the compiled twin.
+        numpy array: what the scheme hashes keys to, XXH64 for our own, modulo 2**32 where a scheme
+        has 32 bits. Answers an ``array("i")``. Other threads run meanwhile on the compiled twin.
 
         Raises TypeError if `hashes` is no buffer, ValueError if it holds other items or is not
         one-dimensional and contiguous.
@@ -420,55 +511,33 @@ class HashRing:
         >>> ring.locate(memoryview(bytes(16)).cast("Q"))
         array('i', [0, 0])
         """
-        table = self._current().table
-        hashes = _hashes_view(hashes)
+        view = self._current()
+        hashes, table = _hashes_view(hashes), view.table
         if not table.owners:
             return array("i", [-1]) * len(hashes)
-        return array("i", [table.owners[table.find(hash)] for hash in hashes])
-
-    @property
-    def nodes(self):
-        """The nodes as a tuple, sorted by their names' bytes.
-
-        Complexity: O(1), or that of a merge after a change.
-
-        >>> HashRing(["b", "a"]).nodes
-        ('a', 'b')
-        """
-        return self._current().nodes
-
-    @property
-    def weights(self):
-        """A dict of node to weight, in the order of `nodes`.
-
-        Complexity: O(n log n) for n nodes.
-
-        >>> HashRing({"a": 1, "b": 2.5}).weights
-        {'a': 1, 'b': 2.5}
-        """
-        return dict(self._pairs())
+        return array("i", [table.owners[table.find(view.at(hash))] for hash in hashes])
 
     @property
     def replicas(self):
-        """How many points a node of weight 1 owns.
+        """How many points a node of weight 1 owns under our own scheme.
 
         Complexity: O(1).
 
         >>> HashRing().replicas
         150
         """
-        return self._replicas
+        return self._rules.replicas
 
     @property
     def scheme(self):
-        """How points are placed and keys are hashed.
+        """How points are placed and keys are hashed, as it was given.
 
         Complexity: O(1).
 
         >>> HashRing().scheme
         'headgate'
         """
-        return self._scheme
+        return self._rules.arguments[1]
 
     def ownership(self):
         """A dict of node to the share of all hashes that it owns; the shares sum to 1.
@@ -479,7 +548,8 @@ class HashRing:
         {'a': 1.0}
         """
         view = self._current()
-        return {node: share / 2**64 for node, share in zip(view.nodes, _shares(view), strict=True)}
+        shares = _shares(view.table, len(view.nodes))
+        return {node: share / 2**64 for node, share in zip(view.nodes, shares, strict=True)}
 
     def diff(self, other, /):
         """How placement moves from this ring to `other`: {(old node, new node): share moved}.
@@ -487,7 +557,7 @@ class HashRing:
         Shares are exact, of all hashes; a node of the same name in both rings has not moved.
         The node of an empty ring is None.
 
-        Raises TypeError if `other` is no ring of this kind.
+        Raises TypeError if `other` is no HashRing, ValueError if it hashes keys otherwise.
 
         Complexity: O(p) for the points of both.
 
@@ -496,66 +566,22 @@ class HashRing:
         """
         if not isinstance(other, HashRing):
             raise TypeError(f"other must be a HashRing, got {other!r}")
+        if self._rules.hashing() != other._rules.hashing():
+            raise ValueError(f"other must hash keys as this ring does, got {other!r}")
         old, new = self._current(), other._current()
-        return {(old.nodes[was] if was >= 0 else None, new.nodes[now] if now >= 0 else None): share / 2**64
-                for (was, now), share in _moved(old, new).items()}
-
-    def _pairs(self):
-        """(node, weight) in the order of `nodes`."""
-        return [entry for _, entry in sorted(self._members.copy().items())]
-
-    def _identity(self):
-        """What makes two rings equal."""
-        weights = {name: entry[1] for name, entry in self._members.copy().items()}
-        return weights, self._replicas, self._scheme
-
-    def __len__(self):
-        return len(self._members)
-
-    def __contains__(self, node):
-        name = _name_bytes(node, self._node_key)
-        return name in self._members
-
-    def __iter__(self):
-        return iter(self.nodes)
-
-    def __eq__(self, other):
-        if not isinstance(other, HashRing):
-            return NotImplemented
-        return self._identity() == other._identity()
+        olds, news = (*old.nodes, None), (*new.nodes, None)
+        return {(olds[was], news[now]): share / 2**64
+                for (was, now), share in _moved(old.table, new.table).items()}
 
     def __repr__(self):
-        return f"<{type(self).__name__} nodes={len(self)} replicas={self._replicas} scheme={self._scheme!r}>"
-
-    def __copy__(self):
-        ring = HashRing.__new__(type(self))
-        ring._replicas, ring._scheme, ring._node_key = self._replicas, self._scheme, self._node_key
-        ring._table = self._table
-        ring._members = self._members.copy()
-        return ring
-
-    def __reduce__(self):
-        state = 1, tuple(self._pairs()), self._replicas, self._scheme, self._node_key
-        return restore, (name_class(self), state)
-
-    @classmethod
-    def _from_state(cls, state):
-        if state[0] != 1:
-            raise ValueError(f"state must be of version 1, got {state[0]!r}")
-        _, pairs, replicas, scheme, node_key = state
-        ring = HashRing.__new__(cls)
-        ring._fill(pairs, replicas, scheme, node_key)
-        return ring
+        return f"<{type(self).__name__} nodes={len(self)} replicas={self.replicas} scheme={self.scheme!r}>"
 
     def _check(self):
         """Asserts every invariant of the structure."""
         view = self._current()
-        table, items = view.table, sorted(self._members.items())
+        table, items = view.table, arranged(self._members, self._rules)
         assert view.nodes == tuple([node for _, (node, _) in items])
         assert table.ranks == {name: (rank, weight) for rank, (name, (_, weight)) in enumerate(items)}
-        expected = sorted(
-            pair
-            for name, (rank, weight) in table.ranks.items()
-            for pair in _spread(name, rank, _point_count(weight, self._replicas))
-        )
-        assert expected == [at << 32 | owner for at, owner in zip(table.points, table.owners, strict=True)]
+        placed = _placed([(name, weight) for name, (_, weight) in items], self._rules)
+        expected = sorted([(point, rank) for rank, own in enumerate(placed) for point in own])
+        assert expected == list(zip(table.points, table.owners, strict=True))
