@@ -3,6 +3,7 @@
 import os
 import sys
 from glob import glob
+from json import dumps
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -12,6 +13,7 @@ ROOM = "src/headgate/_compiled"
 COMPILE, LINK = (["/O2"], []) if sys.platform == "win32" else (["-O3", "-g0"], [])
 if sys.platform == "linux":
     LINK = ["-Wl,-s"]
+COMPILE.append("-DHG_COMPILE_FLAGS=" + dumps(" ".join([*COMPILE, os.environ.get("CFLAGS", "")]).strip()))
 
 
 class BuildRooms(build_ext):

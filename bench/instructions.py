@@ -1,0 +1,132 @@
+"""Instructions an operation of the compiled twin costs, counted by valgrind's callgrind.
+
+The counts hardly depend on what else the machine does, so a regression shows without noise:
+
+    python bench/instructions.py --save before.json
+    python bench/instructions.py --against before.json
+
+Each operation runs a few and many times in an interpreter of its own; the difference, less that
+of an empty loop, is divided by the number of operations. What the kernel does is not counted.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from headgate.cli.bench.race import Loop, always
+from headgate.cli.bench.ring import node_names
+from headgate.cli.bench.workload import user_id
+
+FEW, MANY = 2, 7
+KEYS = [user_id(number) for number in range(1_000)]
+MORE_KEYS = [user_id(number) for number in range(4_000)]
+EMPTY = "empty loop"
+COLLECTED = re.compile(rb"Collected\s*:\s*(\d+)")
+
+
+def filled_cache():
+    from headgate._compiled.cache import LRUCache
+
+    cache = LRUCache(len(KEYS))
+    cache.update(dict.fromkeys(KEYS, "value"))
+    return cache
+
+
+def ring():
+    from headgate._compiled.placement import HashRing
+
+    return HashRing(node_names(100), 160)
+
+
+def bucket():
+    from headgate._compiled.limit import TokenBucket
+
+    return TokenBucket(1_000_000, 1_000_000_000)
+
+
+def hashing():
+    from headgate._compiled import hashing
+
+    return hashing
+
+
+OPERATIONS = {
+    EMPTY: ("pass", KEYS, lambda: None),
+    "dict.get": ("target.get(key)", KEYS, lambda: dict.fromkeys(KEYS, "value")),
+    "LRUCache.get, hit": ("target.get(key)", KEYS, filled_cache),
+    "LRUCache.get, miss": ("target.get(key)", MORE_KEYS[1_000:], filled_cache),
+    "LRUCache put, update": ("target[key] = value", KEYS, filled_cache),
+    "LRUCache put that evicts": ("target[key] = value", MORE_KEYS, filled_cache),
+    "HashRing.get_node, 100 x 160": ("target.get_node(key)", KEYS, ring),
+    "time.monotonic_ns": ("target.monotonic_ns()", KEYS, lambda: time),
+    "TokenBucket.consume": ("target.consume()", KEYS, bucket),
+    "xxh64 of a user id": ("target.xxh64(key)", KEYS, hashing),
+}
+
+
+def run(name, times):
+    """What the child does under valgrind."""
+    statement, keys, make = OPERATIONS[name]
+    loop = Loop(statement, keys, always(make()))
+    for _ in range(times):
+        loop()
+
+
+def total(name, times):
+    command = [
+        "valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null",
+        sys.executable, __file__, "--child", name, str(times),
+    ]
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    output = subprocess.run(command, env=environment, check=True, stderr=subprocess.PIPE).stderr
+    return int(COLLECTED.search(output)[1])
+
+
+def per_operation(name):
+    keys = OPERATIONS[name][1]
+    return (total(name, MANY) - total(name, FEW)) / (len(keys) * (MANY - FEW))
+
+
+def count():
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        counts = dict(zip(OPERATIONS, pool.map(per_operation, OPERATIONS), strict=True))
+    empty = counts.pop(EMPTY)
+    return {name: instructions - empty for name, instructions in counts.items()}
+
+
+def show(counts, before):
+    for name, instructions in counts.items():
+        change = f"  {instructions / before[name] - 1:+.1%}" if name in before else ""
+        print(f"{name:<30}{instructions:>8.0f}{change}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the counts as JSON")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with saved counts")
+    parser.add_argument("--tolerance", type=float, default=2.0, metavar="PERCENT", help="rise that fails")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        return run(args.child[0], int(args.child[1]))
+    if shutil.which("valgrind") is None:
+        return "valgrind is not installed"
+    before = json.loads(args.against.read_text()) if args.against else {}
+    counts = count()
+    show(counts, before)
+    if args.save:
+        args.save.write_text(json.dumps(counts, indent=1) + "\n")
+    limit = 1 + args.tolerance / 100
+    risen = [name for name in counts if name in before and counts[name] > before[name] * limit]
+    return f"risen by more than {args.tolerance:g}%: {', '.join(risen)}" if risen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The ``headgate`` command; each subcommand is a module with ``add_parser``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import headgate
+from headgate.cli import doctor
+from headgate.cli.bench import command as bench
+from headgate.cli.errors import CommandError
+
+_COMMANDS = (bench, doctor)
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; the exit status of the process."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except CommandError as error:
+        print(f"headgate {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"headgate {args.command}: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return _BROKEN_PIPE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="headgate", description="Traffic primitives for Python services.")
+    parser.add_argument("--version", action="version", version=f"headgate {headgate.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def _silence_stdout() -> None:
+    """Let the interpreter flush at exit into nothing: the reader of the pipe has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,1 @@
+"""What ``headgate bench`` is made of."""

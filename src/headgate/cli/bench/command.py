@@ -1,0 +1,145 @@
+"""``headgate bench``: the twins, a system-design text's classes and the installed peers, side by side."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from headgate.cli import keylog, sizes
+from headgate.cli.bench import bucket, export, lru, memory, plot, ring, startup
+from headgate.cli.bench.budgets import verdicts
+from headgate.cli.bench.race import race
+from headgate.cli.bench.replay import replay
+from headgate.cli.bench.report import Report
+from headgate.cli.bench.show import show
+from headgate.cli.bench.work import FULL, QUICK, Result, Scale, Work, subject
+from headgate.cli.errors import CommandError
+from headgate.cli.progress import Progress
+from headgate.cli.tables import Markdown, printer
+
+_ROOMS: dict[str, ModuleType] = {"lru": lru, "ring": ring, "bucket": bucket}
+_STDOUT = Path("-")
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench", help="measure headgate beside its peers on this machine", description=__doc__
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds and shorter loops: within a minute"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        type=_rooms,
+        metavar="ROOM[,ROOM]",
+        help=f"only these of {', '.join(_ROOMS)}",
+    )
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="replay this key log through the LRU caches instead"
+    )
+    parser.add_argument(
+        "--trace-format",
+        choices=keylog.FORMATS,
+        default="auto",
+        help="what the log is (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--trace-size",
+        type=sizes.size,
+        default="10%",
+        metavar="SIZE",
+        help="entries of each cache: 500, 10k, or a share of the distinct keys (default: 10%%)",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write everything as JSON ('-': to standard output instead)"
+    )
+    parser.add_argument(
+        plot.OPTION, type=Path, metavar="FILE.svg", help="draw the results; needs headgate[cli]"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    parser.add_argument("--rounds", type=_positive_int, metavar="N", help="rounds of each work")
+    parser.add_argument(
+        "--scale", type=_positive_float, default=1.0, metavar="X", help="multiply all sizes and time limits"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, then show and write what was found."""
+    _check_outputs(args)
+    scale = (QUICK if args.quick else FULL).times(args.scale)
+    if args.rounds:
+        scale = scale._replace(rounds=args.rounds, starts=args.rounds)
+    found = _replay(args, scale) if args.trace else _measure(args, scale)
+    if args.json == _STDOUT:
+        print(_json_text(found))
+    else:
+        show(found, Markdown(sys.stdout) if args.markdown else printer())
+    if args.json and args.json != _STDOUT:
+        args.json.write_text(_json_text(found) + "\n", encoding="utf-8")
+    if args.plot:
+        plot.draw(found, args.plot)
+    return 0
+
+
+def _measure(args: argparse.Namespace, scale: Scale) -> Report:
+    rooms = {name for names in args.only or [_ROOMS] for name in names}
+    works: list[Work] = [work for name, room in _ROOMS.items() if name in rooms for work in room.works(scale)]
+    with Progress(len(works) + 2) as progress:
+        results = {}
+        for work in works:
+            progress.step(f"{work.room}: {work.title}")
+            results[work.slug] = _run_work(work, scale)
+        progress.step(f"lru: bytes an entry at {scale.entries:,} entries")
+        per_entry = memory.bytes_per_entry(scale.entries) if "lru" in rooms else {}
+        progress.step(startup.IMPORT)
+        starts = startup.start_times(scale.starts, scale.seconds)
+    held = verdicts(results, per_entry, starts) if subject() == "headgate compiled" else []
+    return Report(scale, results, per_entry, starts, held, None)
+
+
+def _replay(args: argparse.Namespace, scale: Scale) -> Report:
+    with Progress(2) as progress:
+        replayed = replay(args.trace, args.trace_format, args.trace_size, scale, progress.step)
+    return Report(scale, {}, {}, [], [], replayed)
+
+
+def _run_work(work: Work, scale: Scale) -> Result:
+    field = work.build()
+    return Result(work, race(field, scale.rounds, scale.seconds, warm_up=work.warm_up), field.note)
+
+
+def _json_text(found: Report) -> str:
+    return json.dumps(export.as_json(found), indent=1)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Fail before the work, not after it."""
+    if args.plot:
+        plot.check_available()
+    for path in filter(None, (args.json, args.plot)):
+        if not path.parent.is_dir():
+            raise CommandError(f"cannot write {path}: {path.parent} is no directory")
+
+
+def _rooms(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in _ROOMS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (choose from {', '.join(_ROOMS)})")
+    return names
+
+
+def _positive_int(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+    return number
+
+
+def _positive_float(text: str) -> float:
+    if (number := float(text)) <= 0:
+        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+    return number

@@ -1,0 +1,65 @@
+"""The report as JSON, for machines."""
+
+from typing import Any
+
+from headgate.cli.bench import race
+from headgate.cli.bench.peers import peer_versions
+from headgate.cli.bench.race import Timing
+from headgate.cli.bench.replay import Replay
+from headgate.cli.bench.report import Report, summary
+from headgate.cli.bench.work import Result, subject
+from headgate.cli.machine import machine
+
+SCHEMA = "headgate.bench"
+SCHEMA_VERSION = 1
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The whole report; times in nanoseconds an operation."""
+    return {
+        "schema": SCHEMA,
+        "version": SCHEMA_VERSION,
+        "machine": machine(),
+        "peers": peer_versions(),
+        "clock": race.clock_name,
+        "subject": subject(),
+        "scale": report.scale._asdict(),
+        "works": [_result_json(result) for result in report.results.values()],
+        "bytes_per_entry": dict(report.memory),
+        "start_ns": {timing.name: _timing_json(timing) for timing in report.starts},
+        "budgets": [verdict._asdict() | {"met": verdict.met} for verdict in report.verdicts],
+        "replay": None if report.replay is None else _replay_json(report.replay),
+        "summary": summary(report),
+    }
+
+
+def _timing_json(timing: Timing) -> dict[str, Any]:
+    low, high = timing.quartiles
+    return {
+        "kind": timing.kind,
+        "median": timing.median,
+        "q1": low,
+        "q3": high,
+        "samples": list(timing.samples),
+    }
+
+
+def _result_json(result: Result) -> dict[str, Any]:
+    return {
+        "work": result.work.slug,
+        "title": result.work.title,
+        "detail": result.work.detail,
+        "note": result.note,
+        "contestants": {
+            timing.name: _timing_json(timing) | {"ratio": timing.over(result.subject)._asdict()}
+            for timing in result.timings
+        },
+    }
+
+
+def _replay_json(replay: Replay) -> dict[str, Any]:
+    facts = _result_json(replay.result)
+    for name, hits in replay.hits.items():
+        facts["contestants"][name] |= {"hits": hits, "hit_ratio": hits / replay.requests}
+    sizes = {"requests": replay.requests, "distinct": replay.distinct, "maxsize": replay.maxsize}
+    return {"log": replay.log} | sizes | facts

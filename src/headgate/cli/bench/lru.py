@@ -1,0 +1,118 @@
+"""LRU caches side by side."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+from headgate.cli.bench import textbook
+from headgate.cli.bench.peers import peer
+from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop
+from headgate.cli.bench.work import Scale, Work, twin_room, twins
+from headgate.cli.bench.workload import SHAPES, request_keys, user_id
+
+BASELINE = "dict"
+_PEERS = (("cachebox", "LRUCache"), ("cachetools", "LRUCache"), ("lru-dict", "LRU"))
+_CYCLE = 4
+_CACHED_SHARE = 10
+
+
+class Cache(NamedTuple):
+    """How to make one that holds `maxsize` entries, and how its user spells the calls."""
+
+    name: str
+    kind: str
+    make: Callable[[int], Any]
+    get: str = "target.get(key)"
+    put: str = "target[key] = value"
+    evicts: bool = True
+
+    @property
+    def memoizes(self) -> bool:
+        """Whether one call gets and puts, as functools' cache does."""
+        return self.get == self.put
+
+    @property
+    def read(self) -> str:
+        """Get, and put after a miss, which is counted."""
+        return self.get if self.memoizes else f"if {self.get} is None: {self.put}; misses += 1"
+
+
+def memoizer(maxsize: int) -> Any:
+    """functools' cache around the cheapest loader there is."""
+    return lru_cache(maxsize)(callable)
+
+
+def caches() -> list[Cache]:
+    """Everybody who is installed, with dict as the baseline."""
+    found = [Cache(f"headgate {twin}", twin, twin_room(twin, "cache").LRUCache) for twin in twins()]
+    for name, cls in _PEERS:
+        if (module := peer(name)) is not None:
+            found.append(Cache(name, "peer", getattr(module, cls)))
+    call = "target(key)"
+    found.append(Cache("functools", "peer", memoizer, call, call))
+    found.append(Cache("text OrderedDict", "text", textbook.LRU, put="target.put(key, value)"))
+    found.append(Cache(BASELINE, "baseline", lambda _: {}, evicts=False))
+    return found
+
+
+def works(scale: Scale) -> list[Work]:
+    read_through = [
+        Work(f"lru.read_through_{name}", f"read, {name}", "Zipf", partial(_read_through, scale, shape))
+        for name, shape in SHAPES.items()
+    ]
+    return [
+        Work("lru.get_hit", "get, hit", f"{scale.hot:,} hot keys", partial(_get_hit, scale)),
+        Work("lru.put_evict", "put that evicts", f"{scale.hot:,} entries", partial(_put_evict, scale)),
+        *read_through,
+    ]
+
+
+def filled(cache: Cache, maxsize: int, keys: Sequence[Any]) -> Any:
+    """A cache of `maxsize` that has seen `keys`."""
+    fill = Loop(cache.put, keys, lambda: cache.make(maxsize))
+    fill()
+    return fill.target
+
+
+def _get_hit(scale: Scale) -> Field:
+    keys = [user_id(number) for number in range(scale.hot)]
+    contestants = [
+        Contestant(cache.name, cache.kind, Loop(cache.get, keys, _fill(cache, scale, keys), scale.trial_ns))
+        for cache in caches()
+    ]
+    return Field(contestants, empty_loop(keys, scale.trial_ns))
+
+
+def _put_evict(scale: Scale) -> Field:
+    """Keys in turn, more than fit: an LRU cache misses every time."""
+    keys = [user_id(number) for number in range(scale.hot * _CYCLE)]
+    contestants = [
+        Contestant(cache.name, cache.kind, Loop(cache.put, keys, _fill(cache, scale, keys), scale.trial_ns))
+        for cache in caches()
+        if cache.evicts
+    ]
+    return Field(contestants, empty_loop(keys, scale.trial_ns))
+
+
+def _fill(cache: Cache, scale: Scale, keys: Sequence[str]) -> Callable[[], Any]:
+    return lambda: filled(cache, scale.hot, keys)
+
+
+def _read_through(scale: Scale, shape: Callable[[int], str]) -> Field:
+    """Get, and put after a miss, with room for a tenth of the keys; the caches stay warm between trials."""
+    keys = request_keys(shape, scale.distinct, scale.requests)
+    maxsize = max(1, scale.distinct // _CACHED_SHARE)
+    contestants = [
+        Contestant(cache.name, cache.kind, Loop(cache.read, keys, always(cache.make(maxsize))))
+        for cache in caches()
+    ]
+    return Field(contestants, empty_loop(keys), f"{_warm_hit_ratio(keys, maxsize):.0%} hits")
+
+
+def _warm_hit_ratio(keys: Sequence[str], maxsize: int) -> float:
+    """The hit ratio of an LRU cache that has seen all the keys once before."""
+    cache = textbook.LRU(maxsize)
+    loop = Loop("if target.get(key) is None: target.put(key, key); misses += 1", keys, always(cache))
+    loop()
+    loop()
+    return 1 - loop.misses / len(keys)

@@ -1,0 +1,190 @@
+"""Timing side by side: every contestant once a round, so that a disturbance hits all of them.
+
+Each statement is compiled into a loop of its own, because the interpreter specialises bytecode
+per code object and a shared loop would slow down whoever comes second. An empty loop over the
+same keys runs in every round too, and its median is subtracted from all.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import repeat
+from statistics import median, quantiles
+from typing import Any, NamedTuple
+
+Trial = Callable[[], float]
+"""One repeat: nanoseconds an operation."""
+
+_FINE_NS = 1_000
+_LOOP = """
+def loop(target, keys, passes, clock):
+    value = "value"
+    misses = 0
+    start = clock()
+    for _ in passes:
+        for key in keys:
+            {statement}
+    return clock() - start, misses
+"""
+
+
+def _choose_clock() -> tuple[Callable[[], int], str]:
+    """The thread's CPU time where it is fine enough: another process on the core does not count."""
+    if time.get_clock_info("thread_time").resolution * 1e9 <= _FINE_NS:
+        return time.thread_time_ns, "CPU time of the thread"
+    return time.perf_counter_ns, "wall time"
+
+
+clock, clock_name = _choose_clock()
+
+
+class Contestant(NamedTuple):
+    """Who runs: `kind` is compiled, pure, text, peer or baseline."""
+
+    name: str
+    kind: str
+    trial: Trial
+
+
+class Field(NamedTuple):
+    """All who run the same work, and the empty loop whose cost is taken off."""
+
+    contestants: Sequence[Contestant]
+    empty: Trial | None = None
+    note: str = ""
+
+
+class Ratio(NamedTuple):
+    """How many times as much, paired by round: median and quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def straddles(self, limit: float) -> bool:
+        """Whether the noise is wider than the distance to `limit`."""
+        return self.low <= limit <= self.high
+
+
+class Timing:
+    """The samples of one contestant, in nanoseconds an operation."""
+
+    def __init__(self, name: str, kind: str, samples: Sequence[float]) -> None:
+        self.name = name
+        self.kind = kind
+        self.samples = samples
+
+    @cached_property
+    def median(self) -> float:
+        return median(self.samples)
+
+    @cached_property
+    def quartiles(self) -> tuple[float, float]:
+        return _quartiles(self.samples)
+
+    @property
+    def spread(self) -> float:
+        """Half the interquartile range, as a fraction of the median."""
+        low, high = self.quartiles
+        return (high - low) / 2 / self.median
+
+    def over(self, other: "Timing") -> Ratio:
+        ratios = [mine / theirs for mine, theirs in zip(self.samples, other.samples, strict=True)]
+        return Ratio(median(ratios), *_quartiles(ratios))
+
+
+class Loop:
+    """A trial: a statement on `target`, run once a `key`; it may use `value` and count `misses`.
+
+    `make` gives the target anew for each trial, so that the spread covers how memory happens to
+    be laid out. The first trial finds out how often the keys must be gone through to take
+    `trial_ns`; with 0 they are gone through once.
+    """
+
+    def __init__(
+        self, statement: str, keys: Sequence[Any], make: Callable[[], Any], trial_ns: int = 0
+    ) -> None:
+        scope: dict[str, Any] = {}
+        exec(_LOOP.format(statement=statement), scope)
+        self._loop = scope["loop"]
+        self._keys = keys
+        self._make = make
+        self._trial_ns = trial_ns
+        self._passes = 0
+        self.target: Any = None
+        self.misses = 0
+
+    def __call__(self) -> float:
+        self.target = self._make()
+        if self._passes:
+            return self._run()
+        self._passes = 1
+        first = self._run()
+        self._passes = max(1, round(self._trial_ns / (first * len(self._keys))))
+        return first
+
+    def _run(self) -> float:
+        elapsed: int
+        elapsed, self.misses = self._loop(self.target, self._keys, repeat(None, self._passes), clock)
+        return max(elapsed, 1) / (len(self._keys) * self._passes)
+
+
+def always(target: Any) -> Callable[[], Any]:
+    """A `make` for what is not made anew."""
+    return lambda: target
+
+
+def empty_loop(keys: Sequence[Any], trial_ns: int = 0) -> Loop:
+    return Loop("pass", keys, always(None), trial_ns)
+
+
+def race(
+    field: Field, rounds: int, seconds: float, *, warm_up: bool = True, min_rounds: int = 3
+) -> list[Timing]:
+    """The contestants' timings after `rounds` rounds, or `min_rounds` when `seconds` are over."""
+    trials = [contestant.trial for contestant in field.contestants]
+    if field.empty is not None:
+        trials.append(field.empty)
+    with _gc_paused():
+        if warm_up:
+            for trial in trials:
+                trial()
+        samples = _interleave(trials, rounds, seconds, min_rounds)
+    overhead = median(samples.pop()) if field.empty is not None else 0.0
+    return [
+        Timing(contestant.name, contestant.kind, [max(sample - overhead, 0.1) for sample in taken])
+        for contestant, taken in zip(field.contestants, samples, strict=True)
+    ]
+
+
+def _interleave(trials: Sequence[Trial], rounds: int, seconds: float, min_rounds: int) -> list[list[float]]:
+    samples: list[list[float]] = [[] for _ in trials]
+    start = time.perf_counter()
+    for turn in range(rounds):
+        if turn >= min_rounds and time.perf_counter() - start > seconds:
+            break
+        for at in range(len(trials)):
+            at = (at + turn) % len(trials)
+            samples[at].append(trials[at]())
+    return samples
+
+
+@contextmanager
+def _gc_paused() -> Iterator[None]:
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _quartiles(samples: Sequence[float]) -> tuple[float, float]:
+    if len(samples) < 2:
+        return samples[0], samples[0]
+    low, _, high = quantiles(samples, n=4, method="inclusive")
+    return low, high

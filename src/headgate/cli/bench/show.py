@@ -1,0 +1,138 @@
+"""The report as tables, for people."""
+
+from collections.abc import Mapping, Sequence
+
+from headgate.cli.bench import race
+from headgate.cli.bench.budgets import Verdict
+from headgate.cli.bench.peers import missing_peers, peer_versions
+from headgate.cli.bench.race import Ratio, Timing
+from headgate.cli.bench.replay import Replay
+from headgate.cli.bench.report import Report, amount, number, summary
+from headgate.cli.bench.work import Result, cores, subject
+from headgate.cli.machine import load_average, machine
+from headgate.cli.tables import Printer, Row, Table
+
+_UNITS = ((1e6, "ms"), (1e3, "us"), (1.0, "ns"))
+_TABLES = (
+    ("LRU cache, one operation", ("lru.get_hit", "lru.put_evict")),
+    (
+        "LRU cache, read through (get; put after a miss), room for a tenth",
+        ("lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses"),
+    ),
+    ("Hash ring", ("ring.get_node", "ring.build", "ring.add_node")),
+    ("Token bucket", ("bucket.allow", "bucket.deny")),
+)
+
+
+def show(report: Report, to: Printer) -> None:
+    """The whole report, for people."""
+    for line in _header():
+        to.text(line)
+    for title, slugs in _TABLES:
+        measured = [report.results[slug] for slug in slugs if slug in report.results]
+        if measured:
+            memory = report.memory if measured[0].work.slug == "lru.get_hit" else {}
+            to.table(_race_table(title, measured, memory, report.scale.entries))
+    if report.replay is not None:
+        to.table(_replay_table(report.replay))
+    if report.verdicts:
+        to.table(budget_table(report.verdicts))
+    to.gap()
+    to.text(_legend(report))
+    to.gap()
+    to.text(summary(report))
+
+
+def unit_of(timings: Sequence[Timing]) -> tuple[float, str]:
+    """The unit that the fastest can be read in."""
+    fastest = min(timing.median for timing in timings)
+    return next((factor, name) for factor, name in _UNITS if fastest >= factor or factor == 1)
+
+
+def _header() -> list[str]:
+    facts = machine()
+    lines = [
+        f"headgate {facts['headgate']}, {facts['backend']} twin ({facts['backend_reason']}); "
+        f"{facts['python']} ({facts['python_build']}); {facts['cpu']}, {facts['cores']} cores, "
+        f"{facts['system']}.",
+        f"Peers: {', '.join(map(' '.join, peer_versions().items())) or 'none installed'}.",
+    ]
+    if missing_peers():
+        lines.append(f"Not installed and left out: {', '.join(missing_peers())}.")
+    load = load_average()
+    if load is not None and load > cores() / 2:
+        lines.append(f"The machine is busy (load {load:.1f} on {cores()} cores): expect noise.")
+    return lines
+
+
+def _race_table(title: str, results: Sequence[Result], memory: Mapping[str, float], entries: int) -> Table:
+    names = list(dict.fromkeys(timing.name for result in results for timing in result.timings))
+    columns = [_race_column(result, names) for result in results]
+    titles = [_race_title(result) for result in results]
+    if memory:
+        titles.append(f"bytes an entry\nat {entries:,}\nbeyond key, value")
+        columns.append([f"{memory[name]:.0f}" for name in names])
+    rows = [Row([name, *cells], name == subject()) for name, *cells in zip(names, *columns, strict=True)]
+    return Table(title, ["", *titles], rows)
+
+
+def _race_title(result: Result) -> str:
+    detail = ", ".join(filter(None, (result.work.detail, result.note)))
+    return f"{result.work.title}\n{detail}\n{unit_of(result.timings)[1]} spread   ratio "
+
+
+def _race_column(result: Result, names: Sequence[str]) -> list[str]:
+    factor, _ = unit_of(result.timings)
+    cells = []
+    for name in names:
+        if not result.has(name):
+            cells.append("-")
+            continue
+        timing = result.timing(name)
+        cells.append(_timing_cell(timing, timing.over(result.subject), factor, reference=name == subject()))
+    return cells
+
+
+def _timing_cell(timing: Timing, ratio: Ratio, factor: float, *, reference: bool) -> str:
+    mark = "~" if ratio.straddles(1) and not reference else " "
+    return f"{number(timing.median / factor)} {_spread(timing):>5} {number(ratio.median) + 'x':>6}{mark}"
+
+
+def _spread(timing: Timing) -> str:
+    return f"±{timing.spread:.0%}" if len(timing.samples) > 1 else "-"
+
+
+def _replay_table(replay: Replay) -> Table:
+    times = _race_column(replay.result, list(replay.hits))
+    rows = [
+        Row([name, f"{hits:,}", f"{hits / replay.requests:.2%}", cell], name == subject())
+        for (name, hits), cell in zip(replay.hits.items(), times, strict=True)
+    ]
+    title = f"{replay.log}: {replay.requests:,} requests for {replay.distinct:,} distinct keys"
+    return Table(title, ["", "hits", "hit ratio", _race_title(replay.result)], rows)
+
+
+def budget_table(verdicts: Sequence[Verdict]) -> Table:
+    rows = [
+        Row([verdict.what, f"<= {amount(verdict.limit)}", amount(verdict.measured), _verdict(verdict)])
+        for verdict in verdicts
+    ]
+    return Table("Budgets of the compiled twin", ["", "budget", "measured", "verdict"], rows)
+
+
+def _verdict(verdict: Verdict) -> str:
+    word = "met" if verdict.met else "missed"
+    return f"{word}, within noise" if verdict.straddled else word
+
+
+def _legend(report: Report) -> str:
+    """How to read the tables."""
+    rounds = max(len(result.subject.samples) for result in report.all_results)
+    bound = report.verdicts or report.replay
+    budgets = "" if bound else " Budgets hold for the compiled twin, which is not active."
+    return (
+        f"Medians of up to {rounds} interleaved rounds ({race.clock_name}), the empty loop taken off; "
+        "± is half the interquartile range; "
+        f"ratio: to {subject()}, paired by round, ~ where the noise exceeds the difference. "
+        f"text: the classes a system-design text shows.{budgets}"
+    )

@@ -1,0 +1,87 @@
+"""What is measured, and how much of it."""
+
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from headgate._backend import backend
+from headgate.cli.bench.race import Field, Timing
+
+
+class Scale(NamedTuple):
+    """How much work a run does."""
+
+    rounds: int
+    seconds: float
+    trial_ns: int
+    hot: int
+    requests: int
+    distinct: int
+    nodes: int
+    many_nodes: int
+    replicas: int
+    entries: int
+    starts: int
+
+    def times(self, factor: float) -> "Scale":
+        """The same with sizes multiplied by `factor`; the numbers of rounds stay."""
+        sizes = {
+            name: max(10, round(getattr(self, name) * factor))
+            for name in ("trial_ns", "hot", "requests", "distinct", "nodes", "many_nodes", "entries")
+        }
+        return self._replace(seconds=self.seconds * factor, **sizes)
+
+
+QUICK = Scale(9, 1.6, 2_000_000, 1_000, 20_000, 20_000, 100, 1_000, 160, 1_000_000, 7)
+FULL = Scale(25, 8.0, 10_000_000, 1_000, 200_000, 100_000, 100, 1_000, 160, 1_000_000, 21)
+
+
+class Work(NamedTuple):
+    """One column of a table: `slug` is room.name; `build` makes the contestants when their turn comes."""
+
+    slug: str
+    title: str
+    detail: str
+    build: Callable[[], Field]
+    warm_up: bool = True
+
+    @property
+    def room(self) -> str:
+        return self.slug.partition(".")[0]
+
+
+class Result(NamedTuple):
+    """A work and how its contestants fared; `note` is what the field said of itself."""
+
+    work: Work
+    timings: Sequence[Timing]
+    note: str
+
+    @property
+    def subject(self) -> Timing:
+        return self.timing(subject())
+
+    def timing(self, name: str) -> Timing:
+        return next(timing for timing in self.timings if timing.name == name)
+
+    def has(self, name: str) -> bool:
+        return any(timing.name == name for timing in self.timings)
+
+
+def twins() -> list[str]:
+    """The twins that take part: the compiled one only where it is active."""
+    return ["compiled", "pure"] if backend == "compiled" else ["pure"]
+
+
+def twin_room(twin: str, room: str) -> Any:
+    return import_module(f"headgate._{twin}.{room}")
+
+
+def subject() -> str:
+    """The contestant that all ratios refer to."""
+    return f"headgate {twins()[0]}"
+
+
+def cores() -> int:
+    return os.cpu_count() or 1

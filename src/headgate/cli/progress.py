@@ -1,0 +1,53 @@
+"""How far a command has come, on standard error and only where that is a terminal."""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any, Self
+
+
+class Progress:
+    """``with Progress(total) as progress: progress.step("what begins now")``."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = -1
+        self._shown = sys.stderr.isatty()
+        self._bar: Any = _rich_bar() if self._shown and find_spec("rich") else None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total)
+        return self
+
+    def step(self, label: str) -> None:
+        """The step before is done and `label` begins."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, description=label)
+        elif self._shown:
+            sys.stderr.write(f"\r\x1b[K[{self._done + 1}/{self._total}] {label}")
+            sys.stderr.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _rich_bar() -> Any:
+    progress = import_module("rich.progress")
+    console = import_module("rich.console").Console(stderr=True)
+    columns = (
+        progress.BarColumn(bar_width=24),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+    )
+    return progress.Progress(*columns, console=console, transient=True)

@@ -1,0 +1,26 @@
+"""Cache sizes as people write them: 500, 10k, 2m, or a percentage of the distinct keys."""
+
+import argparse
+import re
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([km%]?)", re.IGNORECASE)
+_FACTORS = {"": 1.0, "k": 1e3, "m": 1e6}
+
+
+def size(text: str) -> str:
+    """`text` when it is a size: the type of an argparse option."""
+    if _SIZE.fullmatch(text) is None or float(text.rstrip("kKmM%")) <= 0:
+        raise argparse.ArgumentTypeError(f"a size is a positive number, 10k, 2m or 5%, got {text!r}")
+    return text
+
+
+def entries(text: str, distinct: int) -> int:
+    """The number of entries that a valid size means for a log of `distinct` keys.
+
+    >>> entries("10k", 500), entries("2.5%", 1000)
+    (10000, 25)
+    """
+    match = _SIZE.fullmatch(text)
+    assert match is not None
+    number, unit = float(match[1]), match[2].lower()
+    return max(1, round(distinct * number / 100 if unit == "%" else number * _FACTORS[unit]))

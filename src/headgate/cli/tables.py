@@ -1,0 +1,130 @@
+"""Tables for a terminal, for plain text and for Markdown, from one description."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import NamedTuple, TextIO
+
+_PROSE_WIDTH = 100
+
+
+class Row(NamedTuple):
+    """Cells, the first of them a label; an emphasised row stands out where the output can."""
+
+    cells: Sequence[str]
+    emphasis: bool = False
+
+
+class Table(NamedTuple):
+    """A heading, column titles (the first column is aligned left, the others right), rows."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+
+
+class Plain:
+    """Aligned text; nothing but characters."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def text(self, prose: str) -> None:
+        width = min(get_terminal_size().columns, _PROSE_WIDTH)
+        print(fill(prose, width, break_on_hyphens=False), file=self._out)
+
+    def table(self, table: Table) -> None:
+        print(f"\n{table.title}", file=self._out)
+        for line in aligned(table):
+            print(line, file=self._out)
+
+    def gap(self) -> None:
+        print(file=self._out)
+
+
+class Markdown:
+    """GitHub's tables."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def text(self, prose: str) -> None:
+        print(prose, file=self._out)
+
+    def table(self, table: Table) -> None:
+        print(f"\n**{table.title}**\n", file=self._out)
+        print(_markdown_row(title.replace("\n", "<br>") for title in table.columns), file=self._out)
+        print("|---|" + "---:|" * (len(table.columns) - 1), file=self._out)
+        for row in table.rows:
+            cells = [" ".join(cell.split()) for cell in row.cells]
+            print(
+                _markdown_row(f"**{cell}**" if row.emphasis and cell else cell for cell in cells),
+                file=self._out,
+            )
+
+    def gap(self) -> None:
+        print(file=self._out)
+
+
+class Rich:
+    """rich's tables; rich honours NO_COLOR and COLUMNS by itself."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._console = import_module("rich.console").Console(file=out, highlight=False)
+        self._table = import_module("rich.table").Table
+        self._text = import_module("rich.text").Text
+        self._box = import_module("rich.box").SIMPLE_HEAD
+
+    def text(self, prose: str) -> None:
+        width = min(self._console.width, _PROSE_WIDTH)
+        self._console.print(fill(prose, width, break_on_hyphens=False), markup=False)
+
+    def table(self, table: Table) -> None:
+        self._console.print()
+        self._console.print(self._text(table.title, style="bold"))
+        shown = self._table(box=self._box, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+        for at, title in enumerate(table.columns):
+            shown.add_column(self._text(title), justify="right" if at else "left", no_wrap=True)
+        for row in table.rows:
+            shown.add_row(*map(self._text, row.cells), style="bold cyan" if row.emphasis else None)
+        self._console.print(shown)
+
+    def gap(self) -> None:
+        self._console.print()
+
+
+Printer = Plain | Markdown | Rich
+
+
+def printer(out: TextIO | None = None) -> Printer:
+    """What suits `out`, the standard output by default: rich on a terminal when it is installed."""
+    out = sys.stdout if out is None else out
+    if out.isatty() and find_spec("rich"):
+        return Rich(out)
+    return Plain(out)
+
+
+def aligned(table: Table) -> list[str]:
+    """The lines of a table in plain text, a rule under the column titles."""
+    titles = [title.split("\n") for title in table.columns]
+    height = max(map(len, titles))
+    header = [[*([""] * (height - len(lines))), *lines] for lines in titles]
+    grid = [*zip(*header, strict=True), *(row.cells for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    lines = [_aligned_row(cells, widths) for cells in grid]
+    return [*lines[:height], "-" * max(map(len, lines)), *lines[height:]]
+
+
+def _aligned_row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    label, *rest = (
+        cell.rjust(width) if at else cell.ljust(width)
+        for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join([label, *rest]).rstrip()
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

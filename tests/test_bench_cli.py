@@ -1,0 +1,342 @@
+"""``headgate bench``: a tiny run looked at from all sides, and the parts it is made of."""
+
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import re
+import struct
+from collections import Counter, OrderedDict
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+
+from headgate.cli import main
+from headgate.cli.bench import budgets, export, lru, race, show, textbook, workload
+from headgate.cli.bench.peers import missing_peers
+from headgate.cli.bench.race import Contestant, Field, Loop, Ratio, Timing, always
+from headgate.cli.bench.work import subject
+
+TINY = ["--quick", "--rounds", "3", "--scale", "0.01"]
+WORKS = [
+    "lru.get_hit", "lru.put_evict",
+    "lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses",
+    "ring.get_node", "ring.build", "ring.add_node",
+    "bucket.allow", "bucket.deny",
+]
+
+
+def bench(*arguments):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["bench", *TINY, *arguments]) == 0
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """One run of everything: its text and its JSON."""
+    path = tmp_path_factory.mktemp("bench") / "bench.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        text = bench("--json", str(path))
+    return SimpleNamespace(text=text, json=json.loads(path.read_text()))
+
+
+# the report
+
+
+def test_plain_text_fits_80_columns(whole):
+    assert max(map(len, whole.text.splitlines())) <= 80
+
+
+def test_the_text_names_machine_twin_and_method(whole):
+    paragraphs = re.split(r"\n\n", whole.text)
+    assert paragraphs[0].startswith("headgate ")
+    assert "Python" in paragraphs[0]
+    assert "interleaved rounds" in " ".join(paragraphs[-2].split())
+    assert paragraphs[-1].startswith(f"{subject()} was beaten by no rival in ")
+    assert paragraphs[-1].endswith(".\n")
+
+
+def test_json_has_every_work_and_contestant(whole):
+    found = whole.json
+    assert (found["schema"], found["version"]) == (export.SCHEMA, export.SCHEMA_VERSION)
+    assert [work["work"] for work in found["works"]] == WORKS
+    assert found["subject"] == subject()
+    for work in found["works"]:
+        assert subject() in work["contestants"]
+        for timing in work["contestants"].values():
+            assert len(timing["samples"]) == 3
+            assert 0 < timing["q1"] <= timing["median"] <= timing["q3"]
+        assert work["contestants"][subject()]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_the_peers_that_are_installed_take_part(whole):
+    present = {name for work in whole.json["works"] for name in work["contestants"]}
+    assert {"functools", "text OrderedDict", "text md5 + bisect", "text float bucket"} <= present
+    assert present.issuperset(whole.json["peers"])
+    assert present.isdisjoint(missing_peers())
+
+
+def test_bytes_an_entry_are_plausible(whole):
+    found = whole.json["bytes_per_entry"]
+    assert found.keys() == {cache.name for cache in lru.caches()}
+    assert all(0 < size < 2_000 for size in found.values())
+
+
+def test_budgets_follow_the_measurements(whole):
+    ours = {budget["what"]: budget for budget in whole.json["budgets"]}
+    if subject() == "headgate pure":
+        assert ours == {}
+        assert "Budgets hold for the compiled twin" in " ".join(whole.text.split())
+        return
+    assert {"LRU get, hit, times dict", "ring get_node, times dict.get", "import headgate, ms"} <= ours.keys()
+    assert all(budget["met"] == (budget["measured"] <= budget["limit"]) for budget in ours.values())
+
+
+def test_markdown_tables():
+    text = bench("--only", "bucket", "--markdown")
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in table[:8]} == {4}
+    assert table[1] == "|---|---:|---:|"
+    assert any(line.startswith(f"| **{subject()}** |") for line in table)
+
+
+def test_only_some_rooms():
+    found = json.loads(bench("--only", "bucket,ring", "--json", "-"))
+    assert {work["work"].partition(".")[0] for work in found["works"]} == {"ring", "bucket"}
+    assert found["bytes_per_entry"] == {}
+
+
+def test_an_unknown_room_is_named(capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["bench", "--only", "lru,hedge"])
+    assert raised.value.code == 2
+    assert "unknown: hedge (choose from lru, ring, bucket)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--scale", "-1"], ["--trace-size", "0"]])
+def test_sizes_are_checked(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", *arguments])
+    assert "positive" in capsys.readouterr().err
+
+
+def test_rich_tables_on_a_terminal(monkeypatch):
+    pytest.importorskip("rich", reason="the cli extra is not installed")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["bench", *TINY, "--only", "bucket"]) == 0
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert bare != out.getvalue()
+    assert "…" not in bare
+    assert max(map(len, bare.splitlines())) <= 80
+
+
+def test_plot(tmp_path):
+    pytest.importorskip("matplotlib", reason="the cli extra is not installed")
+    path = tmp_path / "bench.svg"
+    bench("--only", "bucket", "--plot", str(path))
+    root = ElementTree.parse(path).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert subject() in " ".join(root.itertext())
+
+
+def test_plot_without_matplotlib_fails_before_the_work(monkeypatch, capsys):
+    monkeypatch.setattr("headgate.cli.errors.find_spec", lambda name: None)
+    assert main(["bench", "--plot", "bench.svg"]) == 1
+    assert capsys.readouterr().err == (
+        "headgate bench: --plot needs matplotlib: pip install 'headgate[cli]'\n"
+    )
+
+
+def test_an_output_that_cannot_be_written_fails_before_the_work(tmp_path, capsys):
+    assert main(["bench", "--json", str(tmp_path / "absent" / "bench.json")]) == 1
+    assert "is no directory" in capsys.readouterr().err
+
+
+# replaying a log
+
+
+def naive_lru_hits(keys, maxsize):
+    cache, hits = OrderedDict(), 0
+    for key in keys:
+        hits += key in cache
+        cache[key] = None
+        cache.move_to_end(key)
+        if len(cache) > maxsize:
+            cache.popitem(last=False)
+    return hits
+
+
+def as_lines(keys):
+    return gzip.compress("\n".join(f"user:{key}" for key in keys).encode())
+
+
+def as_records(keys):
+    return lzma.compress(struct.pack(f">{len(keys)}i", *keys))
+
+
+@pytest.mark.parametrize("write", [as_lines, as_records])
+@pytest.mark.parametrize(("size", "maxsize"), [("20", 20), ("25%", None)])
+def test_every_cache_hits_as_a_naive_lru_does(tmp_path, write, size, maxsize):
+    keys = workload.zipf_ranks(distinct=200, requests=3_000)
+    distinct = len(set(keys))
+    log = tmp_path / "keys.log"
+    log.write_bytes(write(keys))
+    found = json.loads(bench("--trace", str(log), "--trace-size", size, "--json", "-"))["replay"]
+    assert (found["requests"], found["distinct"]) == (3_000, distinct)
+    assert found["maxsize"] == (maxsize or round(distinct / 4))
+    hits = {name: contestant["hits"] for name, contestant in found["contestants"].items()}
+    assert hits.pop(lru.BASELINE) == 3_000 - distinct
+    assert set(hits.values()) == {naive_lru_hits(keys, found["maxsize"])}
+
+
+def test_replay_in_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    log = tmp_path / "keys.log"
+    log.write_text("a\nb\na\na\n")
+    text = bench("--trace", str(log), "--trace-size", "2")
+    assert "keys.log: 4 requests for 2 distinct keys" in text
+    assert "answers 50.00% of keys.log" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_an_empty_log_is_an_error(tmp_path, capsys):
+    log = tmp_path / "empty.log"
+    log.touch()
+    assert main(["bench", "--trace", str(log)]) == 1
+    assert capsys.readouterr().err == f"headgate bench: {log} has no keys\n"
+
+
+# the work
+
+
+def test_zipf_ranks_follow_the_law():
+    ranks = workload.zipf_ranks(distinct=1_000, requests=200_000, skew=1.0)
+    counts = Counter(ranks)
+    harmonic = sum(1 / rank for rank in range(1, 1_001))
+    assert set(counts) <= set(range(1_000))
+    for rank in (0, 1, 9, 99):
+        assert counts[rank] == pytest.approx(200_000 / harmonic / (rank + 1), rel=0.1)
+
+
+def test_zipf_ranks_are_the_same_in_every_run():
+    assert workload.zipf_ranks(100, 50) == workload.zipf_ranks(100, 50)
+    assert workload.zipf_ranks(100, 50, seed=1) != workload.zipf_ranks(100, 50, seed=2)
+
+
+@pytest.mark.parametrize("shape", workload.SHAPES.values())
+def test_key_shapes_are_distinct(shape):
+    assert len({shape(number) for number in range(50_000)}) == 50_000
+
+
+def test_equal_keys_are_distinct_objects():
+    keys = workload.request_keys(workload.user_id, 10, 1_000)
+    assert len(set(keys)) == 10
+    assert len(set(map(id, keys))) == 1_000
+
+
+def test_textbook_lru():
+    cache = textbook.LRU(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    assert cache.get("a") == 1
+    cache.put("c", 3)
+    assert [cache.get(key) for key in "abc"] == [1, None, 3]
+
+
+def test_textbook_ring_moves_only_what_it_must():
+    ring = textbook.Ring(["a", "b", "c"], 40)
+    before = {key: ring.get_node(key) for key in map(str, range(500))}
+    ring.add_node("d")
+    assert {ring.get_node(key) for key in before} == {"a", "b", "c", "d"}
+    assert all(ring.get_node(key) in (node, "d") for key, node in before.items())
+    ring.remove_node("d")
+    assert {key: ring.get_node(key) for key in before} == before
+
+
+def test_textbook_bucket(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(textbook.time, "monotonic", lambda: now)
+    bucket = textbook.TokenBucket(2, 1)
+    assert [bucket.consume() for _ in range(3)] == [True, True, False]
+    now += 1
+    assert [bucket.consume() for _ in range(2)] == [True, False]
+
+
+# timing
+
+
+def test_a_loop_goes_through_the_keys_as_often_as_it_takes(monkeypatch):
+    now = 0
+
+    def ticking_clock():
+        nonlocal now
+        now += 100
+        return now
+
+    monkeypatch.setattr(race, "clock", ticking_clock)
+    loop = Loop("target.append(key)", [1, 2, 3, 4], list, trial_ns=1_000)
+    loop()
+    assert loop.target == [1, 2, 3, 4]
+    loop()
+    assert loop.target == [1, 2, 3, 4] * 10
+
+
+def test_a_loop_counts_misses():
+    loop = Loop("if target.get(key) is None: misses += 1", ["a", "b", "c"], always({"b": 1}))
+    assert loop() > 0
+    assert loop.misses == 2
+
+
+def test_contestants_take_turns_and_the_empty_loop_is_taken_off():
+    calls = []
+
+    def trial(name, value):
+        return lambda: calls.append(name) or value
+
+    contestants = [Contestant("a", "peer", trial("a", 5.0)), Contestant("b", "peer", trial("b", 9.0))]
+    field = Field(contestants, trial("-", 2.0))
+    timings = race.race(field, rounds=3, seconds=60)
+    assert "".join(calls) == "ab-" + "ab-" + "b-a" + "-ab"
+    assert [timing.median for timing in timings] == [3.0, 7.0]
+
+
+def test_a_race_out_of_time_still_runs_the_fewest_rounds():
+    field = Field([Contestant("a", "peer", lambda: 1.0)])
+    assert len(race.race(field, rounds=50, seconds=0)[0].samples) == 3
+
+
+def test_ratios_are_paired_by_round():
+    slow = Timing("slow", "peer", [20.0, 40.0, 60.0])
+    fast = Timing("fast", "peer", [10.0, 20.0, 30.0])
+    assert slow.over(fast) == Ratio(2.0, 2.0, 2.0)
+    assert slow.spread == pytest.approx(0.25)
+
+
+def test_noise_wider_than_the_difference():
+    assert Ratio(1.02, 0.98, 1.05).straddles(1)
+    assert not Ratio(1.02, 1.01, 1.05).straddles(1)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (budgets.Verdict("x", 1.0, 0.9), "met"),
+        (budgets.Verdict("x", 1.0, 1.1), "missed"),
+        (budgets.Verdict("x", 1.0, 1.1, straddled=True), "missed, within noise"),
+    ],
+)
+def test_verdicts(verdict, words):
+    assert show.budget_table([verdict]).rows[0].cells[-1] == words
