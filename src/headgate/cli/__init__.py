@@ -9,8 +9,9 @@ import headgate
 from headgate.cli import doctor
 from headgate.cli.bench import command as bench
 from headgate.cli.errors import CommandError
+from headgate.cli.ring import command as ring
 
-_COMMANDS = (bench, doctor)
+_COMMANDS = (bench, ring, doctor)
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 

@@ -1,26 +1,26 @@
 """``headgate bench``: the twins, a system-design text's classes and the installed peers, side by side."""
 
 import argparse
-import json
-import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from headgate.cli import keylog, sizes
-from headgate.cli.bench import bucket, export, lru, memory, plot, ring, startup
+from headgate.cli.bench import bucket, lru, memory, ring, startup
 from headgate.cli.bench.budgets import verdicts
+from headgate.cli.bench.export import as_json
+from headgate.cli.bench.plot import draw
 from headgate.cli.bench.race import race
 from headgate.cli.bench.replay import replay
 from headgate.cli.bench.report import Report
 from headgate.cli.bench.show import show
 from headgate.cli.bench.work import FULL, QUICK, Result, Scale, Work, subject
-from headgate.cli.errors import CommandError
+from headgate.cli.options import positive_float, positive_int
+from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
-from headgate.cli.tables import Markdown, printer
 
 _ROOMS: dict[str, ModuleType] = {"lru": lru, "ring": ring, "bucket": bucket}
-_STDOUT = Path("-")
 
 
 def add_parser(commands: Any) -> None:
@@ -54,34 +54,21 @@ def add_parser(commands: Any) -> None:
         metavar="SIZE",
         help="entries of each cache: 500, 10k, or a share of the distinct keys (default: 10%%)",
     )
+    add_output_options(parser)
+    parser.add_argument("--rounds", type=positive_int, metavar="N", help="rounds of each work")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write everything as JSON ('-': to standard output instead)"
-    )
-    parser.add_argument(
-        plot.OPTION, type=Path, metavar="FILE.svg", help="draw the results; needs headgate[cli]"
-    )
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--rounds", type=_positive_int, metavar="N", help="rounds of each work")
-    parser.add_argument(
-        "--scale", type=_positive_float, default=1.0, metavar="X", help="multiply all sizes and time limits"
+        "--scale", type=positive_float, default=1.0, metavar="X", help="multiply all sizes and time limits"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, then show and write what was found."""
-    _check_outputs(args)
+    check_outputs(args)
     scale = (QUICK if args.quick else FULL).times(args.scale)
     if args.rounds:
         scale = scale._replace(rounds=args.rounds, starts=args.rounds)
     found = _replay(args, scale) if args.trace else _measure(args, scale)
-    if args.json == _STDOUT:
-        print(_json_text(found))
-    else:
-        show(found, Markdown(sys.stdout) if args.markdown else printer())
-    if args.json and args.json != _STDOUT:
-        args.json.write_text(_json_text(found) + "\n", encoding="utf-8")
-    if args.plot:
-        plot.draw(found, args.plot)
+    deliver(args, partial(show, found), partial(as_json, found), partial(draw, found))
     return 0
 
 
@@ -112,34 +99,9 @@ def _run_work(work: Work, scale: Scale) -> Result:
     return Result(work, race(field, scale.rounds, scale.seconds, warm_up=work.warm_up), field.note)
 
 
-def _json_text(found: Report) -> str:
-    return json.dumps(export.as_json(found), indent=1)
-
-
-def _check_outputs(args: argparse.Namespace) -> None:
-    """Fail before the work, not after it."""
-    if args.plot:
-        plot.check_available()
-    for path in filter(None, (args.json, args.plot)):
-        if not path.parent.is_dir():
-            raise CommandError(f"cannot write {path}: {path.parent} is no directory")
-
-
 def _rooms(text: str) -> list[str]:
     names = text.split(",")
     unknown = [name for name in names if name not in _ROOMS]
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (choose from {', '.join(_ROOMS)})")
     return names
-
-
-def _positive_int(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
-    return number
-
-
-def _positive_float(text: str) -> float:
-    if (number := float(text)) <= 0:
-        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
-    return number

@@ -1,15 +1,12 @@
 """The results as a picture: one panel a work, a dot a contestant, time on a logarithmic axis."""
 
-from pathlib import Path
 from typing import Any
 
 from headgate.cli.bench.report import Report, number
 from headgate.cli.bench.show import unit_of
 from headgate.cli.bench.work import Result, subject
-from headgate.cli.errors import require
 from headgate.cli.machine import machine
 
-OPTION = "--plot"
 _COLOURS = {
     "compiled": "#0b6e4f",
     "pure": "#4f9d69",
@@ -20,30 +17,23 @@ _COLOURS = {
 _PANELS_A_ROW = 2
 _INCHES_A_DOT = 0.3
 _INCHES_A_PANEL = 1.1
+_PANEL_WIDTH = 5.6
+_TITLE_HEIGHT = 0.8
 
 
-def check_available() -> None:
-    """Raise CommandError now if the picture could not be drawn at the end."""
-    require("matplotlib", OPTION)
-
-
-def draw(report: Report, path: Path) -> None:
-    """Write the picture; the ending of `path` names its format."""
+def draw(report: Report, figure: Any) -> None:
+    """Fill the figure."""
     results = report.all_results
     columns = min(_PANELS_A_ROW, len(results))
     rows = [results[start : start + columns] for start in range(0, len(results), columns)]
     heights = [_INCHES_A_PANEL + _INCHES_A_DOT * max(len(result.timings) for result in row) for row in rows]
-    figure = require("matplotlib.figure", OPTION).Figure(
-        (5.6 * columns, sum(heights) + 0.8), layout="constrained"
-    )
+    figure.set_size_inches(_PANEL_WIDTH * columns, sum(heights) + _TITLE_HEIGHT)
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes, result in zip(grid.flat, results, strict=False):
         _panel(axes, result)
     for axes in grid.flat[len(results) :]:
         axes.set_visible(False)
     figure.suptitle(_title(), fontsize=10)
-    with require("matplotlib", OPTION).rc_context({"svg.fonttype": "none"}):
-        figure.savefig(path)
 
 
 def _title() -> str:

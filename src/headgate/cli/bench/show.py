@@ -25,7 +25,7 @@ _TABLES = (
 
 
 def show(report: Report, to: Printer) -> None:
-    """The whole report, for people."""
+    """The whole report."""
     for line in _header():
         to.text(line)
     for title, slugs in _TABLES:
@@ -78,7 +78,7 @@ def _race_table(title: str, results: Sequence[Result], memory: Mapping[str, floa
 
 def _race_title(result: Result) -> str:
     detail = ", ".join(filter(None, (result.work.detail, result.note)))
-    return f"{result.work.title}\n{detail}\n{unit_of(result.timings)[1]} spread   ratio "
+    return f"{result.work.title}\n{detail}\n{unit_of(result.timings)[1]}    ±  ratio "
 
 
 def _race_column(result: Result, names: Sequence[str]) -> list[str]:
@@ -95,7 +95,7 @@ def _race_column(result: Result, names: Sequence[str]) -> list[str]:
 
 def _timing_cell(timing: Timing, ratio: Ratio, factor: float, *, reference: bool) -> str:
     mark = "~" if ratio.straddles(1) and not reference else " "
-    return f"{number(timing.median / factor)} {_spread(timing):>5} {number(ratio.median) + 'x':>6}{mark}"
+    return f"{number(timing.median / factor)} {_spread(timing):>4} {number(ratio.median) + 'x':>6}{mark}"
 
 
 def _spread(timing: Timing) -> str:

@@ -1,0 +1,56 @@
+"""Where a report goes: the terminal, Markdown, JSON, a picture."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from headgate.cli.errors import CommandError, require
+from headgate.cli.tables import Markdown, Printer, printer
+
+_PLOT = "--plot"
+_STDOUT = Path("-")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write everything as JSON ('-': to standard output instead)"
+    )
+    parser.add_argument(_PLOT, type=Path, metavar="FILE.svg", help="draw a picture; needs headgate[cli]")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Fail before the work, not after it."""
+    if args.plot:
+        require("matplotlib", _PLOT)
+    for path in filter(None, (args.json, args.plot)):
+        if not path.parent.is_dir():
+            raise CommandError(f"cannot write {path}: {path.parent} is no directory")
+
+
+def deliver(
+    args: argparse.Namespace,
+    show: Callable[[Printer], None],
+    as_json: Callable[[], dict[str, Any]],
+    draw: Callable[[Any], None],
+) -> None:
+    """Print and write what was asked for; `draw` fills a figure."""
+    if args.json == _STDOUT:
+        print(json.dumps(as_json(), indent=1))
+    else:
+        show(Markdown(sys.stdout) if args.markdown else printer())
+    if args.json and args.json != _STDOUT:
+        args.json.write_text(json.dumps(as_json(), indent=1) + "\n", encoding="utf-8")
+    if args.plot:
+        _save(draw, args.plot)
+
+
+def _save(draw: Callable[[Any], None], path: Path) -> None:
+    """Text stays text in an SVG: small, and readable to those who search it."""
+    figure = require("matplotlib.figure", _PLOT).Figure(layout="constrained")
+    draw(figure)
+    with require("matplotlib", _PLOT).rc_context({"svg.fonttype": "none"}):
+        figure.savefig(path)

@@ -1,0 +1,1 @@
+"""What ``headgate ring`` is made of."""

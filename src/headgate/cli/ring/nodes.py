@@ -1,0 +1,111 @@
+"""Lists of nodes: plain text, JSON or YAML."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from headgate.cli.errors import CommandError, require
+
+_YAML = (".yaml", ".yml")
+
+
+def read_nodes(path: Path) -> dict[str, float]:
+    """The nodes of a file and their weights; ``-`` is standard input.
+
+    A file named ``*.yaml`` is YAML, one that starts like a JSON document is JSON, anything else
+    has a node a line, and after it perhaps its weight; ``#`` starts a comment. A document is a
+    list of names, or of mappings with ``node`` and ``weight``, or a mapping of names to weights.
+    """
+    try:
+        text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8")
+        nodes = _parse(path, text)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"cannot read nodes from {path}: {error}") from error
+    if not nodes:
+        raise CommandError(f"{path} names no node")
+    return nodes
+
+
+def split_weight(text: str) -> tuple[str, float]:
+    """``node`` or ``node=weight``.
+
+    >>> split_weight("cache-1:11211=2")
+    ('cache-1:11211', 2.0)
+    """
+    name, equals, weight = text.rpartition("=")
+    return (name, _weight(weight, text)) if equals else (text, 1)
+
+
+def _parse(path: Path, text: str) -> dict[str, float]:
+    if path.suffix in _YAML:
+        return _document(_load_yaml(text), "$")
+    if text.lstrip()[:1] in ("[", "{"):
+        return _document(json.loads(text, object_pairs_hook=_unique), "$")
+    return _lines(text)
+
+
+def _lines(text: str) -> dict[str, float]:
+    entries = []
+    for number, line in enumerate(text.splitlines(), 1):
+        match line.partition("#")[0].split():
+            case []:
+                continue
+            case [name]:
+                entries.append((name, 1.0))
+            case [name, weight]:
+                entries.append((name, _weight(weight, f"line {number}")))
+            case _:
+                raise ValueError(f"line {number}: expected a node and perhaps its weight, got {line!r}")
+    return _unique(entries)
+
+
+def _document(document: Any, where: str) -> dict[str, float]:
+    if isinstance(document, dict):
+        return {_name(name, where): _weight(weight, f"{where}.{name}") for name, weight in document.items()}
+    if isinstance(document, list):
+        return _unique([_entry(entry, f"{where}[{at}]") for at, entry in enumerate(document)])
+    raise ValueError(f"{where}: expected a list or a mapping of nodes, got {document!r}")
+
+
+def _entry(entry: Any, where: str) -> tuple[str, float]:
+    match entry:
+        case {"node": name, **rest} if rest.keys() <= {"weight"}:
+            return _name(name, f"{where}.node"), _weight(rest.get("weight", 1), f"{where}.weight")
+        case _:
+            return _name(entry, where), 1
+
+
+def _name(name: Any, where: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{where}: expected the name of a node, got {name!r}")
+    return name
+
+
+def _weight(weight: Any, where: str) -> float:
+    try:
+        if isinstance(weight, bool) or not 0 < float(weight) < float("inf"):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: expected a positive weight, got {weight!r}") from None
+    return float(weight)
+
+
+def _unique(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} stands there twice")
+        found[name] = value
+    return found
+
+
+def _load_yaml(text: str) -> Any:
+    yaml = require("yaml", "a YAML file")
+    loader: Any = type("UniqueKeys", (yaml.SafeLoader,), {})
+    loader.add_constructor("tag:yaml.org,2002:map", lambda made, node: _unique(made.construct_pairs(node)))
+    try:
+        return yaml.load(text, loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,136 @@
+"""The analysis of a ring for people and for machines."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from headgate.cli.ring.analysis import Analysis, Change, Load, fullest_owner
+from headgate.cli.tables import Printer, Row, Table, aligned
+from headgate.placement import HashRing
+
+SCHEMA = "headgate.ring"
+SCHEMA_VERSION = 1
+_MOST_ROWS = 24
+_WIDTH = 80
+_BAR = 16
+_NAME = 20
+_UNEVEN = 1.1
+_FINER = 4
+
+
+def show(analysis: Analysis, ring: HashRing[str], to: Printer) -> None:
+    """Tables of load, before and after a change, of what moved, and a sentence."""
+    nodes = f"{len(ring)} nodes, {ring.replicas} replicas, scheme {ring.scheme}"
+    to.table(_load_table(f"{nodes}: load of {analysis.requests:,} requests", analysis.loads))
+    if analysis.change is not None:
+        to.table(_load_table("The same after the change", analysis.change.loads))
+        to.table(_moves_table(analysis.change))
+    to.gap()
+    to.text(summary(analysis, ring))
+
+
+def as_json(analysis: Analysis, ring: HashRing[str]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "version": SCHEMA_VERSION,
+        "scheme": ring.scheme,
+        "replicas": ring.replicas,
+        "requests": analysis.requests,
+        "nodes": _loads_json(analysis.loads),
+        "change": None if analysis.change is None else _change_json(analysis.change),
+        "summary": summary(analysis, ring),
+    }
+
+
+def summary(analysis: Analysis, ring: HashRing[str]) -> str:
+    """One sentence: the fullest node, what the change costs, and what would help."""
+    fullest = max(analysis.final_loads, key=lambda load: load.fullness)
+    parts = [f"{fullest.node} is the fullest, at {fullest.fullness:.2f} times its share"]
+    if analysis.change is not None:
+        parts.insert(0, _change_summary(analysis.change, analysis.requests))
+    if fullest.fullness > _UNEVEN and ring.scheme == "headgate":
+        replicas = ring.replicas * _FINER
+        finer = fullest_owner(HashRing(ring.weights, replicas))
+        parts.append(f"with --replicas {replicas} no node would own more than {finer:.2f} times its share")
+    return "; ".join(parts) + "."
+
+
+def _change_summary(change: Change, requests: int) -> str:
+    return (
+        f"The change moves {change.moved:.2%} of all keys and {change.moved_requests / requests:.2%} "
+        f"of these requests, where even shares before and after differ by {change.minimum:.2%}"
+    )
+
+
+def _load_table(title: str, loads: Sequence[Load]) -> Table:
+    ranked = sorted(loads, key=lambda load: load.fullness, reverse=True)
+    longest = ranked[0].fullness
+    rows = _shortened([_load_row(load, longest) for load in ranked])
+    bar = "|".rjust(round(_BAR / longest)) + "ideal"
+    columns = ["", "weight", "ideal", "owned", "load", "x ideal", bar.ljust(_BAR)]
+    return Table(title, columns, rows)
+
+
+def _load_row(load: Load, longest: float) -> Row:
+    bar = "#" * round(_BAR * load.fullness / longest)
+    return Row(
+        [
+            _short(load.node),
+            f"{load.weight:g}",
+            f"{load.ideal:.2%}",
+            f"{load.owned:.2%}",
+            f"{load.share:.2%}",
+            f"{load.fullness:.2f}",
+            bar.ljust(_BAR),
+        ]
+    )
+
+
+def _moves_table(change: Change) -> Table:
+    """The matrix where it is narrow enough, else the largest moves."""
+    matrix = _matrix(change)
+    if max(map(len, aligned(matrix))) <= _WIDTH:
+        return matrix
+    ranked = sorted(change.moves.items(), key=lambda move: move[1], reverse=True)
+    rows = [Row([_short(was), _short(now), f"{share:.3%}"]) for (was, now), share in ranked[:_MOST_ROWS]]
+    title = f"Moves: the {len(rows)} largest of {len(ranked)}, in shares of all keys"
+    return Table(title, ["from", "to", "share"], rows)
+
+
+def _matrix(change: Change) -> Table:
+    """A row for each node that loses keys, a column for each that gains some."""
+    rows = [
+        Row([_short(was), f"{kept:.2%}", *(_share(change.moves.get((was, now))) for now in change.gainers)])
+        for was, kept in change.kept().items()
+    ]
+    columns = ["from", "stays", *(f"to\n{_short(now)}" for now in change.gainers)]
+    return Table("Moves, in shares of all keys", columns, _shortened(rows))
+
+
+def _shortened(rows: Sequence[Row]) -> Sequence[Row]:
+    if len(rows) <= _MOST_ROWS:
+        return rows
+    half = _MOST_ROWS // 2
+    left_out = Row([f"... {len(rows) - 2 * half} more", *[""] * (len(rows[0].cells) - 1)])
+    return [*rows[:half], left_out, *rows[-half:]]
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}~"
+
+
+def _loads_json(loads: Sequence[Load]) -> list[dict[str, Any]]:
+    return [load._asdict() | {"fullness": load.fullness} for load in loads]
+
+
+def _change_json(change: Change) -> dict[str, Any]:
+    return {
+        "nodes": _loads_json(change.loads),
+        "moved": change.moved,
+        "minimum": change.minimum,
+        "moved_requests": change.moved_requests,
+        "moves": [{"from": was, "to": now, "share": share} for (was, now), share in change.moves.items()],
+    }
