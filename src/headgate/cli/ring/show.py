@@ -11,16 +11,17 @@ SCHEMA = "headgate.ring"
 SCHEMA_VERSION = 1
 _MOST_ROWS = 24
 _WIDTH = 80
-_BAR = 16
+_BAR = 12
 _NAME = 20
+_HEAD = 7
 _UNEVEN = 1.1
 _FINER = 4
 
 
 def show(analysis: Analysis, ring: HashRing[str], to: Printer) -> None:
     """Tables of load, before and after a change, of what moved, and a sentence."""
-    nodes = f"{len(ring)} nodes, {ring.replicas} replicas, scheme {ring.scheme}"
-    to.table(_load_table(f"{nodes}: load of {analysis.requests:,} requests", analysis.loads))
+    nodes = f"nodes: {len(ring)}, replicas: {ring.replicas}, scheme: {ring.scheme}"
+    to.table(_load_table(f"Load of {analysis.requests:,} requests ({nodes})", analysis.loads))
     if analysis.change is not None:
         to.table(_load_table("The same after the change", analysis.change.loads))
         to.table(_moves_table(analysis.change))
@@ -76,9 +77,9 @@ def _load_row(load: Load, longest: float) -> Row:
         [
             _short(load.node),
             f"{load.weight:g}",
-            f"{load.ideal:.2%}",
-            f"{load.owned:.2%}",
-            f"{load.share:.2%}",
+            _share(load.ideal),
+            _share(load.owned),
+            _share(load.share),
             f"{load.fullness:.2f}",
             bar.ljust(_BAR),
         ]
@@ -99,7 +100,7 @@ def _moves_table(change: Change) -> Table:
 def _matrix(change: Change) -> Table:
     """A row for each node that loses keys, a column for each that gains some."""
     rows = [
-        Row([_short(was), f"{kept:.2%}", *(_share(change.moves.get((was, now))) for now in change.gainers)])
+        Row([_short(was), _share(kept), *(_share(change.moves.get((was, now))) for now in change.gainers)])
         for was, kept in change.kept().items()
     ]
     columns = ["from", "stays", *(f"to\n{_short(now)}" for now in change.gainers)]
@@ -115,11 +116,14 @@ def _shortened(rows: Sequence[Row]) -> Sequence[Row]:
 
 
 def _share(share: float | None) -> str:
-    return "-" if share is None else f"{share:.2%}"
+    if share is None:
+        return "-"
+    return "100%" if share == 1 else f"{share:.2%}"
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}~"
+    """A long name loses its middle: fleets number their nodes at the end."""
+    return name if len(name) <= _NAME else f"{name[:_HEAD]}~{name[_HEAD + 1 - _NAME :]}"
 
 
 def _loads_json(loads: Sequence[Load]) -> list[dict[str, Any]]:

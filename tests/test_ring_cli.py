@@ -1,0 +1,215 @@
+"""``headgate ring``: nodes from every kind of file, loads, changes, and what is said about them."""
+
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from headgate import HashRing
+from headgate.cli import main
+from headgate.cli.errors import CommandError
+from headgate.cli.ring.nodes import read_nodes, split_weight
+
+SAMPLE = ["--sample", "20000"]
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    path = tmp_path / "nodes.txt"
+    path.write_text("a\nb 2\nc\nd\n")
+    return path
+
+
+def ring(capsys, nodes, *arguments):
+    assert main(["ring", str(nodes), *SAMPLE, *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def ring_json(capsys, nodes, *arguments):
+    return json.loads(ring(capsys, nodes, *arguments, "--json", "-"))
+
+
+# nodes
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("nodes", "# fleet\na\n\nb  2.5 # big\n"),
+        ("nodes.json", '["a", {"node": "b", "weight": 2.5}]'),
+        ("nodes.json", '[{"node": "a"}, {"node": "b", "weight": "2.5"}]'),
+        ("nodes.json", ' {"a": 1, "b": 2.5}'),
+        ("nodes.yaml", "- a\n- node: b\n  weight: 2.5\n"),
+        ("nodes.yml", "a: 1\nb: 2.5\n"),
+    ],
+)
+def test_nodes_from_a_file(tmp_path, name, content):
+    if ".y" in name:
+        pytest.importorskip("yaml", reason="the cli extra is not installed")
+    path = tmp_path / name
+    path.write_text(content)
+    assert read_nodes(path) == {"a": 1, "b": 2.5}
+
+
+def test_nodes_from_standard_input(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\nb\n"))
+    assert len(ring_json(capsys, "-")["nodes"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nodes", "", "names no node"),
+        ("nodes", "a\na 2\n", "'a' stands there twice"),
+        ("nodes", "a heavy\n", "line 1: expected a positive weight, got 'heavy'"),
+        ("nodes", "a 1 2\n", "line 1: expected a node and perhaps its weight"),
+        ("nodes", '{"a": 1, "a": 2}', "'a' stands there twice"),
+        ("nodes", '{"a": -1}', r"\$\.a: expected a positive weight, got -1"),
+        ("nodes", '{"a": true}', r"\$\.a: expected a positive weight, got True"),
+        ("nodes", '["a", 7]', r"\$\[1\]: expected the name of a node, got 7"),
+        ("nodes", '[{"node": "a", "wait": 2}]', r"\$\[0\]: expected the name of a node"),
+        ("nodes", '["a", "b"', "cannot read nodes"),
+        ("nodes.yaml", "a: 1\na: 2\n", "'a' stands there twice"),
+        ("nodes.yaml", "no: 1\n", r"\$: expected the name of a node, got False"),
+        ("nodes.yaml", "a: [\n", "cannot read nodes"),
+        ("nodes.yaml", "7\n", "expected a list or a mapping of nodes, got 7"),
+    ],
+)
+def test_wrong_nodes_are_named(tmp_path, name, content, message):
+    if ".y" in name:
+        pytest.importorskip("yaml", reason="the cli extra is not installed")
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(CommandError, match=message):
+        read_nodes(path)
+
+
+def test_a_missing_file_is_named(tmp_path, capsys):
+    assert main(["ring", str(tmp_path / "absent")]) == 1
+    assert "cannot read nodes from" in capsys.readouterr().err
+
+
+def test_weights_on_the_command_line():
+    assert split_weight("cache-1:11211") == ("cache-1:11211", 1)
+    assert split_weight("cache=1=0.5") == ("cache=1", 0.5)
+
+
+# loads and changes
+
+
+def test_loads_are_those_of_the_ring(nodes, capsys):
+    found = ring_json(capsys, nodes)
+    expected = HashRing({"a": 1, "b": 2, "c": 1, "d": 1})
+    assert (found["schema"], found["version"]) == ("headgate.ring", 1)
+    assert (found["scheme"], found["replicas"], found["requests"]) == ("headgate", 150, 20_000)
+    assert found["change"] is None
+    for load in found["nodes"]:
+        assert load["owned"] == pytest.approx(expected.ownership()[load["node"]])
+        assert load["share"] == pytest.approx(load["owned"], rel=0.1)
+        assert load["ideal"] == (0.4 if load["node"] == "b" else 0.2)
+    assert sum(load["requests"] for load in found["nodes"]) == 20_000
+
+
+def test_keys_from_a_log_count_as_often_as_they_come(nodes, tmp_path, capsys):
+    log = tmp_path / "keys.log"
+    log.write_text("hot\n" * 99 + "cold\n")
+    found = ring_json(capsys, nodes, "--keys", str(log))
+    owner = HashRing({"a": 1, "b": 2, "c": 1, "d": 1}).get_node("hot")
+    requests = {load["node"]: load["requests"] for load in found["nodes"]}
+    assert requests[owner] >= 99
+    assert sum(requests.values()) == found["requests"] == 100
+
+
+def test_a_new_node_takes_its_share_from_all_and_nobody_else_moves(nodes, capsys):
+    change = ring_json(capsys, nodes, "--add", "e=5")["change"]
+    assert {move["to"] for move in change["moves"]} == {"e"}
+    assert {move["from"] for move in change["moves"]} == {"a", "b", "c", "d"}
+    assert change["minimum"] == pytest.approx(0.5)
+    assert change["moved"] == pytest.approx(sum(move["share"] for move in change["moves"]))
+    assert change["moved_requests"] / 20_000 == pytest.approx(change["moved"], abs=0.02)
+    new = next(load for load in change["nodes"] if load["node"] == "e")
+    assert new["owned"] == pytest.approx(change["moved"])
+
+
+def test_removed_and_reweighted_nodes(nodes, capsys):
+    change = ring_json(capsys, nodes, "--remove", "a", "--weight", "b=1", "--weight", "c=4")["change"]
+    assert {load["node"]: load["weight"] for load in change["nodes"]} == {"b": 1, "c": 4, "d": 1}
+    assert change["minimum"] == pytest.approx(0.2 + (0.4 - 1 / 6) + (0.2 - 1 / 6))
+    assert {move["from"] for move in change["moves"]} >= {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--remove", "z"], "z"),
+        (["--add", "a"], "a"),
+        (["--weight", "a=none"], "a=none: expected a positive weight, got 'none'"),
+        (["--scheme", "nonsense"], "nonsense"),
+        (["--remove", "a", "--remove", "b", "--remove", "c", "--remove", "d"], "leaves no node"),
+    ],
+)
+def test_wrong_changes_are_named(nodes, capsys, arguments, message):
+    assert main(["ring", str(nodes), *SAMPLE, *arguments]) == 1
+    assert re.match(rf"headgate ring: .*{re.escape(message)}", capsys.readouterr().err)
+
+
+def test_a_log_without_keys(nodes, tmp_path, capsys):
+    log = tmp_path / "keys.log"
+    log.touch()
+    assert main(["ring", str(nodes), "--keys", str(log)]) == 1
+    assert capsys.readouterr().err == f"headgate ring: {log} has no keys\n"
+
+
+# what is said
+
+
+@pytest.mark.parametrize("count", [1, 4, 200])
+def test_the_text_fits_80_columns(tmp_path, monkeypatch, capsys, count):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "nodes"
+    names = [f"memcached-in-the-cellar-{number}:11211" for number in range(count)]
+    path.write_text("\n".join(f"{name} {weight}" for weight, name in enumerate(names, 1)))
+    text = ring(capsys, path, "--add", "one-more")
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"memcach~\S+:11211 ", text)
+
+
+def test_the_matrix_in_words(nodes, capsys):
+    lines = ring(capsys, nodes, "--add", "e").splitlines()
+    start = lines.index("Moves, in shares of all keys")
+    assert lines[start + 2].split() == ["from", "stays", "e"]
+    assert [line.split()[0] for line in lines[start + 4 : start + 8]] == ["a", "b", "c", "d"]
+
+
+def test_many_moves_are_listed_by_size(tmp_path, capsys):
+    path = tmp_path / "nodes"
+    path.write_text("\n".join(f"node-{number}" for number in range(50)))
+    lines = ring(capsys, path, "--remove", "node-7").splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("Moves: the 24 largest of"))
+    shares = [float(line.split()[2].rstrip("%")) for line in lines[start + 3 : start + 27]]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_the_sentence_names_the_fullest_and_what_would_help(nodes, capsys):
+    found = ring_json(capsys, nodes, "--replicas", "10")
+    fullest = max(found["nodes"], key=lambda load: load["fullness"])
+    named = f"{fullest['node']} is the fullest, at {fullest['fullness']:.2f} times its share"
+    assert found["summary"].startswith(named)
+    assert "with --replicas 40 no node would own more than" in found["summary"]
+
+
+def test_markdown(nodes, capsys):
+    text = ring(capsys, nodes, "--markdown")
+    assert "|---|---:|" in text
+
+
+@pytest.mark.parametrize("change", [[], ["--add", "e"]])
+def test_plot(nodes, tmp_path, capsys, change):
+    pytest.importorskip("matplotlib", reason="the cli extra is not installed")
+    path = tmp_path / "ring.svg"
+    ring(capsys, nodes, *change, "--plot", str(path))
+    texts = [text.strip() for text in ElementTree.parse(path).getroot().itertext()]
+    assert {"a", "b", "c", "d"} <= set(texts)
+    assert ("e" in texts) == bool(change)
