@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from itertools import cycle
 from xml.etree import ElementTree
 
 import pytest
@@ -12,7 +13,7 @@ from headgate.cli import main
 from headgate.cli.errors import CommandError
 from headgate.cli.ring.nodes import read_nodes, split_weight
 
-SAMPLE = ["--sample", "20000"]
+SAMPLE = ["--sample", "5000"]
 
 
 @pytest.fixture
@@ -103,13 +104,13 @@ def test_loads_are_those_of_the_ring(nodes, capsys):
     found = ring_json(capsys, nodes)
     expected = HashRing({"a": 1, "b": 2, "c": 1, "d": 1})
     assert (found["schema"], found["version"]) == ("headgate.ring", 1)
-    assert (found["scheme"], found["replicas"], found["requests"]) == ("headgate", 150, 20_000)
+    assert (found["scheme"], found["replicas"], found["requests"]) == ("headgate", 150, 5_000)
     assert found["change"] is None
     for load in found["nodes"]:
         assert load["owned"] == pytest.approx(expected.ownership()[load["node"]])
-        assert load["share"] == pytest.approx(load["owned"], rel=0.1)
+        assert load["share"] == pytest.approx(load["owned"], rel=0.15)
         assert load["ideal"] == (0.4 if load["node"] == "b" else 0.2)
-    assert sum(load["requests"] for load in found["nodes"]) == 20_000
+    assert sum(load["requests"] for load in found["nodes"]) == 5_000
 
 
 def test_keys_from_a_log_count_as_often_as_they_come(nodes, tmp_path, capsys):
@@ -128,7 +129,7 @@ def test_a_new_node_takes_its_share_from_all_and_nobody_else_moves(nodes, capsys
     assert {move["from"] for move in change["moves"]} == {"a", "b", "c", "d"}
     assert change["minimum"] == pytest.approx(0.5)
     assert change["moved"] == pytest.approx(sum(move["share"] for move in change["moves"]))
-    assert change["moved_requests"] / 20_000 == pytest.approx(change["moved"], abs=0.02)
+    assert change["moved_requests"] / 5_000 == pytest.approx(change["moved"], abs=0.03)
     new = next(load for load in change["nodes"] if load["node"] == "e")
     assert new["owned"] == pytest.approx(change["moved"])
 
@@ -170,7 +171,8 @@ def test_the_text_fits_80_columns(tmp_path, monkeypatch, capsys, count):
     monkeypatch.setenv("COLUMNS", "80")
     path = tmp_path / "nodes"
     names = [f"memcached-in-the-cellar-{number}:11211" for number in range(count)]
-    path.write_text("\n".join(f"{name} {weight}" for weight, name in enumerate(names, 1)))
+    weighted = zip(names, cycle((1, 2, 0.5)), strict=False)
+    path.write_text("\n".join(f"{name} {weight}" for name, weight in weighted))
     text = ring(capsys, path, "--add", "one-more")
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"memcach~\S+:11211 ", text)
