@@ -109,14 +109,28 @@ def test_doctor_fails_when_the_twins_disagree(monkeypatch, capsys):
 # key logs and sizes
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress])
+def zstd_compress(data):
+    return pytest.importorskip("zstandard", reason="the cli extra is not installed").compress(data)
+
+
+COMPRESSIONS = [bytes, gzip.compress, lzma.compress, zstd_compress]
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
 def test_lines_are_keys(tmp_path, compress):
     log = tmp_path / "keys.log"
-    log.write_bytes(compress("user:1\r\n\n/path?q=é\nuser:1\n".encode()))
-    assert list(keylog.read_keys(log)) == ["user:1", "/path?q=é", "user:1"]
+    log.write_bytes(compress("user:1\r\n\n/path?q=é\nuser:1\nthe last".encode()))
+    assert list(keylog.read_keys(log)) == ["user:1", "/path?q=é", "user:1", "the last"]
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress])
+def test_long_lines_and_many_lines(tmp_path):
+    keys = ["a" * 3_000_000, *(f"user:{number}" for number in range(300_000)), "b" * 3_000_000]
+    log = tmp_path / "keys.log"
+    log.write_text("\n".join(keys))
+    assert list(keylog.read_keys(log)) == keys
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
 def test_records_are_keys(tmp_path, compress):
     keys = [1, 70_000, -1, 2**31 - 1, *range(100_000)]
     log = tmp_path / "keys.bin"
@@ -137,6 +151,7 @@ def test_the_format_can_be_forced(tmp_path):
         (b"\0\0\0\1\0", "auto", "ends in the middle of a 32-bit record"),
         (gzip.compress(b"user:1\n" * 1000)[:-20], "auto", "cannot read"),
         (lzma.compress(b"user:1\n" * 1000)[:-20], "auto", "cannot read"),
+        (b"\x28\xb5\x2f\xfdnonsense", "auto", "cannot read"),
     ],
 )
 def test_a_broken_log_is_named(tmp_path, content, form, message):

@@ -3,24 +3,21 @@
 import argparse
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from headgate.cli import keylog, sizes
-from headgate.cli.bench import bucket, lru, memory, ring, startup
+from headgate.cli.bench import memory, startup
 from headgate.cli.bench.budgets import verdicts
 from headgate.cli.bench.export import as_json
 from headgate.cli.bench.plot import draw
-from headgate.cli.bench.race import race
 from headgate.cli.bench.replay import replay
 from headgate.cli.bench.report import Report
 from headgate.cli.bench.show import show
-from headgate.cli.bench.work import FULL, QUICK, Result, Scale, Work, subject
+from headgate.cli.bench.work import FULL, QUICK, Scale, subject
+from headgate.cli.bench.worker import ROOMS, measure, works_of
 from headgate.cli.options import positive_float, positive_int
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
-
-_ROOMS: dict[str, ModuleType] = {"lru": lru, "ring": ring, "bucket": bucket}
 
 
 def add_parser(commands: Any) -> None:
@@ -36,7 +33,7 @@ def add_parser(commands: Any) -> None:
         action="append",
         type=_rooms,
         metavar="ROOM[,ROOM]",
-        help=f"only these of {', '.join(_ROOMS)}",
+        help=f"only these of {', '.join(ROOMS)}",
     )
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="replay this key log through the LRU caches instead"
@@ -66,20 +63,17 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args)
     scale = (QUICK if args.quick else FULL).times(args.scale)
     if args.rounds:
-        scale = scale._replace(rounds=args.rounds, starts=args.rounds)
+        scale = scale._replace(rounds=args.rounds, processes=1, starts=args.rounds)
     found = _replay(args, scale) if args.trace else _measure(args, scale)
     deliver(args, partial(show, found), partial(as_json, found), partial(draw, found))
     return 0
 
 
 def _measure(args: argparse.Namespace, scale: Scale) -> Report:
-    rooms = {name for names in args.only or [_ROOMS] for name in names}
-    works: list[Work] = [work for name, room in _ROOMS.items() if name in rooms for work in room.works(scale)]
-    with Progress(len(works) + 2) as progress:
-        results = {}
-        for work in works:
-            progress.step(f"{work.room}: {work.title}")
-            results[work.slug] = _run_work(work, scale)
+    rooms = [name for names in args.only or [ROOMS] for name in names]
+    works = works_of(rooms, scale)
+    with Progress(len(works) * scale.processes + 2) as progress:
+        results = measure(works, scale, progress.step)
         progress.step(f"lru: bytes an entry at {scale.entries:,} entries")
         per_entry = memory.bytes_per_entry(scale.entries) if "lru" in rooms else {}
         progress.step(startup.IMPORT)
@@ -94,14 +88,9 @@ def _replay(args: argparse.Namespace, scale: Scale) -> Report:
     return Report(scale, {}, {}, [], [], replayed)
 
 
-def _run_work(work: Work, scale: Scale) -> Result:
-    field = work.build()
-    return Result(work, race(field, scale.rounds, scale.seconds, warm_up=work.warm_up), field.note)
-
-
 def _rooms(text: str) -> list[str]:
     names = text.split(",")
-    unknown = [name for name in names if name not in _ROOMS]
+    unknown = [name for name in names if name not in ROOMS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (choose from {', '.join(_ROOMS)})")
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (choose from {', '.join(ROOMS)})")
     return names

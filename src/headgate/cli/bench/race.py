@@ -100,7 +100,7 @@ class Loop:
 
     `make` gives the target anew for each trial, so that the spread covers how memory happens to
     be laid out. The first trial finds out how often the keys must be gone through to take
-    `trial_ns`; with 0 they are gone through once.
+    `trial_ns`, by a second pass, for the first builds what is lazy; with 0 they are gone through once.
     """
 
     def __init__(
@@ -121,9 +121,11 @@ class Loop:
         if self._passes:
             return self._run()
         self._passes = 1
-        first = self._run()
-        self._passes = max(1, round(self._trial_ns / (first * len(self._keys))))
-        return first
+        once = self._run()
+        if self._trial_ns:
+            once = self._run()
+            self._passes = max(1, round(self._trial_ns / (once * len(self._keys))))
+        return once
 
     def _run(self) -> float:
         elapsed: int

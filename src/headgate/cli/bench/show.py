@@ -131,7 +131,8 @@ def _legend(report: Report) -> str:
     bound = report.verdicts or report.replay
     budgets = "" if bound else " Budgets hold for the compiled twin, which is not active."
     return (
-        f"Medians of up to {rounds} interleaved rounds ({race.clock_name}), the empty loop taken off; "
+        f"Medians of up to {rounds} interleaved rounds in {report.scale.processes} processes "
+        f"({race.clock_name}), the empty loop taken off; "
         "± is half the interquartile range; "
         f"ratio: to {subject()}, paired by round, ~ where the noise exceeds the difference. "
         f"text: the classes a system-design text shows.{budgets}"

@@ -1,7 +1,7 @@
 """The classes a system-design text shows, to compare with: short, clear and without a care for speed."""
 
 import time
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
 from hashlib import md5
@@ -45,8 +45,9 @@ class Ring:
     def add_node(self, node: str) -> None:
         for replica in range(self.replicas):
             point = self._hash(f"{node}:{replica}")
-            insort(self.points, point)
+            self.points.append(point)
             self.owners[point] = node
+        self.points.sort()
 
     def remove_node(self, node: str) -> None:
         self.points = [point for point in self.points if self.owners[point] != node]

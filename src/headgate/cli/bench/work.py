@@ -13,6 +13,7 @@ class Scale(NamedTuple):
     """How much work a run does."""
 
     rounds: int
+    processes: int
     seconds: float
     trial_ns: int
     hot: int
@@ -33,8 +34,8 @@ class Scale(NamedTuple):
         return self._replace(seconds=self.seconds * factor, **sizes)
 
 
-QUICK = Scale(9, 1.6, 2_000_000, 1_000, 20_000, 20_000, 100, 1_000, 160, 1_000_000, 7)
-FULL = Scale(25, 8.0, 10_000_000, 1_000, 200_000, 100_000, 100, 1_000, 160, 1_000_000, 21)
+QUICK = Scale(9, 3, 1.6, 2_000_000, 1_000, 20_000, 20_000, 100, 1_000, 160, 1_000_000, 7)
+FULL = Scale(25, 5, 8.0, 10_000_000, 1_000, 200_000, 100_000, 100, 1_000, 160, 1_000_000, 21)
 
 
 class Work(NamedTuple):
@@ -61,6 +62,14 @@ class Result(NamedTuple):
     @property
     def subject(self) -> Timing:
         return self.timing(subject())
+
+    def joined(self, other: "Result") -> "Result":
+        """With the samples of another process."""
+        timings = [
+            Timing(mine.name, mine.kind, [*mine.samples, *theirs.samples])
+            for mine, theirs in zip(self.timings, other.timings, strict=True)
+        ]
+        return self._replace(timings=timings)
 
     def timing(self, name: str) -> Timing:
         return next(timing for timing in self.timings if timing.name == name)
