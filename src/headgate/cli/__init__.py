@@ -10,8 +10,9 @@ from headgate.cli import doctor
 from headgate.cli.bench import command as bench
 from headgate.cli.errors import CommandError
 from headgate.cli.ring import command as ring
+from headgate.cli.simulate import command as simulate
 
-_COMMANDS = (bench, ring, doctor)
+_COMMANDS = (bench, simulate, ring, doctor)
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 

@@ -1,6 +1,7 @@
 """Types of options."""
 
 import argparse
+from collections.abc import Collection
 
 
 def positive_int(text: str) -> int:
@@ -13,3 +14,12 @@ def positive_float(text: str) -> float:
     if (number := float(text)) <= 0:
         raise argparse.ArgumentTypeError(f"must be positive, got {text}")
     return number
+
+
+def known_names(text: str, known: Collection[str]) -> list[str]:
+    """A comma-separated list of names out of `known`."""
+    names = text.split(",")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (choose from {', '.join(known)})")
+    return names

@@ -22,11 +22,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
 
 
-def check_outputs(args: argparse.Namespace) -> None:
-    """Fail before the work, not after it."""
+def check_outputs(args: argparse.Namespace, *more: Path | None) -> None:
+    """Fail before the work, not after it; `more` are files that the command writes besides."""
     if args.plot:
         require("matplotlib", _PLOT)
-    for path in filter(None, (args.json, args.plot)):
+    for path in filter(None, (args.json, args.plot, *more)):
         if not path.parent.is_dir():
             raise CommandError(f"cannot write {path}: {path.parent} is no directory")
 

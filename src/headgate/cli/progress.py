@@ -8,9 +8,9 @@ from typing import Any, Self
 
 
 class Progress:
-    """``with Progress(total) as progress: progress.step("what begins now")``."""
+    """``with Progress(total) as progress: progress.step("what begins now")``; total None: nobody knows."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
         self._total = total
         self._done = -1
         self._shown = sys.stderr.isatty()
@@ -28,7 +28,8 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, description=label)
         elif self._shown:
-            sys.stderr.write(f"\r\x1b[K[{self._done + 1}/{self._total}] {label}")
+            count = "" if self._total is None else f"[{self._done + 1}/{self._total}] "
+            sys.stderr.write(f"\r\x1b[K{count}{label}")
             sys.stderr.flush()
 
     def __exit__(

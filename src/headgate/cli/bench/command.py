@@ -15,7 +15,7 @@ from headgate.cli.bench.report import Report
 from headgate.cli.bench.show import show
 from headgate.cli.bench.work import FULL, QUICK, Scale, subject
 from headgate.cli.bench.worker import ROOMS, measure, works_of
-from headgate.cli.options import positive_float, positive_int
+from headgate.cli.options import known_names, positive_float, positive_int
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
 
@@ -53,9 +53,7 @@ def add_parser(commands: Any) -> None:
     )
     add_output_options(parser)
     parser.add_argument("--rounds", type=positive_int, metavar="N", help="rounds of each work")
-    parser.add_argument(
-        "--scale", type=positive_float, default=1.0, metavar="X", help="multiply all sizes and time limits"
-    )
+    parser.add_argument("--scale", type=positive_float, default=1.0, metavar="X", help="multiply all sizes")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,8 +87,4 @@ def _replay(args: argparse.Namespace, scale: Scale) -> Report:
 
 
 def _rooms(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in ROOMS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (choose from {', '.join(ROOMS)})")
-    return names
+    return known_names(text, ROOMS)

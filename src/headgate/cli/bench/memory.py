@@ -3,11 +3,11 @@
 import gc
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from headgate.cli.bench import lru
+from headgate.cli.bench.child import output_of
 from headgate.cli.bench.work import cores
 from headgate.cli.bench.workload import user_id
 
@@ -20,13 +20,15 @@ def bytes_per_entry(entries: int) -> dict[str, float]:
     if os.name != "posix":
         return {}
     names = [cache.name for cache in lru.caches()]
-    with ThreadPoolExecutor(min(2, cores())) as pool:
+    pool = ThreadPoolExecutor(min(2, cores()))
+    try:
         return dict(zip(names, pool.map(lambda name: _in_subprocess(name, entries), names), strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _in_subprocess(name: str, entries: int) -> float:
-    command = [sys.executable, "-c", f"from {__name__} import measure; print(measure({name!r}, {entries}))"]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return float(output_of(f"from {__name__} import measure; print(measure({name!r}, {entries}))"))
 
 
 def _resident_bytes() -> int:

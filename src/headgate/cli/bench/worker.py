@@ -6,13 +6,12 @@ happen to lie. So the rounds are dealt out to several processes, and all samples
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from itertools import product
 from types import ModuleType
 
 from headgate.cli.bench import bucket, lru, ring
+from headgate.cli.bench.child import output_of
 from headgate.cli.bench.race import Timing, race
 from headgate.cli.bench.work import Result, Scale, Work
 
@@ -48,8 +47,5 @@ def run_work(slug: str, scale: Scale) -> None:
 
 def _in_subprocess(work: Work, scale: Scale) -> Result:
     code = f"from {__name__} import Scale, run_work; run_work({work.slug!r}, {scale!r})"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
-    note, timings = json.loads(answer)
+    note, timings = json.loads(output_of(code))
     return Result(work, [Timing(*fields) for fields in timings], note)

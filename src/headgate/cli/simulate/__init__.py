@@ -1,0 +1,1 @@
+"""What ``headgate simulate`` is made of."""

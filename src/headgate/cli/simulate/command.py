@@ -1,0 +1,135 @@
+"""``headgate simulate``: the hit ratios that caches would have had on a recorded log, by policy and size."""
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headgate.cli import keylog, sizes
+from headgate.cli.errors import CommandError
+from headgate.cli.options import known_names
+from headgate.cli.outputs import add_output_options, check_outputs, deliver
+from headgate.cli.progress import Progress
+from headgate.cli.simulate.engine import distinct_weight, policies
+from headgate.cli.simulate.engine import run as run_caches
+from headgate.cli.simulate.plot import draw
+from headgate.cli.simulate.records import FORMATS, Layout, read_requests
+from headgate.cli.simulate.show import Simulation, as_json, show, write_csv
+
+_DEFAULT_SIZES = "0.1%,0.5%,1%,5%,10%,25%"
+_REPORTED_LINES = 5
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "simulate", help="replay a log through caches of all policies", description=__doc__
+    )
+    parser.set_defaults(run=run)
+    option = parser.add_argument
+    option("log", type=Path, metavar="LOG", help="plain, gzip, xz or zstd; '-' is standard input")
+    option("--format", choices=FORMATS, default="auto", help="(default: by name and content)")
+    option("--key", metavar="FIELD", help="column or field of the key; a number counts columns from 1")
+    option("--weight", metavar="FIELD", help="column or field of the weight: sizes are then weights")
+    option("--delimiter", default=",", metavar="CHAR", help="between the columns of CSV (default: ',')")
+    option(
+        "--pattern",
+        type=_pattern,
+        metavar="REGEX",
+        help="for other logs: groups named key and weight, or one",
+    )
+    option(
+        "--policy",
+        type=_policies,
+        default=list(policies()),
+        metavar="NAME[,NAME]",
+        help=", ".join(policies()),
+    )
+    option(
+        "--sizes",
+        type=_sizes,
+        default=_sizes(_DEFAULT_SIZES),
+        metavar="SIZE[,SIZE]",
+        help=f"numbers, 10k, 2m, or shares of the distinct keys (default: {_DEFAULT_SIZES})".replace(
+            "%", "%%"
+        ),
+    )
+    option("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
+    option("--csv", type=Path, metavar="FILE", help="write the points as CSV")
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the log once to count its keys if sizes need that, then feed the caches."""
+    check_outputs(args, args.csv)
+    layout = Layout(args.format, args.key, args.weight, args.pattern, args.delimiter)
+    weighted = args.weight is not None or (args.pattern is not None and "weight" in args.pattern.groupindex)
+    relative = any(size.endswith("%") for size in args.sizes)
+    bad_lines = _BadLines(args.log, strict=args.strict)
+    with _rereadable(args.log, relative) as path, Progress(None) as progress:
+        distinct = _count_distinct(path, layout, args.strict, progress) if relative else None
+        maxsizes = sorted({sizes.entries(size, distinct or 0) for size in args.sizes})
+        points = run_caches(read_requests(path, layout, bad_lines), args.policy, maxsizes, progress.step)
+    if not points:
+        raise CommandError(f"{args.log} has no keys")
+    found = Simulation(args.log.name, weighted, distinct, bad_lines.count, points)
+    if args.csv:
+        write_csv(found, args.csv)
+    deliver(args, partial(show, found), partial(as_json, found), partial(draw, found))
+    return 0
+
+
+def _count_distinct(path: Path, layout: Layout, strict: bool, progress: Progress) -> int:
+    progress.step("counting the distinct keys")
+    silent = _BadLines(path, strict=strict, silent=True)
+    return distinct_weight(read_requests(path, layout, silent))
+
+
+class _BadLines:
+    """Counts the lines that make no request, and shows the first few; strict, the first one is fatal."""
+
+    def __init__(self, log: Path, *, strict: bool, silent: bool = False) -> None:
+        self.count = 0
+        self._log = log
+        self._strict = strict
+        self._silent = silent
+
+    def __call__(self, number: int, problem: str) -> None:
+        if self._strict:
+            raise CommandError(f"{self._log}, line {number}: {problem}")
+        self.count += 1
+        if not self._silent and self.count <= _REPORTED_LINES:
+            print(f"headgate simulate: line {number} skipped: {problem}", file=sys.stderr)
+
+
+@contextmanager
+def _rereadable(log: Path, twice: bool) -> Iterator[Path]:
+    """A path that can be read twice if need be: standard input goes through a temporary file."""
+    if log != keylog.STDIN or not twice:
+        yield log
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory, "stdin")
+        with copy.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield copy
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"no regular expression: {error}") from error
+
+
+def _policies(text: str) -> list[str]:
+    return known_names(text, policies())
+
+
+def _sizes(text: str) -> list[str]:
+    return [sizes.size(part) for part in text.split(",")]

@@ -1,0 +1,136 @@
+"""Caches of every policy and size, fed with the same requests."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import index
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from headgate import cache
+from headgate.cli.bench.race import clock
+from headgate.cli.simulate.records import Chunk
+
+_SUFFIX = "Cache"
+
+
+class Point(NamedTuple):
+    """What one cache made of the log; without weights every request weighs 1."""
+
+    policy: str
+    maxsize: int
+    requests: int
+    hits: int
+    weight: int
+    hit_weight: int
+    ns_per_request: float
+
+    @property
+    def hit_ratio(self) -> float:
+        return self.hits / self.requests
+
+    @property
+    def weight_hit_ratio(self) -> float:
+        return self.hit_weight / self.weight if self.weight else 0.0
+
+
+def policies() -> dict[str, Callable[..., Any]]:
+    """The caches of headgate.cache that need nothing but a size, by name in lower case."""
+    named = {name: getattr(cache, name) for name in cache.__all__ if name.endswith(_SUFFIX)}
+    return {name.removesuffix(_SUFFIX).lower(): cls for name, cls in named.items() if _needs_only_a_size(cls)}
+
+
+def _needs_only_a_size(cls: Callable[..., Any]) -> bool:
+    try:
+        cls(1)
+    except TypeError:
+        return False
+    return True
+
+
+def run(
+    chunks: Iterable[Chunk], names: Sequence[str], sizes: Sequence[int], step: Callable[[str], None]
+) -> list[Point]:
+    """Feed all caches in one pass over the log; the points come policy by policy, by size."""
+    known = policies()
+    runs = [_Run(name, known[name], size) for name in names for size in sizes]
+    requests = weight = 0
+    for chunk in chunks:
+        for each in runs:
+            each.feed(chunk)
+        requests += len(chunk.keys)
+        weight += len(chunk.keys) if chunk.weights is None else sum(chunk.weights)
+        step(f"{requests:,} requests")
+    return [each.point(requests, weight) for each in runs] if requests else []
+
+
+def distinct_weight(chunks: Iterable[Chunk]) -> int:
+    """How many distinct keys the log has, or what they weigh together when first seen."""
+    seen: dict[Any, int] = {}
+    for keys, weights in chunks:
+        pairs: Iterator[tuple[Any, int]] = (
+            ((key, 1) for key in keys) if weights is None else zip(keys, weights, strict=True)
+        )
+        for key, weight in pairs:
+            seen.setdefault(key, weight)
+    return sum(seen.values())
+
+
+class _Run:
+    """One cache and its counts."""
+
+    def __init__(self, policy: str, cls: Callable[..., Any], maxsize: int) -> None:
+        self._policy = policy
+        self._maxsize = maxsize
+        self._cls = cls
+        self._cache: Any = None
+        self._misses = 0
+        self._missed_weight = 0
+        self._elapsed = 0
+        self._feed_keys = _own_copy(_feed_keys)
+        self._feed_weights = _own_copy(_feed_weights)
+
+    def feed(self, chunk: Chunk) -> None:
+        keys, weights = chunk
+        if self._cache is None:
+            self._cache = self._cls(self._maxsize) if weights is None else self._cls(self._maxsize, index)
+        start = clock()
+        if weights is None:
+            misses = missed_weight = self._feed_keys(self._cache, keys)
+        else:
+            misses, missed_weight = self._feed_weights(
+                self._cache, self._maxsize, zip(keys, weights, strict=True)
+            )
+        self._elapsed += clock() - start
+        self._misses += misses
+        self._missed_weight += missed_weight
+
+    def point(self, requests: int, weight: int) -> Point:
+        hits, hit_weight = requests - self._misses, weight - self._missed_weight
+        return Point(
+            self._policy, self._maxsize, requests, hits, weight, hit_weight, self._elapsed / requests
+        )
+
+
+def _own_copy(function: Any) -> Any:
+    """The interpreter specialises bytecode per code object: each cache gets one of its own."""
+    return FunctionType(function.__code__.replace(), function.__globals__)
+
+
+def _feed_keys(cache: Any, keys: list[Any]) -> int:
+    misses = 0
+    for key in keys:
+        if cache.get(key) is None:
+            cache[key] = True
+            misses += 1
+    return misses
+
+
+def _feed_weights(cache: Any, maxsize: int, requests: Iterable[tuple[Any, int]]) -> tuple[int, int]:
+    """An entry heavier than the whole cache is a miss that is not kept."""
+    misses = missed_weight = 0
+    for key, weight in requests:
+        if cache.get(key) is None:
+            misses += 1
+            missed_weight += weight
+            if weight <= maxsize:
+                cache[key] = weight
+    return misses, missed_weight
