@@ -10,8 +10,6 @@ _MODULES = {
     "cachetools": "cachetools",
     "lru-dict": "lru",
     "uhashring": "uhashring",
-    "limits": "limits",
-    "throttled-py": "throttled",
 }
 
 
