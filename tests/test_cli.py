@@ -151,7 +151,6 @@ def test_the_format_can_be_forced(tmp_path):
         (b"\0\0\0\1\0", "auto", "ends in the middle of a 32-bit record"),
         (gzip.compress(b"user:1\n" * 1000)[:-20], "auto", "cannot read"),
         (lzma.compress(b"user:1\n" * 1000)[:-20], "auto", "cannot read"),
-        (b"\x28\xb5\x2f\xfdnonsense", "auto", "cannot read"),
     ],
 )
 def test_a_broken_log_is_named(tmp_path, content, form, message):
@@ -160,6 +159,21 @@ def test_a_broken_log_is_named(tmp_path, content, form, message):
     with pytest.raises(CommandError, match=message) as error:
         list(keylog.read_keys(log, form))
     assert str(log) in str(error.value)
+
+
+def test_a_broken_zstd_log_is_named(tmp_path):
+    log = tmp_path / "broken.zst"
+    log.write_bytes(zstd_compress(b"user:1")[:4] + b"nonsense")
+    with pytest.raises(CommandError, match="cannot read"):
+        list(keylog.read_keys(log))
+
+
+def test_a_zstd_log_without_zstandard_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("headgate.cli.errors.find_spec", lambda name: None)
+    log = tmp_path / "keys.zst"
+    log.write_bytes(b"\x28\xb5\x2f\xfd")
+    with pytest.raises(CommandError, match=r"a zstd log needs zstandard: pip install 'headgate\[cli\]'"):
+        list(keylog.read_keys(log))
 
 
 def test_a_missing_log_is_named(tmp_path):
