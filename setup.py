@@ -1,19 +1,19 @@
-"""The compiled rooms; HEADGATE_PURE=1 builds without any."""
+"""The compiled rooms; HEADGATE_PURE=1 builds without any. CFLAGS and LDFLAGS have the last word."""
 
 import os
+import shlex
 import sys
 from glob import glob
 from json import dumps
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError
 
-ROOM = "src/headgate/_compiled"
-COMPILE, LINK = (["/O2"], []) if sys.platform == "win32" else (["-O3", "-g0"], [])
-if sys.platform == "linux":
-    LINK = ["-Wl,-s"]
-COMPILE.append("-DHG_COMPILE_FLAGS=" + dumps(" ".join([*COMPILE, os.environ.get("CFLAGS", "")]).strip()))
+ROOMS = "src/headgate/_compiled"
+STRIP = {"linux": ["-Wl,-s"], "darwin": ["-Wl,-x"]}.get(sys.platform, [])
+LINK = [] if "LDFLAGS" in os.environ else STRIP
+FLAGS = ["/O2"] if os.name == "nt" else ["-O3", "-g0", *shlex.split(os.environ.get("CFLAGS", ""))]
+COMPILE = [*FLAGS, "-DHG_COMPILE_FLAGS=" + dumps(" ".join(FLAGS))]
 
 
 class BuildRooms(build_ext):
@@ -21,20 +21,18 @@ class BuildRooms(build_ext):
         self.parallel = self.parallel or os.cpu_count()
         try:
             super().build_extensions()
-        except BaseError as error:
-            raise SystemExit(f"headgate: no working C compiler ({error}). "
-                             "Set HEADGATE_PURE=1 to install the pure-Python twin.") from error
+        except Exception as error:
+            raise SystemExit("headgate: no C compiler that works, or no Python headers: "
+                             "set HEADGATE_PURE=1 to install the pure-Python twin.") from error
 
 
 def rooms():
     from Cython.Build import cythonize
-
-    names = [os.path.basename(path)[:-4] for path in sorted(glob(f"{ROOM}/*.pyx"))]
-    return cythonize(
-        [Extension(f"headgate._compiled.{name}", [f"{ROOM}/{name}.pyx"], include_dirs=[ROOM],
-                   depends=glob(f"{ROOM}/*.h"), extra_compile_args=COMPILE, extra_link_args=LINK) for name in names],
-        build_dir="build/cython",
-    )
+    names = [os.path.basename(path).removesuffix(".pyx") for path in sorted(glob(f"{ROOMS}/*.pyx"))]
+    options = {"include_dirs": [ROOMS], "depends": glob(f"{ROOMS}/*.h"),
+               "extra_compile_args": COMPILE, "extra_link_args": LINK}
+    return cythonize([Extension(f"headgate._compiled.{name}", [f"{ROOMS}/{name}.pyx"], **options)
+                      for name in names], build_dir="build/cython")
 
 
 setup(ext_modules=[] if os.environ.get("HEADGATE_PURE") == "1" else rooms(), cmdclass={"build_ext": BuildRooms})

@@ -3,8 +3,21 @@
 import os
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+import headgate._pure
+
+PURE_ROOMS = sorted(room.name for room in iter_modules(headgate._pure.__path__))
+SHARED = Path(os.environ.get("HEADGATE_SHARED", Path(__file__).parents[2] / "shared"))
+
+settings.register_profile("plain", deadline=None)
+settings.register_profile("sanitizers", deadline=None, max_examples=25,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("plain")
 
 
 class Twin:
@@ -55,3 +68,11 @@ class FakeClock:
 @pytest.fixture
 def clock():
     return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of vectors and traces that lies beside the checkout, or where HEADGATE_SHARED says."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no vectors and traces at {SHARED.name}/ beside the checkout")
+    return SHARED

@@ -620,13 +620,16 @@ cdef class LRUCache:
         if Py_ReprEnter(self) != 0:
             return "..."
         try:
-            return f"{type(self).__name__}({dict(self._entries())!r}, maxsize={self.room}, currsize={self.currsize})"
+            entries = dict(self._entries())
+            return f"{type(self).__name__}({entries!r}, maxsize={self.room}, currsize={self.currsize})"
         finally:
             Py_ReprLeave(self)
 
     def __sizeof__(self):
         """The bytes of the cache and its slab, without keys and values."""
-        cdef size_t slot = sizeof(Node) + 2 * sizeof(PyObject *) + (sizeof(int64_t) if self.sizes != NULL else 0)
+        cdef size_t slot = sizeof(Node) + 2 * sizeof(PyObject *)
+        if self.sizes != NULL:
+            slot += sizeof(int64_t)
         return (object.__sizeof__(self) + (<size_t>self.capacity + 1) * slot
                 + (<size_t>self.mask + 1) * sizeof(uint32_t))
 
@@ -937,7 +940,8 @@ cdef class LRUCache:
         return copy
 
     def __reduce__(self):
-        return restore, (name_class(self), self._state()), attributes(self) or None, None, iter(self._entries())
+        rebuild = (name_class(self), self._state())
+        return restore, rebuild, attributes(self) or None, None, iter(self._entries())
 
     def _state(self):
         return 1, self.room, self.sizer, self.listener

@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, freethreading_compatible=True, autotestdict=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True, autotestdict=False
 """XXH64 and splitmix64.
 
     data: | 32-byte stripe | 32-byte stripe | ... | 8 | 8 | 4 | 1 1 1 |

@@ -1,0 +1,43 @@
+# Everything a contributor runs, in an active virtual environment; CONTRIBUTING.md says how to make one.
+SOURCE = PYTHONPATH=src
+SANITIZE = -fsanitize=address,undefined
+ASAN = build/asan
+
+.PHONY: build test doctest lint bench asan wheels ci clean
+
+build:
+	python setup.py -q build_ext --inplace
+
+test: build
+	HEADGATE_PURE=0 $(SOURCE) python -m pytest
+	HEADGATE_PURE=1 $(SOURCE) python -m pytest
+
+doctest: build
+	$(SOURCE) python -m pytest tests/test_doctests.py
+
+lint: build
+	ruff check .
+	cython-lint src
+	mypy
+	$(SOURCE) stubtest --allowlist .ci/stubtest.allow --ignore-unused-allowlist headgate._compiled
+
+bench: build
+	$(SOURCE) python -m pytest bench --benchmark-only
+
+# The compiled rooms and the whole suite under AddressSanitizer and UndefinedBehaviorSanitizer.
+asan:
+	CFLAGS="$(SANITIZE) -fno-sanitize-recover=undefined -g -O1 -fno-omit-frame-pointer" \
+	LDFLAGS="$(SANITIZE)" python setup.py -q build --build-base $(ASAN) --build-lib $(ASAN)/lib
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	HEADGATE_PURE=0 PYTHONPATH=$(ASAN)/lib \
+	python -m pytest --hypothesis-profile=sanitizers -p no:cacheprovider
+
+wheels:
+	.ci/wheels
+
+ci:
+	.ci/run
+
+clean:
+	rm -rf build dist wheelhouse src/*.egg-info src/headgate/_compiled/*.so

@@ -1,0 +1,83 @@
+"""Which twin `import headgate` chooses, what HEADGATE_PURE makes of it, and what it brings along."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import PURE_ROOMS, Twin
+
+from headgate import _backend
+
+HEAVY = {"argparse", "asyncio", "concurrent.futures", "dataclasses", "inspect", "json", "logging",
+         "matplotlib", "multiprocessing", "rich", "socket", "ssl", "subprocess", "unittest", "urllib"}
+
+
+def python(program, wish=None):
+    """Run `program` in a new interpreter with HEADGATE_PURE set to `wish`."""
+    environment = {name: value for name, value in os.environ.items() if name != "HEADGATE_PURE"}
+    if wish is not None:
+        environment["HEADGATE_PURE"] = wish
+    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True,
+                          timeout=60)
+
+
+def answer(program, wish=None):
+    done = python(program, wish)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.fixture
+def no_compiled_twin(monkeypatch):
+    monkeypatch.setattr(_backend, "find_spec", lambda name: None)
+
+
+@pytest.mark.parametrize("wish", [None, "", "0", "1"])
+def test_import_chooses(both_twins, wish):
+    compiled = wish != "1"
+    program = "import headgate, headgate.hashing as room; print(headgate.backend, room.xxh64.__module__)"
+    name = "compiled" if compiled else "pure"
+    assert answer(program, wish) == [name, f"headgate._{name}.hashing"]
+
+
+@pytest.mark.parametrize("wish", [None, "", "1"])
+def test_without_the_compiled_twin_the_pure_one_serves(no_compiled_twin, wish):
+    assert _backend._choose(wish)[0] == "pure"
+
+
+def test_zero_requires_the_compiled_twin(no_compiled_twin):
+    with pytest.raises(ImportError, match=r"^HEADGATE_PURE=0 requires the compiled twin, which is not "):
+        _backend._choose("0")
+
+
+@pytest.mark.parametrize("wish", ["2", "yes", " 1", "true"])
+def test_other_values_are_refused(wish):
+    done = python("import headgate", wish)
+    last = done.stderr.splitlines()[-1]
+    assert last == f"ImportError: HEADGATE_PURE must be unset, 0 or 1, got {wish!r}"
+
+
+@pytest.mark.parametrize("room", PURE_ROOMS)
+def test_both_twins_are_importable_side_by_side(both_twins, room):
+    modules = [getattr(twin, room) for twin in both_twins]
+    assert [module.__name__ for module in modules] == [f"headgate._compiled.{room}", f"headgate._pure.{room}"]
+
+
+def test_import_brings_nothing_heavy():
+    program = "import sys; before = set(sys.modules); import headgate; print(*(set(sys.modules) - before))"
+    assert HEAVY & set(answer(program)) == set()
+
+
+def test_import_leaves_the_gil_as_it_was(both_twins):
+    imports = "; ".join(f"import headgate._compiled.{room}" for room in PURE_ROOMS)
+    gil = "getattr(sys, '_is_gil_enabled', bool)()"
+    before, after = answer(f"import sys; print({gil}); {imports}; print({gil})")
+    assert before == after
+
+
+def test_twin_fixture_covers_the_active_backend():
+    from conftest import twin_names
+
+    assert _backend.backend in twin_names()
+    assert Twin(_backend.backend).hashing

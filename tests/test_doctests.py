@@ -1,0 +1,68 @@
+"""Every example in a docstring of either twin or of a shared module, and in the pages, holds."""
+
+import doctest
+import re
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pytest
+from conftest import PURE_ROOMS
+
+import headgate
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+TWINS = ("headgate._compiled", "headgate._pure")
+SHARED = [name for _, name, _ in walk_packages(headgate.__path__, "headgate.")
+          if not name.startswith(TWINS) and not name.endswith("__main__")]
+
+
+def documented(module):
+    """The docstrings of `module` and of all that it defines, by qualified name."""
+    found = {"": module}
+    for name, value in vars(module).items():
+        if getattr(value, "__module__", None) == module.__name__:
+            found[name] = value
+            if isinstance(value, type):
+                found |= {f"{name}.{member}": item for member, item in vars(value).items()}
+    return {f"{module.__name__}.{name}": item.__doc__ for name, item in found.items()
+            if isinstance(getattr(item, "__doc__", None), str)}
+
+
+def run_examples(text, names, where):
+    output = []
+    test = doctest.DocTestParser().get_doctest(text, dict(names), where, None, 0)
+    doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL).run(test, out=output.append)
+    assert not output, "".join(output)
+
+
+def public_names(twin):
+    """All public names of a twin, as a user has them after importing what he needs."""
+    rooms = [vars(getattr(twin, room)) for room in PURE_ROOMS]
+    return {name: value for room in rooms for name, value in room.items() if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("room", PURE_ROOMS)
+def test_examples_of_a_twin(twin, room):
+    names = public_names(twin)
+    for where, text in documented(getattr(twin, room)).items():
+        run_examples(text, names, where)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_examples_of_a_shared_module(name):
+    module = import_module(name)
+    for where, text in documented(module).items():
+        run_examples(text, vars(headgate) | vars(module), where)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_examples_of_a_page(page):
+    names = {"__name__": page.stem}
+    for number, block in enumerate(BLOCK.findall(page.read_text())):
+        if ">>> " in block:
+            run_examples(block, names, f"{page.name}, block {number}")
+        else:
+            exec(compile(block, f"{page.name}, block {number}", "exec"), names)

@@ -1,0 +1,109 @@
+"""What the sdist and the wheels carry, and how a build without a compiler ends."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+
+import headgate
+
+ROOT = Path(__file__).parents[1]
+TREES = ["src/headgate", "tests", "bench", "docs"]
+PAGES = {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "setup.py", "pyproject.toml"}
+BUILT = (".c", ".pyc", *EXTENSION_SUFFIXES)
+BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+WAY_OUT = r"headgate: no C compiler[^\n.]*: set HEADGATE_PURE=1 to install the pure-Python twin\."
+
+
+def files(tree, root=ROOT):
+    """The paths of all files beneath `tree`, relative to `root`."""
+    return {path.relative_to(root).as_posix() for path in (root / tree).rglob("*") if path.is_file()}
+
+
+def compiled_rooms():
+    return {path.stem for path in (ROOT / "src/headgate/_compiled").glob("*.pyx")}
+
+
+def build(kind, tree, out, **environment):
+    """The archive that `kind` ("sdist" or "wheel") of `tree` makes in `out`, by the build backend itself."""
+    done = run_build(kind, tree, out, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / done.stdout.splitlines()[-1]
+
+
+def run_build(kind, tree, out, **environment):
+    env = {name: value for name, value in os.environ.items() if name not in ("HEADGATE_PURE", "LD_PRELOAD")}
+    return subprocess.run([sys.executable, "-c", BUILD, f"build_{kind}", out], cwd=tree,
+                          env=env | environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """A copy of the source tree, so that no build leaves a trace in it."""
+    copy = tmp_path_factory.mktemp("tree") / "headgate"
+    binaries = [f"*{suffix}" for suffix in EXTENSION_SUFFIXES]
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", *binaries))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def sdist(tree, tmp_path_factory):
+    with tarfile.open(build("sdist", tree, tmp_path_factory.mktemp("sdist"), HEADGATE_PURE="1")) as archive:
+        archive.extractall(where := tmp_path_factory.mktemp("unpacked"), filter="data")
+    return next(where.iterdir())
+
+
+@pytest.fixture(scope="session")
+def pure_wheel(sdist, tmp_path_factory):
+    return build("wheel", sdist, tmp_path_factory.mktemp("wheel"), HEADGATE_PURE="1")
+
+
+def test_sdist_has_every_source(sdist):
+    carried = files(".", sdist)
+    wanted = {name for tree in TREES for name in files(tree) if not name.endswith(BUILT)}
+    assert (wanted | PAGES) - carried == set()
+    assert {name for name in carried if name.endswith(BUILT)} == set()
+
+
+def test_pure_wheel_fits_every_platform(pure_wheel):
+    assert pure_wheel.name == f"headgate-{headgate.__version__}-py3-none-any.whl"
+
+
+def test_pure_wheel_is_modules_stubs_and_the_marker(pure_wheel):
+    with zipfile.ZipFile(pure_wheel) as archive:
+        carried = {name for name in archive.namelist() if ".dist-info/" not in name}
+    wanted = {name for name in files("src/headgate") if name.endswith((".py", ".pyi", ".typed"))}
+    assert carried == {name.removeprefix("src/") for name in wanted}
+
+
+def test_installed_package_has_the_binaries_of_all_rooms_or_of_none():
+    rooms = Path(headgate.__file__).parent / "_compiled"
+    binaries = {path.name.partition(".")[0] for path in rooms.iterdir()
+                if path.name.endswith(tuple(EXTENSION_SUFFIXES))}
+    assert binaries == (compiled_rooms() if binaries else set())
+    assert {path.stem for path in rooms.glob("*.pyi")} == compiled_rooms()
+    assert list(rooms.glob("*.c")) == []
+
+
+def test_build_without_a_compiler_names_the_way_out(tree, tmp_path):
+    one_room = shutil.copytree(tree, tmp_path / "tree")
+    for source in (one_room / "src/headgate/_compiled").glob("*.pyx"):
+        if source.stem != "hashing":
+            source.unlink()
+    done = run_build("wheel", one_room, tmp_path, CC="no-such-compiler", PATH=str(tmp_path))
+    assert done.returncode != 0
+    assert re.fullmatch(WAY_OUT, done.stderr.splitlines()[-1])
+
+
+def test_runtime_needs_nothing(pure_wheel):
+    with zipfile.ZipFile(pure_wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        needed = re.findall(r"^Requires-Dist: .*", archive.read(name).decode(), re.MULTILINE)
+    assert [line for line in needed if "extra ==" not in line] == []

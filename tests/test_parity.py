@@ -1,0 +1,165 @@
+"""The twins agree in every name, signature, docstring and attribute, and so do the stubs."""
+
+import ast
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from conftest import PURE_ROOMS
+
+import headgate._compiled
+
+STUBS = Path(headgate._compiled.__file__).parent
+NO_VALUE = inspect.Parameter.empty
+REQUIRED = {"maxsize": 8, "capacity": 5, "refill_rate": 2}
+
+
+def public(module):
+    """What `module` itself defines for others, by name."""
+    return {name: value for name, value in vars(module).items()
+            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__}
+
+
+def classes(room):
+    return [name for name, value in public(import_module(f"headgate._pure.{room}")).items()
+            if isinstance(value, type)]
+
+
+CLASSES = [(room, name) for room in PURE_ROOMS for name in classes(room)]
+
+
+def attributes(cls):
+    return {name: inspect.getattr_static(cls, name) for name in dir(cls) if not name.startswith("_")}
+
+
+def special_methods(cls):
+    """The special methods that `cls` and its bases in this package define."""
+    own = [base for base in cls.__mro__ if base.__module__.startswith("headgate")]
+    return {name for base in own for name, value in vars(base).items()
+            if name.startswith("__") and name.endswith("__") and kind(value) in ("method", "class")}
+
+
+def kind(attribute):
+    """What an attribute is to its user: how a twin makes it so does not matter."""
+    for answer, types in {"class": classmethod, "static": staticmethod, "nested": type}.items():
+        if isinstance(attribute, types):
+            return answer
+    if inspect.isdatadescriptor(attribute):
+        return "data"
+    return "method" if callable(attribute) else repr(attribute)
+
+
+def signature(function):
+    """What a caller passes, as text without annotations: the stubs have those."""
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
+    return [f"{p.replace(annotation=NO_VALUE)} ({p.kind.description})" for p in parameters]
+
+
+def constructor(cls):
+    """The parameters of a pure twin's constructor; those of a compiled one cannot be asked for."""
+    function = cls.__init__ if inspect.isfunction(cls.__init__) else cls.__new__
+    return list(inspect.signature(function).parameters.values())[1:]
+
+
+def arguments(parameters):
+    """A value for each of `parameters`: its default, or one that suits its name."""
+    return {p.name: REQUIRED[p.name] if p.default is NO_VALUE else p.default for p in parameters}
+
+
+@pytest.fixture(params=PURE_ROOMS)
+def rooms(request, both_twins):
+    return [getattr(twin, request.param) for twin in both_twins]
+
+
+@pytest.fixture(params=CLASSES, ids="-".join)
+def pair(request, both_twins):
+    """The class of the compiled twin, and that of the pure one."""
+    room, name = request.param
+    return [getattr(getattr(twin, room), name) for twin in both_twins]
+
+
+def test_rooms_define_the_same_names(rooms):
+    compiled, pure = map(public, rooms)
+    assert compiled.keys() == pure.keys()
+
+
+def test_faces_offer_every_name_of_their_rooms(rooms):
+    face = import_module(rooms[1].__name__.replace("_pure.", ""))
+    assert public(rooms[1]).keys() <= set(face.__all__)
+    assert sorted(face.__all__) == face.__all__
+
+
+def test_functions_and_classes_share_docstrings_and_signatures(rooms):
+    compiled, pure = map(public, rooms)
+    for name, value in pure.items():
+        assert inspect.getdoc(compiled[name]) == inspect.getdoc(value), name
+        if not isinstance(value, type):
+            assert signature(compiled[name]) == signature(value), name
+
+
+def test_everything_public_is_documented(rooms):
+    documented = dict(public(rooms[1]))
+    for name, value in public(rooms[1]).items():
+        if isinstance(value, type):
+            documented |= {f"{name}.{member}": item for member, item in attributes(value).items()}
+    assert [name for name, value in documented.items() if not inspect.getdoc(value)] == []
+
+
+def test_classes_have_the_same_attributes(pair):
+    compiled, pure = ({name: kind(value) for name, value in attributes(cls).items()} for cls in pair)
+    assert compiled == pure
+
+
+def test_classes_have_the_same_special_methods(pair):
+    compiled, pure = pair
+    missing = {name for name in special_methods(pure) if not hasattr(compiled, name)}
+    assert missing == set()
+    assert (compiled.__hash__ is None) == (pure.__hash__ is None)
+
+
+def test_methods_share_docstrings_and_signatures(pair):
+    compiled, pure = pair
+    for name, value in attributes(pure).items():
+        assert inspect.getdoc(inspect.getattr_static(compiled, name)) == inspect.getdoc(value), name
+        if callable(getattr(pure, name)):
+            assert signature(getattr(compiled, name)) == signature(getattr(pure, name)), name
+
+
+def test_constructors_take_every_argument_by_keyword(pair):
+    parameters = constructor(pair[1])
+    for cls in pair:
+        cls(**arguments(parameters))
+
+
+def test_constructors_take_the_same_arguments_by_position(pair):
+    parameters = constructor(pair[1])
+    by_position = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    values = [*arguments(by_position).values()]
+    for cls in pair:
+        cls(*values)
+        with pytest.raises(TypeError):
+            cls(*values, None)
+
+
+def test_constructors_refuse_what_they_do_not_know(pair):
+    parameters = constructor(pair[1])
+    for cls in pair:
+        with pytest.raises(TypeError):
+            cls(**arguments(parameters), no_such_argument=1)
+        for required in (p.name for p in parameters if p.default is NO_VALUE):
+            rest = [p for p in parameters if p.name != required]
+            with pytest.raises(TypeError):
+                cls(**arguments(rest))
+
+
+@pytest.mark.parametrize("room", PURE_ROOMS)
+def test_stubs_name_what_the_rooms_define(room):
+    pure = public(import_module(f"headgate._pure.{room}"))
+    body = ast.parse((STUBS / f"{room}.pyi").read_text()).body
+    stub = {node.name: node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    assert {name for name in stub if not name.startswith("_")} == pure.keys()
+    for name, cls in pure.items():
+        if isinstance(cls, type):
+            listed = {node.name for node in stub[name].body if isinstance(node, ast.FunctionDef)}
+            assert {member for member in listed if not hasattr(cls, member)} == set()
