@@ -35,4 +35,5 @@ def rooms():
                       for name in names], build_dir="build/cython")
 
 
-setup(ext_modules=[] if os.environ.get("HEADGATE_PURE") == "1" else rooms(), cmdclass={"build_ext": BuildRooms})
+PURE = os.environ.get("HEADGATE_PURE") == "1"
+setup(ext_modules=[] if PURE else rooms(), cmdclass={"build_ext": BuildRooms})
