@@ -56,7 +56,7 @@ class Markdown:
 
     def table(self, table: Table) -> None:
         print(f"\n**{table.title}**\n", file=self._out)
-        print(_markdown_row(title.replace("\n", "<br>") for title in table.columns), file=self._out)
+        print(_markdown_row(map(_one_line, table.columns)), file=self._out)
         print("|---|" + "---:|" * (len(table.columns) - 1), file=self._out)
         for row in table.rows:
             cells = [" ".join(cell.split()) for cell in row.cells]
@@ -124,6 +124,10 @@ def _aligned_row(cells: Sequence[str], widths: Sequence[int]) -> str:
         for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
     )
     return "  ".join([label, *rest]).rstrip()
+
+
+def _one_line(title: str) -> str:
+    return "<br>".join(" ".join(line.split()) for line in title.split("\n"))
 
 
 def _markdown_row(cells: Iterable[str]) -> str:
