@@ -76,26 +76,26 @@ def filled(cache: Cache, maxsize: int, keys: Sequence[Any]) -> Any:
 
 def _get_hit(scale: Scale) -> Field:
     keys = [user_id(number) for number in range(scale.hot)]
-    contestants = [
-        Contestant(cache.name, cache.kind, Loop(cache.get, keys, _fill(cache, scale, keys), scale.trial_ns))
-        for cache in caches()
-    ]
-    return Field(contestants, empty_loop(keys, scale.trial_ns))
+    return _hot(scale, keys, [(cache, cache.get) for cache in caches()])
 
 
 def _put_evict(scale: Scale) -> Field:
     """Keys in turn, more than fit: an LRU cache misses every time."""
     keys = [user_id(number) for number in range(scale.hot * _CYCLE)]
+    return _hot(scale, keys, [(cache, cache.put) for cache in caches() if cache.evicts])
+
+
+def _hot(scale: Scale, keys: Sequence[str], entrants: Sequence[tuple[Cache, str]]) -> Field:
+    """A small cache for each, filled anew for every trial."""
     contestants = [
-        Contestant(cache.name, cache.kind, Loop(cache.put, keys, _fill(cache, scale, keys), scale.trial_ns))
-        for cache in caches()
-        if cache.evicts
+        Contestant(
+            cache.name,
+            cache.kind,
+            Loop(statement, keys, partial(filled, cache, scale.hot, keys), scale.trial_ns),
+        )
+        for cache, statement in entrants
     ]
     return Field(contestants, empty_loop(keys, scale.trial_ns))
-
-
-def _fill(cache: Cache, scale: Scale, keys: Sequence[str]) -> Callable[[], Any]:
-    return lambda: filled(cache, scale.hot, keys)
 
 
 def _read_through(scale: Scale, shape: Callable[[int], str]) -> Field:

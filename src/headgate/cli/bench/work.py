@@ -34,8 +34,29 @@ class Scale(NamedTuple):
         return self._replace(**sizes)
 
 
-QUICK = Scale(9, 3, 1.6, 2_000_000, 1_000, 20_000, 20_000, 100, 1_000, 160, 1_000_000, 7)
-FULL = Scale(25, 5, 8.0, 10_000_000, 1_000, 200_000, 100_000, 100, 1_000, 160, 1_000_000, 21)
+QUICK = Scale(
+    rounds=9,
+    processes=3,
+    seconds=1.6,
+    trial_ns=2_000_000,
+    hot=1_000,
+    requests=20_000,
+    distinct=20_000,
+    nodes=100,
+    many_nodes=1_000,
+    replicas=160,
+    entries=1_000_000,
+    starts=7,
+)
+FULL = QUICK._replace(
+    rounds=25,
+    processes=5,
+    seconds=8.0,
+    trial_ns=10_000_000,
+    requests=200_000,
+    distinct=100_000,
+    starts=21,
+)
 
 
 class Work(NamedTuple):
