@@ -5,7 +5,7 @@ Nothing here is on the path of a lookup. A node's name is bytes, made from the n
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from math import inf
+from math import inf, isqrt
 from operator import index, itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,42 @@ class RingRules(Rules):
 
     def identity(self) -> tuple[Any, ...]:
         return self.replicas, self.program
+
+
+class RaceRules(Rules):
+    """Rendezvous: the `scheme` by which nodes draw, and its `seed`; `murmur` is pymemcache's."""
+
+    __slots__ = ("murmur", "scheme", "seed")
+
+    def __init__(self, scheme: Any = "headgate", seed: Any = 0) -> None:
+        if scheme not in ("headgate", "pymemcache"):
+            raise ValueError(f"scheme must be one of headgate, pymemcache, got {scheme!r}")
+        self.scheme, self.seed = scheme, integer("seed", seed)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2**32), got {seed!r}")
+        self.murmur = scheme == "pymemcache"
+        super().__init__(scheme, self.seed)
+
+    def admit(self, node: Any, number: int | None, weight: float) -> None:
+        if self.murmur and weight != 1:
+            raise ValueError(f"weight must be 1 under the scheme pymemcache, got {weight!r}")
+
+
+class MaglevRules(Rules):
+    """Maglev: the `size` of its table."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: Any = 65537) -> None:
+        self.size = integer("size", size)
+        if not 2 <= self.size < 2**24 or not all(self.size % i for i in range(2, isqrt(self.size) + 1)):
+            raise ValueError(f"size must be a prime below 2**24, got {size!r}")
+        super().__init__(self.size)
+
+
+def low_bytes(text: bytes) -> bytes:
+    """The low byte of each code point of UTF-8; bytes that are none stay."""
+    return bytes([ord(char) & 0xFF for char in text.decode("utf-8", "surrogateescape")])
 
 
 def name_bytes(node: Any, node_key: NodeKey) -> bytes:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from headgate._backend import backend
 
 if TYPE_CHECKING or backend == "compiled":
-    from headgate._compiled.placement import HashRing
+    from headgate._compiled.placement import HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 else:
-    from headgate._pure.placement import HashRing
+    from headgate._pure.placement import HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 
-__all__ = ["HashRing"]
+__all__ = ["HashRing", "Maglev", "Rendezvous", "jump_hash", "redis_slot"]

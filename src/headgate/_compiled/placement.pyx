@@ -27,18 +27,33 @@ cimport cython
 from cpython.array cimport array, clone
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from cpython.long cimport PyLong_AsUnsignedLongLongMask
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memset
 
 from headgate._compiled.hashing cimport hg_splitmix64, hg_xxh64
 
 from array import array as new_array
+from collections import Counter
 from collections.abc import Iterable
 from types import GenericAlias
 
 from headgate._compiled.hashing import splitmix64, xxh64
-from headgate._membership import RingRules, admitted, arranged, collected, integer, join, name_bytes, weighted
+from headgate._membership import (
+    MaglevRules,
+    RaceRules,
+    RingRules,
+    admitted,
+    arranged,
+    collected,
+    integer,
+    join,
+    low_bytes,
+    name_bytes,
+    weighted,
+)
+from headgate._moves import expected_moves
 from headgate._pickling import name_class, restore
 
 
@@ -73,6 +88,41 @@ cdef extern from "ring.h" nogil:
     void hg_midpoints(const hg_point *points, size_t count, hg_point *out)
 
 
+cdef extern from "race.h" nogil:
+    ctypedef struct hg_racer:
+        uint64_t score
+        uint32_t rank
+
+    ctypedef struct hg_prefix:
+        uint32_t size
+
+    int hg_compare_racers(const void *a, const void *b)
+    uint64_t hg_draw(uint64_t base, uint64_t key)
+    double hg_time(uint64_t draw, double weight)
+    uint64_t hg_score_of_time(double time)
+    size_t hg_best_of_equals(const uint64_t *bases, size_t count, uint64_t key)
+    size_t hg_best_of_weighted(const uint64_t *bases, const double *weights, size_t count, uint64_t key)
+    void hg_murmur_begin(hg_prefix *prefix, const unsigned char *data, size_t size, uint32_t seed)
+    uint32_t hg_murmur_end(const hg_prefix *prefix, const unsigned char *data, size_t size)
+    size_t hg_best_of_prefixes(const hg_prefix *prefixes, size_t count, const unsigned char *data, size_t size)
+    size_t hg_low_bytes(const unsigned char *data, size_t size, unsigned char *out)
+
+
+cdef extern from "maglev.h" nogil:
+    ctypedef struct hg_host:
+        uint64_t at
+        uint64_t skip
+        double weight
+        double target
+
+    void hg_maglev(hg_host *hosts, size_t count, double heaviest, uint32_t *table, uint64_t size)
+
+
+cdef extern from "jump.h" nogil:
+    int64_t hg_jump(uint64_t key, int64_t buckets)
+    unsigned hg_redis_slot(const unsigned char *data, size_t size)
+
+
 cdef array _INDICES = new_array("i")
 cdef dict _KEY_HASHES = {
     "xxh64": HG_XXH64,
@@ -103,8 +153,13 @@ cdef class _View:
     """The nodes after one change and whatever finds them: all that a lookup needs, never changed."""
 
     cdef tuple nodes
+    cdef tuple names
 
-    cdef Py_ssize_t rank(self, const hg_key *key) noexcept:
+    cdef object core(self):
+        """What the next view may be made from; it holds no node."""
+        return None
+
+    cdef Py_ssize_t rank(self, const hg_key *key) except -2:
         """The index of a key's node, or -1."""
         return -1
 
@@ -120,7 +175,7 @@ cdef class _View:
 cdef class _Placement:
     """Members, and the view of them that lookups read.
 
-    A subclass has a `_rules_class`, and makes the view. `_core` is what it keeps from one for the next.
+    A subclass has a `_rules_class`, and makes the view; `_core` is what one view leaves for the next.
     """
 
     cdef dict _members
@@ -172,19 +227,17 @@ cdef class _Placement:
                 version, rules, core = self._version, self._rules, self._core
                 members = self._members
             items = arranged(members, rules)
-            core = self._make_core(core, items, rules)
-            view = self._make_view(core, rules)
+            view = self._make(core, items, rules)
             view.nodes = tuple([node for _, (node, _) in items])
+            view.names = tuple([name for name, _ in items])
+            core = view.core()
             with cython.critical_section(self):
                 if self._version == version:
                     self._core, self._view = core, view
                     return view
 
-    cdef object _make_core(self, core, list items, rules):
-        """What finds the nodes of `items`, pairs (name, (node, weight)), made from the one before."""
-        return None
-
-    cdef _View _make_view(self, core, rules):
+    cdef _View _make(self, core, list items, rules):
+        """The view of `items`, pairs (name, (node, weight)), but for the nodes."""
         return _View()
 
     def add_node(self, node, weight=1):
@@ -530,7 +583,10 @@ cdef class _RingView(_View):
                 return before
         return point
 
-    cdef Py_ssize_t rank(self, const hg_key *key) noexcept:
+    cdef object core(self):
+        return self.table
+
+    cdef Py_ssize_t rank(self, const hg_key *key) except -2:
         return self.find(self.position(key)).owner if self.table.count else -1
 
     cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
@@ -679,12 +735,9 @@ cdef class HashRing(_Placement):
         rules = RingRules(replicas, scheme)
         self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
 
-    cdef object _make_core(self, core, list items, rules):
-        return _rebuilt(core, items, rules)
-
-    cdef _View _make_view(self, core, rules):
+    cdef _View _make(self, core, list items, rules):
         cdef _RingView view = _RingView()
-        view.table = core
+        view.table = _rebuilt(core, items, rules)
         if rules.program is not None:
             view.hash_kind = _KEY_HASHES[rules.program.key_hash]
             view.shift = 0 if rules.program.wide else 32
@@ -796,3 +849,399 @@ cdef class HashRing(_Placement):
         narrow = 32 if program is not None and not program.wide else 0
         assert expected == [(table.points[i].at >> narrow, table.points[i].owner) for i in range(table.count)]
         table.check_index()
+
+
+cdef class _RaceView(_View):
+    """What each node draws with: a base and maybe a weight, or in pymemcache's form a prefix."""
+
+    cdef uint64_t *bases
+    cdef double *weights
+    cdef hg_prefix *prefixes
+    cdef Py_ssize_t count
+    cdef uint64_t seed
+
+    def __dealloc__(self):
+        free(self.bases)
+        free(self.weights)
+        free(self.prefixes)
+
+    cdef int fill(self, list items, uint64_t seed) except -1:
+        """Sets bases, and weights unless they are all the same."""
+        cdef Py_ssize_t i
+        self.seed, self.count = seed, len(items)
+        self.bases = <uint64_t *>_allocate(self.count, sizeof(uint64_t))
+        for i in range(self.count):
+            self.bases[i] = xxh64(items[i][0])
+        if len({entry[1] for _, entry in items}) > 1:
+            self.weights = <double *>_allocate(self.count, sizeof(double))
+            for i in range(self.count):
+                self.weights[i] = items[i][1][1]
+        return 0
+
+    cdef int fill_prefixes(self, list items, uint32_t seed) except -1:
+        cdef Py_ssize_t i
+        self.count = len(items)
+        self.prefixes = <hg_prefix *>_allocate(self.count, sizeof(hg_prefix))
+        for i in range(self.count):
+            prefix = low_bytes(items[i][0]) + b"-"
+            hg_murmur_begin(&self.prefixes[i], <const unsigned char *>PyBytes_AS_STRING(prefix), len(prefix), seed)
+        return 0
+
+    cdef Py_ssize_t rank(self, const hg_key *key) except -2:
+        cdef uint64_t hash
+        if self.count == 0:
+            return -1
+        if self.prefixes != NULL:
+            return self.prefix_rank(key)
+        hash = hg_xxh64(key.data, key.size, self.seed)
+        if self.weights == NULL:
+            return hg_best_of_equals(self.bases, self.count, hash)
+        return hg_best_of_weighted(self.bases, self.weights, self.count, hash)
+
+    cdef Py_ssize_t prefix_rank(self, const hg_key *key) except -2:
+        cdef unsigned char *low = <unsigned char *>_allocate(key.size, 1)
+        cdef Py_ssize_t rank = hg_best_of_prefixes(
+            self.prefixes, self.count, low, hg_low_bytes(key.data, key.size, low))
+        free(low)
+        return rank
+
+    cdef int score(self, const hg_key *key, hg_racer *racers) except -1:
+        """The score of every node."""
+        cdef uint64_t hash = hg_xxh64(key.data, key.size, self.seed)
+        cdef unsigned char *low = <unsigned char *>_allocate(key.size, 1)
+        cdef Py_ssize_t i, size = hg_low_bytes(key.data, key.size, low)
+        for i in range(self.count):
+            racers[i].rank = <uint32_t>i
+            if self.prefixes != NULL:
+                racers[i].score = hg_murmur_end(&self.prefixes[i], low, size)
+            elif self.weights != NULL:
+                racers[i].score = hg_score_of_time(hg_time(hg_draw(self.bases[i], hash), self.weights[i]))
+            else:
+                racers[i].score = hg_draw(self.bases[i], hash)
+        free(low)
+        return 0
+
+    cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
+        cdef hg_racer *racers = <hg_racer *>_allocate(self.count, sizeof(hg_racer))
+        cdef Py_ssize_t i
+        try:
+            self.score(key, racers)
+            qsort(racers, self.count, sizeof(hg_racer), hg_compare_racers)
+            return [self.nodes[racers[i].rank] for i in range(limit)]
+        finally:
+            free(racers)
+
+
+cdef class Rendezvous(_Placement):
+    """Rendezvous hashing: every node draws for each key, and the best draw has it.
+
+    `nodes` is an iterable of nodes, or a mapping of node to weight; names and keys are as in HashRing.
+    The shares of keys are exactly those of the weights, and a node that joins, leaves or changes its
+    weight moves only the keys that it gains or loses. That costs a look at every node for each key.
+
+    The draw of a node is u = splitmix64(XXH64(name) xor XXH64(key, `seed`)) / 2**64, its time
+    -ln(u) / weight; the first has the key. `scheme` ``"pymemcache"`` agrees with RendezvousHash of
+    that package: murmur3 of ``name-key`` with `seed`, the highest wins, weights are 1. A code point
+    counts by its low byte there, and ``bytes`` are read as UTF-8, so that both forms of a key agree.
+
+    Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998;
+    weights after Schindelhauer and Schomaker, "Weighted distributed hash tables", 2005.
+
+    Raises TypeError or ValueError if an argument is of a wrong type or range, ValueError if two
+    nodes have one name.
+
+    Complexity: O(n) for n nodes a lookup.
+
+    >>> Rendezvous({"a": 1, "b": 3}).get_node("user:1")
+    'b'
+    """
+
+    _rules_class = RaceRules
+
+    def __init__(self, nodes=(), *, scheme="headgate", seed=0, node_key=None):
+        rules = RaceRules(scheme, seed)
+        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
+
+    cdef _View _make(self, core, list items, rules):
+        cdef _RaceView view = _RaceView()
+        if rules.murmur:
+            view.fill_prefixes(items, rules.seed)
+        else:
+            view.fill(items, rules.seed)
+        return view
+
+    @property
+    def scheme(self):
+        """How nodes draw: ``"headgate"`` or ``"pymemcache"``.
+
+        Complexity: O(1).
+
+        >>> Rendezvous().scheme
+        'headgate'
+        """
+        return self._rules.scheme
+
+    @property
+    def seed(self):
+        """What the hash of a key starts from.
+
+        Complexity: O(1).
+
+        >>> Rendezvous(seed=7).seed
+        7
+        """
+        return self._rules.seed
+
+    def ownership(self):
+        """A dict of node to the share of all keys that it has: its part of the weights.
+
+        Complexity: O(n) for n nodes.
+
+        >>> Rendezvous({"a": 1, "b": 3}).ownership()
+        {'a': 0.25, 'b': 0.75}
+        """
+        weights = self.weights
+        total = sum(weights.values())
+        return {node: weight / total for node, weight in weights.items()}
+
+    def diff(self, other, /):
+        """How placement moves from here to `other`: {(old node, new node): share of all keys}.
+
+        Shares are expected values in closed form. A node of the same name in both has not moved;
+        the node of an empty placement is None.
+
+        Raises TypeError if `other` is no Rendezvous, ValueError if its scheme or seed differs.
+
+        Complexity: O(n * m) for the nodes of both.
+
+        >>> Rendezvous(["a"]).diff(Rendezvous(["a", "b"]))
+        {('a', 'b'): 0.5}
+        """
+        if not isinstance(other, Rendezvous):
+            raise TypeError(f"other must be a Rendezvous, got {other!r}")
+        if self._rules.arguments != (<Rendezvous>other)._rules.arguments:
+            raise ValueError(f"other must hash keys as this placement does, got {other!r}")
+        old = dict(arranged(self._members, self._rules))
+        new = dict(arranged((<Rendezvous>other)._members, self._rules))
+        moves = expected_moves({name: weight for name, (_, weight) in old.items()},
+                               {name: weight for name, (_, weight) in new.items()})
+        return {(old[was][0] if was is not None else None, new[now][0] if now is not None else None): share
+                for (was, now), share in moves.items()}
+
+    def __repr__(self):
+        return f"<{type(self).__name__} nodes={len(self)} scheme={self.scheme!r} seed={self.seed!r}>"
+
+    def _check(self):
+        """Asserts every invariant of the structure."""
+        view = <_RaceView>self._current()
+        items = arranged(self._members, self._rules)
+        assert view.nodes == tuple([node for _, (node, _) in items])
+        assert view.count == len(items)
+        assert (view.prefixes != NULL) == self._rules.murmur
+        assert (view.weights != NULL) == (len({weight for _, (_, weight) in items}) > 1)
+
+
+cdef class _MaglevView(_View):
+    """Envoy's table: the rank of the node of each slot."""
+
+    cdef uint32_t *table
+    cdef uint64_t size
+
+    def __dealloc__(self):
+        free(self.table)
+
+    cdef int fill(self, list items, uint64_t size) except -1:
+        cdef hg_host *hosts = NULL
+        cdef Py_ssize_t i
+        self.size = size
+        if not items:
+            return 0
+        weights = [weight for _, (_, weight) in items]
+        total = sum(weights)
+        try:
+            hosts = <hg_host *>_allocate(len(items), sizeof(hg_host))
+            for i in range(len(items)):
+                hosts[i].at = <uint64_t>xxh64(items[i][0]) % size
+                hosts[i].skip = <uint64_t>xxh64(items[i][0], 1) % (size - 1) + 1
+                hosts[i].weight = weights[i] / total
+                hosts[i].target = 0
+            self.table = <uint32_t *>_allocate(size, sizeof(uint32_t))
+            hg_maglev(hosts, len(items), max(weights) / total, self.table, size)
+            return 0
+        finally:
+            free(hosts)
+
+    cdef Py_ssize_t rank(self, const hg_key *key) except -2:
+        return self.table[hg_xxh64(key.data, key.size, 0) % self.size] if self.table != NULL else -1
+
+    cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
+        cdef uint64_t slot = hg_xxh64(key.data, key.size, 0) % self.size, at
+        cdef uint32_t rank
+        cdef list result = []
+        cdef char *seen = <char *>_allocate(len(self.nodes), 1)
+        memset(seen, 0, len(self.nodes))
+        try:
+            for at in range(slot, slot + self.size):
+                if len(result) == limit:
+                    break
+                rank = self.table[at if at < self.size else at - self.size]
+                if not seen[rank]:
+                    seen[rank] = 1
+                    result.append(self.nodes[rank])
+            return result
+        finally:
+            free(seen)
+
+    cdef list slots(self):
+        """The rank of each slot; one of -1 where there is no node."""
+        cdef uint64_t i
+        return [self.table[i] for i in range(self.size)] if self.table != NULL else [-1] * <Py_ssize_t>self.size
+
+
+cdef class Maglev(_Placement):
+    """Maglev hashing: a table of `size` slots, each a node's; a key has the slot XXH64(key) % size.
+
+    `nodes` is an iterable of nodes, or a mapping of node to weight; names and keys are as in HashRing.
+    The table is Envoy's: nodes are sorted by name and claim, in turns, the next free slot of a
+    permutation of their own, those of smaller weight in fewer turns. Shares are even within a slot,
+    and lookups are the cheapest; but a change of nodes also moves some keys between those that stay.
+
+    `size` is a prime, well above the number of nodes.
+
+    Source: Eisenbud et al., "Maglev: a fast and reliable software network load balancer", 2016;
+    maglev_lb.cc of Envoy 1.40.
+
+    Raises TypeError or ValueError if an argument is of a wrong type or range, ValueError if two
+    nodes have one name.
+
+    Complexity: O(1) a lookup; O(size) and more for the table after any number of changes.
+
+    >>> Maglev(["a", "b", "c"]).get_node("user:1")
+    'b'
+    """
+
+    _rules_class = MaglevRules
+
+    def __init__(self, nodes=(), size=65537, *, node_key=None):
+        rules = MaglevRules(size)
+        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
+
+    cdef _View _make(self, core, list items, rules):
+        cdef _MaglevView view = _MaglevView()
+        view.fill(items, rules.size)
+        return view
+
+    @property
+    def size(self):
+        """How many slots the table has.
+
+        Complexity: O(1).
+
+        >>> Maglev().size
+        65537
+        """
+        return self._rules.size
+
+    def ownership(self):
+        """A dict of node to the share of the slots that it has.
+
+        Complexity: O(size).
+
+        >>> Maglev(["a", "b"], 5).ownership()
+        {'a': 0.6, 'b': 0.4}
+        """
+        view = <_MaglevView>self._current()
+        slots = Counter(view.slots())
+        return {node: slots[rank] / self.size for rank, node in enumerate(view.nodes)}
+
+    def diff(self, other, /):
+        """How placement moves from here to `other`: {(old node, new node): share of the slots}.
+
+        A node of the same name in both has not moved; the node of an empty placement is None.
+
+        Raises TypeError if `other` is no Maglev, ValueError if its size differs.
+
+        Complexity: O(size).
+
+        >>> Maglev(["a"]).diff(Maglev(["b"]))
+        {('a', 'b'): 1.0}
+        """
+        cdef _MaglevView old, new
+        if not isinstance(other, Maglev):
+            raise TypeError(f"other must be a Maglev, got {other!r}")
+        if self.size != other.size:
+            raise ValueError(f"other must have {self.size} slots too, got {other!r}")
+        old, new = <_MaglevView>self._current(), <_MaglevView>(<Maglev>other)._current()
+        names, new_names = (*old.names, None), (*new.names, None)
+        nodes, new_nodes = (*old.nodes, None), (*new.nodes, None)
+        return {(nodes[was], new_nodes[now]): slots / self.size
+                for (was, now), slots in Counter(zip(old.slots(), new.slots(), strict=True)).items()
+                if names[was] != new_names[now]}
+
+    def __repr__(self):
+        return f"<{type(self).__name__} nodes={len(self)} size={self.size}>"
+
+    def _check(self):
+        """Asserts every invariant of the structure."""
+        view = <_MaglevView>self._current()
+        items = arranged(self._members, self._rules)
+        assert view.nodes == tuple([node for _, (node, _) in items])
+        slots = Counter(view.slots())
+        assert len(view.slots()) == self.size
+        assert -1 not in slots or not items
+        if len({weight for _, (_, weight) in items}) == 1:
+            shares = [slots[rank] for rank in range(len(items))]
+            assert max(shares) - min(shares) <= 1
+
+
+def jump_hash(key, buckets):
+    """The bucket, in [0, buckets), that jump consistent hashing gives `key`.
+
+    From n to n + 1 buckets 1 / (n + 1) of the keys move, all to the new one; buckets leave only at
+    the end. An ``int`` in [-2**63, 2**64) is the hash itself, modulo 2**64; a ``str`` or ``bytes`` is
+    hashed by XXH64.
+
+    Source: Lamping and Veach, "A fast, minimal memory, consistent hash algorithm", 2014.
+
+    Raises TypeError if `key` is neither str, bytes nor int or `buckets` is no int, ValueError if
+    they are out of range; `buckets` is in [1, 2**31].
+
+    Complexity: O(log buckets).
+
+    >>> jump_hash(256, 1024)
+    520
+    """
+    cdef hg_key plain
+    cdef uint64_t hash
+    if isinstance(key, int):
+        if not -2**63 <= int.__pos__(key) < 2**64:
+            raise ValueError(f"key must be in [-2**63, 2**64), got {key!r}")
+        hash = PyLong_AsUnsignedLongLongMask(key)
+    else:
+        hg_key_of(key, b"key", &plain)
+        hash = hg_xxh64(plain.data, plain.size, 0)
+    buckets = integer("buckets", buckets)
+    if not 1 <= buckets <= 2**31:
+        raise ValueError(f"buckets must be in [1, 2**31], got {buckets!r}")
+    return hg_jump(hash, buckets)
+
+
+def redis_slot(key, /):
+    """The slot, in [0, 16384), of `key` in a Redis or Valkey cluster.
+
+    What stands between the first ``{`` and the next ``}`` is hashed alone, unless it is empty: keys
+    with one such tag share a slot. The hash is CRC-16/XMODEM.
+
+    Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
+
+    Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
+    [-2**63, 2**63).
+
+    Complexity: O(len(key)).
+
+    >>> redis_slot("{user1000}.following") == redis_slot("{user1000}.followers")
+    True
+    """
+    cdef hg_key plain
+    hg_key_of(key, b"key", &plain)
+    return hg_redis_slot(plain.data, plain.size)

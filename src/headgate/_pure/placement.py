@@ -1,13 +1,19 @@
 """Consistent-hash placement in pure Python; the picture stands in docs/internals/placement.md."""
 
 from array import array
+from binascii import crc_hqx
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import compress
+from itertools import chain, compress
+from math import log
+from struct import unpack_from
 from types import GenericAlias
 
 from headgate._membership import (
+    MaglevRules,
+    RaceRules,
     RingRules,
     admitted,
     arranged,
@@ -15,9 +21,11 @@ from headgate._membership import (
     integer,
     join,
     key_bytes,
+    low_bytes,
     name_bytes,
     weighted,
 )
+from headgate._moves import expected_moves
 from headgate._pickling import name_class, restore
 from headgate._pure.hashing import _MASK, _xxh64_bytes, splitmix64
 
@@ -39,11 +47,13 @@ def _key_hash(key):
 class _View:
     """The nodes after one change and whatever finds them: all that a lookup needs, never changed."""
 
-    __slots__ = ("change", "nodes")
+    __slots__ = ("change", "names", "nodes")
 
-    def __init__(self, change, nodes):
+    def __init__(self, change, items):
+        """`items` are pairs (name, (node, weight)) in the order of `nodes`."""
         self.change = change
-        self.nodes = nodes
+        self.names = tuple([name for name, _ in items])
+        self.nodes = tuple([node for _, (node, _) in items])
 
 
 _STALE = _View(None, ())
@@ -52,7 +62,7 @@ _STALE = _View(None, ())
 class _Placement:
     """Members, and the view of them that lookups read.
 
-    A subclass has a `_rules_class`, and `_make(change, nodes, items)` that answers a view with
+    A subclass has a `_rules_class`, and `_make(change, items)` that answers a view with
     `rank(key)`, the index of a key's node or -1, and `ranks(key, limit)`, those of its first nodes.
     `_core` is what it keeps from one view for the next.
     """
@@ -84,9 +94,7 @@ class _Placement:
 
     def _settled(self):
         change = self._change
-        items = arranged(self._members, self._rules)
-        view = self._make(change, tuple([node for _, (node, _) in items]), items)
-        self._view = view
+        view = self._view = self._make(change, arranged(self._members, self._rules))
         return view
 
     def add_node(self, node, weight=1):
@@ -162,7 +170,7 @@ class _Placement:
         if n < 0:
             raise ValueError(f"n must not be negative, got {n!r}")
         view = self._current()
-        return [view.nodes[rank] for rank in view.ranks(key, n)]
+        return [view.nodes[rank] for rank in view.ranks(key, min(n, len(view.nodes)))]
 
     def preference(self, key, /):
         """All nodes in the order in which `key` prefers them: get_nodes without a bound.
@@ -421,8 +429,8 @@ def _hashes_view(hashes):
 class _RingView(_View):
     __slots__ = ("program", "table")
 
-    def __init__(self, change, nodes, table, program):
-        super().__init__(change, nodes)
+    def __init__(self, change, items, table, program):
+        super().__init__(change, items)
         self.table = table
         self.program = program
 
@@ -491,9 +499,9 @@ class HashRing(_Placement):
         rules = RingRules(replicas, scheme)
         self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
 
-    def _make(self, change, nodes, items):
+    def _make(self, change, items):
         table = self._core = _rebuilt(self._core, items, self._rules)
-        return _RingView(change, nodes, table, self._rules.program)
+        return _RingView(change, items, table, self._rules.program)
 
     def locate(self, hashes, /):
         """For each hash of a buffer, the index in `nodes` of its owner; -1 in an empty ring.
@@ -585,3 +593,376 @@ class HashRing(_Placement):
         placed = _placed([(name, weight) for name, (_, weight) in items], self._rules)
         expected = sorted([(point, rank) for rank, own in enumerate(placed) for point in own])
         assert expected == list(zip(table.points, table.owners, strict=True))
+
+
+_MASK32 = 0xFFFF_FFFF
+
+
+def _murmur_mix(k):
+    k = k * 0xCC9E2D51 & _MASK32
+    return (k << 15 | k >> 17) * 0x1B873593 & _MASK32
+
+
+def _murmur_blocks(h, data):
+    """The state of MurmurHash3 after the whole blocks of `data`."""
+    for k in unpack_from(f"<{len(data) // 4}I", data):
+        h ^= _murmur_mix(k)
+        h = ((h << 13 | h >> 19) * 5 + 0xE6546B64) & _MASK32
+    return h
+
+
+def _murmur_end(prefix, data):
+    """MurmurHash3 of 32 bits: the state and rest of a prefix, and its size, then `data`."""
+    h, rest, size = prefix
+    size += len(data)
+    data = rest + data
+    whole = len(data) & ~3
+    h = _murmur_blocks(h, data) ^ _murmur_mix(int.from_bytes(data[whole:], "little")) ^ size
+    h = (h ^ h >> 16) * 0x85EBCA6B & _MASK32
+    h = (h ^ h >> 13) * 0xC2B2AE35 & _MASK32
+    return h ^ h >> 16
+
+
+class _RaceView(_View):
+    """What each node draws with: a base and a weight, or in pymemcache's form a prefix."""
+
+    __slots__ = ("bases", "prefixes", "seed", "weights")
+
+    def __init__(self, change, items, rules):
+        super().__init__(change, items)
+        self.seed = rules.seed
+        self.bases = self.weights = self.prefixes = None
+        if rules.murmur:
+            self.prefixes = [self._begin(low_bytes(name) + b"-") for name, _ in items]
+            return
+        self.bases = [_xxh64_bytes(name) for name, _ in items]
+        if len({weight for _, (_, weight) in items}) > 1:
+            self.weights = [float(weight) for _, (_, weight) in items]
+
+    def _begin(self, prefix):
+        """What all keys of a node have in front, hashed."""
+        whole = len(prefix) & ~3
+        return _murmur_blocks(self.seed, prefix), prefix[whole:], len(prefix)
+
+    def scores(self, key):
+        """The score of every node; the highest wins, on a tie the later node."""
+        data = key_bytes(key, "key")
+        if self.prefixes is not None:
+            data = low_bytes(data)
+            return [_murmur_end(prefix, data) for prefix in self.prefixes]
+        hash = _xxh64_bytes(data, self.seed)
+        draws = [splitmix64(base ^ hash) for base in self.bases]
+        if self.weights is None:
+            return draws
+        return [log(((draw >> 12) + 0.5) * 2.0**-52) / weight
+                for draw, weight in zip(draws, self.weights, strict=True)]
+
+    def rank(self, key):
+        scores = self.scores(key)
+        return max(zip(scores, range(len(scores)), strict=True), default=(0, -1))[1]
+
+    def ranks(self, key, limit):
+        scores = self.scores(key)
+        return sorted(range(len(scores)), key=lambda rank: (scores[rank], rank), reverse=True)[:limit]
+
+
+class Rendezvous(_Placement):
+    """Rendezvous hashing: every node draws for each key, and the best draw has it.
+
+    `nodes` is an iterable of nodes, or a mapping of node to weight; names and keys are as in HashRing.
+    The shares of keys are exactly those of the weights, and a node that joins, leaves or changes its
+    weight moves only the keys that it gains or loses. That costs a look at every node for each key.
+
+    The draw of a node is u = splitmix64(XXH64(name) xor XXH64(key, `seed`)) / 2**64, its time
+    -ln(u) / weight; the first has the key. `scheme` ``"pymemcache"`` agrees with RendezvousHash of
+    that package: murmur3 of ``name-key`` with `seed`, the highest wins, weights are 1. A code point
+    counts by its low byte there, and ``bytes`` are read as UTF-8, so that both forms of a key agree.
+
+    Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998;
+    weights after Schindelhauer and Schomaker, "Weighted distributed hash tables", 2005.
+
+    Raises TypeError or ValueError if an argument is of a wrong type or range, ValueError if two
+    nodes have one name.
+
+    Complexity: O(n) for n nodes a lookup.
+
+    >>> Rendezvous({"a": 1, "b": 3}).get_node("user:1")
+    'b'
+    """
+
+    __slots__ = ()
+
+    _rules_class = RaceRules
+
+    def __init__(self, nodes=(), *, scheme="headgate", seed=0, node_key=None):
+        rules = RaceRules(scheme, seed)
+        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
+
+    def _make(self, change, items):
+        return _RaceView(change, items, self._rules)
+
+    @property
+    def scheme(self):
+        """How nodes draw: ``"headgate"`` or ``"pymemcache"``.
+
+        Complexity: O(1).
+
+        >>> Rendezvous().scheme
+        'headgate'
+        """
+        return self._rules.scheme
+
+    @property
+    def seed(self):
+        """What the hash of a key starts from.
+
+        Complexity: O(1).
+
+        >>> Rendezvous(seed=7).seed
+        7
+        """
+        return self._rules.seed
+
+    def ownership(self):
+        """A dict of node to the share of all keys that it has: its part of the weights.
+
+        Complexity: O(n) for n nodes.
+
+        >>> Rendezvous({"a": 1, "b": 3}).ownership()
+        {'a': 0.25, 'b': 0.75}
+        """
+        weights = self.weights
+        total = sum(weights.values())
+        return {node: weight / total for node, weight in weights.items()}
+
+    def diff(self, other, /):
+        """How placement moves from here to `other`: {(old node, new node): share of all keys}.
+
+        Shares are expected values in closed form. A node of the same name in both has not moved;
+        the node of an empty placement is None.
+
+        Raises TypeError if `other` is no Rendezvous, ValueError if its scheme or seed differs.
+
+        Complexity: O(n * m) for the nodes of both.
+
+        >>> Rendezvous(["a"]).diff(Rendezvous(["a", "b"]))
+        {('a', 'b'): 0.5}
+        """
+        if not isinstance(other, Rendezvous):
+            raise TypeError(f"other must be a Rendezvous, got {other!r}")
+        if self._rules.arguments != other._rules.arguments:
+            raise ValueError(f"other must hash keys as this placement does, got {other!r}")
+        old, new = dict(arranged(self._members, self._rules)), dict(arranged(other._members, self._rules))
+        moves = expected_moves({name: weight for name, (_, weight) in old.items()},
+                               {name: weight for name, (_, weight) in new.items()})
+        return {(old[was][0] if was is not None else None, new[now][0] if now is not None else None): share
+                for (was, now), share in moves.items()}
+
+    def __repr__(self):
+        return f"<{type(self).__name__} nodes={len(self)} scheme={self.scheme!r} seed={self.seed!r}>"
+
+    def _check(self):
+        """Asserts every invariant of the structure."""
+        view = self._current()
+        items = arranged(self._members, self._rules)
+        assert view.nodes == tuple([node for _, (node, _) in items])
+        assert len(view.bases if view.prefixes is None else view.prefixes) == len(items)
+        assert (view.prefixes is not None) == self._rules.murmur
+        assert (view.weights is not None) == (len({weight for _, (_, weight) in items}) > 1)
+
+
+def _maglev_table(items, size):
+    """Envoy's table: in turns, each host claims the next free slot of its permutation."""
+    total = sum(weight for _, (_, weight) in items)
+    shares = [weight / total for _, (_, weight) in items]
+    at = [_xxh64_bytes(name) % size for name, _ in items]
+    skip = [_xxh64_bytes(name, 1) % (size - 1) + 1 for name, _ in items]
+    targets, heaviest = [0.0] * len(items), max(shares)
+    table, filled, turn = array("i", [-1]) * size, 0, 0
+    while True:
+        turn += 1
+        for host, share in enumerate(shares):
+            if turn * share < targets[host]:
+                continue
+            targets[host] += heaviest
+            slot = at[host]
+            while table[slot] >= 0:
+                slot = (slot + skip[host]) % size
+            table[slot] = host
+            at[host] = (slot + skip[host]) % size
+            filled += 1
+            if filled == size:
+                return table
+
+
+class _MaglevView(_View):
+    """Envoy's table: the rank of the node of each slot, -1 where there is none."""
+
+    __slots__ = ("table",)
+
+    def __init__(self, change, items, size):
+        super().__init__(change, items)
+        self.table = _maglev_table(items, size) if items else array("i", [-1]) * size
+
+    def rank(self, key):
+        return self.table[_key_hash(key) % len(self.table)]
+
+    def ranks(self, key, limit):
+        slot, seen = _key_hash(key) % len(self.table), {}
+        for rank in chain(self.table[slot:], self.table[:slot]):
+            if len(seen) == limit:
+                break
+            seen[rank] = None
+        return list(seen)
+
+
+class Maglev(_Placement):
+    """Maglev hashing: a table of `size` slots, each a node's; a key has the slot XXH64(key) % size.
+
+    `nodes` is an iterable of nodes, or a mapping of node to weight; names and keys are as in HashRing.
+    The table is Envoy's: nodes are sorted by name and claim, in turns, the next free slot of a
+    permutation of their own, those of smaller weight in fewer turns. Shares are even within a slot,
+    and lookups are the cheapest; but a change of nodes also moves some keys between those that stay.
+
+    `size` is a prime, well above the number of nodes.
+
+    Source: Eisenbud et al., "Maglev: a fast and reliable software network load balancer", 2016;
+    maglev_lb.cc of Envoy 1.40.
+
+    Raises TypeError or ValueError if an argument is of a wrong type or range, ValueError if two
+    nodes have one name.
+
+    Complexity: O(1) a lookup; O(size) and more for the table after any number of changes.
+
+    >>> Maglev(["a", "b", "c"]).get_node("user:1")
+    'b'
+    """
+
+    __slots__ = ()
+
+    _rules_class = MaglevRules
+
+    def __init__(self, nodes=(), size=65537, *, node_key=None):
+        rules = MaglevRules(size)
+        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
+
+    def _make(self, change, items):
+        return _MaglevView(change, items, self._rules.size)
+
+    @property
+    def size(self):
+        """How many slots the table has.
+
+        Complexity: O(1).
+
+        >>> Maglev().size
+        65537
+        """
+        return self._rules.size
+
+    def ownership(self):
+        """A dict of node to the share of the slots that it has.
+
+        Complexity: O(size).
+
+        >>> Maglev(["a", "b"], 5).ownership()
+        {'a': 0.6, 'b': 0.4}
+        """
+        view = self._current()
+        slots = Counter(view.table)
+        return {node: slots[rank] / self.size for rank, node in enumerate(view.nodes)}
+
+    def diff(self, other, /):
+        """How placement moves from here to `other`: {(old node, new node): share of the slots}.
+
+        A node of the same name in both has not moved; the node of an empty placement is None.
+
+        Raises TypeError if `other` is no Maglev, ValueError if its size differs.
+
+        Complexity: O(size).
+
+        >>> Maglev(["a"]).diff(Maglev(["b"]))
+        {('a', 'b'): 1.0}
+        """
+        if not isinstance(other, Maglev):
+            raise TypeError(f"other must be a Maglev, got {other!r}")
+        if self.size != other.size:
+            raise ValueError(f"other must have {self.size} slots too, got {other!r}")
+        old, new = self._current(), other._current()
+        names, new_names = (*old.names, None), (*new.names, None)
+        nodes, new_nodes = (*old.nodes, None), (*new.nodes, None)
+        return {(nodes[was], new_nodes[now]): slots / self.size
+                for (was, now), slots in Counter(zip(old.table, new.table, strict=True)).items()
+                if names[was] != new_names[now]}
+
+    def __repr__(self):
+        return f"<{type(self).__name__} nodes={len(self)} size={self.size}>"
+
+    def _check(self):
+        """Asserts every invariant of the structure."""
+        view = self._current()
+        items = arranged(self._members, self._rules)
+        assert view.nodes == tuple([node for _, (node, _) in items])
+        slots = Counter(view.table)
+        assert len(view.table) == self.size
+        assert -1 not in slots or not items
+        if len({weight for _, (_, weight) in items}) == 1:
+            shares = [slots[rank] for rank in range(len(items))]
+            assert max(shares) - min(shares) <= 1
+
+
+def jump_hash(key, buckets):
+    """The bucket, in [0, buckets), that jump consistent hashing gives `key`.
+
+    From n to n + 1 buckets 1 / (n + 1) of the keys move, all to the new one; buckets leave only at
+    the end. An ``int`` in [-2**63, 2**64) is the hash itself, modulo 2**64; a ``str`` or ``bytes`` is
+    hashed by XXH64.
+
+    Source: Lamping and Veach, "A fast, minimal memory, consistent hash algorithm", 2014.
+
+    Raises TypeError if `key` is neither str, bytes nor int or `buckets` is no int, ValueError if
+    they are out of range; `buckets` is in [1, 2**31].
+
+    Complexity: O(log buckets).
+
+    >>> jump_hash(256, 1024)
+    520
+    """
+    if isinstance(key, int):
+        hash = int.__pos__(key)
+        if not -(2**63) <= hash < 2**64:
+            raise ValueError(f"key must be in [-2**63, 2**64), got {key!r}")
+        hash &= _MASK
+    else:
+        hash = _key_hash(key)
+    buckets = integer("buckets", buckets)
+    if not 1 <= buckets <= 2**31:
+        raise ValueError(f"buckets must be in [1, 2**31], got {buckets!r}")
+    bucket = after = 0
+    while after < buckets:
+        bucket = after
+        hash = (hash * 2862933555777941757 + 1) & _MASK
+        after = int((bucket + 1) * (2147483648.0 / ((hash >> 33) + 1)))
+    return bucket
+
+
+def redis_slot(key, /):
+    """The slot, in [0, 16384), of `key` in a Redis or Valkey cluster.
+
+    What stands between the first ``{`` and the next ``}`` is hashed alone, unless it is empty: keys
+    with one such tag share a slot. The hash is CRC-16/XMODEM.
+
+    Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
+
+    Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
+    [-2**63, 2**63).
+
+    Complexity: O(len(key)).
+
+    >>> redis_slot("{user1000}.following") == redis_slot("{user1000}.followers")
+    True
+    """
+    data = key_bytes(key, "key")
+    _, _, after = data.partition(b"{")
+    tag, close, _ = after.partition(b"}")
+    return crc_hqx(tag if close and tag else data, 0) & 16383
