@@ -5,8 +5,8 @@ from itertools import count
 
 import pytest
 
-from headgate._compiled.placement import HashRing as CompiledRing
-from headgate._pure.placement import HashRing as PureRing
+from headgate._compiled import placement as compiled
+from headgate._pure import placement as pure
 
 NODES = [f"10.0.{i // 250}.{i % 250}:11211" for i in range(1000)]
 KEYS = [f"user:{i * 7919}" for i in range(1000)]
@@ -19,8 +19,11 @@ class Peer:
         return pytest.importorskip("uhashring").HashRing(nodes, vnodes=replicas)
 
 
-RINGS = pytest.mark.parametrize("ring", [CompiledRing, PureRing, Peer], ids=["compiled", "pure", "uhashring"])
-OURS = pytest.mark.parametrize("ring", [CompiledRing, PureRing], ids=["compiled", "pure"])
+RINGS = pytest.mark.parametrize(
+    "ring", [compiled.HashRing, pure.HashRing, Peer], ids=["compiled", "pure", "uhashring"]
+)
+OURS = pytest.mark.parametrize("ring", [compiled.HashRing, pure.HashRing], ids=["compiled", "pure"])
+ROOMS = pytest.mark.parametrize("room", [compiled, pure], ids=["compiled", "pure"])
 
 
 def each(call):
@@ -80,3 +83,40 @@ def test_add_node(benchmark, ring):
         target.get_node("user:1")
 
     benchmark.pedantic(add, rounds=20)
+
+
+@ROOMS
+@pytest.mark.parametrize("scheme", ["libmemcached", "uhashring", "nginx", "envoy"])
+@pytest.mark.benchmark(group="get_node under a foreign scheme, 100 nodes")
+def test_get_node_by_scheme(benchmark, room, scheme):
+    benchmark(each, room.HashRing(NODES[:100], scheme=scheme).get_node)
+
+
+def few(call):
+    for key in KEYS[:10]:
+        call(key)
+
+
+@ROOMS
+@pytest.mark.parametrize("scheme", ["headgate", "pymemcache"])
+@pytest.mark.benchmark(group="Rendezvous, 10 keys, 100 nodes")
+def test_rendezvous(benchmark, room, scheme):
+    benchmark(few, room.Rendezvous(NODES[:100], scheme=scheme).get_node)
+
+
+@pytest.mark.benchmark(group="Rendezvous, 10 keys, 100 nodes")
+def test_rendezvous_of_pymemcache(benchmark):
+    peer = pytest.importorskip("pymemcache.client.rendezvous").RendezvousHash(NODES[:100])
+    benchmark(few, peer.get_node)
+
+
+@ROOMS
+@pytest.mark.benchmark(group="Maglev, 1,000 hot keys, 100 nodes")
+def test_maglev(benchmark, room):
+    benchmark(each, room.Maglev(NODES[:100]).get_node)
+
+
+@ROOMS
+@pytest.mark.benchmark(group="jump_hash, 1,000 hot keys, 100 buckets")
+def test_jump_hash(benchmark, room):
+    benchmark(each, lambda key: room.jump_hash(key, 100))

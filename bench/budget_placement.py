@@ -6,16 +6,25 @@ from statistics import median
 from time import perf_counter_ns
 
 import uhashring
+from pymemcache.client.rendezvous import RendezvousHash
 
-from headgate._compiled.placement import HashRing as CompiledRing
-from headgate._pure.placement import HashRing as PureRing
+from headgate._compiled import placement as compiled
+from headgate._pure import placement as pure
 
 NODES = [f"10.0.{i // 250}.{i % 250}:11211" for i in range(1000)]
 KEYS = [f"user:{i * 7919}" for i in range(1000)]
 RINGS = {
-    "compiled": lambda nodes: CompiledRing(nodes, 160),
-    "pure": lambda nodes: PureRing(nodes, 160),
+    "compiled": lambda nodes: compiled.HashRing(nodes, 160),
+    "pure": lambda nodes: pure.HashRing(nodes, 160),
     "uhashring": uhashring.HashRing,
+}
+RACES = {
+    "compiled": compiled.Rendezvous(NODES[:100]),
+    "weighted": compiled.Rendezvous({node: 1 + i % 3 for i, node in enumerate(NODES[:100])}),
+    "compiled as pymemcache": compiled.Rendezvous(NODES[:100], scheme="pymemcache"),
+    "pure": pure.Rendezvous(NODES[:100]),
+    "pure as pymemcache": pure.Rendezvous(NODES[:100], scheme="pymemcache"),
+    "pymemcache": RendezvousHash(NODES[:100]),
 }
 
 
@@ -32,6 +41,14 @@ def clock(act, passes):
 def each(call):
     def act():
         for key in KEYS:
+            call(key)
+
+    return act
+
+
+def few(call):
+    def act():
+        for key in KEYS[:10]:
             call(key)
 
     return act
@@ -69,6 +86,11 @@ def main():
     compare("get_node, 1,000 nodes x 160, 1,000 keys", gets, 50, passes=5)
     many = {"get_node": each(some["compiled"].get_node), "get_many": lambda: some["compiled"].get_many(KEYS)}
     compare("get_many against get_node", many, 100, passes=5)
+    places = {"HashRing": some["compiled"], "Maglev": compiled.Maglev(NODES[:100])}
+    gets = {name: each(place.get_node) for name, place in places.items()}
+    compare("Maglev.get_node, 100 nodes, 1,000 keys", gets, 50, passes=5)
+    races = {name: few(race.get_node) for name, race in RACES.items()}
+    compare("Rendezvous, 100 nodes, 10 keys", races, 20, passes=3)
     builds = {name: lambda make=make: make(NODES).get_node("user:1") for name, make in RINGS.items()}
     compare("build, 1,000 nodes x 160", builds, 5)
     compare("add one node to 1,000 x 160, look up", {name: adding(ring) for name, ring in whole.items()}, 20)

@@ -77,7 +77,7 @@ def test_odd_tags(twin, key):
 
 WRONG = [
     (lambda room: room.jump_hash(1, 0), ValueError, "buckets must be in [1, 2**31], got 0"),
-    (lambda room: room.jump_hash(1, 2**31 + 1), ValueError, f"buckets must be in [1, 2**31], got {2**31 + 1}"),
+    (lambda room: room.jump_hash(1, 10**10), ValueError, f"buckets must be in [1, 2**31], got {10**10}"),
     (lambda room: room.jump_hash(1, 1.0), TypeError, "buckets must be an int, got 1.0"),
     (lambda room: room.jump_hash(2**64, 1), ValueError, f"key must be in [-2**63, 2**64), got {2**64}"),
     (lambda room: room.jump_hash(None, 1), TypeError, "key must be str, bytes or int, got None"),

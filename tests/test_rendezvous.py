@@ -41,9 +41,10 @@ def murmur3(text, seed):
     return h ^ h >> 16
 
 
-@pytest.mark.parametrize("weights", [dict.fromkeys(NODES, 1), {node: 1 + i % 4 / 2 for i, node in enumerate(NODES)}])
+@pytest.mark.parametrize("step", [0, 0.5])
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
-def test_it_is_the_naive_race(twin, weights, seed):
+def test_it_is_the_naive_race(twin, step, seed):
+    weights = {node: 1 + i % 4 * step for i, node in enumerate(NODES)}
     race = twin.placement.Rendezvous(weights, seed=seed)
     for key in [*KEYS[:200], b"", "é", -1, 2**63 - 1, "x" * 300]:
         order = naive(weights, key, seed)
@@ -60,7 +61,7 @@ def test_golden_placement_is_stable(twin):
         assert {key: race.get_node(key) for key in case["keys"]} == case["keys"]
 
 
-@pytest.mark.skipif(not VECTORS.exists(), reason="the recorded answers of pymemcache are not beside the project")
+@pytest.mark.skipif(not VECTORS.exists(), reason="the recorded answers are not beside the project")
 def test_every_recorded_row_of_pymemcache(twin):
     for case in json.loads(VECTORS.read_text())["cases"]:
         race = twin.placement.Rendezvous(case["nodes"], scheme="pymemcache", seed=case["seed"])
@@ -82,7 +83,8 @@ def test_pymemcache_counts_low_bytes(twin, nodes):
 def test_pymemcache_reads_any_bytes_alike_on_both_twins(both_twins):
     compiled, pure = (twin.placement.Rendezvous(NODES, scheme="pymemcache") for twin in both_twins)
     rng = random.Random(2)
-    pieces = [bytes([i]) for i in range(256)] + [b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe0\x80\xaf", "é日".encode()]
+    pieces = [bytes([i]) for i in range(256)] + ["é日".encode()] * 20
+    pieces += [b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe0\x80\xaf"] * 20
     for _ in range(3000):
         key = b"".join(rng.choices(pieces, k=rng.randrange(8)))
         assert compiled.preference(key) == pure.preference(key)

@@ -3,7 +3,7 @@
 from headgate._backend import backend
 from headgate.cache import CacheStats, LRUCache
 from headgate.hashing import splitmix64, xxh64
-from headgate.placement import HashRing
+from headgate.placement import HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 
 __version__ = "0.1.0"
 
@@ -11,8 +11,12 @@ __all__ = [
     "CacheStats",
     "HashRing",
     "LRUCache",
+    "Maglev",
+    "Rendezvous",
     "__version__",
     "backend",
+    "jump_hash",
+    "redis_slot",
     "splitmix64",
     "xxh64",
 ]

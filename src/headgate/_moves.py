@@ -26,7 +26,8 @@ def _integral(old: Weights, new: Weights, ratios: Mapping[bytes, float]) -> dict
         constant = sum(weight for name, weight in old.items() if ratios[name] > start)
         slope = sum(weight for name, weight in new.items() if ratios[name] <= start)
         at_start = constant + slope * start
-        total += 1 / (slope * at_start) if end == inf else (end - start) / (at_start * (constant + slope * end))
+        whole = end == inf
+        total += 1 / (slope * at_start) if whole else (end - start) / (at_start * (constant + slope * end))
         result[end] = total
     return result
 

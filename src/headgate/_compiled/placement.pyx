@@ -104,7 +104,8 @@ cdef extern from "race.h" nogil:
     size_t hg_best_of_weighted(const uint64_t *bases, const double *weights, size_t count, uint64_t key)
     void hg_murmur_begin(hg_prefix *prefix, const unsigned char *data, size_t size, uint32_t seed)
     uint32_t hg_murmur_end(const hg_prefix *prefix, const unsigned char *data, size_t size)
-    size_t hg_best_of_prefixes(const hg_prefix *prefixes, size_t count, const unsigned char *data, size_t size)
+    size_t hg_best_of_prefixes(const hg_prefix *prefixes, size_t count,
+                               const unsigned char *data, size_t size)
     size_t hg_low_bytes(const unsigned char *data, size_t size, unsigned char *out)
 
 
@@ -884,7 +885,8 @@ cdef class _RaceView(_View):
         self.prefixes = <hg_prefix *>_allocate(self.count, sizeof(hg_prefix))
         for i in range(self.count):
             prefix = low_bytes(items[i][0]) + b"-"
-            hg_murmur_begin(&self.prefixes[i], <const unsigned char *>PyBytes_AS_STRING(prefix), len(prefix), seed)
+            hg_murmur_begin(&self.prefixes[i], <const unsigned char *>PyBytes_AS_STRING(prefix),
+                            PyBytes_GET_SIZE(prefix), seed)
         return 0
 
     cdef Py_ssize_t rank(self, const hg_key *key) except -2:
@@ -1095,7 +1097,9 @@ cdef class _MaglevView(_View):
     cdef list slots(self):
         """The rank of each slot; one of -1 where there is no node."""
         cdef uint64_t i
-        return [self.table[i] for i in range(self.size)] if self.table != NULL else [-1] * <Py_ssize_t>self.size
+        if self.table == NULL:
+            return [-1] * <Py_ssize_t>self.size
+        return [self.table[i] for i in range(self.size)]
 
 
 cdef class Maglev(_Placement):
@@ -1117,7 +1121,7 @@ cdef class Maglev(_Placement):
     Complexity: O(1) a lookup; O(size) and more for the table after any number of changes.
 
     >>> Maglev(["a", "b", "c"]).get_node("user:1")
-    'b'
+    'a'
     """
 
     _rules_class = MaglevRules

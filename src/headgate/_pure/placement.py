@@ -835,7 +835,7 @@ class Maglev(_Placement):
     Complexity: O(1) a lookup; O(size) and more for the table after any number of changes.
 
     >>> Maglev(["a", "b", "c"]).get_node("user:1")
-    'b'
+    'a'
     """
 
     __slots__ = ()
