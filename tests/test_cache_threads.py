@@ -1,39 +1,8 @@
 """Eight threads on one cache: nothing is lost, counted twice or beyond the bound."""
 
 import random
-import sys
-import threading
 
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def switch_often():
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
-def run_threads(work, count=8):
-    """Run ``work(number)`` in `count` threads that start together; the first error is raised."""
-    barrier, errors = threading.Barrier(count), []
-
-    def body(number):
-        try:
-            barrier.wait(10)
-            work(number)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=body, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-    if errors:
-        raise errors[0]
+from threads import run_threads
 
 
 def test_every_entry_put_is_live_or_was_told(twin):

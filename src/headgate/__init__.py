@@ -3,16 +3,19 @@
 from headgate._backend import backend
 from headgate.cache import CacheStats, LRUCache
 from headgate.hashing import splitmix64, xxh64
+from headgate.limit import Decision, TokenBucket
 from headgate.placement import HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CacheStats",
+    "Decision",
     "HashRing",
     "LRUCache",
     "Maglev",
     "Rendezvous",
+    "TokenBucket",
     "__version__",
     "backend",
     "jump_hash",

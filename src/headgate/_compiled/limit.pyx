@@ -1,0 +1,511 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic, autotestdict=False
+"""Limits: the token bucket.
+
+    time, in units of the refill ->
+    ------|===========debt===========|----------------|--->
+         now                        TAT           now + burst
+          |<--------- burst: what may be owed ------->|
+                                     |<-- remaining ->|
+
+The whole state is one 64-bit word, TAT, the time at which the bucket will be full again (GCRA's
+theoretical arrival time). A request of `cost` moves it to max(TAT, now) + cost, if that is at most
+now + burst. Time and tokens are counted in the units of `headgate._units`.
+
+Invariants
+- TAT - now <= ceiling: the burst, or the largest debt that a reservation or a reconfiguration ever made.
+  Beyond it the clock has stepped back, and TAT is cut to now + ceiling.
+- The word changes by compare-and-swap only, and a denial writes nothing.
+- Whoever rewrites the parameters holds the word at BUSY meanwhile and leaves another word than he found,
+  so that a decision made with the old ones fails its swap.
+
+Foreign code - the clock, ``__float__`` and ``__index__`` of arguments - runs before the word is read.
+"""
+cimport cython
+from libc.math cimport isfinite, ldexp
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+
+from headgate import _waiting
+from headgate._decision import Decision
+from headgate._units import as_number, checked_positive, restart, scale, wait
+
+
+cdef extern from "clock.h" nogil:
+    int64_t hg_monotonic_ns()
+
+cdef extern from "atomics.h" nogil:
+    uint64_t hg_load(uint64_t *word)
+    void hg_store(uint64_t *word, uint64_t value)
+    uint64_t hg_swap(uint64_t *word, uint64_t value)
+    bint hg_cas(uint64_t *word, uint64_t old, uint64_t value)
+    uint64_t hg_peek(uint64_t *field)
+    void hg_poke(uint64_t *field, uint64_t value)
+
+cdef extern from "mulshift.h" nogil:
+    uint64_t hg_units_at(int64_t elapsed, uint64_t multiplier, unsigned shift)
+
+cdef extern from *:
+    """
+    #define BUSY UINT64_C(0x8000000000000000)
+    #define MOST_DEBT (INT64_C(1) << 62)
+    """
+    const uint64_t BUSY
+    const int64_t MOST_DEBT
+
+cdef enum Mode:
+    TAKE
+    LOOK
+    BOOK
+
+cdef enum Verdict:
+    DENIED
+    ALLOWED
+    TOO_MANY
+    TOO_FAR
+
+cdef struct Tokens:
+    int64_t whole
+    double part
+
+cdef struct Outcome:
+    Verdict verdict
+    int64_t now
+    int64_t elapsed
+    uint64_t units
+    int64_t debt
+    int64_t cost
+    int64_t burst
+    uint64_t bits
+    uint64_t multiplier
+    uint64_t shift
+
+
+cdef int _read_tokens(object tokens, Tokens *out) except -1:
+    """An int goes to `whole`, any other number to `part`."""
+    tokens = as_number("tokens", tokens)
+    out.whole = 0
+    out.part = 0.0
+    if isinstance(tokens, float):
+        out.part = tokens
+        if isfinite(out.part) and out.part >= 0:
+            return 0
+    elif tokens >= 0:
+        out.whole = min(tokens, INT64_MAX)
+        return 0
+    raise ValueError(f"tokens must be finite and non-negative, got {tokens!r}")
+
+
+cdef int64_t _to_units(Tokens tokens, uint64_t bits) noexcept nogil:
+    """What `headgate._units.to_units` says, or more than any burst."""
+    cdef double part
+    if tokens.whole > MOST_DEBT >> bits:
+        return INT64_MAX
+    if tokens.part > 0:
+        part = ldexp(tokens.part, <int>bits)
+        return max(1, <int64_t>part) if part < <double>MOST_DEBT else INT64_MAX
+    return tokens.whole << bits
+
+
+cdef class TokenBucket:
+    """A bucket of `capacity` tokens that refills at `refill_rate` tokens a second; it starts full.
+
+    A request takes its tokens at once or not at all; a denied one changes nothing. Over any interval
+    of t seconds at most ``capacity + refill_rate * t`` tokens are taken. Tokens may be fractions.
+    `clock` is a callable that answers integer nanoseconds, by default the monotonic clock; when it steps
+    back, nothing is over-admitted, and the debt is at most that of an empty bucket. Decisions of any
+    number of threads are made by one compare-and-swap on one 64-bit word.
+
+    Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61,
+    TypeError if one is no number or the clock is not callable.
+
+    Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
+
+    Complexity: O(1).
+
+    >>> bucket = TokenBucket(2, 10, clock=lambda: 0)
+    >>> bucket.consume(), bucket.consume(), bucket.consume()
+    (True, True, False)
+    >>> bucket
+    TokenBucket(capacity=2, refill_rate=10)
+    """
+
+    cdef object __weakref__
+    cdef object tick
+    cdef object line
+    cdef tuple terms
+    cdef uint64_t word
+    cdef uint64_t ceiling
+    cdef uint64_t burst
+    cdef uint64_t bits
+    cdef uint64_t multiplier
+    cdef uint64_t shift
+    cdef uint64_t epoch
+
+    def __init__(self, capacity, refill_rate, *, clock=None):
+        size = checked_positive("capacity", capacity)
+        rate = checked_positive("refill_rate", refill_rate)
+        if clock is not None and not callable(clock):
+            raise TypeError(f"clock must be callable or None, got {clock!r}")
+        scaled = scale(size, rate)
+        self.tick = clock
+        now = self._now()
+        hg_swap(&self.word, BUSY)
+        self._settle(size, rate, scaled, now, 0, BUSY)
+        self.line = _waiting.Line()
+
+    cdef int64_t _now(self) except? -1:
+        if self.tick is None:
+            return hg_monotonic_ns()
+        now = self.tick()
+        if not isinstance(now, int):
+            raise TypeError(f"clock must return an int, got {now!r}")
+        if not -(2**62) < now < 2**62:
+            raise ValueError(f"clock must return nanoseconds within 2**62 of zero, got {now!r}")
+        return now
+
+    cdef int _settle(self, object size, object rate, tuple scaled, int64_t now, int64_t debt,
+                     uint64_t old) except -1:
+        """Write the parameters, with the word at BUSY, and release it with `debt`, from the time `now` on."""
+        bits, multiplier, shift, burst = scaled
+        hg_poke(&self.bits, bits)
+        hg_poke(&self.multiplier, multiplier)
+        hg_poke(&self.shift, shift)
+        hg_poke(&self.burst, burst)
+        lag, word = restart(debt, old, multiplier, shift)
+        hg_poke(&self.epoch, <uint64_t>(now - <int64_t>lag))
+        hg_poke(&self.ceiling, max(<uint64_t>burst, <uint64_t>debt))
+        with cython.critical_section(self):
+            self.terms = size, rate
+        hg_store(&self.word, word)
+        return 0
+
+    cdef Outcome _charge(self, int64_t now, Tokens tokens, Mode mode) noexcept nogil:
+        cdef Outcome out
+        cdef uint64_t word, changed, ceiling
+        cdef int64_t debt
+        out.now = now
+        while True:
+            word = hg_load(&self.word)
+            if word == BUSY:
+                continue
+            out.bits = hg_peek(&self.bits)
+            out.multiplier = hg_peek(&self.multiplier)
+            out.shift = hg_peek(&self.shift)
+            out.burst = <int64_t>hg_peek(&self.burst)
+            out.elapsed = now - <int64_t>hg_peek(&self.epoch)
+            out.units = hg_units_at(out.elapsed, out.multiplier, <unsigned>out.shift)
+            ceiling = hg_peek(&self.ceiling)
+            debt = <int64_t>(word - out.units)
+            out.debt = min(max(debt, 0), <int64_t>ceiling)
+            changed = word
+            if debt > <int64_t>ceiling:
+                changed = out.units + ceiling
+            out.cost = _to_units(tokens, out.bits)
+            out.verdict = ALLOWED
+            if out.cost > out.burst:
+                out.verdict = TOO_MANY
+            elif mode == BOOK and out.debt + out.cost > MOST_DEBT:
+                out.verdict = TOO_FAR
+            elif mode != BOOK and out.cost > out.burst - out.debt and out.cost > 0:
+                out.verdict = DENIED
+            elif out.cost > 0:
+                changed = out.units + out.debt + out.cost
+                if mode == BOOK:
+                    self._raise_ceiling(out.debt + out.cost)
+            if mode == LOOK or changed == word:
+                if hg_load(&self.word) == word:
+                    return out
+                continue
+            if changed == BUSY:
+                changed += 1
+            if hg_cas(&self.word, word, changed):
+                return out
+
+    cdef void _raise_ceiling(self, int64_t debt) noexcept nogil:
+        cdef uint64_t ceiling = hg_peek(&self.ceiling)
+        while <int64_t>ceiling < debt and not hg_cas(&self.ceiling, ceiling, debt):
+            ceiling = hg_peek(&self.ceiling)
+
+    cdef tuple _terms(self):
+        """Capacity and refill rate as they were given."""
+        with cython.critical_section(self):
+            terms = self.terms
+        return terms
+
+    cdef int _refuse(self, object tokens, Verdict verdict) except -1:
+        if verdict == TOO_FAR:
+            raise ValueError(f"tokens cannot be reserved that far ahead, got {tokens!r}")
+        raise ValueError(f"tokens must be at most the capacity {self._terms()[0]!r}, got {tokens!r}")
+
+    cdef Outcome _ask(self, object tokens, Mode mode) except *:
+        cdef Tokens read
+        cdef Outcome out
+        _read_tokens(tokens, &read)
+        out = self._charge(self._now(), read, mode)
+        if out.verdict >= TOO_MANY:
+            self._refuse(tokens, out.verdict)
+        return out
+
+    cdef object _decision(self, Outcome out, bint taken):
+        cdef int64_t debt = out.debt
+        if taken and out.verdict == ALLOWED:
+            debt += out.cost
+        size, rate = self._terms()
+        missing = 0 if out.verdict == ALLOWED else out.debt + out.cost - out.burst
+        return Decision(
+            out.verdict == ALLOWED,
+            size,
+            ldexp(<double>max(0, out.burst - debt), -<int>out.bits),
+            wait(out.elapsed, missing, out.multiplier, out.shift) / 1e9,
+            wait(out.elapsed, debt, out.multiplier, out.shift) / 1e9,
+            f"{rate:g}/s, burst {size:g}",
+        )
+
+    @cython.binding(False)
+    def consume(self, tokens=1):
+        """Take `tokens` if they are there; True if so.
+
+        Raises ValueError if `tokens` is negative, not finite or above the capacity. Complexity: O(1).
+
+        >>> bucket = TokenBucket(1, 1, clock=lambda: 0)
+        >>> bucket.consume(0.5), bucket.consume(0.75), bucket.consume(0.5)
+        (True, False, True)
+        """
+        cdef Tokens read
+        cdef Outcome out
+        if type(tokens) is int and 0 <= <object>tokens < 2**30:
+            read.whole = tokens
+            read.part = 0.0
+        else:
+            _read_tokens(tokens, &read)
+        out = self._charge(self._now(), read, TAKE)
+        if out.verdict >= TOO_MANY:
+            self._refuse(tokens, out.verdict)
+        return out.verdict == ALLOWED
+
+    def decide(self, tokens=1):
+        """Take `tokens` if they are there, and say how matters stand afterwards, as a `Decision`.
+
+        Raises what ``consume`` raises. Complexity: O(1).
+
+        >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
+        >>> bucket.decide().remaining
+        0.0
+        >>> bucket.decide().retry_after
+        0.1
+        """
+        return self._decision(self._ask(tokens, TAKE), True)
+
+    def peek(self, tokens=1):
+        """What ``decide`` would answer about `tokens`, but without taking any.
+
+        Raises what ``consume`` raises. Complexity: O(1).
+
+        >>> bucket = TokenBucket(1, 1, clock=lambda: 0)
+        >>> bucket.peek().allowed, bucket.peek().remaining
+        (True, 1.0)
+        """
+        return self._decision(self._ask(tokens, LOOK), False)
+
+    def reserve(self, tokens=1):
+        """Take `tokens` now even if they are still to come, as a `Reservation` that knows the delay.
+
+        Raises what ``consume`` raises. Complexity: O(1).
+
+        >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
+        >>> bucket.reserve().delay, bucket.reserve().delay
+        (0.0, 0.1)
+        """
+        cdef Outcome out = self._ask(tokens, BOOK)
+        cdef Reservation booking = Reservation.__new__(Reservation)
+        booking.bucket = self
+        booking.cost = tokens
+        booking.booked = out.now
+        booking.due = booking.booked + <int64_t>min(
+            2**62, wait(out.elapsed, out.debt + out.cost - out.burst, out.multiplier, out.shift))
+        return booking
+
+    def acquire(self, tokens=1, timeout=None):
+        """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
+
+        The thread sleeps; other threads and event loops go on. Whoever can know that the time is too
+        short gets False at once. ``consume`` does not queue and may take what comes in between.
+
+        Raises what ``consume`` raises, ValueError if `timeout` is negative.
+
+        >>> bucket = TokenBucket(2, 1000)
+        >>> bucket.acquire(2), bucket.acquire(1), bucket.acquire(2, timeout=0)
+        (True, True, False)
+        """
+        return _waiting.acquire(self, self.line, tokens, timeout)
+
+    def acquire_async(self, tokens=1, timeout=None):
+        """``acquire`` for coroutines, on any event loop; cancelling gives the place and the tokens back.
+
+        Raises what ``acquire`` raises.
+
+        >>> import asyncio
+        >>> asyncio.run(TokenBucket(2, 1000).acquire_async(2))
+        True
+        """
+        return _waiting.acquire_async(self, self.line, tokens, timeout)
+
+    def reconfigure(self, capacity=None, refill_rate=None):
+        """Set another capacity, another rate or both; the tokens that were taken stay taken.
+
+        Raises what the constructor raises. Complexity: O(1).
+
+        >>> bucket = TokenBucket(10, 1, clock=lambda: 0)
+        >>> bucket.consume(8)
+        True
+        >>> bucket.reconfigure(capacity=20)
+        >>> bucket.available
+        12.0
+        """
+        cdef uint64_t word = BUSY
+        cdef int64_t now, debt, ceiling
+        size, rate = self._terms()
+        size = size if capacity is None else checked_positive("capacity", capacity)
+        rate = rate if refill_rate is None else checked_positive("refill_rate", refill_rate)
+        scaled = scale(size, rate)
+        now = self._now()
+        while word == BUSY:
+            word = hg_swap(&self.word, BUSY)
+        debt = <int64_t>(word - hg_units_at(now - <int64_t>self.epoch, self.multiplier, <unsigned>self.shift))
+        ceiling = <int64_t>self.ceiling
+        debt = min(max(debt, 0), ceiling)
+        self._settle(size, rate, scaled, now, _rescaled(debt, self.bits, scaled[0]), word)
+
+    @property
+    def capacity(self):
+        """The largest burst, in tokens.
+
+        >>> TokenBucket(10, 1).capacity
+        10
+        """
+        return self._terms()[0]
+
+    @property
+    def refill_rate(self):
+        """Tokens a second.
+
+        >>> TokenBucket(10, 1).refill_rate
+        1
+        """
+        return self._terms()[1]
+
+    @property
+    def available(self):
+        """The tokens that can be taken now.
+
+        >>> TokenBucket(10, 1).available
+        10.0
+        """
+        return self.peek(0).remaining
+
+    def _delay(self, tokens):
+        """Seconds until `tokens`, however many, can be booked without delay."""
+        cdef Outcome out = self._ask(0, LOOK)
+        units = int(tokens * 2**out.bits)
+        return wait(out.elapsed, out.debt + units - out.burst, out.multiplier, out.shift) / 1e9
+
+    def _refund(self, tokens, booked):
+        """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since."""
+        cdef Tokens read
+        cdef Outcome out
+        cdef uint64_t word, then
+        cdef int64_t now = self._now(), debt, back
+        _read_tokens(tokens, &read)
+        while True:
+            word = hg_load(&self.word)
+            if word == BUSY:
+                continue
+            out.bits = hg_peek(&self.bits)
+            out.multiplier = hg_peek(&self.multiplier)
+            out.shift = hg_peek(&self.shift)
+            out.elapsed = now - <int64_t>hg_peek(&self.epoch)
+            out.units = hg_units_at(out.elapsed, out.multiplier, <unsigned>out.shift)
+            then = hg_units_at(<int64_t>booked - <int64_t>hg_peek(&self.epoch), out.multiplier, <unsigned>out.shift)
+            back = _to_units(read, out.bits) - max(0, <int64_t>(out.units - then))
+            debt = <int64_t>(word - out.units)
+            back = min(back, debt)
+            if back <= 0 or hg_cas(&self.word, word, word - back if word - back != BUSY else word - back + 1):
+                return
+
+    def __repr__(self):
+        size, rate = self._terms()
+        return f"{type(self).__name__}(capacity={size!r}, refill_rate={rate!r})"
+
+    def __reduce__(self):
+        raise TypeError("a TokenBucket cannot be copied or pickled: its state belongs to one clock")
+
+    def _check(self):
+        cdef Outcome out = self._ask(0, LOOK)
+        assert 0 <= out.debt <= <int64_t>self.ceiling <= MOST_DEBT
+        assert 0 < out.burst <= <int64_t>self.ceiling
+        assert (out.bits, out.multiplier, out.shift, out.burst) == scale(*self._terms())
+
+
+cdef object _rescaled(int64_t debt, uint64_t old_bits, object bits):
+    """`debt` in units of 2**-bits tokens, rounded up."""
+    return min(<object>MOST_DEBT, -(-(<object>debt << <object>bits) >> <object>old_bits))
+
+
+@cython.final
+cdef class Reservation:
+    """Tokens taken ahead of time; made by ``reserve``.
+
+    >>> TokenBucket(1, 1).reserve()
+    Reservation(tokens=1)
+    """
+
+    cdef TokenBucket bucket
+    cdef object cost
+    cdef int64_t booked
+    cdef int64_t due
+    cdef bint cancelled
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("a Reservation is made by TokenBucket.reserve()")
+
+    @property
+    def tokens(self):
+        """How many tokens were taken.
+
+        >>> TokenBucket(10, 1).reserve(3).tokens
+        3
+        """
+        return self.cost
+
+    @property
+    def delay(self):
+        """Seconds until the tokens may be used; 0.0 when that time has come.
+
+        >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
+        >>> bucket.reserve(1).delay, bucket.reserve(0.5).delay
+        (0.0, 0.05)
+        """
+        return max(0, self.due - self.bucket._now()) / 1e9
+
+    def cancel(self):
+        """Give the tokens back, less those that the refill has brought since; once.
+
+        A full refund would let more than ``capacity + refill_rate * t`` tokens pass in t seconds.
+
+        >>> bucket = TokenBucket(1, 1, clock=lambda: 0)
+        >>> bucket.reserve().cancel()
+        >>> bucket.available
+        1.0
+        """
+        cdef bint first
+        with cython.critical_section(self):
+            first = not self.cancelled
+            self.cancelled = True
+        if first:
+            self.bucket._refund(self.cost, self.booked)
+
+    def __repr__(self):
+        return f"Reservation(tokens={self.cost!r})"
+
+    def __reduce__(self):
+        raise TypeError("a Reservation cannot be copied or pickled: it belongs to one bucket")

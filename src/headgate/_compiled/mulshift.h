@@ -1,0 +1,41 @@
+/* elapsed * multiplier / 2**shift, rounded down, modulo 2**64; elapsed is signed, shift below 128. */
+#ifndef HEADGATE_MULSHIFT_H
+#define HEADGATE_MULSHIFT_H
+
+#include <stdint.h>
+#ifdef _MSC_VER
+#include <intrin.h>
+#endif
+
+static inline uint64_t hg_mulshift(uint64_t a, uint64_t b, unsigned shift)
+{
+#if defined(__SIZEOF_INT128__)
+    return (uint64_t)((unsigned __int128)a * b >> shift);
+#else
+    uint64_t high, low;
+#if defined(_M_X64)
+    low = _umul128(a, b, &high);
+#elif defined(_M_ARM64)
+    low = a * b;
+    high = __umulh(a, b);
+#else
+    uint64_t a0 = (uint32_t)a, a1 = a >> 32, b0 = (uint32_t)b, b1 = b >> 32;
+    uint64_t mid = a1 * b0 + (a0 * b0 >> 32);
+    uint64_t carry = (uint32_t)mid + a0 * b1;
+    low = a * b;
+    high = a1 * b1 + (mid >> 32) + (carry >> 32);
+#endif
+    if (shift == 0)
+        return low;
+    return shift < 64 ? low >> shift | high << (64 - shift) : high >> (shift - 64);
+#endif
+}
+
+static inline uint64_t hg_units_at(int64_t elapsed, uint64_t multiplier, unsigned shift)
+{
+    if (elapsed >= 0)
+        return hg_mulshift((uint64_t)elapsed, multiplier, shift);
+    return (uint64_t)0 - hg_mulshift((uint64_t)0 - (uint64_t)elapsed, multiplier, shift) - 1;
+}
+
+#endif

@@ -1,0 +1,359 @@
+"""Limits in pure Python: the token bucket.
+
+    time, in units of the refill ->
+    ------|===========debt===========|----------------|--->
+         now                        TAT           now + burst
+
+The picture and the arithmetic are those of the compiled twin: TAT, counted modulo 2**64 in the units of
+`headgate._units`, is the whole state. A lock takes the place of the compare-and-swap; the clock and the
+conversions of arguments, which are foreign code, run before it is taken.
+"""
+
+import threading
+import time
+from math import isfinite, ldexp
+
+from headgate import _waiting
+from headgate._decision import Decision
+from headgate._units import as_number, checked_positive, restart, scale, to_units, units_at, wait
+
+_HALF = 2**63
+_WORD = 2**64
+_MOST_DEBT = 2**62
+
+
+def _read_tokens(tokens):
+    tokens = as_number("tokens", tokens)
+    if not isfinite(tokens) or tokens < 0:
+        raise ValueError(f"tokens must be finite and non-negative, got {tokens!r}")
+    return tokens
+
+
+class TokenBucket:
+    """A bucket of `capacity` tokens that refills at `refill_rate` tokens a second; it starts full.
+
+    A request takes its tokens at once or not at all; a denied one changes nothing. Over any interval
+    of t seconds at most ``capacity + refill_rate * t`` tokens are taken. Tokens may be fractions.
+    `clock` is a callable that answers integer nanoseconds, by default the monotonic clock; when it steps
+    back, nothing is over-admitted, and the debt is at most that of an empty bucket. Decisions of any
+    number of threads are made by one compare-and-swap on one 64-bit word.
+
+    Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61,
+    TypeError if one is no number or the clock is not callable.
+
+    Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
+
+    Complexity: O(1).
+
+    >>> bucket = TokenBucket(2, 10, clock=lambda: 0)
+    >>> bucket.consume(), bucket.consume(), bucket.consume()
+    (True, True, False)
+    >>> bucket
+    TokenBucket(capacity=2, refill_rate=10)
+    """
+    __slots__ = (
+        "__weakref__",
+        "_bits",
+        "_burst",
+        "_ceiling",
+        "_clock",
+        "_epoch",
+        "_line",
+        "_lock",
+        "_multiplier",
+        "_shift",
+        "_tat",
+        "_terms",
+    )
+
+    def __init__(self, capacity, refill_rate, *, clock=None):
+        size = checked_positive("capacity", capacity)
+        rate = checked_positive("refill_rate", refill_rate)
+        if clock is not None and not callable(clock):
+            raise TypeError(f"clock must be callable or None, got {clock!r}")
+        scaled = scale(size, rate)
+        self._clock = clock
+        now = self._now()
+        self._lock = threading.Lock()
+        self._settle(size, rate, scaled, now, 0, None)
+        self._line = _waiting.Line()
+
+    def _now(self):
+        if self._clock is None:
+            return time.monotonic_ns()
+        now = self._clock()
+        if not isinstance(now, int):
+            raise TypeError(f"clock must return an int, got {now!r}")
+        if not -(2**62) < now < 2**62:
+            raise ValueError(f"clock must return nanoseconds within 2**62 of zero, got {now!r}")
+        return now
+
+    def _settle(self, size, rate, scaled, now, debt, old):
+        """Write the parameters, with `debt` from the time `now` on."""
+        self._bits, self._multiplier, self._shift, self._burst = scaled
+        lag, self._tat = restart(debt, old, self._multiplier, self._shift)
+        self._epoch = now - lag
+        self._ceiling = max(self._burst, debt)
+        self._terms = size, rate
+
+    def _debt(self, elapsed):
+        """The debt after `elapsed` nanoseconds, cut at the ceiling, and the units of that time."""
+        units = units_at(elapsed, self._multiplier, self._shift)
+        debt = (self._tat - units + _HALF) % _WORD - _HALF
+        return min(max(debt, 0), self._ceiling), units
+
+    def _cost(self, tokens):
+        cost = to_units(tokens, self._bits) if tokens < _MOST_DEBT else _MOST_DEBT
+        if cost > self._burst:
+            raise ValueError(f"tokens must be at most the capacity {self._terms[0]!r}, got {tokens!r}")
+        return cost
+
+    def _charge(self, tokens, take):
+        """Whether the tokens are there, and the cost, debt and elapsed time; with `take`, take them."""
+        tokens = _read_tokens(tokens)
+        now = self._now()
+        with self._lock:
+            elapsed = now - self._epoch
+            cost = self._cost(tokens)
+            debt, units = self._debt(elapsed)
+            allowed = cost <= self._burst - debt or cost == 0
+            if take and allowed and cost > 0:
+                self._tat = units + debt + cost
+            elif take and debt == self._ceiling:
+                self._tat = units + debt
+        return allowed, cost, debt, elapsed
+
+    def _decision(self, allowed, cost, debt, elapsed, taken):
+        size, rate = self._terms
+        missing = 0 if allowed else debt + cost - self._burst
+        if taken and allowed:
+            debt += cost
+        return Decision(
+            allowed,
+            size,
+            ldexp(max(0, self._burst - debt), -self._bits),
+            wait(elapsed, missing, self._multiplier, self._shift) / 1e9,
+            wait(elapsed, debt, self._multiplier, self._shift) / 1e9,
+            f"{rate:g}/s, burst {size:g}",
+        )
+
+    def consume(self, tokens=1):
+        """Take `tokens` if they are there; True if so.
+
+        Raises ValueError if `tokens` is negative, not finite or above the capacity. Complexity: O(1).
+
+        >>> bucket = TokenBucket(1, 1, clock=lambda: 0)
+        >>> bucket.consume(0.5), bucket.consume(0.75), bucket.consume(0.5)
+        (True, False, True)
+        """
+        return self._charge(tokens, True)[0]
+
+    def decide(self, tokens=1):
+        """Take `tokens` if they are there, and say how matters stand afterwards, as a `Decision`.
+
+        Raises what ``consume`` raises. Complexity: O(1).
+
+        >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
+        >>> bucket.decide().remaining
+        0.0
+        >>> bucket.decide().retry_after
+        0.1
+        """
+        return self._decision(*self._charge(tokens, True), True)
+
+    def peek(self, tokens=1):
+        """What ``decide`` would answer about `tokens`, but without taking any.
+
+        Raises what ``consume`` raises. Complexity: O(1).
+
+        >>> bucket = TokenBucket(1, 1, clock=lambda: 0)
+        >>> bucket.peek().allowed, bucket.peek().remaining
+        (True, 1.0)
+        """
+        return self._decision(*self._charge(tokens, False), False)
+
+    def reserve(self, tokens=1):
+        """Take `tokens` now even if they are still to come, as a `Reservation` that knows the delay.
+
+        Raises what ``consume`` raises. Complexity: O(1).
+
+        >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
+        >>> bucket.reserve().delay, bucket.reserve().delay
+        (0.0, 0.1)
+        """
+        number = _read_tokens(tokens)
+        now = self._now()
+        with self._lock:
+            elapsed = now - self._epoch
+            cost = self._cost(number)
+            debt, units = self._debt(elapsed)
+            owed = debt + cost
+            if owed > _MOST_DEBT:
+                raise ValueError(f"tokens cannot be reserved that far ahead, got {tokens!r}")
+            if cost > 0:
+                self._tat = units + owed
+                self._ceiling = max(self._ceiling, owed)
+            delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
+        booking = Reservation.__new__(Reservation)
+        booking._bucket, booking._tokens = self, tokens
+        booking._booked, booking._due = now, now + min(2**62, delay)
+        booking._cancelled = False
+        return booking
+
+    def acquire(self, tokens=1, timeout=None):
+        """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
+
+        The thread sleeps; other threads and event loops go on. Whoever can know that the time is too
+        short gets False at once. ``consume`` does not queue and may take what comes in between.
+
+        Raises what ``consume`` raises, ValueError if `timeout` is negative.
+
+        >>> bucket = TokenBucket(2, 1000)
+        >>> bucket.acquire(2), bucket.acquire(1), bucket.acquire(2, timeout=0)
+        (True, True, False)
+        """
+        return _waiting.acquire(self, self._line, tokens, timeout)
+
+    def acquire_async(self, tokens=1, timeout=None):
+        """``acquire`` for coroutines, on any event loop; cancelling gives the place and the tokens back.
+
+        Raises what ``acquire`` raises.
+
+        >>> import asyncio
+        >>> asyncio.run(TokenBucket(2, 1000).acquire_async(2))
+        True
+        """
+        return _waiting.acquire_async(self, self._line, tokens, timeout)
+
+    def reconfigure(self, capacity=None, refill_rate=None):
+        """Set another capacity, another rate or both; the tokens that were taken stay taken.
+
+        Raises what the constructor raises. Complexity: O(1).
+
+        >>> bucket = TokenBucket(10, 1, clock=lambda: 0)
+        >>> bucket.consume(8)
+        True
+        >>> bucket.reconfigure(capacity=20)
+        >>> bucket.available
+        12.0
+        """
+        size, rate = self._terms
+        size = size if capacity is None else checked_positive("capacity", capacity)
+        rate = rate if refill_rate is None else checked_positive("refill_rate", refill_rate)
+        scaled = scale(size, rate)
+        now = self._now()
+        with self._lock:
+            debt, _ = self._debt(now - self._epoch)
+            debt = min(_MOST_DEBT, -(-(debt << scaled[0]) >> self._bits))
+            self._settle(size, rate, scaled, now, debt, self._tat % _WORD)
+
+    @property
+    def capacity(self):
+        """The largest burst, in tokens.
+
+        >>> TokenBucket(10, 1).capacity
+        10
+        """
+        return self._terms[0]
+
+    @property
+    def refill_rate(self):
+        """Tokens a second.
+
+        >>> TokenBucket(10, 1).refill_rate
+        1
+        """
+        return self._terms[1]
+
+    @property
+    def available(self):
+        """The tokens that can be taken now.
+
+        >>> TokenBucket(10, 1).available
+        10.0
+        """
+        return self.peek(0).remaining
+
+    def _delay(self, tokens):
+        """Seconds until `tokens`, however many, can be booked without delay."""
+        _, _, debt, elapsed = self._charge(0, False)
+        units = int(tokens * 2**self._bits)
+        return wait(elapsed, debt + units - self._burst, self._multiplier, self._shift) / 1e9
+
+    def _refund(self, tokens, booked):
+        """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since."""
+        number = _read_tokens(tokens)
+        now = self._now()
+        with self._lock:
+            elapsed = now - self._epoch
+            units = units_at(elapsed, self._multiplier, self._shift)
+            then = units_at(booked - self._epoch, self._multiplier, self._shift)
+            back = to_units(number, self._bits) - max(0, units - then)
+            debt = (self._tat - units + _HALF) % _WORD - _HALF
+            self._tat -= max(0, min(back, debt))
+
+    def __repr__(self):
+        size, rate = self._terms
+        return f"{type(self).__name__}(capacity={size!r}, refill_rate={rate!r})"
+
+    def __reduce__(self):
+        raise TypeError("a TokenBucket cannot be copied or pickled: its state belongs to one clock")
+
+    def _check(self):
+        _, _, debt, _ = self._charge(0, False)
+        assert 0 <= debt <= self._ceiling <= _MOST_DEBT
+        assert 0 < self._burst <= self._ceiling
+        assert (self._bits, self._multiplier, self._shift, self._burst) == scale(*self._terms)
+
+
+class Reservation:
+    """Tokens taken ahead of time; made by ``reserve``.
+
+    >>> TokenBucket(1, 1).reserve()
+    Reservation(tokens=1)
+    """
+    __slots__ = ("_booked", "_bucket", "_cancelled", "_due", "_tokens")
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("a Reservation is made by TokenBucket.reserve()")
+
+    @property
+    def tokens(self):
+        """How many tokens were taken.
+
+        >>> TokenBucket(10, 1).reserve(3).tokens
+        3
+        """
+        return self._tokens
+
+    @property
+    def delay(self):
+        """Seconds until the tokens may be used; 0.0 when that time has come.
+
+        >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
+        >>> bucket.reserve(1).delay, bucket.reserve(0.5).delay
+        (0.0, 0.05)
+        """
+        return max(0, self._due - self._bucket._now()) / 1e9
+
+    def cancel(self):
+        """Give the tokens back, less those that the refill has brought since; once.
+
+        A full refund would let more than ``capacity + refill_rate * t`` tokens pass in t seconds.
+
+        >>> bucket = TokenBucket(1, 1, clock=lambda: 0)
+        >>> bucket.reserve().cancel()
+        >>> bucket.available
+        1.0
+        """
+        with self._bucket._lock:
+            first = not self._cancelled
+            self._cancelled = True
+        if first:
+            self._bucket._refund(self._tokens, self._booked)
+
+    def __repr__(self):
+        return f"Reservation(tokens={self._tokens!r})"
+
+    def __reduce__(self):
+        raise TypeError("a Reservation cannot be copied or pickled: it belongs to one bucket")

@@ -1,0 +1,135 @@
+"""Waiting for tokens: one line per bucket, first come first served, for threads and event loops alike.
+
+Only the head of the line books its tokens and sleeps until they are due, so nobody overtakes it and a
+large request is not starved; the others wait for their turn and book nothing, so that all move up when
+one gives up. No lock is held while anybody sleeps.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+class _Waiter:
+    __slots__ = ("tokens", "wake")
+
+    def __init__(self, tokens: float, wake: Callable[[], object]) -> None:
+        self.tokens = tokens
+        self.wake = wake
+
+
+class Line:
+    """Those who wait for one bucket, in the order in which they came."""
+
+    __slots__ = ("_lock", "_waiters")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiters: deque[_Waiter] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def join(self, waiter: _Waiter) -> None:
+        """Go to the end of the line; the first is woken at once."""
+        with self._lock:
+            self._waiters.append(waiter)
+            first = len(self._waiters) == 1
+        if first:
+            waiter.wake()
+
+    def leave(self, waiter: _Waiter) -> None:
+        """Go; who then stands first is woken."""
+        with self._lock:
+            was_first = self._waiters[0] is waiter
+            self._waiters.remove(waiter)
+            head = self._waiters[0] if was_first and self._waiters else None
+        if head is None:
+            return
+        try:
+            head.wake()
+        except RuntimeError:  # the event loop of that waiter is closed
+            self.leave(head)
+
+    def tokens_ahead(self) -> float:
+        """What those wait for who have not booked yet."""
+        with self._lock:
+            return sum([waiter.tokens for waiter in self._waiters][1:])
+
+
+def _checked(timeout: float | None) -> float | None:
+    if timeout is None or (isinstance(timeout, int | float) and timeout >= 0):
+        return timeout
+    error = ValueError if isinstance(timeout, int | float) else TypeError
+    raise error(f"timeout must be a non-negative number or None, got {timeout!r}")
+
+
+def _now_or_never(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bool | None:
+    """True if the tokens were there, False if they cannot come in time, None if one has to wait."""
+    if not bucket.peek(tokens).allowed or len(line):
+        late = timeout is not None and bucket._delay(line.tokens_ahead() + tokens) > timeout
+        return False if late or timeout == 0 else None
+    return bucket.consume(tokens) or None
+
+
+def acquire(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bool:
+    """Wait in the calling thread; False if `timeout` seconds are too few."""
+    timeout = _checked(timeout)
+    answer = _now_or_never(bucket, line, tokens, timeout)
+    if answer is not None:
+        return answer
+    end = None if timeout is None else time.monotonic() + timeout
+    turn = threading.Event()
+    waiter = _Waiter(tokens, turn.set)
+    line.join(waiter)
+    try:
+        if not turn.wait(None if end is None else max(0.0, end - time.monotonic())):
+            return False
+        booking = bucket.reserve(tokens)
+        try:
+            if end is not None and booking.delay > end - time.monotonic():
+                booking.cancel()
+                return False
+            while (delay := booking.delay) > 0:
+                time.sleep(delay)
+        except BaseException:
+            booking.cancel()
+            raise
+        return True
+    finally:
+        line.leave(waiter)
+
+
+async def acquire_async(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bool:
+    """Wait in the running event loop; False if `timeout` seconds are too few."""
+    import asyncio
+
+    timeout = _checked(timeout)
+    answer = _now_or_never(bucket, line, tokens, timeout)
+    if answer is not None:
+        return answer
+    loop = asyncio.get_running_loop()
+    end = None if timeout is None else loop.time() + timeout
+    turn = asyncio.Event()
+    waiter = _Waiter(tokens, lambda: loop.call_soon_threadsafe(turn.set))
+    line.join(waiter)
+    try:
+        try:
+            await asyncio.wait_for(turn.wait(), None if end is None else end - loop.time())
+        except TimeoutError:
+            return False
+        booking = bucket.reserve(tokens)
+        try:
+            if end is not None and booking.delay > end - loop.time():
+                booking.cancel()
+                return False
+            while (delay := booking.delay) > 0:
+                await asyncio.sleep(delay)
+        except BaseException:
+            booking.cancel()
+            raise
+        return True
+    finally:
+        line.leave(waiter)

@@ -1,0 +1,220 @@
+"""Decision for decision, both twins and an exact model in fractions."""
+
+import math
+from fractions import Fraction
+
+from conftest import FakeClock, Twin, twin_names
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+SECOND = 10**9
+AMOUNTS = st.one_of(st.integers(0, 12), st.floats(0, 12).map(lambda x: round(x, 3)))
+RATES = st.one_of(
+    st.integers(1, 10**10),
+    st.floats(1e-5, 1e10),
+    st.sampled_from([0.1, 1 / 3, 10 / 60, 2.5, 1e9]),
+)
+
+
+class ExactBucket:
+    """Tokens owed, as a fraction; what rounding may do is the caller's tolerance."""
+
+    def __init__(self, capacity, rate, now):
+        self.capacity, self.rate, self.now = Fraction(capacity), Fraction(rate), now
+        self.debt = self.ceiling_debt = Fraction(0)
+        self.ceiling = self.capacity
+
+    def move(self, now):
+        self.debt = max(Fraction(0), self.debt - self.rate * (now - self.now) / SECOND)
+        self.debt = min(self.debt, self.ceiling)
+        self.now = now
+
+
+class BucketMachine(RuleBasedStateMachine):
+    """The rate is such that the model decides exactly: an int up to 1000, at whole microseconds."""
+
+    @initialize(capacity=st.integers(1, 12), rate=st.integers(1, 1000))
+    def start(self, capacity, rate):
+        self.clock = FakeClock()
+        self.buckets = [
+            Twin(name).limit.TokenBucket(capacity, rate, clock=self.clock) for name in twin_names()
+        ]
+        self.model = ExactBucket(capacity, rate, self.clock.now)
+        self.bookings = []
+
+    def expect(self, tokens):
+        self.model.move(self.clock.now)
+        return self.model.debt + Fraction(tokens) - self.model.capacity
+
+    def close(self, excess):
+        """Whether rounding may decide: within a billionth of a token of the boundary."""
+        return excess != 0 and abs(excess) < Fraction(1, 10**9)
+
+    @rule(tokens=st.integers(0, 12))
+    def consume(self, tokens):
+        excess = self.expect(tokens)
+        answers = []
+        for bucket in self.buckets:
+            try:
+                answers.append(bucket.consume(tokens))
+            except ValueError:
+                answers.append(ValueError)
+        assert len(set(answers)) == 1
+        if tokens > self.model.capacity:
+            assert answers[0] is ValueError
+            return
+        if not self.close(excess):
+            assert answers[0] == (excess <= 0 or tokens == 0)
+        if answers[0]:
+            self.model.debt += tokens
+
+    @rule(tokens=AMOUNTS)
+    def peek(self, tokens):
+        if tokens > self.model.capacity:
+            return
+        excess = self.expect(tokens)
+        answers = [bucket.peek(tokens) for bucket in self.buckets]
+        assert all(answer == answers[0] for answer in answers)
+        answer = answers[0]
+        if not self.close(excess):
+            assert answer.allowed == (excess <= 0 or tokens == 0)
+        left = max(Fraction(0), self.model.capacity - self.model.debt)
+        assert math.isclose(answer.remaining, left, abs_tol=1e-6)
+        if not answer.allowed:
+            assert math.isclose(answer.retry_after, max(0, excess) / self.model.rate, abs_tol=2e-9, rel_tol=1e-9)
+        assert math.isclose(answer.reset_after, self.model.debt / self.model.rate, abs_tol=2e-9, rel_tol=1e-9)
+
+    @rule(tokens=st.integers(0, 12))
+    def reserve(self, tokens):
+        if tokens > self.model.capacity:
+            return
+        excess = self.expect(tokens)
+        bookings = [bucket.reserve(tokens) for bucket in self.buckets]
+        assert len({booking.delay for booking in bookings}) == 1
+        assert math.isclose(bookings[0].delay, max(0, excess) / self.model.rate, abs_tol=2e-9, rel_tol=1e-9)
+        self.model.debt += tokens
+        self.model.ceiling = max(self.model.ceiling, self.model.debt)
+        self.bookings.append((bookings, tokens, self.clock.now))
+
+    @precondition(lambda self: self.bookings)
+    @rule(which=st.integers(0, 100))
+    def cancel(self, which):
+        bookings, tokens, booked = self.bookings.pop(which % len(self.bookings))
+        self.model.move(self.clock.now)
+        elapsed = max(0, self.clock.now - booked)
+        back = tokens - self.model.rate * elapsed / SECOND
+        self.model.debt -= min(max(back, 0), self.model.debt)
+        for booking in bookings:
+            booking.cancel()
+            booking.cancel()
+
+    @rule(microseconds=st.integers(0, 2_000_000))
+    def wait(self, microseconds):
+        self.clock.now += 1000 * microseconds
+
+    @rule()
+    def wait_until_allowed(self):
+        decision = self.buckets[0].peek(1)
+        self.clock.now += round(decision.retry_after * SECOND)
+        assert all(bucket.peek(1).allowed for bucket in self.buckets)
+
+    @precondition(lambda self: not self.bookings)
+    @rule(capacity=st.integers(1, 12), rate=st.integers(1, 1000))
+    def reconfigure(self, capacity, rate):
+        self.model.move(self.clock.now)
+        for bucket in self.buckets:
+            bucket.reconfigure(capacity, rate)
+        self.model.capacity, self.model.rate = Fraction(capacity), Fraction(rate)
+        self.model.ceiling = max(self.model.capacity, self.model.debt)
+
+    @invariant()
+    def whole(self):
+        for bucket in self.buckets:
+            bucket._check()
+        states = {(bucket.available, bucket.peek(0).reset_after) for bucket in self.buckets}
+        assert len(states) == 1
+
+
+TestBucketMachine = BucketMachine.TestCase
+TestBucketMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(-(10**9), 3 * 10**9), st.integers(0, 10**6), st.sampled_from("ccccdpr")),
+    max_size=60,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(capacity=st.one_of(st.integers(1, 10**6), st.floats(0.5, 1e6)), rate=RATES, steps=STEPS)
+def test_twins_agree_on_everything(capacity, rate, steps):
+    """Any rate, any step of the clock, backwards too."""
+    clock = FakeClock()
+    buckets = [Twin(name).limit.TokenBucket(capacity, rate, clock=clock) for name in twin_names()]
+    for step, tokens, what in steps:
+        clock.now += step
+        if tokens > capacity:
+            tokens = capacity / 3
+        if what == "c":
+            answers = [bucket.consume(tokens) for bucket in buckets]
+        elif what == "d":
+            answers = [bucket.decide(tokens) for bucket in buckets]
+        elif what == "p":
+            answers = [bucket.peek(tokens) for bucket in buckets]
+        else:
+            bookings = [bucket.reserve(tokens) for bucket in buckets]
+            answers = [booking.delay for booking in bookings]
+            if tokens % 2 < 1:
+                for booking in bookings:
+                    booking.cancel()
+        assert all(answer == answers[0] for answer in answers)
+        assert len({bucket.peek(0) for bucket in buckets}) == 1
+        for bucket in buckets:
+            bucket._check()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    capacity=st.integers(1, 50),
+    rate=st.one_of(st.integers(1, 1000), st.floats(0.01, 1000)),
+    steps=st.lists(st.tuples(st.integers(0, 10**9), st.integers(1, 50), st.booleans()), max_size=60),
+)
+def test_no_interval_admits_more_than_the_burst_and_the_rate(capacity, rate, steps):
+    for name in twin_names():
+        clock = FakeClock()
+        bucket = Twin(name).limit.TokenBucket(capacity, rate, clock=clock)
+        taken = []
+        for step, tokens, give_back in steps:
+            clock.now += step
+            tokens = min(tokens, capacity)
+            if give_back:
+                booking = bucket.reserve(tokens)
+                clock.now += step // 7
+                booking.cancel()
+            elif bucket.consume(tokens):
+                taken.append((clock.now, tokens))
+        for first in range(len(taken)):
+            total = 0
+            for when, tokens in taken[first:]:
+                total += tokens
+                allowed = capacity + Fraction(rate) * (when - taken[first][0]) / SECOND
+                assert total <= allowed * (1 + Fraction(1, 2**45))
+
+
+@settings(max_examples=200, deadline=None)
+@given(capacity=st.integers(1, 1000), rate=RATES, steps=st.lists(st.integers(-(10**10), 10**9), max_size=40))
+def test_a_clock_that_steps_back_never_over_admits(capacity, rate, steps):
+    """What passes is at most the burst and what the steps forward bring."""
+    for name in twin_names():
+        clock = FakeClock()
+        bucket = Twin(name).limit.TokenBucket(capacity, rate, clock=clock)
+        admitted, forward = 0, 0
+        for step in steps:
+            clock.now += step
+            forward += max(step, 0)
+            while admitted < 10**4 and bucket.consume():
+                admitted += 1
+        assert admitted <= capacity + Fraction(rate) * forward / SECOND * (1 + Fraction(1, 2**45)) + 1
+        clock.now += math.ceil(capacity * SECOND / rate) + 1
+        assert bucket.consume(capacity), "it heals within the time that an empty bucket takes to fill"
