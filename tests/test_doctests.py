@@ -34,7 +34,8 @@ def documented(module):
 def run_examples(text, names, where):
     output = []
     test = doctest.DocTestParser().get_doctest(text, dict(names), where, None, 0)
-    doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL).run(test, out=output.append)
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
+    runner.run(test, out=output.append)
     assert not output, "".join(output)
 
 

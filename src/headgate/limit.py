@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 from headgate._backend import backend
 from headgate._decision import Decision
+from headgate._reservation import Reservation
 
 if TYPE_CHECKING or backend == "compiled":
-    from headgate._compiled.limit import Reservation, TokenBucket
+    from headgate._compiled.limit import TokenBucket
 else:
-    from headgate._pure.limit import Reservation, TokenBucket
+    from headgate._pure.limit import TokenBucket
 
 __all__ = ["Decision", "Reservation", "TokenBucket"]

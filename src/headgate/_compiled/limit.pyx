@@ -27,6 +27,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from headgate import _waiting
 from headgate._decision import Decision
+from headgate._reservation import Reservation
 from headgate._units import as_number, checked_positive, restart, scale, wait
 
 
@@ -317,13 +318,8 @@ cdef class TokenBucket:
         (0.0, 0.1)
         """
         cdef Outcome out = self._ask(tokens, BOOK)
-        cdef Reservation booking = Reservation.__new__(Reservation)
-        booking.bucket = self
-        booking.cost = tokens
-        booking.booked = out.now
-        booking.due = booking.booked + <int64_t>min(
-            2**62, wait(out.elapsed, out.debt + out.cost - out.burst, out.multiplier, out.shift))
-        return booking
+        delay = wait(out.elapsed, out.debt + out.cost - out.burst, out.multiplier, out.shift)
+        return Reservation(self, tokens, out.now, out.now + delay)
 
     def acquire(self, tokens=1, timeout=None):
         """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
@@ -333,9 +329,9 @@ cdef class TokenBucket:
 
         Raises what ``consume`` raises, ValueError if `timeout` is negative.
 
-        >>> bucket = TokenBucket(2, 1000)
-        >>> bucket.acquire(2), bucket.acquire(1), bucket.acquire(2, timeout=0)
-        (True, True, False)
+        >>> bucket = TokenBucket(2, 0.001)
+        >>> bucket.acquire(2), bucket.acquire(1, timeout=5)
+        (True, False)
         """
         return _waiting.acquire(self, self.line, tokens, timeout)
 
@@ -403,6 +399,9 @@ cdef class TokenBucket:
         """
         return self.peek(0).remaining
 
+    def _now_ns(self):
+        return self._now()
+
     def _delay(self, tokens):
         """Seconds until `tokens`, however many, can be booked without delay."""
         cdef Outcome out = self._ask(0, LOOK)
@@ -449,63 +448,3 @@ cdef class TokenBucket:
 cdef object _rescaled(int64_t debt, uint64_t old_bits, object bits):
     """`debt` in units of 2**-bits tokens, rounded up."""
     return min(<object>MOST_DEBT, -(-(<object>debt << <object>bits) >> <object>old_bits))
-
-
-@cython.final
-cdef class Reservation:
-    """Tokens taken ahead of time; made by ``reserve``.
-
-    >>> TokenBucket(1, 1).reserve()
-    Reservation(tokens=1)
-    """
-
-    cdef TokenBucket bucket
-    cdef object cost
-    cdef int64_t booked
-    cdef int64_t due
-    cdef bint cancelled
-
-    def __init__(self, *args, **kwargs):
-        raise TypeError("a Reservation is made by TokenBucket.reserve()")
-
-    @property
-    def tokens(self):
-        """How many tokens were taken.
-
-        >>> TokenBucket(10, 1).reserve(3).tokens
-        3
-        """
-        return self.cost
-
-    @property
-    def delay(self):
-        """Seconds until the tokens may be used; 0.0 when that time has come.
-
-        >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
-        >>> bucket.reserve(1).delay, bucket.reserve(0.5).delay
-        (0.0, 0.05)
-        """
-        return max(0, self.due - self.bucket._now()) / 1e9
-
-    def cancel(self):
-        """Give the tokens back, less those that the refill has brought since; once.
-
-        A full refund would let more than ``capacity + refill_rate * t`` tokens pass in t seconds.
-
-        >>> bucket = TokenBucket(1, 1, clock=lambda: 0)
-        >>> bucket.reserve().cancel()
-        >>> bucket.available
-        1.0
-        """
-        cdef bint first
-        with cython.critical_section(self):
-            first = not self.cancelled
-            self.cancelled = True
-        if first:
-            self.bucket._refund(self.cost, self.booked)
-
-    def __repr__(self):
-        return f"Reservation(tokens={self.cost!r})"
-
-    def __reduce__(self):
-        raise TypeError("a Reservation cannot be copied or pickled: it belongs to one bucket")

@@ -15,6 +15,7 @@ from math import isfinite, ldexp
 
 from headgate import _waiting
 from headgate._decision import Decision
+from headgate._reservation import Reservation
 from headgate._units import as_number, checked_positive, restart, scale, to_units, units_at, wait
 
 _HALF = 2**63
@@ -73,12 +74,12 @@ class TokenBucket:
             raise TypeError(f"clock must be callable or None, got {clock!r}")
         scaled = scale(size, rate)
         self._clock = clock
-        now = self._now()
+        now = self._now_ns()
         self._lock = threading.Lock()
         self._settle(size, rate, scaled, now, 0, None)
         self._line = _waiting.Line()
 
-    def _now(self):
+    def _now_ns(self):
         if self._clock is None:
             return time.monotonic_ns()
         now = self._clock()
@@ -111,7 +112,7 @@ class TokenBucket:
     def _charge(self, tokens, take):
         """Whether the tokens are there, and the cost, debt and elapsed time; with `take`, take them."""
         tokens = _read_tokens(tokens)
-        now = self._now()
+        now = self._now_ns()
         with self._lock:
             elapsed = now - self._epoch
             cost = self._cost(tokens)
@@ -182,7 +183,7 @@ class TokenBucket:
         (0.0, 0.1)
         """
         number = _read_tokens(tokens)
-        now = self._now()
+        now = self._now_ns()
         with self._lock:
             elapsed = now - self._epoch
             cost = self._cost(number)
@@ -194,11 +195,7 @@ class TokenBucket:
                 self._tat = units + owed
                 self._ceiling = max(self._ceiling, owed)
             delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
-        booking = Reservation.__new__(Reservation)
-        booking._bucket, booking._tokens = self, tokens
-        booking._booked, booking._due = now, now + min(2**62, delay)
-        booking._cancelled = False
-        return booking
+        return Reservation(self, tokens, now, now + delay)
 
     def acquire(self, tokens=1, timeout=None):
         """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
@@ -208,9 +205,9 @@ class TokenBucket:
 
         Raises what ``consume`` raises, ValueError if `timeout` is negative.
 
-        >>> bucket = TokenBucket(2, 1000)
-        >>> bucket.acquire(2), bucket.acquire(1), bucket.acquire(2, timeout=0)
-        (True, True, False)
+        >>> bucket = TokenBucket(2, 0.001)
+        >>> bucket.acquire(2), bucket.acquire(1, timeout=5)
+        (True, False)
         """
         return _waiting.acquire(self, self._line, tokens, timeout)
 
@@ -241,7 +238,7 @@ class TokenBucket:
         size = size if capacity is None else checked_positive("capacity", capacity)
         rate = rate if refill_rate is None else checked_positive("refill_rate", refill_rate)
         scaled = scale(size, rate)
-        now = self._now()
+        now = self._now_ns()
         with self._lock:
             debt, _ = self._debt(now - self._epoch)
             debt = min(_MOST_DEBT, -(-(debt << scaled[0]) >> self._bits))
@@ -283,7 +280,7 @@ class TokenBucket:
     def _refund(self, tokens, booked):
         """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since."""
         number = _read_tokens(tokens)
-        now = self._now()
+        now = self._now_ns()
         with self._lock:
             elapsed = now - self._epoch
             units = units_at(elapsed, self._multiplier, self._shift)
@@ -304,56 +301,3 @@ class TokenBucket:
         assert 0 <= debt <= self._ceiling <= _MOST_DEBT
         assert 0 < self._burst <= self._ceiling
         assert (self._bits, self._multiplier, self._shift, self._burst) == scale(*self._terms)
-
-
-class Reservation:
-    """Tokens taken ahead of time; made by ``reserve``.
-
-    >>> TokenBucket(1, 1).reserve()
-    Reservation(tokens=1)
-    """
-    __slots__ = ("_booked", "_bucket", "_cancelled", "_due", "_tokens")
-
-    def __init__(self, *args, **kwargs):
-        raise TypeError("a Reservation is made by TokenBucket.reserve()")
-
-    @property
-    def tokens(self):
-        """How many tokens were taken.
-
-        >>> TokenBucket(10, 1).reserve(3).tokens
-        3
-        """
-        return self._tokens
-
-    @property
-    def delay(self):
-        """Seconds until the tokens may be used; 0.0 when that time has come.
-
-        >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
-        >>> bucket.reserve(1).delay, bucket.reserve(0.5).delay
-        (0.0, 0.05)
-        """
-        return max(0, self._due - self._bucket._now()) / 1e9
-
-    def cancel(self):
-        """Give the tokens back, less those that the refill has brought since; once.
-
-        A full refund would let more than ``capacity + refill_rate * t`` tokens pass in t seconds.
-
-        >>> bucket = TokenBucket(1, 1, clock=lambda: 0)
-        >>> bucket.reserve().cancel()
-        >>> bucket.available
-        1.0
-        """
-        with self._bucket._lock:
-            first = not self._cancelled
-            self._cancelled = True
-        if first:
-            self._bucket._refund(self._tokens, self._booked)
-
-    def __repr__(self):
-        return f"Reservation(tokens={self._tokens!r})"
-
-    def __reduce__(self):
-        raise TypeError("a Reservation cannot be copied or pickled: it belongs to one bucket")
