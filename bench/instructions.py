@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def ring():
     return HashRing(node_names(100), 160)
 
 
+def bucket():
+    from headgate._compiled.limit import TokenBucket
+
+    return TokenBucket(1_000_000, 1_000_000_000)
+
+
 def hashing():
     from headgate._compiled import hashing
 
@@ -58,6 +65,8 @@ OPERATIONS = {
     "LRUCache put, update": ("target[key] = value", KEYS, filled_cache),
     "LRUCache put that evicts": ("target[key] = value", MORE_KEYS, filled_cache),
     "HashRing.get_node, 100 x 160": ("target.get_node(key)", KEYS, ring),
+    "time.monotonic_ns": ("target.monotonic_ns()", KEYS, lambda: time),
+    "TokenBucket.consume": ("target.consume()", KEYS, bucket),
     "xxh64 of a user id": ("target.xxh64(key)", KEYS, hashing),
 }
 

@@ -25,6 +25,8 @@ WORKS = [
     "lru.get_hit", "lru.put_evict",
     "lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses",
     "ring.get_node", "ring.build", "ring.add_node",
+    "bucket.allow",
+    "bucket.deny",
 ]
 
 
@@ -76,7 +78,7 @@ def test_json_has_every_work_and_contestant(whole):
 
 def test_the_peers_that_are_installed_take_part(whole):
     present = {name for work in whole.json["works"] for name in work["contestants"]}
-    assert {"functools", "text OrderedDict", "text md5 + bisect"} <= present
+    assert {"functools", "text OrderedDict", "text md5 + bisect", "text float bucket"} <= present
     assert present.issuperset(whole.json["peers"])
     assert present.isdisjoint(missing_peers())
 
@@ -264,6 +266,15 @@ def test_textbook_ring_moves_only_what_it_must():
     assert all(ring.get_node(key) in (node, "d") for key, node in before.items())
     ring.remove_node("d")
     assert {key: ring.get_node(key) for key in before} == before
+
+
+def test_textbook_bucket(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(textbook.time, "monotonic", lambda: now)
+    bucket = textbook.TokenBucket(2, 1)
+    assert [bucket.consume() for _ in range(3)] == [True, True, False]
+    now += 1
+    assert [bucket.consume() for _ in range(2)] == [True, False]
 
 
 # timing

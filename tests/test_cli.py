@@ -75,7 +75,7 @@ def test_doctor_says_which_twin_is_active(wish, both_twins):
     assert findings["HEADGATE_PURE"] == wish
     assert findings["problems"] == []
     assert findings["build"]["flags"]
-    assert {"hashing", "cache", "placement"} <= findings["rooms"].keys()
+    assert {"hashing", "cache", "placement", "limit"} <= findings["rooms"].keys()
 
 
 def test_doctor_in_words(capsys):

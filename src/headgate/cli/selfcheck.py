@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 _KEYS = [f"user:{number}" for number in range(200)]
+_SECOND = 1_000_000_000
 
 
 def disagreements() -> list[str]:
@@ -40,4 +41,14 @@ def _ring(room: Callable[[str], Any]) -> object:
     return [ring.get_nodes(key, 2) for key in _KEYS]
 
 
-_QUESTIONS = (_hashes, _lru, _ring)
+def _bucket(room: Callable[[str], Any]) -> object:
+    now = _SECOND
+    bucket = room("limit").TokenBucket(5, 2, clock=lambda: now)
+    decisions = []
+    for _ in range(40):
+        decisions.append(bucket.consume(1.5))
+        now += _SECOND // 4
+    return decisions
+
+
+_QUESTIONS = (_hashes, _lru, _ring, _bucket)

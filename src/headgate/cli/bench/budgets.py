@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from headgate.cli.bench import lru, ring, startup
+from headgate.cli.bench import bucket, lru, ring, startup
 from headgate.cli.bench.race import Timing
 from headgate.cli.bench.work import Result, subject
 
@@ -14,6 +14,7 @@ _RATIOS = (
     ("ring get_node", "ring.get_node", "uhashring", 1 / 40),
     ("ring build", "ring.build", "uhashring", 1 / 8),
     ("ring add 1 node", "ring.add_node", "uhashring", 1 / 30),
+    ("consume", "bucket.allow", bucket.BASELINE, 1.0),
 )
 _BYTES_PER_ENTRY = 56.0
 _IMPORT_MS = 20.0

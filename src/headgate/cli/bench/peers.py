@@ -10,6 +10,8 @@ _MODULES = {
     "cachetools": "cachetools",
     "lru-dict": "lru",
     "uhashring": "uhashring",
+    "limits": "limits",
+    "throttled-py": "throttled",
 }
 
 

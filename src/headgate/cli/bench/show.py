@@ -20,6 +20,7 @@ _TABLES = (
         ("lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses"),
     ),
     ("Hash ring", ("ring.get_node", "ring.build", "ring.add_node")),
+    ("Token bucket", ("bucket.allow", "bucket.deny")),
 )
 
 

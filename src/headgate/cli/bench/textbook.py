@@ -1,5 +1,6 @@
 """The classes a system-design text shows, to compare with: short, clear and without a care for speed."""
 
+import time
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -55,3 +56,22 @@ class Ring:
     def get_node(self, key: str) -> str:
         at = bisect_right(self.points, self._hash(key)) % len(self.points)
         return self.owners[self.points[at]]
+
+
+class TokenBucket:
+    """Tokens drip in at a steady rate; a request takes one or is turned away."""
+
+    def __init__(self, capacity: float, refill_rate: float) -> None:
+        self.capacity = capacity
+        self.refill_rate = refill_rate
+        self.tokens = float(capacity)
+        self.updated = time.monotonic()
+
+    def consume(self, tokens: float = 1) -> bool:
+        now = time.monotonic()
+        self.tokens = min(self.capacity, self.tokens + (now - self.updated) * self.refill_rate)
+        self.updated = now
+        if self.tokens < tokens:
+            return False
+        self.tokens -= tokens
+        return True

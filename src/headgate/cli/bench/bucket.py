@@ -1,0 +1,78 @@
+"""Rate limiters side by side: one bucket, one caller."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
+from typing import Any, NamedTuple
+
+from headgate.cli.bench import textbook
+from headgate.cli.bench.peers import peer
+from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop
+from headgate.cli.bench.work import Scale, Work, twin_room, twins
+
+BASELINE = "time.monotonic_ns()"
+_PLENTY = 10**9
+_DAY = 86_400
+
+
+class Limiter(NamedTuple):
+    """How to make one that allows `limit` a second or, when `limit` is 1, one a day; and a decision."""
+
+    name: str
+    kind: str
+    make: Callable[[int], Any]
+    decide: str = "target.consume()"
+
+
+def limiters() -> list[Limiter]:
+    found = [
+        Limiter(f"headgate {twin}", twin, partial(_bucket, twin_room(twin, "limit").TokenBucket))
+        for twin in twins()
+    ]
+    if (limits := peer("limits")) is not None:
+        found.append(Limiter("limits", "peer", partial(_limits, limits), "target()"))
+    if (throttled := peer("throttled-py")) is not None:
+        found.append(Limiter("throttled-py", "peer", partial(_throttled, throttled), "target.limit()"))
+    found.append(Limiter("text float bucket", "text", partial(_bucket, textbook.TokenBucket)))
+    return found
+
+
+def works(scale: Scale) -> list[Work]:
+    return [
+        Work("bucket.allow", "consume, allowed", "one bucket", partial(_consume, scale, _PLENTY)),
+        Work("bucket.deny", "consume, denied", "one bucket", partial(_consume, scale, 1)),
+    ]
+
+
+def _bucket(cls: Callable[[float, float], Any], limit: int) -> Any:
+    return cls(limit, limit if limit > 1 else 1 / _DAY)
+
+
+def _limits(limits: Any, limit: int) -> Any:
+    """The fixed window, which is the cheapest strategy of this peer."""
+    rate = limits.RateLimitItemPerSecond(limit) if limit > 1 else limits.RateLimitItemPerDay(1)
+    return partial(
+        limits.strategies.FixedWindowRateLimiter(limits.storage.MemoryStorage()).hit, rate, "user:1"
+    )
+
+
+def _throttled(throttled: Any, limit: int) -> Any:
+    quota = throttled.per_sec(limit) if limit > 1 else throttled.per_day(1)
+    return throttled.Throttled(key="user:1", using="token_bucket", quota=quota, store=throttled.MemoryStore())
+
+
+def _consume(scale: Scale, limit: int) -> Field:
+    calls = list(repeat(None, scale.hot))
+    contestants = [
+        Contestant(
+            limiter.name,
+            limiter.kind,
+            Loop(limiter.decide, calls, partial(limiter.make, limit), scale.trial_ns),
+        )
+        for limiter in limiters()
+    ]
+    baseline = Loop("target.monotonic_ns()", calls, always(time), scale.trial_ns)
+    return Field(
+        [*contestants, Contestant(BASELINE, "baseline", baseline)], empty_loop(calls, scale.trial_ns)
+    )
