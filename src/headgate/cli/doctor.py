@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import pairwise
 from pkgutil import iter_modules
@@ -44,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
 def diagnose() -> dict[str, Any]:
     """Everything but the self-check."""
+    from importlib.metadata import version  # slow to import, and only needed here
+
     return {
         **machine(),
         "HEADGATE_PURE": os.environ.get("HEADGATE_PURE"),

@@ -1,7 +1,6 @@
 """The libraries that stand beside headgate, as far as they are installed."""
 
 from importlib import import_module
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,6 +22,8 @@ def peer(distribution: str) -> Any | None:
 
 def peer_versions() -> dict[str, str]:
     """The installed peers and their versions."""
+    from importlib.metadata import version  # slow to import, and workers do without
+
     return {name: version(name) for name, module in _MODULES.items() if find_spec(module)}
 
 

@@ -37,16 +37,20 @@ class Ring:
         self.points: list[int] = []
         self.owners: dict[int, str] = {}
         for node in nodes:
-            self.add_node(node)
+            self._place(node)
+        self.points.sort()
 
     def _hash(self, text: str) -> int:
         return int(md5(text.encode(), usedforsecurity=False).hexdigest(), 16)
 
-    def add_node(self, node: str) -> None:
+    def _place(self, node: str) -> None:
         for replica in range(self.replicas):
             point = self._hash(f"{node}:{replica}")
             self.points.append(point)
             self.owners[point] = node
+
+    def add_node(self, node: str) -> None:
+        self._place(node)
         self.points.sort()
 
     def remove_node(self, node: str) -> None:
