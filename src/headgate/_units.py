@@ -50,12 +50,6 @@ def wait(elapsed: int, units: int, multiplier: int, shift: int) -> int:
     return -(((-target << shift) - 1) // multiplier) - elapsed
 
 
-def restart(debt: int, old: int, multiplier: int, shift: int) -> tuple[int, int]:
-    """A word that owes `debt` and is not `old`, and the nanoseconds before now at which its time starts."""
-    lag = wait(0, 1, multiplier, shift) if debt == old else 0
-    return lag, debt + units_at(lag, multiplier, shift)
-
-
 def as_number(name: str, value: float) -> float:
     """`value` as an int or a float, whatever numeric type it has."""
     if isinstance(value, int):

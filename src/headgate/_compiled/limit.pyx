@@ -28,7 +28,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from headgate import _waiting
 from headgate._decision import Decision
 from headgate._reservation import Reservation
-from headgate._units import as_number, checked_positive, restart, scale, wait
+from headgate._units import as_number, checked_positive, scale, wait
 
 
 cdef extern from "clock.h" nogil:
@@ -107,6 +107,15 @@ cdef int64_t _to_units(Tokens tokens, uint64_t bits) noexcept nogil:
     return tokens.whole << bits
 
 
+cdef int64_t _rescaled(int64_t debt, uint64_t old_bits, uint64_t bits) noexcept nogil:
+    """`debt` in units of 2**-bits tokens, rounded up."""
+    if bits < old_bits:
+        return (debt + (<int64_t>1 << (old_bits - bits)) - 1) >> (old_bits - bits)
+    if debt > MOST_DEBT >> (bits - old_bits):
+        return MOST_DEBT
+    return debt << (bits - old_bits)
+
+
 cdef class TokenBucket:
     """A bucket of `capacity` tokens that refills at `refill_rate` tokens a second; it starts full.
 
@@ -147,11 +156,8 @@ cdef class TokenBucket:
         rate = checked_positive("refill_rate", refill_rate)
         if clock is not None and not callable(clock):
             raise TypeError(f"clock must be callable or None, got {clock!r}")
-        scaled = scale(size, rate)
         self.tick = clock
-        now = self._now()
-        hg_swap(&self.word, BUSY)
-        self._settle(size, rate, scaled, now, 0, BUSY)
+        self._settle(size, rate, self._now(), False)
         self.line = _waiting.Line()
 
     cdef int64_t _now(self) except? -1:
@@ -164,21 +170,37 @@ cdef class TokenBucket:
             raise ValueError(f"clock must return nanoseconds within 2**62 of zero, got {now!r}")
         return now
 
-    cdef int _settle(self, object size, object rate, tuple scaled, int64_t now, int64_t debt,
-                     uint64_t old) except -1:
-        """Write the parameters, with the word at BUSY, and release it with `debt`, from the time `now` on."""
-        bits, multiplier, shift, burst = scaled
-        hg_poke(&self.bits, bits)
-        hg_poke(&self.multiplier, multiplier)
-        hg_poke(&self.shift, shift)
-        hg_poke(&self.burst, burst)
-        lag, word = restart(debt, old, multiplier, shift)
-        hg_poke(&self.epoch, <uint64_t>(now - <int64_t>lag))
-        hg_poke(&self.ceiling, max(<uint64_t>burst, <uint64_t>debt))
+    cdef int _settle(self, object size, object rate, int64_t now, bint keep_debt) except -1:
+        """Exchange the parameters; from the time `now` on, the debt is as it was, or none.
+
+        While the word is BUSY nothing of Python runs: another thread may spin on it with the GIL held.
+        """
+        cdef uint64_t bits, multiplier, shift, burst, lag, old = BUSY, word
+        cdef int64_t debt = 0
+        bits, multiplier, shift, burst = scale(size, rate)
+        lag = min(2**40, wait(0, 1, multiplier, shift))
         with cython.critical_section(self):
+            while keep_debt and old == BUSY:
+                old = hg_swap(&self.word, BUSY)
+            if keep_debt:
+                debt = <int64_t>(old - self._units_at(now))
+                debt = _rescaled(min(max(debt, 0), <int64_t>self.ceiling), self.bits, bits)
+            if <uint64_t>debt != old:
+                lag = 0
+            word = <uint64_t>debt + hg_units_at(<int64_t>lag, multiplier, <unsigned>shift)
+            hg_poke(&self.bits, bits)
+            hg_poke(&self.multiplier, multiplier)
+            hg_poke(&self.shift, shift)
+            hg_poke(&self.burst, burst)
+            hg_poke(&self.epoch, <uint64_t>(now - <int64_t>lag))
+            hg_poke(&self.ceiling, max(burst, <uint64_t>debt))
+            hg_store(&self.word, word)
             self.terms = size, rate
-        hg_store(&self.word, word)
         return 0
+
+    cdef uint64_t _units_at(self, int64_t now) noexcept nogil:
+        return hg_units_at(now - <int64_t>hg_peek(&self.epoch), hg_peek(&self.multiplier),
+                           <unsigned>hg_peek(&self.shift))
 
     cdef Outcome _charge(self, int64_t now, Tokens tokens, Mode mode) noexcept nogil:
         cdef Outcome out
@@ -358,19 +380,10 @@ cdef class TokenBucket:
         >>> bucket.available
         12.0
         """
-        cdef uint64_t word = BUSY
-        cdef int64_t now, debt, ceiling
         size, rate = self._terms()
         size = size if capacity is None else checked_positive("capacity", capacity)
         rate = rate if refill_rate is None else checked_positive("refill_rate", refill_rate)
-        scaled = scale(size, rate)
-        now = self._now()
-        while word == BUSY:
-            word = hg_swap(&self.word, BUSY)
-        debt = <int64_t>(word - hg_units_at(now - <int64_t>self.epoch, self.multiplier, <unsigned>self.shift))
-        ceiling = <int64_t>self.ceiling
-        debt = min(max(debt, 0), ceiling)
-        self._settle(size, rate, scaled, now, _rescaled(debt, self.bits, scaled[0]), word)
+        self._settle(size, rate, self._now(), True)
 
     @property
     def capacity(self):
@@ -411,24 +424,20 @@ cdef class TokenBucket:
     def _refund(self, tokens, booked):
         """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since."""
         cdef Tokens read
-        cdef Outcome out
-        cdef uint64_t word, then
-        cdef int64_t now = self._now(), debt, back
+        cdef uint64_t word, units, changed
+        cdef int64_t now = self._now(), then = booked, back
         _read_tokens(tokens, &read)
         while True:
             word = hg_load(&self.word)
             if word == BUSY:
                 continue
-            out.bits = hg_peek(&self.bits)
-            out.multiplier = hg_peek(&self.multiplier)
-            out.shift = hg_peek(&self.shift)
-            out.elapsed = now - <int64_t>hg_peek(&self.epoch)
-            out.units = hg_units_at(out.elapsed, out.multiplier, <unsigned>out.shift)
-            then = hg_units_at(<int64_t>booked - <int64_t>hg_peek(&self.epoch), out.multiplier, <unsigned>out.shift)
-            back = _to_units(read, out.bits) - max(0, <int64_t>(out.units - then))
-            debt = <int64_t>(word - out.units)
-            back = min(back, debt)
-            if back <= 0 or hg_cas(&self.word, word, word - back if word - back != BUSY else word - back + 1):
+            units = self._units_at(now)
+            back = _to_units(read, hg_peek(&self.bits)) - max(0, <int64_t>(units - self._units_at(then)))
+            back = min(back, <int64_t>(word - units))
+            changed = word - max(0, back)
+            if changed == BUSY:
+                changed += 1
+            if hg_cas(&self.word, word, changed):
                 return
 
     def __repr__(self):
@@ -443,8 +452,3 @@ cdef class TokenBucket:
         assert 0 <= out.debt <= <int64_t>self.ceiling <= MOST_DEBT
         assert 0 < out.burst <= <int64_t>self.ceiling
         assert (out.bits, out.multiplier, out.shift, out.burst) == scale(*self._terms())
-
-
-cdef object _rescaled(int64_t debt, uint64_t old_bits, object bits):
-    """`debt` in units of 2**-bits tokens, rounded up."""
-    return min(<object>MOST_DEBT, -(-(<object>debt << <object>bits) >> <object>old_bits))

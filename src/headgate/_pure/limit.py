@@ -16,7 +16,7 @@ from math import isfinite, ldexp
 from headgate import _waiting
 from headgate._decision import Decision
 from headgate._reservation import Reservation
-from headgate._units import as_number, checked_positive, restart, scale, to_units, units_at, wait
+from headgate._units import as_number, checked_positive, scale, to_units, units_at, wait
 
 _HALF = 2**63
 _WORD = 2**64
@@ -92,7 +92,8 @@ class TokenBucket:
     def _settle(self, size, rate, scaled, now, debt, old):
         """Write the parameters, with `debt` from the time `now` on."""
         self._bits, self._multiplier, self._shift, self._burst = scaled
-        lag, self._tat = restart(debt, old, self._multiplier, self._shift)
+        lag = min(2**40, wait(0, 1, self._multiplier, self._shift)) if debt == old else 0
+        self._tat = debt + units_at(lag, self._multiplier, self._shift)
         self._epoch = now - lag
         self._ceiling = max(self._burst, debt)
         self._terms = size, rate
