@@ -141,10 +141,22 @@ def test_removed_and_reweighted_nodes(nodes, capsys):
     assert {move["from"] for move in change["moves"]} >= {"a", "b"}
 
 
+@pytest.mark.parametrize("scheme", ["envoy", "haproxy", "libmemcached", "nginx", "twemproxy", "uhashring"])
+def test_the_schemes_of_other_programs(tmp_path, capsys, scheme):
+    path = tmp_path / "nodes"
+    path.write_text("1\n2 2\n3 1.0\n")
+    found = ring_json(capsys, path, "--scheme", scheme, "--add", "4")
+    expected = HashRing({1: 1, 2: 2, 3: 1}, scheme=scheme, node_key=int if scheme == "haproxy" else str)
+    assert found["scheme"] == scheme
+    assert [load["owned"] for load in found["nodes"]] == list(expected.ownership().values())
+    assert "--replicas" not in found["summary"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--remove", "z"], "z"),
+        (["--scheme", "haproxy"], "'a'"),
         (["--add", "a"], "a"),
         (["--weight", "a=none"], "a=none: expected a positive weight, got 'none'"),
         (["--scheme", "nonsense"], "nonsense"),

@@ -17,6 +17,9 @@ from headgate.cli.ring.plot import draw
 from headgate.cli.ring.show import as_json, show
 from headgate.placement import HashRing
 
+_NODE_KEYS = {"haproxy": int}
+"""HAProxy places a server by its id, which is then the node's name."""
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("ring", help="show load and movement on a hash ring", description=__doc__)
@@ -51,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     """Build the rings, send the keys through, and show what came out."""
     check_outputs(args)
     try:
-        ring = HashRing(read_nodes(args.nodes), args.replicas, scheme=args.scheme)
+        ring = HashRing(
+            read_nodes(args.nodes), args.replicas, scheme=args.scheme, node_key=_NODE_KEYS.get(args.scheme)
+        )
         changed = _changed(ring, args)
         found = analyse(ring, changed, _keys(args))
     except (ValueError, KeyError) as error:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def split_weight(text: str) -> tuple[str, float]:
     """``node`` or ``node=weight``.
 
     >>> split_weight("cache-1:11211=2")
-    ('cache-1:11211', 2.0)
+    ('cache-1:11211', 2)
     """
     name, equals, weight = text.rpartition("=")
     return (name, _weight(weight, text)) if equals else (text, 1)
@@ -47,13 +48,13 @@ def _parse(path: Path, text: str) -> dict[str, float]:
 
 
 def _lines(text: str) -> dict[str, float]:
-    entries = []
+    entries: list[tuple[str, float]] = []
     for number, line in enumerate(text.splitlines(), 1):
         match line.partition("#")[0].split():
             case []:
                 continue
             case [name]:
-                entries.append((name, 1.0))
+                entries.append((name, 1))
             case [name, weight]:
                 entries.append((name, _weight(weight, f"line {number}")))
             case _:
@@ -84,12 +85,14 @@ def _name(name: Any, where: str) -> str:
 
 
 def _weight(weight: Any, where: str) -> float:
+    """A whole weight as an int: some schemes know no other."""
     try:
-        if isinstance(weight, bool) or not 0 < float(weight) < float("inf"):
-            raise ValueError
+        number = 0.0 if isinstance(weight, bool) else float(weight)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: expected a positive weight, got {weight!r}") from None
-    return float(weight)
+        number = 0.0
+    if not 0 < number < inf:
+        raise ValueError(f"{where}: expected a positive weight, got {weight!r}")
+    return int(number) if number.is_integer() else number
 
 
 def _unique(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -9,6 +9,7 @@ from headgate.placement import HashRing
 
 SCHEMA = "headgate.ring"
 SCHEMA_VERSION = 1
+_OWN_SCHEME = "headgate"
 _MOST_ROWS = 24
 _WIDTH = 80
 _BAR = 12
@@ -20,8 +21,9 @@ _FINER = 4
 
 def show(analysis: Analysis, ring: HashRing[str], to: Printer) -> None:
     """Tables of load, before and after a change, of what moved, and a sentence."""
-    nodes = f"nodes: {len(ring)}, replicas: {ring.replicas}, scheme: {ring.scheme}"
-    to.table(_load_table(f"Load of {analysis.requests:,} requests ({nodes})", analysis.loads))
+    scheme = f"replicas: {ring.replicas}" if ring.scheme == _OWN_SCHEME else f"scheme: {ring.scheme}"
+    title = f"Load of {analysis.requests:,} requests (nodes: {len(ring)}, {scheme})"
+    to.table(_load_table(title, analysis.loads))
     if analysis.change is not None:
         to.table(_load_table("The same after the change", analysis.change.loads))
         to.table(_moves_table(analysis.change))
@@ -48,7 +50,7 @@ def summary(analysis: Analysis, ring: HashRing[str]) -> str:
     parts = [f"{fullest.node} is the fullest, at {fullest.fullness:.2f} times its share"]
     if analysis.change is not None:
         parts.insert(0, _change_summary(analysis.change, analysis.requests))
-    if fullest.fullness > _UNEVEN and ring.scheme == "headgate":
+    if fullest.fullness > _UNEVEN and ring.scheme == _OWN_SCHEME:
         replicas = ring.replicas * _FINER
         finer = fullest_owner(HashRing(ring.weights, replicas))
         parts.append(f"with --replicas {replicas} no node would own more than {finer:.2f} times its share")
