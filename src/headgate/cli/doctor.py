@@ -16,7 +16,7 @@ from headgate._backend import backend
 from headgate.cli import selfcheck
 from headgate.cli.machine import free_threaded_build, gil_enabled, machine
 
-_OPTIONAL = ("rich", "matplotlib")
+_EXTRAS = {"rich": "rich", "matplotlib": "matplotlib", "pyyaml": "yaml", "zstandard": "zstandard"}
 _CLOCK_READINGS = 2_000
 
 
@@ -53,7 +53,7 @@ def diagnose() -> dict[str, Any]:
         "free_threaded_build": free_threaded_build(),
         "gil_enabled": gil_enabled(),
         "clock": _clock(),
-        "optional": {name: version(name) if find_spec(name) else None for name in _OPTIONAL},
+        "optional": {name: version(name) if find_spec(module) else None for name, module in _EXTRAS.items()},
     }
 
 
