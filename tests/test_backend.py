@@ -10,7 +10,8 @@ from conftest import PURE_ROOMS, Twin
 from headgate import _backend
 
 HEAVY = {"argparse", "asyncio", "concurrent.futures", "dataclasses", "inspect", "json", "logging",
-         "matplotlib", "multiprocessing", "rich", "socket", "ssl", "subprocess", "unittest", "urllib"}
+         "matplotlib", "multiprocessing", "re", "rich", "socket", "ssl", "subprocess",
+         "typing", "unittest", "urllib"}
 
 
 def python(program, wish=None):
@@ -30,7 +31,7 @@ def answer(program, wish=None):
 
 @pytest.fixture
 def no_compiled_twin(monkeypatch):
-    monkeypatch.setattr(_backend, "find_spec", lambda name: None)
+    monkeypatch.setattr(_backend, "_has_compiled", lambda: False)
 
 
 @pytest.mark.parametrize("wish", [None, "", "0", "1"])

@@ -4,11 +4,20 @@ Unset, the compiled twin is preferred and the pure one is the fallback; ``0`` re
 the compiled twin; ``1`` ignores it. Both twins stay importable side by side.
 """
 
-import os
-from importlib.util import find_spec
-from typing import Final, Literal
+from __future__ import annotations
 
-_COMPILED = "headgate._compiled.hashing"
+import os
+from importlib.machinery import PathFinder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Literal
+
+
+def _has_compiled() -> bool:
+    """Whether the compiled twin was built; importlib.util, which could tell too, imports slowly."""
+    room = os.path.join(os.path.dirname(__file__), "_compiled")
+    return PathFinder.find_spec("headgate._compiled.hashing", [room]) is not None
 
 
 def _choose(wish: str | None) -> tuple[Literal["compiled", "pure"], str]:
@@ -21,7 +30,7 @@ def _choose(wish: str | None) -> tuple[Literal["compiled", "pure"], str]:
         raise ImportError(f"HEADGATE_PURE must be unset, 0 or 1, got {wish!r}")
     if wish == "1":
         return "pure", "HEADGATE_PURE=1"
-    if find_spec(_COMPILED) is not None:
+    if _has_compiled():
         return "compiled", "HEADGATE_PURE=0" if wish == "0" else "the compiled twin is installed"
     if wish == "0":
         raise ImportError("HEADGATE_PURE=0 requires the compiled twin, which is not installed")

@@ -1,9 +1,23 @@
 """What a limit answers."""
 
-from typing import NamedTuple
+from collections import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+
+    class _Fields(NamedTuple):
+        allowed: bool
+        limit: float
+        remaining: float
+        retry_after: float
+        reset_after: float
+        policy: str
+else:
+    _Fields = namedtuple("_Fields", "allowed limit remaining retry_after reset_after policy")
 
 
-class Decision(NamedTuple):
+class Decision(_Fields):
     """The answer of a limit; truthy when the request is allowed.
 
     `limit` is the largest burst and `remaining` what is left of it, in tokens. `retry_after` is how
@@ -15,12 +29,7 @@ class Decision(NamedTuple):
     False
     """
 
-    allowed: bool
-    limit: float
-    remaining: float
-    retry_after: float
-    reset_after: float
-    policy: str
+    __slots__ = ()
 
     def __bool__(self) -> bool:
         return self.allowed

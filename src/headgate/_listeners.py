@@ -1,8 +1,13 @@
 """Calls of listeners: whatever they raise is reported, never raised into the cache."""
 
+from __future__ import annotations
+
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
 
 class _Target:

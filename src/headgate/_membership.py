@@ -4,18 +4,23 @@ Nothing here is on the path of a lookup. A node's name is bytes, made from the n
 `node_key` answers; members are a dict from name to (node, weight), in the order of arrival.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping
 from math import inf, isqrt
 from operator import index, itemgetter
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
     from headgate.schemes import Scheme
 
-MAX_POINTS = 2**24
+    Members = dict[bytes, tuple[Any, float]]
+    NodeKey = Callable[[Any], str | bytes | int] | None
 
-Members = dict[bytes, tuple[Any, float]]
-NodeKey = Callable[[Any], str | bytes | int] | None
+MAX_POINTS = 2**24
 
 
 def integer(name: str, value: Any) -> int:
@@ -59,7 +64,7 @@ def weighted(nodes: Any) -> list[tuple[Any, Any]]:
     return [(node, 1) for node in nodes]
 
 
-def resolved(scheme: Any) -> "Scheme | None":
+def resolved(scheme: Any) -> Scheme | None:
     """The foreign scheme that an argument names, None for our own."""
     if isinstance(scheme, str) and scheme == "headgate":
         return None

@@ -3,8 +3,13 @@
 A pickle names the public class of the face (or the user's subclass), never a twin's module.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def name_class(obj: object) -> type | str:

@@ -1,6 +1,10 @@
 """Tokens that were taken ahead of time."""
 
-from typing import Any
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Reservation:

@@ -1,9 +1,22 @@
 """What a cache counts."""
 
-from typing import NamedTuple
+from collections import namedtuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+
+    class _Fields(NamedTuple):
+        hits: int
+        misses: int
+        evictions: int
+        currsize: int
+        maxsize: int
+else:
+    _Fields = namedtuple("_Fields", "hits misses evictions currsize maxsize")
 
 
-class CacheStats(NamedTuple):
+class CacheStats(_Fields):
     """A snapshot of a cache's counters.
 
     `hits` and `misses` count ``get``, ``cache[key]`` and ``setdefault``; `evictions` counts
@@ -14,11 +27,7 @@ class CacheStats(NamedTuple):
     0.75
     """
 
-    hits: int
-    misses: int
-    evictions: int
-    currsize: int
-    maxsize: int
+    __slots__ = ()
 
     @property
     def hit_ratio(self) -> float:

@@ -1,18 +1,24 @@
 """Views of a cache: snapshots when iterated, and reading them touches nothing."""
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import ItemsView, KeysView, ValuesView
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 _ABSENT: Any = object()
 
 
-class CacheKeys(KeysView[Any]):
+class CacheKeys(KeysView["Any"]):
     """The keys, next victim first."""
 
     __slots__ = ()
 
 
-class CacheValues(ValuesView[Any]):
+class CacheValues(ValuesView["Any"]):
     """The values, in the order of the keys."""
 
     __slots__ = ()
@@ -25,7 +31,7 @@ class CacheValues(ValuesView[Any]):
         return iter([value for _, value in self._mapping._entries()])
 
 
-class CacheItems(ItemsView[Any, Any]):
+class CacheItems(ItemsView["Any", "Any"]):
     """The pairs of key and value, in the order of the keys."""
 
     __slots__ = ()

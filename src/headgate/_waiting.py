@@ -5,11 +5,16 @@ large request is not starved; the others wait for their turn and book nothing, s
 one gives up. No lock is held while anybody sleeps.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 class _Waiter:

@@ -1,10 +1,9 @@
 """Caches: LRUCache."""
 
-from typing import TYPE_CHECKING
-
 from headgate._backend import backend
 from headgate._stats import CacheStats
 
+TYPE_CHECKING = False
 if TYPE_CHECKING or backend == "compiled":
     from headgate._compiled.cache import LRUCache
 else:

@@ -1,9 +1,8 @@
 """Hash functions: XXH64 and splitmix64."""
 
-from typing import TYPE_CHECKING
-
 from headgate._backend import backend
 
+TYPE_CHECKING = False
 if TYPE_CHECKING or backend == "compiled":
     from headgate._compiled.hashing import splitmix64, xxh64
 else:

@@ -1,11 +1,10 @@
 """Limits: TokenBucket and its Decision."""
 
-from typing import TYPE_CHECKING
-
 from headgate._backend import backend
 from headgate._decision import Decision
 from headgate._reservation import Reservation
 
+TYPE_CHECKING = False
 if TYPE_CHECKING or backend == "compiled":
     from headgate._compiled.limit import TokenBucket
 else:

@@ -1,9 +1,8 @@
 """Placement: which node a key belongs to."""
 
-from typing import TYPE_CHECKING
-
 from headgate._backend import backend
 
+TYPE_CHECKING = False
 if TYPE_CHECKING or backend == "compiled":
     from headgate._compiled.placement import HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 else:
