@@ -120,3 +120,12 @@ def test_maglev(benchmark, room):
 @pytest.mark.benchmark(group="jump_hash, 1,000 hot keys, 100 buckets")
 def test_jump_hash(benchmark, room):
     benchmark(each, lambda key: room.jump_hash(key, 100))
+
+
+@ROOMS
+@pytest.mark.benchmark(group="BoundedLoad, 1,000 hot keys, 100 nodes, pick and done")
+def test_bounded_load(benchmark, room):
+    bounded = room.BoundedLoad(room.HashRing(NODES[:100], 160))
+    held = [bounded.pick(key) for key in KEYS]
+    benchmark(each, lambda key: bounded.pick(key).done())
+    assert sum(bounded.loads.values()) == len(held)

@@ -62,9 +62,11 @@ def constructor(cls):
     return list(inspect.signature(function).parameters.values())[1:]
 
 
-def arguments(parameters):
-    """A value for each of `parameters`: its default, or one that suits its name."""
-    return {p.name: REQUIRED[p.name] if p.default is NO_VALUE else p.default for p in parameters}
+def arguments(parameters, cls):
+    """A value for each of `parameters`: its default, or one that suits its name and the twin of `cls`."""
+    twin, _, _ = cls.__module__.rpartition(".")
+    required = REQUIRED | {"placement": import_module(f"{twin}.placement").HashRing()}
+    return {p.name: required[p.name] if p.default is NO_VALUE else p.default for p in parameters}
 
 
 @pytest.fixture(params=PURE_ROOMS)
@@ -129,14 +131,14 @@ def test_methods_share_docstrings_and_signatures(pair):
 def test_constructors_take_every_argument_by_keyword(pair):
     parameters = constructor(pair[1])
     for cls in pair:
-        cls(**arguments(parameters))
+        cls(**arguments(parameters, cls))
 
 
 def test_constructors_take_the_same_arguments_by_position(pair):
     parameters = constructor(pair[1])
     by_position = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    values = [*arguments(by_position).values()]
     for cls in pair:
+        values = arguments(by_position, cls).values()
         cls(*values)
         with pytest.raises(TypeError):
             cls(*values, None)

@@ -2,18 +2,22 @@
 
 from headgate._backend import backend
 from headgate.cache import CacheStats, LRUCache
+from headgate.errors import HeadgateError, NoServerError
 from headgate.hashing import splitmix64, xxh64
 from headgate.limit import Decision, TokenBucket
-from headgate.placement import HashRing, Maglev, Rendezvous, jump_hash, redis_slot
+from headgate.placement import BoundedLoad, HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BoundedLoad",
     "CacheStats",
     "Decision",
     "HashRing",
+    "HeadgateError",
     "LRUCache",
     "Maglev",
+    "NoServerError",
     "Rendezvous",
     "TokenBucket",
     "__version__",

@@ -55,6 +55,16 @@ def checked_weight(weight: Any) -> float:
     return exact
 
 
+def checked_bound(c: Any) -> float:
+    """How many times its share a server may take."""
+    if not isinstance(c, (int, float)):
+        raise TypeError(f"c must be an int or a float, got {c!r}")
+    bound = float(int.__pos__(c) if isinstance(c, int) else float.__pos__(c))
+    if not 1 <= bound < inf:
+        raise ValueError(f"c must be finite and at least 1, got {c!r}")
+    return bound
+
+
 def weighted(nodes: Any) -> list[tuple[Any, Any]]:
     """The pairs (node, weight) of a constructor's argument."""
     if isinstance(nodes, Mapping):

@@ -28,9 +28,10 @@ from cpython.array cimport array, clone
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsUnsignedLongLongMask
+from libc.math cimport ceil
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from headgate._compiled.hashing cimport hg_splitmix64, hg_xxh64
 
@@ -46,6 +47,7 @@ from headgate._membership import (
     RingRules,
     admitted,
     arranged,
+    checked_bound,
     collected,
     integer,
     join,
@@ -55,6 +57,7 @@ from headgate._membership import (
 )
 from headgate._moves import expected_moves
 from headgate._pickling import name_class, restore
+from headgate.errors import NoServerError
 
 
 cdef extern from "keys.h" nogil:
@@ -155,6 +158,7 @@ cdef class _View:
 
     cdef tuple nodes
     cdef tuple names
+    cdef tuple weights
 
     cdef object core(self):
         """What the next view may be made from; it holds no node."""
@@ -164,9 +168,18 @@ cdef class _View:
         """The index of a key's node, or -1."""
         return -1
 
+    cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
+        """Writes the ranks of the first nodes of a key, answers how many; makes no object."""
+        return 0
+
     cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
         """The first nodes of a key."""
-        return []
+        cdef uint32_t *ranks = <uint32_t *>_allocate(limit, sizeof(uint32_t))
+        cdef Py_ssize_t i
+        try:
+            return [self.nodes[ranks[i]] for i in range(self.order(key, limit, ranks))]
+        finally:
+            free(ranks)
 
     cdef inline object owner(self, const hg_key *key):
         cdef Py_ssize_t rank = self.rank(key)
@@ -231,6 +244,7 @@ cdef class _Placement:
             view = self._make(core, items, rules)
             view.nodes = tuple([node for _, (node, _) in items])
             view.names = tuple([name for name, _ in items])
+            view.weights = tuple([weight for _, (_, weight) in items])
             core = view.core()
             with cython.critical_section(self):
                 if self._version == version:
@@ -590,32 +604,30 @@ cdef class _RingView(_View):
     cdef Py_ssize_t rank(self, const hg_key *key) except -2:
         return self.find(self.position(key)).owner if self.table.count else -1
 
-    cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
+    cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
         cdef _Table table = self.table
         cdef uint64_t position = self.position(key)
         cdef const hg_point *after = table.wrap(table.find(position))
         cdef const hg_point *before = table.wrap(after - 1)
         cdef const hg_point *point
-        cdef Py_ssize_t _step
-        cdef list result = []
+        cdef Py_ssize_t _step, found = 0
         cdef char *seen = <char *>_allocate(len(self.nodes), 1)
         memset(seen, 0, len(self.nodes))
-        try:
-            for _step in range(table.count):
-                if len(result) == limit:
-                    break
-                if self.nearest and hg_before_is_nearer(before, after, position):
-                    point = before
-                    before = table.wrap(before - 1)
-                else:
-                    point = after
-                    after = table.wrap(after + 1)
-                if not seen[point.owner]:
-                    seen[point.owner] = 1
-                    result.append(self.nodes[point.owner])
-            return result
-        finally:
-            free(seen)
+        for _step in range(table.count):
+            if found == limit:
+                break
+            if self.nearest and hg_before_is_nearer(before, after, position):
+                point = before
+                before = table.wrap(before - 1)
+            else:
+                point = after
+                after = table.wrap(after + 1)
+            if not seen[point.owner]:
+                seen[point.owner] = 1
+                out[found] = point.owner
+                found += 1
+        free(seen)
+        return found
 
     cdef int locate(self, const uint64_t *hashes, Py_ssize_t count, int *out) noexcept nogil:
         cdef Py_ssize_t i
@@ -853,30 +865,30 @@ cdef class HashRing(_Placement):
 
 
 cdef class _RaceView(_View):
-    """What each node draws with: a base and maybe a weight, or in pymemcache's form a prefix."""
+    """What each node draws with: a base and maybe a rate, its weight, or in pymemcache's form a prefix."""
 
     cdef uint64_t *bases
-    cdef double *weights
+    cdef double *rates
     cdef hg_prefix *prefixes
     cdef Py_ssize_t count
     cdef uint64_t seed
 
     def __dealloc__(self):
         free(self.bases)
-        free(self.weights)
+        free(self.rates)
         free(self.prefixes)
 
     cdef int fill(self, list items, uint64_t seed) except -1:
-        """Sets bases, and weights unless they are all the same."""
+        """Sets bases, and rates unless they are all the same."""
         cdef Py_ssize_t i
         self.seed, self.count = seed, len(items)
         self.bases = <uint64_t *>_allocate(self.count, sizeof(uint64_t))
         for i in range(self.count):
             self.bases[i] = xxh64(items[i][0])
         if len({entry[1] for _, entry in items}) > 1:
-            self.weights = <double *>_allocate(self.count, sizeof(double))
+            self.rates = <double *>_allocate(self.count, sizeof(double))
             for i in range(self.count):
-                self.weights[i] = items[i][1][1]
+                self.rates[i] = items[i][1][1]
         return 0
 
     cdef int fill_prefixes(self, list items, uint32_t seed) except -1:
@@ -896,9 +908,9 @@ cdef class _RaceView(_View):
         if self.prefixes != NULL:
             return self.prefix_rank(key)
         hash = hg_xxh64(key.data, key.size, self.seed)
-        if self.weights == NULL:
+        if self.rates == NULL:
             return hg_best_of_equals(self.bases, self.count, hash)
-        return hg_best_of_weighted(self.bases, self.weights, self.count, hash)
+        return hg_best_of_weighted(self.bases, self.rates, self.count, hash)
 
     cdef Py_ssize_t prefix_rank(self, const hg_key *key) except -2:
         cdef unsigned char *low = <unsigned char *>_allocate(key.size, 1)
@@ -916,20 +928,22 @@ cdef class _RaceView(_View):
             racers[i].rank = <uint32_t>i
             if self.prefixes != NULL:
                 racers[i].score = hg_murmur_end(&self.prefixes[i], low, size)
-            elif self.weights != NULL:
-                racers[i].score = hg_score_of_time(hg_time(hg_draw(self.bases[i], hash), self.weights[i]))
+            elif self.rates != NULL:
+                racers[i].score = hg_score_of_time(hg_time(hg_draw(self.bases[i], hash), self.rates[i]))
             else:
                 racers[i].score = hg_draw(self.bases[i], hash)
         free(low)
         return 0
 
-    cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
+    cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
         cdef hg_racer *racers = <hg_racer *>_allocate(self.count, sizeof(hg_racer))
         cdef Py_ssize_t i
         try:
             self.score(key, racers)
             qsort(racers, self.count, sizeof(hg_racer), hg_compare_racers)
-            return [self.nodes[racers[i].rank] for i in range(limit)]
+            for i in range(limit):
+                out[i] = racers[i].rank
+            return limit
         finally:
             free(racers)
 
@@ -1040,7 +1054,7 @@ cdef class Rendezvous(_Placement):
         assert view.nodes == tuple([node for _, (node, _) in items])
         assert view.count == len(items)
         assert (view.prefixes != NULL) == self._rules.murmur
-        assert (view.weights != NULL) == (len({weight for _, (_, weight) in items}) > 1)
+        assert (view.rates != NULL) == (len({weight for _, (_, weight) in items}) > 1)
 
 
 cdef class _MaglevView(_View):
@@ -1076,23 +1090,22 @@ cdef class _MaglevView(_View):
     cdef Py_ssize_t rank(self, const hg_key *key) except -2:
         return self.table[hg_xxh64(key.data, key.size, 0) % self.size] if self.table != NULL else -1
 
-    cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
+    cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
         cdef uint64_t slot = hg_xxh64(key.data, key.size, 0) % self.size, at
         cdef uint32_t rank
-        cdef list result = []
+        cdef Py_ssize_t found = 0
         cdef char *seen = <char *>_allocate(len(self.nodes), 1)
         memset(seen, 0, len(self.nodes))
-        try:
-            for at in range(slot, slot + self.size):
-                if len(result) == limit:
-                    break
-                rank = self.table[at if at < self.size else at - self.size]
-                if not seen[rank]:
-                    seen[rank] = 1
-                    result.append(self.nodes[rank])
-            return result
-        finally:
-            free(seen)
+        for at in range(slot, slot + self.size):
+            if found == limit:
+                break
+            rank = self.table[at if at < self.size else at - self.size]
+            if not seen[rank]:
+                seen[rank] = 1
+                out[found] = rank
+                found += 1
+        free(seen)
+        return found
 
     cdef list slots(self):
         """The rank of each slot; one of -1 where there is no node."""
@@ -1249,3 +1262,265 @@ def redis_slot(key, /):
     cdef hg_key plain
     hg_key_of(key, b"key", &plain)
     return hg_redis_slot(plain.data, plain.size)
+
+
+cdef class _Pick:
+    """A server picked by BoundedLoad: `node`, in flight until the ``with`` block or `done()` ends it."""
+
+    cdef readonly object node
+    cdef BoundedLoad _bounded
+    cdef bytes _name
+
+    def done(self):
+        """Ends the pick: the server has one less in flight. Once ended, nothing happens."""
+        bounded = self._bounded
+        if bounded is None:
+            return
+        with cython.critical_section(bounded):
+            name, self._name = self._name, None
+            if name is not None:
+                bounded._release(name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failure):
+        self.done()
+
+    def __del__(self):
+        self.done()
+
+
+cdef class BoundedLoad:
+    """Consistent hashing with bounded loads, over a HashRing, Rendezvous or Maglev.
+
+    A key goes to the first node of its preference that has room: fewer in flight than
+    ceil(`c` * average * weight / mean weight), this pick counted in. So no server takes more than
+    `c` times its share, and with c = 1.25 nearly all keys stay where the placement has them.
+
+    Nodes are added and removed in `placement` itself; what is in flight at a node that left counts
+    again should it return. A pick that is dropped unended ends itself.
+
+    Source: Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2016.
+
+    Raises TypeError if `placement` is none of these or `c` is no number, ValueError unless `c` is
+    finite and at least 1.
+
+    Complexity: O(1) more than a lookup while the first node has room; else as a preference.
+
+    >>> bounded = BoundedLoad(HashRing(["a", "b"]), c=1.5)
+    >>> with bounded.pick("user:1") as pick:
+    ...     pick.node, bounded.loads
+    ('a', {'a': 1, 'b': 0})
+    """
+
+    cdef _Placement _placement
+    cdef double _c
+    cdef tuple _names        # of those whose picks `_loads` counts; all others' are in `_departed`
+    cdef dict _ranks
+    cdef dict _departed
+    cdef Py_ssize_t *_loads
+    cdef double *_weights
+    cdef Py_ssize_t _total
+    cdef double _weight
+    cdef uint64_t _changes
+    cdef object __weakref__
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __cinit__(self, *args, **kwargs):
+        self._placement = HashRing()
+        self._c = 1.25
+        self._names, self._ranks, self._departed = (), {}, {}
+
+    def __init__(self, placement, c=1.25):
+        if not isinstance(placement, _Placement):
+            raise TypeError(f"placement must be a HashRing, Rendezvous or Maglev, got {placement!r}")
+        self._c = checked_bound(c)
+        self._placement = placement
+
+    def __dealloc__(self):
+        free(self._loads)
+        free(self._weights)
+
+    @property
+    def placement(self):
+        """What keys prefer nodes by.
+
+        Complexity: O(1).
+
+        >>> BoundedLoad(HashRing(["a"])).placement.nodes
+        ('a',)
+        """
+        return self._placement
+
+    @property
+    def c(self):
+        """How many times its share a server may take.
+
+        Complexity: O(1).
+
+        >>> BoundedLoad(HashRing(["a"])).c
+        1.25
+        """
+        return self._c
+
+    @property
+    def loads(self):
+        """A dict of node to how many picks are in flight at it, in the order of the nodes.
+
+        Complexity: O(n) for n nodes.
+
+        >>> BoundedLoad(HashRing(["a", "b"])).loads
+        {'a': 0, 'b': 0}
+        """
+        view = self._placement._current()
+        counts, _ = self._counted()
+        return {node: counts.get(name, 0) for node, name in zip(view.nodes, view.names, strict=True)}
+
+    def pick(self, key, *, exclude=()):
+        """Picks the first node in the preference of `key` that has room, and counts it in flight.
+
+        Answers a context manager with the attribute `node` and the method `done()`, either of which
+        ends the pick. Nodes in `exclude` are passed over, and the average is that of the others.
+
+        Raises NoServerError if there is no node or every one is excluded, TypeError and ValueError
+        for a wrong `key` as get_node does, and for a node in `exclude` that can have no name.
+
+        Complexity: that of get_node while the first node has room, else of preference.
+
+        >>> BoundedLoad(HashRing(["a", "b"])).pick("user:1", exclude=["a"]).node
+        'b'
+        """
+        cdef hg_key plain
+        cdef Py_ssize_t rank = -1
+        cdef _View view
+        cdef bytes barred = None
+        cdef bint counted = False
+        cdef _Pick pick = _Pick.__new__(_Pick)
+        hg_key_of(key, b"key", &plain)
+        names = {name_bytes(node, self._placement._node_key) for node in exclude}
+        view = self._placement._current()
+        if names:
+            barred = bytes([name in names for name in view.names])
+        while not counted:
+            self._follow(view)
+            with cython.critical_section(self):
+                counted = self._names is view.names
+                if counted:
+                    rank = self._choose(view, &plain, barred)
+                if rank >= 0:
+                    self._loads[rank] += 1
+                    self._total += 1
+                    self._changes += 1
+        if rank < 0:
+            raise NoServerError("every server is excluded" if view.names else "the placement has no server")
+        pick._bounded, pick._name, pick.node = self, view.names[rank], view.nodes[rank]
+        return pick
+
+    @cython.final
+    cdef tuple _counted(self):
+        """Every pick in flight, {name: how many}, and the number of the last change."""
+        cdef Py_ssize_t *loads
+        cdef Py_ssize_t i
+        with cython.critical_section(self):
+            names, departed, changes = self._names, self._departed.copy(), self._changes
+            loads = <Py_ssize_t *>_allocate(len(names), sizeof(Py_ssize_t))
+            memcpy(loads, self._loads, len(names) * sizeof(Py_ssize_t))
+        try:
+            departed.update([(names[i], loads[i]) for i in range(len(names)) if loads[i]])
+            return departed, changes
+        finally:
+            free(loads)
+
+    @cython.final
+    cdef int _follow(self, _View view) except -1:
+        """Counts by the nodes of `view` from now on."""
+        cdef Py_ssize_t *loads
+        cdef double *weights
+        cdef Py_ssize_t i, count = len(view.names)
+        while self._names is not view.names:
+            departed, changes = self._counted()
+            ranks = {name: i for i, name in enumerate(view.names)}
+            loads = <Py_ssize_t *>_allocate(count, sizeof(Py_ssize_t))
+            weights = <double *>_allocate(count, sizeof(double))
+            for i in range(count):
+                loads[i] = departed.pop(view.names[i], 0)
+                weights[i] = view.weights[i]
+            with cython.critical_section(self):
+                if self._changes == <uint64_t>changes:
+                    _dropped = self._names, self._ranks, self._departed
+                    self._names, self._ranks, self._departed = view.names, ranks, departed
+                    self._loads, loads = loads, self._loads
+                    self._weights, weights = weights, self._weights
+                    self._changes += 1
+                    self._total, self._weight = 0, 0
+                    for i in range(count):
+                        self._total += self._loads[i]
+                        self._weight += self._weights[i]
+            free(loads)
+            free(weights)
+        return 0
+
+    @cython.final
+    cdef bint _has_room(self, Py_ssize_t rank, Py_ssize_t total, double weight) noexcept:
+        return self._loads[rank] < ceil(self._c * (total + 1) * self._weights[rank] / weight)
+
+    @cython.final
+    cdef Py_ssize_t _choose(self, _View view, const hg_key *key, bytes barred) except -2:
+        """The rank of the node to take, -1 if there is none; makes no object.
+
+        The room of nodes that own nothing stays unused; are all others full, the first takes one more.
+        """
+        cdef Py_ssize_t i, found, count = len(view.names), total = self._total
+        cdef double weight = self._weight
+        cdef const char *out = PyBytes_AS_STRING(barred) if barred is not None else NULL
+        cdef Py_ssize_t rank = view.rank(key)
+        cdef uint32_t *order
+        if out == NULL and (rank < 0 or self._has_room(rank, total, weight)):
+            return rank
+        if out != NULL:
+            total, weight = 0, 0
+            for i in range(count):
+                if not out[i]:
+                    total += self._loads[i]
+                    weight += self._weights[i]
+        order = <uint32_t *>_allocate(count, sizeof(uint32_t))
+        found = view.order(key, count, order)
+        rank = -1
+        for i in range(found):
+            if out != NULL and out[order[i]]:
+                continue
+            if self._has_room(order[i], total, weight):
+                rank = order[i]
+                break
+            if rank < 0:
+                rank = order[i]
+        free(order)
+        return rank
+
+    @cython.final
+    cdef int _release(self, bytes name) except -1:
+        """Takes one from what is in flight at a node, a member or not."""
+        rank = self._ranks.get(name)
+        self._changes += 1
+        if rank is not None:
+            self._loads[<Py_ssize_t>rank] -= 1
+            self._total -= 1
+        elif self._departed[name] > 1:
+            self._departed[name] -= 1
+        else:
+            del self._departed[name]
+        return 0
+
+    def __repr__(self):
+        picks = sum(self.loads.values())
+        return f"<{type(self).__name__} c={self._c!r} picks={picks} of {self._placement!r}>"
+
+    def _check(self):
+        """Asserts every invariant of the structure."""
+        counts, _ = self._counted()
+        assert all(load > 0 for load in counts.values())
+        assert self._ranks == {name: i for i, name in enumerate(self._names)}
+        assert self._total == sum([counts.get(name, 0) for name in self._names])
+        assert not self._departed.keys() & self._ranks.keys()

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain, compress
-from math import log
+from math import ceil, log
 from struct import unpack_from
+from threading import RLock
 from types import GenericAlias
 
 from headgate._membership import (
@@ -17,6 +18,7 @@ from headgate._membership import (
     RingRules,
     admitted,
     arranged,
+    checked_bound,
     collected,
     integer,
     join,
@@ -28,6 +30,7 @@ from headgate._membership import (
 from headgate._moves import expected_moves
 from headgate._pickling import name_class, restore
 from headgate._pure.hashing import _MASK, _xxh64_bytes, splitmix64
+from headgate.errors import NoServerError
 
 _LOW = 0xFFFF_FFFF
 
@@ -47,12 +50,13 @@ def _key_hash(key):
 class _View:
     """The nodes after one change and whatever finds them: all that a lookup needs, never changed."""
 
-    __slots__ = ("change", "names", "nodes")
+    __slots__ = ("change", "names", "nodes", "weights")
 
     def __init__(self, change, items):
         """`items` are pairs (name, (node, weight)) in the order of `nodes`."""
         self.change = change
         self.names = tuple([name for name, _ in items])
+        self.weights = tuple([weight for _, (_, weight) in items])
         self.nodes = tuple([node for _, (node, _) in items])
 
 
@@ -624,20 +628,20 @@ def _murmur_end(prefix, data):
 
 
 class _RaceView(_View):
-    """What each node draws with: a base and a weight, or in pymemcache's form a prefix."""
+    """What each node draws with: a base and maybe a rate, its weight, or in pymemcache's form a prefix."""
 
-    __slots__ = ("bases", "prefixes", "seed", "weights")
+    __slots__ = ("bases", "prefixes", "rates", "seed")
 
     def __init__(self, change, items, rules):
         super().__init__(change, items)
         self.seed = rules.seed
-        self.bases = self.weights = self.prefixes = None
+        self.bases = self.rates = self.prefixes = None
         if rules.murmur:
             self.prefixes = [self._begin(low_bytes(name) + b"-") for name, _ in items]
             return
         self.bases = [_xxh64_bytes(name) for name, _ in items]
         if len({weight for _, (_, weight) in items}) > 1:
-            self.weights = [float(weight) for _, (_, weight) in items]
+            self.rates = [float(weight) for _, (_, weight) in items]
 
     def _begin(self, prefix):
         """What all keys of a node have in front, hashed."""
@@ -652,10 +656,10 @@ class _RaceView(_View):
             return [_murmur_end(prefix, data) for prefix in self.prefixes]
         hash = _xxh64_bytes(data, self.seed)
         draws = [splitmix64(base ^ hash) for base in self.bases]
-        if self.weights is None:
+        if self.rates is None:
             return draws
-        return [log(((draw >> 12) + 0.5) * 2.0**-52) / weight
-                for draw, weight in zip(draws, self.weights, strict=True)]
+        return [log(((draw >> 12) + 0.5) * 2.0**-52) / rate
+                for draw, rate in zip(draws, self.rates, strict=True)]
 
     def rank(self, key):
         scores = self.scores(key)
@@ -768,7 +772,7 @@ class Rendezvous(_Placement):
         assert view.nodes == tuple([node for _, (node, _) in items])
         assert len(view.bases if view.prefixes is None else view.prefixes) == len(items)
         assert (view.prefixes is not None) == self._rules.murmur
-        assert (view.weights is not None) == (len({weight for _, (_, weight) in items}) > 1)
+        assert (view.rates is not None) == (len({weight for _, (_, weight) in items}) > 1)
 
 
 def _maglev_table(items, size):
@@ -966,3 +970,185 @@ def redis_slot(key, /):
     _, _, after = data.partition(b"{")
     tag, close, _ = after.partition(b"}")
     return crc_hqx(tag if close and tag else data, 0) & 16383
+
+
+class _Pick:
+    """A server picked by BoundedLoad: `node`, in flight until the ``with`` block or `done()` ends it."""
+
+    __slots__ = ("_bounded", "_name", "node")
+
+    def __init__(self, bounded, name, node):
+        self._bounded, self._name, self.node = bounded, name, node
+
+    def done(self):
+        """Ends the pick: the server has one less in flight. Once ended, nothing happens."""
+        bounded = self._bounded
+        with bounded._lock:
+            name, self._name = self._name, None
+            if name is not None:
+                bounded._release(name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failure):
+        self.done()
+
+    def __del__(self):
+        self.done()
+
+
+def _sum(weights):
+    """One addition after the other, as the compiled twin does."""
+    total = 0.0
+    for weight in weights:
+        total += weight
+    return total
+
+
+class BoundedLoad:
+    """Consistent hashing with bounded loads, over a HashRing, Rendezvous or Maglev.
+
+    A key goes to the first node of its preference that has room: fewer in flight than
+    ceil(`c` * average * weight / mean weight), this pick counted in. So no server takes more than
+    `c` times its share, and with c = 1.25 nearly all keys stay where the placement has them.
+
+    Nodes are added and removed in `placement` itself; what is in flight at a node that left counts
+    again should it return. A pick that is dropped unended ends itself.
+
+    Source: Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2016.
+
+    Raises TypeError if `placement` is none of these or `c` is no number, ValueError unless `c` is
+    finite and at least 1.
+
+    Complexity: O(1) more than a lookup while the first node has room; else as a preference.
+
+    >>> bounded = BoundedLoad(HashRing(["a", "b"]), c=1.5)
+    >>> with bounded.pick("user:1") as pick:
+    ...     pick.node, bounded.loads
+    ('a', {'a': 1, 'b': 0})
+    """
+
+    __slots__ = ("__weakref__", "_c", "_counted", "_loads", "_lock", "_names", "_placement", "_total",
+                 "_weight")
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __init__(self, placement, c=1.25):
+        if not isinstance(placement, _Placement):
+            raise TypeError(f"placement must be a HashRing, Rendezvous or Maglev, got {placement!r}")
+        self._c = checked_bound(c)
+        self._placement = placement
+        self._lock = RLock()
+        self._loads = {}
+        self._names, self._counted, self._total, self._weight = None, frozenset(), 0, 0.0
+
+    @property
+    def placement(self):
+        """What keys prefer nodes by.
+
+        Complexity: O(1).
+
+        >>> BoundedLoad(HashRing(["a"])).placement.nodes
+        ('a',)
+        """
+        return self._placement
+
+    @property
+    def c(self):
+        """How many times its share a server may take.
+
+        Complexity: O(1).
+
+        >>> BoundedLoad(HashRing(["a"])).c
+        1.25
+        """
+        return self._c
+
+    @property
+    def loads(self):
+        """A dict of node to how many picks are in flight at it, in the order of the nodes.
+
+        Complexity: O(n) for n nodes.
+
+        >>> BoundedLoad(HashRing(["a", "b"])).loads
+        {'a': 0, 'b': 0}
+        """
+        view = self._placement._current()
+        with self._lock:
+            counts = self._loads.copy()
+        return {node: counts.get(name, 0) for node, name in zip(view.nodes, view.names, strict=True)}
+
+    def pick(self, key, *, exclude=()):
+        """Picks the first node in the preference of `key` that has room, and counts it in flight.
+
+        Answers a context manager with the attribute `node` and the method `done()`, either of which
+        ends the pick. Nodes in `exclude` are passed over, and the average is that of the others.
+
+        Raises NoServerError if there is no node or every one is excluded, TypeError and ValueError
+        for a wrong `key` as get_node does, and for a node in `exclude` that can have no name.
+
+        Complexity: that of get_node while the first node has room, else of preference.
+
+        >>> BoundedLoad(HashRing(["a", "b"])).pick("user:1", exclude=["a"]).node
+        'b'
+        """
+        key_bytes(key, "key")
+        names = {name_bytes(node, self._placement._node_key) for node in exclude}
+        view = self._placement._current()
+        with self._lock:
+            rank = self._choose(view, key, names)
+            if rank >= 0:
+                name = view.names[rank]
+                self._loads[name] = self._loads.get(name, 0) + 1
+                self._total += 1
+        if rank < 0:
+            raise NoServerError("every server is excluded" if view.names else "the placement has no server")
+        return _Pick(self, name, view.nodes[rank])
+
+    def _follow(self, view):
+        """Sums up by the nodes of `view` from now on."""
+        if self._names is not view.names:
+            self._names = view.names
+            self._total = sum([self._loads.get(name, 0) for name in view.names])
+            self._counted = frozenset(view.names)
+            self._weight = _sum(view.weights)
+
+    def _has_room(self, view, rank, total, weight):
+        room = ceil(self._c * (total + 1) * view.weights[rank] / weight)
+        return self._loads.get(view.names[rank], 0) < room
+
+    def _choose(self, view, key, barred):
+        """The rank of the node to take, -1 if there is none.
+
+        The room of nodes that own nothing stays unused; are all others full, the first takes one more.
+        """
+        self._follow(view)
+        total, weight = self._total, self._weight
+        rank = view.rank(key)
+        if not barred and (rank < 0 or self._has_room(view, rank, total, weight)):
+            return rank
+        if barred:
+            able = [rank for rank, name in enumerate(view.names) if name not in barred]
+            total = sum([self._loads.get(view.names[rank], 0) for rank in able])
+            weight = _sum([view.weights[rank] for rank in able])
+        order = [rank for rank in view.ranks(key, len(view.names)) if view.names[rank] not in barred]
+        roomy = (rank for rank in order if self._has_room(view, rank, total, weight))
+        return next(roomy, order[0] if order else -1)
+
+    def _release(self, name):
+        """Takes one from what is in flight at a node, a member or not."""
+        load = self._loads.pop(name) - 1
+        if load:
+            self._loads[name] = load
+        if name in self._counted:
+            self._total -= 1
+
+    def __repr__(self):
+        picks = sum(self.loads.values())
+        return f"<{type(self).__name__} c={self._c!r} picks={picks} of {self._placement!r}>"
+
+    def _check(self):
+        """Asserts every invariant of the structure."""
+        assert all(load > 0 for load in self._loads.values())
+        assert self._total == sum([self._loads.get(name, 0) for name in self._counted])
