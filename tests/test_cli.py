@@ -98,7 +98,7 @@ def test_doctor_without_a_compiled_twin(tmp_path):
     assert findings["backend_reason"] == "the compiled twin is not installed"
 
 
-def test_doctor_fails_when_the_twins_disagree(monkeypatch, capsys):
+def test_doctor_fails_when_the_twins_disagree(both_twins, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "backend", "compiled")
     monkeypatch.setattr(selfcheck, "_twin", lambda name: lambda room: name)
     monkeypatch.setattr(selfcheck, "_QUESTIONS", (lambda room: room("hashing"),))
