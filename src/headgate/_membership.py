@@ -6,13 +6,13 @@ Nothing here is on the path of a lookup. A node's name is bytes, made from the n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf, isqrt
 from operator import index, itemgetter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any
 
     from headgate.schemes import Scheme
