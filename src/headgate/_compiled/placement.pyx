@@ -744,6 +744,27 @@ cdef class HashRing(_Placement):
 
     _rules_class = RingRules
 
+    # Not inherited: CPython 3.11 specialises a call only for the class that defines the method.
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
+    def get_node(self, key, /):
+        """The node that `key` belongs to, or None if there is none.
+
+        Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
+        [-2**63, 2**63).
+
+        Complexity: O(1) expected; O(n) for n nodes in Rendezvous.
+
+        >>> HashRing(["a", "b"]).get_node("user:1")
+        'a'
+        >>> HashRing().get_node("user:1") is None
+        True
+        """
+        cdef hg_key plain
+        hg_key_of(key, b"key", &plain)
+        return self._current().owner(&plain)
+
     def __init__(self, nodes=(), replicas=150, *, scheme="headgate", node_key=None):
         rules = RingRules(replicas, scheme)
         self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
@@ -1138,6 +1159,27 @@ cdef class Maglev(_Placement):
     """
 
     _rules_class = MaglevRules
+
+    # Not inherited: CPython 3.11 specialises a call only for the class that defines the method.
+    @cython.binding(False)
+    @cython.embedsignature(True)
+    @cython.embedsignature.format("clinic")
+    def get_node(self, key, /):
+        """The node that `key` belongs to, or None if there is none.
+
+        Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
+        [-2**63, 2**63).
+
+        Complexity: O(1) expected; O(n) for n nodes in Rendezvous.
+
+        >>> HashRing(["a", "b"]).get_node("user:1")
+        'a'
+        >>> HashRing().get_node("user:1") is None
+        True
+        """
+        cdef hg_key plain
+        hg_key_of(key, b"key", &plain)
+        return self._current().owner(&plain)
 
     def __init__(self, nodes=(), size=65537, *, node_key=None):
         rules = MaglevRules(size)
