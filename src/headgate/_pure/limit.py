@@ -10,8 +10,8 @@ conversions of arguments, which are foreign code, run before it is taken.
 """
 
 import threading
-import time
 from math import isfinite, ldexp
+from time import monotonic_ns
 
 from headgate import _waiting
 from headgate._decision import Decision
@@ -81,7 +81,7 @@ class TokenBucket:
 
     def _now_ns(self):
         if self._clock is None:
-            return time.monotonic_ns()
+            return monotonic_ns()
         now = self._clock()
         if not isinstance(now, int):
             raise TypeError(f"clock must return an int, got {now!r}")
@@ -100,9 +100,14 @@ class TokenBucket:
 
     def _debt(self, elapsed):
         """The debt after `elapsed` nanoseconds, cut at the ceiling, and the units of that time."""
-        units = units_at(elapsed, self._multiplier, self._shift)
+        if elapsed >= 0:
+            units = elapsed * self._multiplier >> self._shift
+        else:
+            units = units_at(elapsed, self._multiplier, self._shift)
         debt = (self._tat - units + _HALF) % _WORD - _HALF
-        return min(max(debt, 0), self._ceiling), units
+        if debt > self._ceiling:
+            debt = self._ceiling
+        return (debt if debt > 0 else 0), units
 
     def _cost(self, tokens):
         cost = to_units(tokens, self._bits) if tokens < _MOST_DEBT else _MOST_DEBT
@@ -112,11 +117,14 @@ class TokenBucket:
 
     def _charge(self, tokens, take):
         """Whether the tokens are there, and the cost, debt and elapsed time; with `take`, take them."""
-        tokens = _read_tokens(tokens)
-        now = self._now_ns()
+        if type(tokens) is not int or tokens < 0:
+            tokens = _read_tokens(tokens)
+        now = monotonic_ns() if self._clock is None else self._now_ns()
         with self._lock:
             elapsed = now - self._epoch
-            cost = self._cost(tokens)
+            cost = tokens << self._bits if type(tokens) is int else self._cost(tokens)
+            if cost > self._burst:
+                cost = self._cost(tokens)
             debt, units = self._debt(elapsed)
             allowed = cost <= self._burst - debt or cost == 0
             if take and allowed and cost > 0:
