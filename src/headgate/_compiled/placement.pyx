@@ -1374,6 +1374,7 @@ cdef class BoundedLoad:
         self._placement = HashRing()
         self._c = 1.25
         self._names, self._ranks, self._departed = (), {}, {}
+        self._loads = <Py_ssize_t *>_allocate(0, sizeof(Py_ssize_t))
 
     def __init__(self, placement, c=1.25):
         if not isinstance(placement, _Placement):
