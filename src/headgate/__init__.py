@@ -4,6 +4,7 @@ from headgate._backend import backend
 from headgate.cache import CacheStats, LRUCache
 from headgate.errors import HeadgateError, NoServerError
 from headgate.hashing import splitmix64, xxh64
+from headgate.hotkeys import HotKey, HotKeys
 from headgate.limit import Decision, TokenBucket
 from headgate.placement import BoundedLoad, HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 
@@ -15,6 +16,8 @@ __all__ = [
     "Decision",
     "HashRing",
     "HeadgateError",
+    "HotKey",
+    "HotKeys",
     "LRUCache",
     "Maglev",
     "NoServerError",
