@@ -20,7 +20,7 @@ Invariants (`_check` walks them all)
 - Node 0 and bucket 0 are no node and the sentinel; 0 in the table means empty, and a live node stands in
   it once, reachable from its home. The table is at most half full.
 - Buckets are circular, sorted by strictly rising counts; each holds a node; the nodes of all are the live
-  ones, and 0 <= error < count. Without decay the counts add up to the total.
+  ones, and 0 <= error <= count. Without decay the counts add up to the total.
 - len(keys) == k + 1. The garbage collector sees the keys in that list; when it has torn it down in a
   dead cycle, `_intact` notices and nothing is watched from then on.
 
@@ -645,7 +645,7 @@ cdef class HotKeys:
                 node = self._find(<PyObject *>key, hash)
                 last = self.buckets[0].prev
                 least = self.buckets[last].count
-                if node != NIL or self.free_node == NIL or not 0 <= error < count >= least:
+                if node != NIL or self.free_node == NIL or not 0 <= error <= count >= least:
                     raise refuse_row(key)
                 node = self.free_node
                 dropped = self._admit(<PyObject *>key, hash, count, last)
@@ -669,7 +669,7 @@ cdef class HotKeys:
             while True:
                 assert self.nodes[node].bucket == at
                 assert self.nodes[self.nodes[node].next].prev == node
-                assert 0 <= self.nodes[node].error < self.buckets[at].count
+                assert 0 <= self.nodes[node].error <= self.buckets[at].count
                 assert self._stands(node)
                 counted += self.buckets[at].count
                 live += 1

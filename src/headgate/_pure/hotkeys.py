@@ -413,7 +413,7 @@ class HotKeys:
             with self._lock:
                 known = self._find(key, entry.hash)
                 last = self._sentinel.prev
-                if known is not None or self._count == self._most or not 0 <= error < count >= last.count:
+                if known is not None or self._count == self._most or not 0 <= error <= count >= last.count:
                     raise refuse_row(key)
                 self._admit(entry, count, last)
                 entry.error = error
@@ -430,7 +430,7 @@ class HotKeys:
             assert bucket.entries
             for entry in bucket.entries:
                 assert entry.bucket is bucket
-                assert 0 <= entry.error < bucket.count
+                assert 0 <= entry.error <= bucket.count
                 assert self._table[entry.hash].count(entry) == 1
                 counted += bucket.count
                 live += 1
