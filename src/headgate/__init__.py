@@ -1,7 +1,7 @@
 """Traffic primitives for Python services: a Cython core and a pure-Python twin that behaves the same."""
 
 from headgate._backend import backend
-from headgate.cache import CacheStats, LRUCache
+from headgate.cache import CacheStats, LRUCache, lru_cache
 from headgate.errors import HeadgateError, NoServerError
 from headgate.hashing import splitmix64, xxh64
 from headgate.hotkeys import HotKey, HotKeys
@@ -26,6 +26,7 @@ __all__ = [
     "__version__",
     "backend",
     "jump_hash",
+    "lru_cache",
     "redis_slot",
     "splitmix64",
     "xxh64",

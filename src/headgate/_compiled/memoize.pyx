@@ -1,0 +1,605 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic, autotestdict=False
+"""Memoized functions: the results of the most recently used calls.
+
+    table (u32)      nodes (C structs)                 entries (one Python list)
+    +---+            slot  hash   prev  next           2*slot              2*slot+1
+    | 0 |             0     -      2     1             None                None      <- sentinel
+    | 2 | --------->  1    h(7)    0     3             7                   f(7)      <- next victim
+    | 3 | ----+---->  2    h(..)   3     0             (1, 2)              f(1, 2)   <- most recently used
+    | 1 | ----+---->  3    h(..)   1     2             (1, KEYWORDS,       f(1, b=2)
+    +---+                                               ("b",), 2)
+    home(hash) = top bits of hash * golden ratio; linear probing; removal shifts back
+
+A key is what tells two calls apart. The only argument, an exact str or int, is its own key. Every other call
+has a flat tuple: the positional arguments; with keywords KEYWORDS, their names in the order of the call and
+their values; and for a typed memoizer the types of all arguments. The tuple is made when a call is missed; a
+lookup hashes the arguments where they lie and compares them with the tuple one by one.
+
+Invariants (`_check` walks them all)
+- Slots 1..count are live and no others: an entry leaves only to make place for the next one, or with all.
+- Slot 0 is the sentinel of the circular list; 0 in the table means empty.
+- The table is at most two fifths full, and every live slot stands in it once, reachable from its home.
+- len(entries) == 2 * (capacity + 1). The garbage collector sees keys and results in that list; when
+  it has torn it down in a dead cycle, `_intact` notices and nothing is remembered from then on.
+
+Foreign code - ``__hash__``, ``__eq__`` in `_find_flat`, the function, finalizers run by an allocation - runs
+before the first edit. `version` counts edits: a probe that called ``__eq__`` starts over when it changed, and
+a result is stored without another look when no edit came between. From the first edit to the last nothing is
+allocated and nothing released. Evicted references are dropped last.
+"""
+cimport cython
+from cpython.number cimport PyNumber_AsSsize_t
+from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+
+from functools import _CacheInfo, update_wrapper
+
+
+cdef extern from "Python.h":
+    ctypedef PyObject *(*vectorcallfunc)(PyObject *, PyObject **, size_t, PyObject *)
+    ctypedef struct PyTypeObject
+    PyTypeObject *Py_TYPE(PyObject *o)
+    PyObject *PyList_GET_ITEM(PyObject *entries, Py_ssize_t i)
+    void PyList_SET_ITEM(PyObject *entries, Py_ssize_t i, PyObject *item)
+    Py_ssize_t PyList_GET_SIZE(PyObject *entries)
+    bint PyLong_CheckExact(PyObject *key)
+    bint PyTuple_CheckExact(PyObject *key)
+    PyObject *PyTuple_GET_ITEM(PyObject *key, Py_ssize_t i)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject *key)
+    tuple PyTuple_New(Py_ssize_t size)
+    void PyTuple_SET_ITEM(PyObject *key, Py_ssize_t i, PyObject *item)
+    bint PyUnicode_CheckExact(PyObject *key)
+    Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
+    object PyObject_Vectorcall(object function, PyObject **args, size_t nargsf, PyObject *names)
+    object PyMethod_New(object function, object instance)
+    object PyVectorcall_Call(object function, object args, object kwargs)
+    void Py_INCREF(PyObject *o)
+    void Py_DECREF(PyObject *o)
+    void Py_XDECREF(PyObject *o)
+
+cdef extern from "unicode_eq.h":
+    Py_hash_t hg_hash(PyObject *key) except -1
+    bint hg_str_equal(PyObject *a, PyObject *b)
+
+cdef extern from "memo.h":
+    const uint64_t HG_CALL_SEED
+    uint64_t hg_call_mix(uint64_t state, uint64_t lane)
+    void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset)
+
+cdef struct Node:
+    Py_hash_t hash
+    uint32_t prev
+    uint32_t next
+
+cdef struct Call:
+    PyObject **args
+    PyObject *names     # of the keywords; NULL where there are none
+    PyObject *own_key   # NULL for a flat key
+    Py_ssize_t given    # positional arguments
+    Py_ssize_t total    # arguments
+    Py_ssize_t size     # of the flat key
+    Py_hash_t hash
+
+cdef enum:
+    NIL = 0
+    FIRST_CAPACITY = 8
+    MOST_ENTRIES = 0x33333333  # two fifths of 2**31 cells
+    UNBOUNDED = -1
+
+cdef object KEYWORDS = object()
+
+
+cdef int _same(PyObject *a, PyObject *b) except -1:
+    return a == b or PyObject_RichCompareBool(<object>a, <object>b, Py_EQ)
+
+
+cdef Py_ssize_t _put(PyObject *key, Py_ssize_t at, PyObject *item) noexcept:
+    Py_INCREF(item)
+    PyTuple_SET_ITEM(key, at, item)
+    return at + 1
+
+
+@cython.final
+@cython.trashcan(True)
+cdef class _Memoizer:
+    """A function that remembers the results of its most recent calls."""
+
+    cdef vectorcallfunc vectorcall
+    cdef object __weakref__
+    cdef dict __dict__
+    cdef object function
+    cdef list entries
+    cdef Node *nodes
+    cdef uint32_t *table
+    cdef Py_ssize_t maxsize
+    cdef uint64_t version
+    cdef uint64_t hits
+    cdef uint64_t misses
+    cdef uint32_t shift
+    cdef uint32_t mask
+    cdef uint32_t capacity
+    cdef uint32_t count
+    cdef bint typed
+    cdef bint own_keys  # an only argument, an exact str or int, is its own key
+
+    def __cinit__(self):
+        self.vectorcall = <vectorcallfunc>_call
+        self.entries = [None, None]
+        self.nodes = <Node *>calloc(1, sizeof(Node))
+        self.table = <uint32_t *>calloc(1, sizeof(uint32_t))
+        self.shift = 63
+        if self.nodes == NULL or self.table == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.nodes)
+        free(self.table)
+
+    # ---- calls and their keys ---------------------------------------------------------------
+
+    cdef int _read(self, Call *call, PyObject **args, Py_ssize_t given, PyObject *names) except -1:
+        """Describe a call and hash its arguments."""
+        cdef Py_ssize_t keywords = 0, i
+        cdef uint64_t state = HG_CALL_SEED
+        if names != NULL:
+            keywords = PyTuple_GET_SIZE(names)
+        call.args = args
+        call.names = names if keywords else NULL
+        call.given = given
+        call.total = call.size = given + keywords
+        call.own_key = NULL
+        for i in range(call.total):
+            state = hg_call_mix(state, <uint64_t>hg_hash(args[i]))
+        for i in range(keywords):
+            state = hg_call_mix(state, <uint64_t>hg_hash(PyTuple_GET_ITEM(names, i)))
+        if keywords:
+            call.size += 2
+        if self.typed:
+            call.size += call.total
+            for i in range(call.total):
+                state = hg_call_mix(state, <uint64_t>Py_TYPE(args[i]))
+        call.hash = <Py_hash_t>state
+        return 0
+
+    cdef tuple _flat_key(self, Call *call):
+        cdef tuple made = PyTuple_New(call.size)
+        cdef PyObject *key = <PyObject *>made
+        cdef Py_ssize_t at = 0, i
+        for i in range(call.given):
+            at = _put(key, at, call.args[i])
+        if call.names != NULL:
+            at = _put(key, at, <PyObject *>KEYWORDS)
+            at = _put(key, at, call.names)
+        for i in range(call.given, call.total):
+            at = _put(key, at, call.args[i])
+        if self.typed:
+            for i in range(call.total):
+                at = _put(key, at, <PyObject *>Py_TYPE(call.args[i]))
+        return made
+
+    cdef bint _alike(self, PyObject *key, Call *call) noexcept:
+        """Whether sizes, the place of KEYWORDS and types agree, none of which runs foreign code."""
+        cdef Py_ssize_t i, types = call.size - call.total
+        if PyTuple_GET_SIZE(key) != call.size:
+            return False
+        if call.names != NULL and PyTuple_GET_ITEM(key, call.given) != <PyObject *>KEYWORDS:
+            return False
+        if self.typed:
+            for i in range(call.total):
+                if PyTuple_GET_ITEM(key, types + i) != <PyObject *>Py_TYPE(call.args[i]):
+                    return False
+        return True
+
+    cdef int _matches(self, PyObject *key, Call *call) except -1:
+        """Whether the flat `key` is that of `call`; runs ``__eq__``."""
+        cdef Py_ssize_t at = 0, i
+        if not self._alike(key, call):
+            return False
+        for i in range(call.total):
+            if i == call.given:
+                if not _same(PyTuple_GET_ITEM(key, i + 1), call.names):
+                    return False
+                at = 2
+            if not _same(PyTuple_GET_ITEM(key, i + at), call.args[i]):
+                return False
+        return True
+
+    # ---- the slab and its table -------------------------------------------------------------
+
+    cdef inline bint _intact(self) noexcept:
+        return (self.entries is not None
+                and PyList_GET_SIZE(<PyObject *>self.entries) == 2 * (<Py_ssize_t>self.capacity + 1))
+
+    cdef inline PyObject *_key(self, uint32_t slot) noexcept:
+        return PyList_GET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot)
+
+    cdef inline PyObject *_result(self, uint32_t slot) noexcept:
+        return PyList_GET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot + 1)
+
+    cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
+        return <uint32_t>((<uint64_t>hash * <uint64_t>0x9E3779B97F4A7C15) >> self.shift) & self.mask
+
+    cdef inline uint32_t _find_own(self, PyObject *key, Py_hash_t hash) noexcept:
+        """The slot of an exact str or int, or NIL; runs no foreign code."""
+        cdef uint32_t at = self._home(hash), slot = self.table[at]
+        cdef PyObject *stored
+        while slot != NIL:
+            stored = self._key(slot)
+            if stored == key:
+                return slot
+            if self.nodes[slot].hash == hash and Py_TYPE(stored) == Py_TYPE(key):
+                if PyUnicode_CheckExact(key):
+                    if hg_str_equal(stored, key):
+                        return slot
+                elif PyObject_RichCompareBool(<object>stored, <object>key, Py_EQ):
+                    return slot
+            at = (at + 1) & self.mask
+            slot = self.table[at]
+        return NIL
+
+    cdef uint32_t _find_flat(self, Call *call) except 0xFFFFFFFF:
+        """The slot of a flat key, or NIL; may run ``__eq__``."""
+        cdef uint32_t at = self._home(call.hash), slot
+        cdef uint64_t version
+        cdef int equal
+        cdef object stored
+        while True:
+            slot = self.table[at]
+            if slot == NIL:
+                return NIL
+            if self.nodes[slot].hash == call.hash and PyTuple_CheckExact(self._key(slot)):
+                stored = <object>self._key(slot)
+                version = self.version
+                equal = self._matches(<PyObject *>stored, call)
+                if version != self.version or not self._intact():
+                    at = self._restart(call)
+                    continue
+                if equal:
+                    return slot
+            at = (at + 1) & self.mask
+
+    cdef uint32_t _restart(self, Call *call) except 0xFFFFFFFF:
+        """Where the probe for a call begins after foreign code has edited."""
+        self._mend()
+        return self._home(call.hash)
+
+    cdef inline uint32_t _find(self, Call *call) except 0xFFFFFFFF:
+        if not self._intact():
+            self._mend()
+        if call.own_key != NULL:
+            return self._find_own(call.own_key, call.hash)
+        return self._find_flat(call)
+
+    cdef void _enter(self, uint32_t slot) noexcept:
+        """Write `slot` into the table."""
+        cdef uint32_t at = self._home(self.nodes[slot].hash)
+        while self.table[at] != NIL:
+            at = (at + 1) & self.mask
+        self.table[at] = slot
+
+    cdef void _leave(self, uint32_t slot) noexcept:
+        """Take `slot` out of the table and shift back those that its place had pushed on."""
+        cdef uint32_t hole = self._home(self.nodes[slot].hash)
+        cdef uint32_t at, other, home
+        while self.table[hole] != slot:
+            hole = (hole + 1) & self.mask
+        at = hole
+        while True:
+            at = (at + 1) & self.mask
+            other = self.table[at]
+            if other == NIL:
+                break
+            home = self._home(self.nodes[other].hash)
+            if ((at - home) & self.mask) >= ((at - hole) & self.mask):
+                self.table[hole] = other
+                hole = at
+        self.table[hole] = NIL
+
+    cdef int _mend(self) except -1:
+        """Be empty, when the garbage collector has torn the entries down."""
+        if not self._intact():
+            self._forget()
+        return 0
+
+    cdef list _forget(self):
+        """Shrink the slab to its sentinel and answer what it held."""
+        cdef list nothing = [None, None]
+        self.entries, nothing = nothing, self.entries
+        self.nodes = <Node *>realloc(self.nodes, sizeof(Node))
+        self.table = <uint32_t *>realloc(self.table, sizeof(uint32_t))
+        self.capacity = self.count = self.mask = 0
+        self.shift = 63
+        self.table[0] = NIL
+        self.nodes[0].prev = self.nodes[0].next = 0
+        self.version += 1
+        return nothing
+
+    cdef inline uint32_t _room(self) noexcept:
+        if self.maxsize == UNBOUNDED or self.maxsize > <int64_t>MOST_ENTRIES:
+            return MOST_ENTRIES
+        return <uint32_t>self.maxsize
+
+    cdef int _grow(self) except -1:
+        """Double the slab, unless foreign code was faster."""
+        cdef uint64_t version = self.version
+        cdef uint32_t capacity = max(<uint32_t>FIRST_CAPACITY, 2 * self.capacity)
+        cdef uint32_t cells = 4, shift = 62, slot
+        cdef list entries
+        cdef Node *nodes
+        cdef uint32_t *table
+        cdef Py_ssize_t i
+        capacity = min(capacity, self._room())
+        entries = [None] * (2 * (<Py_ssize_t>capacity + 1))
+        if version != self.version or not self._intact():
+            return 0
+        while 2 * <uint64_t>cells < 5 * <uint64_t>capacity:
+            cells *= 2
+            shift -= 1
+        nodes = <Node *>realloc(self.nodes, (<size_t>capacity + 1) * sizeof(Node))
+        if nodes == NULL:
+            raise MemoryError
+        self.nodes = nodes
+        table = <uint32_t *>calloc(cells, sizeof(uint32_t))
+        if table == NULL:
+            raise MemoryError
+        free(self.table)
+        self.table = table
+        for i in range(PyList_GET_SIZE(<PyObject *>self.entries)):
+            _swap(entries, self.entries, i)
+        self.entries, entries = entries, self.entries
+        self.mask, self.shift, self.capacity = cells - 1, shift, capacity
+        self.version += 1
+        for slot in range(1, self.count + 1):
+            self._enter(slot)
+        return 0
+
+    # ---- the order: least recently used first -----------------------------------------------
+
+    cdef inline void _link(self, uint32_t slot) noexcept:
+        cdef uint32_t last = self.nodes[0].prev
+        self.nodes[slot].prev = last
+        self.nodes[slot].next = 0
+        self.nodes[last].next = slot
+        self.nodes[0].prev = slot
+
+    cdef inline void _unlink(self, uint32_t slot) noexcept:
+        cdef uint32_t prev = self.nodes[slot].prev, next = self.nodes[slot].next
+        self.nodes[prev].next = next
+        self.nodes[next].prev = prev
+
+    # ---- hits and misses --------------------------------------------------------------------
+
+    cdef inline void _touch(self, uint32_t slot) noexcept:
+        """Count a hit; without a bound the order is that of the insertions."""
+        self.hits += 1
+        if self.maxsize != UNBOUNDED and self.nodes[slot].next != 0:
+            self._unlink(slot)
+            self._link(slot)
+
+    cdef object _pass_on(self, PyObject **args, size_t nargsf, PyObject *names):
+        """What a memoizer of size 0 does."""
+        with cython.critical_section(self):
+            self.misses += 1
+        return PyObject_Vectorcall(self.function, args, nargsf, names)
+
+    cdef object _miss(self, Call *call, size_t nargsf, uint64_t version):
+        cdef object key = <object>call.own_key if call.own_key != NULL else self._flat_key(call)
+        cdef object result = PyObject_Vectorcall(self.function, call.args, nargsf, call.names)
+        self._store(call, <PyObject *>key, <PyObject *>result, version)
+        return result
+
+    cdef int _store(self, Call *call, PyObject *key, PyObject *result, uint64_t version) except -1:
+        """Remember a result; `version` is that at which `call` was not found.
+
+        Of several results of one call the first stays; without a bound, the last.
+        """
+        cdef PyObject *old_key = NULL
+        cdef PyObject *old_result = NULL
+        cdef uint32_t slot = NIL
+        with cython.critical_section(self):
+            while version != self.version or not self._has_place():
+                if not self._has_place():
+                    self._grow()
+                slot = self._find(call)
+                version = self.version
+                if slot != NIL:
+                    break
+            if slot == NIL:
+                slot = self._take_slot()
+                old_key = self._exchange(2 * <Py_ssize_t>slot, key)
+                old_result = self._exchange(2 * <Py_ssize_t>slot + 1, result)
+                self.nodes[slot].hash = call.hash
+                self._enter(slot)
+                self._link(slot)
+                self.version += 1
+            elif self.maxsize == UNBOUNDED:
+                old_result = self._exchange(2 * <Py_ssize_t>slot + 1, result)
+        Py_XDECREF(old_key)
+        Py_XDECREF(old_result)
+        return 0
+
+    cdef inline bint _has_place(self) noexcept:
+        return self._intact() and (self.count < self.capacity or self.capacity == self._room())
+
+    cdef uint32_t _take_slot(self) noexcept:
+        """An unused slot, or that of the victim, which leaves."""
+        if self.count < self.capacity:
+            self.count += 1
+            return self.count
+        cdef uint32_t slot = self.nodes[0].next
+        self._leave(slot)
+        self._unlink(slot)
+        return slot
+
+    cdef PyObject *_exchange(self, Py_ssize_t i, PyObject *item) noexcept:
+        """Set an item of the entries; the caller owns the old one."""
+        cdef PyObject *old = PyList_GET_ITEM(<PyObject *>self.entries, i)
+        Py_INCREF(item)
+        PyList_SET_ITEM(<PyObject *>self.entries, i, item)
+        return old
+
+    # ---- what functools' wrapper offers ------------------------------------------------------
+
+    def __call__(self, /, *args, **kwargs):
+        return PyVectorcall_Call(self, args, kwargs)
+
+    def __get__(self, instance, owner):
+        return self if instance is None else PyMethod_New(self, instance)
+
+    def cache_info(self):
+        """Report cache statistics"""
+        with cython.critical_section(self):
+            hits, misses, currsize = self.hits, self.misses, self.count if self._intact() else 0
+        return _CacheInfo(hits, misses, None if self.maxsize == UNBOUNDED else self.maxsize, currsize)
+
+    def cache_clear(self):
+        """Clear the cache and cache statistics"""
+        cdef list dropped
+        with cython.critical_section(self):
+            self.hits = self.misses = 0
+            dropped = self._forget()
+        dropped.clear()
+
+    def cache_parameters(self):
+        """The arguments of the decorator, by name"""
+        return {"maxsize": None if self.maxsize == UNBOUNDED else self.maxsize, "typed": self.typed}
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        return self.__qualname__
+
+    def __sizeof__(self):
+        """The bytes of the object and its slab, without keys and results."""
+        return (object.__sizeof__(self) + (<size_t>self.mask + 1) * sizeof(uint32_t)
+                + (<size_t>self.capacity + 1) * (sizeof(Node) + 2 * sizeof(PyObject *)))
+
+    def _check(self):
+        cdef uint32_t slot, at, seen = 0, prev = 0
+        assert self._intact(), "the list of entries fits the capacity"
+        assert self.count <= self.capacity <= self._room()
+        assert 2 * (<uint64_t>self.mask + 1) >= 5 * <uint64_t>self.capacity or self.capacity == 0
+        slot = self.nodes[0].next
+        while slot != 0:
+            assert slot <= self.count and self.nodes[slot].prev == prev, "the list is doubly linked"
+            at = self._home(self.nodes[slot].hash)
+            while self.table[at] != slot:
+                assert self.table[at] != NIL, "a live slot is reachable from its home"
+                at = (at + 1) & self.mask
+            seen += 1
+            prev = slot
+            slot = self.nodes[slot].next
+        assert self.nodes[0].prev == prev
+        assert seen == self.count, "the list holds every live slot"
+        for at in range(self.mask + 1):
+            seen -= self.table[at] != NIL
+        assert seen == 0, "the table holds every live slot once"
+        for slot in range(self.count + 1, self.capacity + 1):
+            assert self.entries[2 * slot] is self.entries[2 * slot + 1] is None, "unused slots hold nothing"
+
+
+cdef void _swap(list a, list b, Py_ssize_t i) noexcept:
+    cdef PyObject *item = PyList_GET_ITEM(<PyObject *>a, i)
+    PyList_SET_ITEM(<PyObject *>a, i, PyList_GET_ITEM(<PyObject *>b, i))
+    PyList_SET_ITEM(<PyObject *>b, i, item)
+
+
+cdef inline PyObject *_given(object result) noexcept:
+    """`result` with a reference for the caller."""
+    Py_INCREF(<PyObject *>result)
+    return <PyObject *>result
+
+
+cdef inline bint _is_own_key(PyObject *key) noexcept:
+    return PyUnicode_CheckExact(key) or PyLong_CheckExact(key)
+
+
+cdef PyObject *_call(_Memoizer self, PyObject **args, size_t nargsf, PyObject *names) except NULL:
+    cdef Py_ssize_t given = PyVectorcall_NARGS(nargsf)
+    cdef Call call
+    cdef PyObject *result = NULL
+    cdef uint64_t version = 0
+    cdef uint32_t slot
+    if given == 1 and names == NULL and self.own_keys and _is_own_key(args[0]):
+        call.own_key = args[0]
+        call.args = args
+        call.names = NULL
+        call.hash = hg_hash(args[0])
+    elif self.maxsize == 0:
+        return _given(self._pass_on(args, nargsf, names))
+    else:
+        self._read(&call, args, given, names)
+    with cython.critical_section(self):
+        slot = self._find(&call)
+        if slot != NIL:
+            self._touch(slot)
+            result = self._result(slot)
+            Py_INCREF(result)
+        else:
+            self.misses += 1
+            version = self.version
+    return result if result != NULL else _given(self._miss(&call, nargsf, version))
+
+
+cdef _Memoizer _memoize(object function, Py_ssize_t maxsize, bint typed):
+    cdef _Memoizer memoizer = _Memoizer.__new__(_Memoizer)
+    if not callable(function):
+        raise TypeError("the first argument must be callable")
+    memoizer.function = function
+    memoizer.maxsize = maxsize
+    memoizer.typed = typed
+    memoizer.own_keys = not typed and maxsize != 0
+    return update_wrapper(memoizer, function)
+
+
+cdef Py_ssize_t _checked_maxsize(object maxsize) except -2:
+    if maxsize is None:
+        return UNBOUNDED
+    if not isinstance(maxsize, int):
+        raise TypeError("Expected first argument to be an integer, a callable, or None")
+    return PyNumber_AsSsize_t(max(maxsize, 0), OverflowError)
+
+
+def lru_cache(maxsize=128, typed=False):
+    """Let a function remember the results of its `maxsize` most recently used calls.
+
+    ``@lru_cache(maxsize, typed)``, or ``@lru_cache`` alone, to the contract of ``functools``: with
+    `maxsize` None nothing is forgotten, a negative one counts as 0 and nothing is remembered. Calls
+    are alike when their arguments are equal and keywords come in the same order; with `typed`
+    arguments of different types are different. Arguments must be hashable.
+
+    The function has ``cache_info()``, ``cache_clear()``, ``cache_parameters()`` and ``__wrapped__``.
+    Threads that miss the same call at the same time each make it. What the function raises is
+    not remembered.
+
+    Raises TypeError if `maxsize` is not an int, a callable or None, or if the function is not callable;
+    OverflowError if `maxsize` exceeds the size of an index.
+
+    Complexity: O(arguments) for a call that is remembered, or O(1) besides the function.
+
+    >>> @lru_cache(maxsize=2)
+    ... def double(number):
+    ...     return 2 * number
+    >>> [double(number) for number in (1, 2, 1, 3)]
+    [2, 4, 2, 6]
+    >>> double.cache_info()
+    CacheInfo(hits=1, misses=3, maxsize=2, currsize=2)
+    """
+    if not isinstance(maxsize, int) and callable(maxsize) and isinstance(typed, bool):
+        return _memoize(maxsize, 128, typed)
+    cdef Py_ssize_t room = _checked_maxsize(maxsize)
+
+    def decorating_function(user_function):
+        return _memoize(user_function, room, typed)
+
+    return decorating_function
+
+
+cdef _Memoizer _sample = _Memoizer.__new__(_Memoizer)
+hg_call_by_vector(Py_TYPE(<PyObject *>_sample), <char *>&_sample.vectorcall - <char *><void *>_sample)

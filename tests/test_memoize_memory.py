@@ -1,0 +1,121 @@
+"""Memoizers are garbage like all else, and nothing leaks."""
+
+import gc
+import subprocess
+import sys
+import weakref
+
+import pytest
+
+
+class Object:
+    def method(self, *args, **kwargs):
+        return self
+
+
+def test_cycles_through_a_memoizer_are_collected(twin):
+    def build():
+        held = Object()
+        memoized = twin.memoize.lru_cache(held.method)
+        held.memoized = memoized
+        memoized(held)
+        memoized(1, key=held)
+        memoized.memoized = memoized
+        return weakref.ref(held), weakref.ref(memoized)
+
+    seen = build()
+    gc.collect()
+    assert [ref() for ref in seen] == [None, None]
+
+
+def test_a_class_with_a_memoized_method_is_collected(twin):
+    class Memoized:
+        @twin.memoize.lru_cache
+        def method(self):
+            return self
+
+    Memoized().method()
+    seen = weakref.ref(Memoized)
+    del Memoized
+    gc.collect()
+    assert seen() is None
+
+
+@pytest.mark.parametrize("maxsize", [None, 0, 1, 3])
+@pytest.mark.parametrize("typed", [False, True])
+def test_references_are_returned(twin, maxsize, typed):
+    argument, result, text = Object(), Object(), "".join(["a", " text"])
+    before = [sys.getrefcount(item) for item in (argument, result, text)]
+    memoized = twin.memoize.lru_cache(maxsize, typed)(lambda *args, **kwargs: result)
+    for i in range(10):
+        memoized(argument), memoized(argument, i), memoized(argument, key=argument)
+        memoized(text), memoized(text, text), memoized(i)
+        with pytest.raises(TypeError):
+            memoized(argument, []) if maxsize != 0 else [] + 1
+    memoized.cache_clear()
+    assert [sys.getrefcount(item) for item in (argument, result, text)] == before
+
+
+def test_errors_return_references(twin):
+    class Key:
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            raise ZeroDivisionError
+
+    first, second, argument = Key(), Key(), Object()
+    memoized = twin.memoize.lru_cache(lambda *args: None)
+    memoized(argument, first)
+    before = sys.getrefcount(argument), sys.getrefcount(second)
+    for _ in range(10):
+        with pytest.raises(ZeroDivisionError):
+            memoized(argument, second)
+    assert (sys.getrefcount(argument), sys.getrefcount(second)) == before
+
+
+def test_200_000_nested_memoizers_are_deallocated(twin):
+    lru_cache = twin.memoize.lru_cache
+    held = None
+    for _ in range(100_000):
+        memoized = lru_cache(lambda x: x)
+        memoized(held)
+        held = lru_cache(memoized)
+    del memoized, held
+    gc.collect()
+
+
+GROWTH = """
+import gc, resource, sys
+from importlib import import_module
+
+lru_cache = import_module(f"headgate._{sys.argv[1]}.memoize").lru_cache
+
+def work():
+    for maxsize in (None, 100):
+        memoized = lru_cache(maxsize)(lambda *args, **kwargs: [args])
+        for i in range(1000):
+            memoized(i % 170)
+            memoized(i, "b")
+            memoized(str(i), key=i)
+            if i % 500 == 0:
+                memoized.cache_clear()
+
+for _ in range(10):
+    work()
+gc.collect()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(60):
+    work()
+gc.collect()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the resource module is POSIX's")
+def test_memory_does_not_grow(twin):
+    answer = subprocess.run(
+        [sys.executable, "-c", GROWTH, twin.name], capture_output=True, text=True, check=True
+    )
+    kilobytes = int(answer.stdout) / (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes < 3000
