@@ -3,8 +3,9 @@
 import math
 from fractions import Fraction
 
+import pytest
 from conftest import FakeClock, Twin, twin_names
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -155,6 +156,7 @@ STEPS = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(capacity=st.one_of(st.integers(1, 10**6), st.floats(0.5, 1e6)), rate=RATES, steps=STEPS)
+@example(capacity=1, rate=1, steps=[(-10**9, 0, "c"), (-1000, 0, "r"), (333_333_334, 2, "c")])
 def test_twins_agree_on_everything(capacity, rate, steps):
     """Any rate, any step of the clock, backwards too."""
     clock = FakeClock()
@@ -225,3 +227,19 @@ def test_a_clock_that_steps_back_never_over_admits(capacity, rate, steps):
         assert admitted <= capacity + Fraction(rate) * forward / SECOND * (1 + Fraction(1, 2**45)) + 1
         clock.now += math.ceil(capacity * SECOND / rate) + 3  # the units of two readings are rounded down
         assert bucket.consume(capacity), "it heals within the time that an empty bucket takes to fill"
+
+
+def test_refused_requests_change_nothing_after_the_clock_stepped_back(both_twins):
+    """Decisions heal a debt above the ceiling; what raises does not, in either twin."""
+    states = []
+    for twin in both_twins:
+        clock = FakeClock()
+        bucket = twin.limit.TokenBucket(1, 1, clock=clock)
+        clock.now -= 3 * SECOND
+        for refused in (bucket.consume, bucket.reserve):
+            with pytest.raises(ValueError, match=r"^tokens must be at most the capacity 1, got 2$"):
+                refused(2)
+        clock.now += 5 * SECOND // 2
+        states.append(bucket.peek())
+    assert states[0] == states[1]
+    assert states[0].remaining == pytest.approx(0.5)

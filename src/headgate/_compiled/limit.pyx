@@ -227,8 +227,10 @@ cdef class TokenBucket:
             out.verdict = ALLOWED
             if out.cost > out.burst:
                 out.verdict = TOO_MANY
+                changed = word
             elif mode == BOOK and out.debt + out.cost > MOST_DEBT:
                 out.verdict = TOO_FAR
+                changed = word
             elif mode != BOOK and out.cost > out.burst - out.debt and out.cost > 0:
                 out.verdict = DENIED
             elif out.cost > 0:

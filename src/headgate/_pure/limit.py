@@ -200,7 +200,7 @@ class TokenBucket:
             owed = debt + cost
             if owed > _MOST_DEBT:
                 raise ValueError(f"tokens cannot be reserved that far ahead, got {tokens!r}")
-            if cost > 0:
+            if cost > 0 or debt == self._ceiling:
                 self._tat = units + owed
                 self._ceiling = max(self._ceiling, owed)
             delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
