@@ -12,7 +12,7 @@ import headgate._compiled
 
 STUBS = Path(headgate._compiled.__file__).parent
 NO_VALUE = inspect.Parameter.empty
-REQUIRED = {"maxsize": 8, "capacity": 5, "refill_rate": 2, "k": 3}
+REQUIRED = {"maxsize": 8, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b")}
 
 
 def public(module):

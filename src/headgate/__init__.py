@@ -1,6 +1,16 @@
 """Traffic primitives for Python services: a Cython core and a pure-Python twin that behaves the same."""
 
 from headgate._backend import backend
+from headgate.balance import (
+    AddressHash,
+    LeastLoaded,
+    PeakEWMA,
+    PowerOfTwo,
+    RandomChoice,
+    RoundRobin,
+    ServerRecord,
+    WeightedRoundRobin,
+)
 from headgate.cache import CacheStats, LRUCache, lru_cache
 from headgate.errors import HeadgateError, NoServerError
 from headgate.hashing import splitmix64, xxh64
@@ -11,6 +21,7 @@ from headgate.placement import BoundedLoad, HashRing, Maglev, Rendezvous, jump_h
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddressHash",
     "BoundedLoad",
     "CacheStats",
     "Decision",
@@ -19,10 +30,17 @@ __all__ = [
     "HotKey",
     "HotKeys",
     "LRUCache",
+    "LeastLoaded",
     "Maglev",
     "NoServerError",
+    "PeakEWMA",
+    "PowerOfTwo",
+    "RandomChoice",
     "Rendezvous",
+    "RoundRobin",
+    "ServerRecord",
     "TokenBucket",
+    "WeightedRoundRobin",
     "__version__",
     "backend",
     "jump_hash",

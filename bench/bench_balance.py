@@ -1,0 +1,56 @@
+"""Balancers beside a C call that does no work: ``pytest bench/bench_balance.py --benchmark-only``."""
+
+from itertools import repeat
+from operator import index
+
+import pytest
+
+from headgate._compiled import balance as compiled
+from headgate._pure import balance as pure
+
+TIMES = 1000
+NAMES = ["RoundRobin", "WeightedRoundRobin", "RandomChoice", "LeastLoaded", "PowerOfTwo", "PeakEWMA"]
+EACH = pytest.mark.parametrize("name", NAMES)
+SIZES = pytest.mark.parametrize("servers", [10, 1000])
+ROOMS = pytest.mark.parametrize("room", [compiled, pure], ids=["compiled", "pure"])
+
+
+def fleet(room, name, servers):
+    return getattr(room, name)({f"server-{i}": 1 + i % 10 for i in range(servers)})
+
+
+@pytest.mark.benchmark(group="get_server, 1,000 times")
+def test_call(benchmark):
+    def body():
+        for one in repeat(1, TIMES):
+            index(one)
+
+    benchmark(body)
+
+
+@EACH
+@SIZES
+@ROOMS
+@pytest.mark.benchmark(group="get_server, 1,000 times")
+def test_get_server(benchmark, room, name, servers):
+    balancer = fleet(room, name, servers)
+
+    def body():
+        for _ in repeat(1, TIMES):
+            balancer.get_server()
+
+    benchmark(body)
+
+
+@EACH
+@SIZES
+@ROOMS
+@pytest.mark.benchmark(group="pick and done, 1,000 times")
+def test_pick(benchmark, room, name, servers):
+    balancer = fleet(room, name, servers)
+
+    def body():
+        for _ in repeat(1, TIMES):
+            balancer.pick().done()
+
+    benchmark(body)

@@ -1,0 +1,1023 @@
+# cython: language_level=3, boundscheck=False, cdivision=True
+# cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic, autotestdict=False
+"""Balancers: which server takes a request.
+
+    _members  server -> record     all members; a change of any of them ends in `_rebuild`
+    _active   [record, ...]        those that picks go to, and what each balancer derives from them:
+                                   groups of equal weight, an alias table, a heap, a ring
+    record    weight, in flight, latency, outcomes, ejected until, warm at
+
+       pick() ---> _choose ---> in_flight + 1 ---> ... done(ok) ---> in_flight - 1, latency, outcome
+                     ^                                                  |
+                     +---- _rebuild <---- ejected, or back after `_wake` <-+
+
+Invariants. `_active` holds the members that are neither draining nor ejected; all that are not draining
+where fewer than the panic threshold would be left. `_wake` is the time of the next return or end of a slow
+start; only then does a pick that measures nothing read the clock. A record outlives its membership, so
+that picks in flight end where they began.
+
+Foreign code is the clock, ``__hash__`` and ``__eq__`` of servers, and arguments: all of it runs before
+anything changes.
+"""
+cimport cython
+from libc.math cimport exp
+from libc.stdint cimport int64_t, uint64_t
+
+from headgate._compiled.hashing cimport hg_splitmix64
+
+from bisect import bisect_right
+
+from headgate._compiled.placement import HashRing
+from headgate._fleet import (
+    ServerRecord,
+    address_bytes,
+    checked_scheme,
+    checked_settings,
+    nginx_hash,
+    server_weights,
+)
+from headgate._hot import checked_clock, checked_now
+from headgate._membership import checked_weight
+from headgate.errors import NoServerError
+
+
+cdef extern from "clock.h" nogil:
+    int64_t hg_monotonic_ns()
+
+cdef extern from *:
+    """
+    #define NEVER INT64_MAX
+    #define GOLDEN UINT64_C(0x9E3779B97F4A7C15)
+    """
+    const int64_t NEVER
+    const uint64_t GOLDEN
+
+cdef double TAU = 10e9
+cdef int64_t INTERVAL = 10_000_000_000
+cdef int64_t VOLUME = 20
+cdef double PENALTY = 1e18
+cdef list NOBODY = []
+cdef tuple _NONE = ()
+
+
+cdef class _Record:
+    """A server as its balancer knows it."""
+
+    cdef object server
+    cdef double weight
+    cdef double cost
+    cdef int64_t in_flight
+    cdef int64_t stamp
+    cdef int64_t failures
+    cdef int64_t good
+    cdef int64_t total
+    cdef int64_t window
+    cdef int64_t until
+    cdef int64_t warm
+    cdef int64_t ejections
+    cdef int64_t since
+    cdef int64_t place
+    cdef int64_t turn
+    cdef bint draining
+
+    def __init__(self, server, weight, now):
+        self.server, self.weight = server, float(weight)
+        self.cost = 0.0
+        self.in_flight = self.failures = self.good = self.total = 0
+        self.until = self.warm = self.ejections = self.turn = 0
+        self.stamp = self.window = self.since = now
+        self.place = -1
+        self.draining = False
+
+    cdef object shown(self):
+        health = "draining" if self.draining else "ejected" if self.until else "healthy"
+        return ServerRecord(self.server, self.weight, self.in_flight, self.cost / 1e9, health, self.since)
+
+
+cdef class _Pick:
+    """A server picked: `server`, in flight until the ``with`` block or `done(ok)` ends it."""
+
+    cdef readonly object server
+    cdef _Balancer _balancer
+    cdef _Record _record
+    cdef int64_t _start
+
+    @cython.binding(False)
+    def done(self, ok=True):
+        """Ends the pick with its outcome and the time since it began; later calls do nothing.
+
+        A pick that is dropped unended leaves the flight without an outcome.
+        """
+        balancer = self._balancer
+        if balancer is not None:
+            balancer._finish(self, bool(ok))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self.done(kind is None)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, kind, error, traceback):
+        self.done(kind is None)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+    def __del__(self):
+        if self._balancer is not None:
+            self._balancer._abandon(self)
+
+
+cdef class _Balancer:
+    """What all balancers share: members, health, picks in flight, and the draws."""
+
+    cdef object __weakref__
+    cdef dict _members
+    cdef list _active
+    cdef object _clock
+    cdef uint64_t _state
+    cdef int64_t _max_failures
+    cdef double _success_rate
+    cdef int64_t _ejection_time
+    cdef double _panic
+    cdef int64_t _slow_start
+    cdef int64_t _wake
+    cdef int64_t _sequence
+
+    def __cinit__(self, *args, **kwargs):
+        self._members, self._active = {}, []
+        self._wake = NEVER
+
+    def __init__(self, servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30,
+                 panic_threshold=0.5, slow_start=0):
+        self._begin(server_weights(servers), checked_clock(clock), checked_settings(
+            seed, max_failures, success_rate, ejection_time, panic_threshold, slow_start))
+
+    cdef object _begin(self, list pairs, clock, tuple settings):
+        cdef int64_t now
+        self._clock = clock
+        now = self._now()
+        members = {}
+        for server, weight in pairs:
+            record = _Record(server, weight, now)
+            if members.setdefault(server, record) is not record:
+                raise ValueError(f"server must not be a member already, got {server!r}")
+        (self._state, self._max_failures, self._success_rate, self._ejection_time, self._panic,
+         self._slow_start) = settings
+        self._members = members
+        self._sequence = 0
+        self._rebuild(now)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+    def __copy__(self):
+        raise TypeError(f"cannot copy {type(self).__name__!r} object")
+
+    cdef int64_t _now(self) except? -1:
+        if self._clock is None:
+            return hg_monotonic_ns()
+        return checked_now(self._clock())
+
+    # ---- draws ------------------------------------------------------------------------------
+
+    cdef uint64_t _draw(self) noexcept:
+        """The next 64 bits of splitmix64's sequence."""
+        cdef uint64_t drawn = hg_splitmix64(self._state)
+        self._state = self._state + GOLDEN
+        return drawn
+
+    cdef uint64_t _below(self, uint64_t n) noexcept:
+        """An unbiased number below `n`: drawn again while the mask lets too great a one through."""
+        cdef uint64_t drawn
+        cdef uint64_t mask = n - 1
+        mask |= mask >> 1
+        mask |= mask >> 2
+        mask |= mask >> 4
+        mask |= mask >> 8
+        mask |= mask >> 16
+        mask |= mask >> 32
+        drawn = self._draw() & mask
+        while drawn >= n:
+            drawn = self._draw() & mask
+        return drawn
+
+    cdef double _unit(self) noexcept:
+        """A number in [0, 1) of 53 bits."""
+        return <double>(self._draw() >> 11) * (1.0 / 9007199254740992.0)
+
+    # ---- members ----------------------------------------------------------------------------
+
+    cdef object _rebuild(self, int64_t now):
+        """Derive what picks read from the members as they are."""
+        cdef _Record record
+        cdef int64_t wake = NEVER
+        cdef list present = []
+        cdef list healthy = []
+        for record in self._members.values():
+            if record.until and record.until <= now:
+                record.until = 0
+                record.failures = record.good = record.total = 0
+                record.window = record.since = now
+                if self._slow_start:
+                    record.warm = now + self._slow_start
+            if record.warm and record.warm <= now:
+                record.warm = 0
+            record.place = -1
+            if record.until:
+                wake = min(wake, record.until)
+            if record.warm:
+                wake = min(wake, record.warm)
+            if not record.draining:
+                present.append(record)
+                if not record.until:
+                    healthy.append(record)
+        if len(healthy) < self._panic * len(present) or not healthy:
+            healthy = present
+        self._wake = wake
+        self._arrange(healthy)
+        self._active = healthy
+
+    cdef object _arrange(self, list active):
+        """Derive what this balancer picks by."""
+
+    cdef object _moved(self, _Record record):
+        """The picks in flight of a record have changed."""
+
+    cdef _Record _known(self, server):
+        found = self._members.get(server)
+        if found is None:
+            raise KeyError(f"server must be a member, got {server!r}")
+        return found
+
+    def add_server(self, server, weight=1):
+        """Adds `server`, in a slow start where there is one.
+
+        Raises ValueError if it is a member or `weight` is not positive and finite, TypeError if one has
+        the wrong type.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = RoundRobin(["a"])
+        >>> balancer.add_server("b")
+        >>> balancer.servers
+        ('a', 'b')
+        """
+        weight = self._admitted(server, weight)
+        now = self._now()
+        record = _Record(server, weight, now)
+        if self._slow_start:
+            record.warm = now + self._slow_start
+        hash(server)
+        with cython.critical_section(self):
+            if self._members.setdefault(server, record) is not record:
+                raise ValueError(f"server must not be a member already, got {server!r}")
+            self._rebuild(now)
+
+    cdef object _admitted(self, server, weight):
+        """The exact weight of a server that may be a member."""
+        return checked_weight(weight)
+
+    def remove_server(self, server):
+        """Removes `server` at once; its picks in flight end unheeded.
+
+        Raises KeyError if it is no member.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = RoundRobin(["a", "b"])
+        >>> balancer.remove_server("a")
+        >>> balancer.servers
+        ('b',)
+        """
+        now = self._now()
+        with cython.critical_section(self):
+            record = self._members.pop(server, None)
+            if record is not None:
+                self._rebuild(now)
+        if record is None:
+            raise KeyError(f"server must be a member, got {server!r}")
+
+    def drain_server(self, server, draining=True):
+        """Gives `server` no more picks, or gives it some again, while those in flight go on.
+
+        Raises KeyError if it is no member.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = RoundRobin(["a", "b"])
+        >>> balancer.drain_server("a")
+        >>> balancer.get_server(), balancer.get_server()
+        ('b', 'b')
+        """
+        cdef _Record record
+        now = self._now()
+        draining = bool(draining)
+        with cython.critical_section(self):
+            record = self._known(server)
+            if record.draining != draining:
+                record.draining, record.since = draining, now
+                self._rebuild(now)
+
+    def set_weight(self, server, weight):
+        """Gives `server` another weight.
+
+        Raises KeyError if it is no member, ValueError if `weight` is not positive and finite, TypeError if
+        it is neither int nor float.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = WeightedRoundRobin(["a", "b"])
+        >>> balancer.set_weight("a", 2)
+        >>> [balancer.get_server() for _ in range(3)]
+        ['a', 'b', 'a']
+        """
+        cdef _Record record
+        weight = self._admitted(server, weight)
+        now = self._now()
+        with cython.critical_section(self):
+            record = self._known(server)
+            record.weight = float(weight)
+            self._rebuild(now)
+
+    @property
+    def servers(self):
+        """The servers as a tuple, in the order of their arrival.
+
+        >>> RoundRobin(["b", "a"]).servers
+        ('b', 'a')
+        """
+        return tuple(self._members)
+
+    @property
+    def records(self):
+        """A list of `ServerRecord`: weight, picks in flight, latency, health and since when, for each server.
+
+        Complexity: O(n) for n servers.
+
+        >>> RoundRobin({"a": 2}, clock=lambda: 5).records
+        [ServerRecord(server='a', weight=2.0, in_flight=0, latency=0.0, health='healthy', since=5)]
+        """
+        cdef _Record record
+        now = self._now()
+        with cython.critical_section(self):
+            if self._wake <= now:
+                self._rebuild(now)
+            return [record.shown() for record in list(self._members.values())]
+
+    def __len__(self):
+        return len(self._members)
+
+    def __contains__(self, server):
+        return server in self._members
+
+    def __repr__(self):
+        return f"{type(self).__name__}({list(self._members)!r})"
+
+    def _check(self):
+        """Walk the records and raise AssertionError where an invariant does not hold."""
+        cdef _Record record
+        cdef int64_t wake = NEVER
+        present = [record for record in self._members.values() if not record.draining]
+        healthy = [record for record in present if not record.until]
+        assert self._active in (present, healthy)
+        for server, record in self._members.items():
+            assert record.server is server
+            assert record.in_flight >= 0
+            if record.until:
+                wake = min(wake, record.until)
+            if record.warm:
+                wake = min(wake, record.warm)
+        assert self._wake == wake
+        self._check_order()
+
+    cdef object _check_order(self):
+        """Validate what this balancer picks by."""
+
+    # ---- picks ------------------------------------------------------------------------------
+
+    cdef _Record _choose(self, key, list skip):
+        """An active record that is not in `skip`, which leaves at least one."""
+        raise NotImplementedError
+
+    cdef list _left(self, list skip):
+        """The active records that are not in `skip`."""
+        return [record for record in self._active if record not in skip]
+
+    cdef _Record _chosen(self, key, list skip):
+        """The record that a request goes to; a warming one is passed over in part."""
+        cdef _Record record
+        cdef int64_t now = 0
+        if self._wake != NEVER:
+            now = self._now()
+            if self._wake <= now:
+                self._rebuild(now)
+        if not self._active:
+            raise NoServerError("there is no server")
+        if len(skip) >= len(self._active) and not self._left(skip):
+            raise NoServerError("every server is excluded")
+        record = self._choose(key, skip)
+        if record.warm and self._warms():
+            tried = list(skip)
+            while record.warm and self._unit() * self._slow_start >= self._warmth(record, now):
+                tried.append(record)
+                if not self._left(tried):
+                    break
+                record = self._choose(key, tried)
+        return record
+
+    cdef bint _warms(self) noexcept:
+        """Whether a slow start holds picks back."""
+        return True
+
+    cdef double _warmth(self, _Record record, int64_t now) noexcept:
+        """The nanoseconds since a slow start began, a tenth of it at least."""
+        cdef double span = self._slow_start
+        return max(span - <double>(record.warm - now), span / 10)
+
+    cdef list _skipped(self, exclude):
+        """The records of the servers in `exclude`."""
+        found = [self._members.get(server) for server in exclude]
+        return [record for record in found if record is not None]
+
+    @cython.binding(False)
+    def get_server(self, key=None, *, exclude=()):
+        """Names the next server, without counting a request in flight.
+
+        `key` is what AddressHash hashes; the others do not look at it. Servers in `exclude` are passed over.
+
+        Raises NoServerError if there is no server or every one is excluded.
+
+        Complexity: see the class; O(n) for n servers where many are excluded or in a slow start.
+
+        >>> balancer = RoundRobin(["a", "b"])
+        >>> balancer.get_server(), balancer.get_server(exclude=["b"])
+        ('a', 'a')
+        """
+        skip = self._skipped(exclude) if exclude else NOBODY
+        key = self._read_key(key)
+        with cython.critical_section(self):
+            return self._chosen(key, skip).server
+
+    cdef object _read_key(self, key):
+        """What `_choose` is given of a key."""
+
+    @cython.binding(False)
+    def pick(self, key=None, *, exclude=()):
+        """Picks the next server and counts the request in flight until it ends.
+
+        Answers a context manager, for ``with`` and ``async with``, with the attribute `server` and the
+        method ``done(ok=True)``. Its end measures the latency and feeds outlier ejection; leaving the block
+        by an error is a failure. `key` and `exclude` are those of get_server.
+
+        Raises NoServerError if there is no server or every one is excluded.
+
+        Complexity: see the class.
+
+        >>> balancer = LeastLoaded(["a", "b"])
+        >>> with balancer.pick() as one, balancer.pick() as two:
+        ...     one.server, two.server
+        ('a', 'b')
+        """
+        cdef _Record record
+        cdef _Pick pick = _Pick.__new__(_Pick)
+        skip = self._skipped(exclude) if exclude else NOBODY
+        key = self._read_key(key)
+        now = self._now()
+        with cython.critical_section(self):
+            record = self._chosen(key, skip)
+            record.in_flight += 1
+            self._sequence += 1
+            record.turn = self._sequence
+            self._moved(record)
+        pick.server, pick._record, pick._start = record.server, record, now
+        pick._balancer = self
+        return pick
+
+    cdef object _finish(self, _Pick pick, bint ok):
+        """Count a pick's outcome, once."""
+        cdef int64_t now = self._now()
+        cdef _Record record
+        with cython.critical_section(self):
+            record, pick._record = pick._record, None
+            if record is not None:
+                record.in_flight -= 1
+                self._measure(record, now - pick._start, now)
+                self._judge(record, ok, now)
+                self._moved(record)
+
+    cdef object _abandon(self, _Pick pick):
+        """Take a pick that was dropped out of the flight."""
+        cdef _Record record
+        with cython.critical_section(self):
+            record, pick._record = pick._record, None
+            if record is not None:
+                record.in_flight -= 1
+                self._moved(record)
+
+    cdef object _measure(self, _Record record, int64_t taken, int64_t now):
+        """Peak EWMA: a slower sample counts at once, a faster one by the time since the last."""
+        cdef double keep
+        cdef double sample = max(taken, 0)
+        cdef double passed = max(now - record.stamp, 0)
+        if sample >= record.cost:
+            record.cost = sample
+        else:
+            keep = exp(-passed / TAU)
+            record.cost = record.cost * keep + sample * (1.0 - keep)
+        record.stamp = now
+
+    cdef object _judge(self, _Record record, bint ok, int64_t now):
+        """Feed the outcome of a pick to outlier ejection."""
+        if record.until:
+            return
+        record.failures = 0 if ok else record.failures + 1
+        if self._success_rate and now - record.window >= INTERVAL:
+            record.window, record.good, record.total = now, 0, 0
+        record.total += 1
+        record.good += ok
+        if record.failures >= self._max_failures or (
+                not ok and record.total >= VOLUME and record.good < self._success_rate * record.total):
+            record.ejections += 1
+            record.until = now + self._ejection_time * min(record.ejections, 10)
+            record.since = now
+            self._rebuild(now)
+
+
+cdef class RoundRobin(_Balancer):
+    """Servers in turn.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Complexity: O(1) a pick.
+
+    >>> balancer = RoundRobin(["a", "b"])
+    >>> [balancer.get_server() for _ in range(3)]
+    ['a', 'b', 'a']
+    """
+
+    cdef Py_ssize_t _cursor
+
+    @cython.binding(False)
+    def get_server(self, key=None, *, exclude=()):
+        """Names the next server, without counting a request in flight.
+
+        `key` is what AddressHash hashes; the others do not look at it. Servers in `exclude` are passed over.
+
+        Raises NoServerError if there is no server or every one is excluded.
+
+        Complexity: see the class; O(n) for n servers where many are excluded or in a slow start.
+
+        >>> balancer = RoundRobin(["a", "b"])
+        >>> balancer.get_server(), balancer.get_server(exclude=["b"])
+        ('a', 'a')
+        """
+        cdef _Record record
+        if exclude is _NONE:
+            with cython.critical_section(self):
+                if self._wake == NEVER and self._active:
+                    record = self._choose(None, NOBODY)
+                    return record.server
+        return _Balancer.get_server(self, key, exclude=exclude)
+
+    cdef _Record _choose(self, key, list skip):
+        cdef _Record record
+        while True:
+            if self._cursor >= len(self._active):
+                self._cursor = 0
+            record = self._active[self._cursor]
+            self._cursor += 1
+            if not skip or record not in skip:
+                return record
+
+
+cdef class _Group:
+    """Servers of one weight, which take turns: `head` is next, in its round number `rounds`."""
+
+    cdef double weight
+    cdef double rounds
+    cdef Py_ssize_t head
+    cdef list records
+
+    def __init__(self, weight):
+        self.weight = weight
+        self.rounds = 0.0
+        self.head = 0
+        self.records = []
+
+
+cdef class WeightedRoundRobin(_Balancer):
+    """Servers in turn by weight: nginx's smooth weighted round robin, pick for pick.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Source: nginx, ngx_http_upstream_round_robin.c.
+
+    Complexity: O(d) a pick for d distinct weights.
+
+    >>> balancer = WeightedRoundRobin({"a": 5, "b": 1, "c": 1})
+    >>> "".join(balancer.get_server() for _ in range(7))
+    'aabacaa'
+    """
+
+    cdef list _groups
+    cdef double _sum
+    cdef double _step
+
+    cdef object _arrange(self, list active):
+        cdef _Record record
+        cdef _Group group
+        cdef dict groups = {}
+        self._sum = self._step = 0.0
+        for place, record in enumerate(active):
+            record.place = place
+            self._sum += record.weight
+            group = groups.setdefault(record.weight, _Group(record.weight))
+            group.records.append(record)
+        self._groups = list(groups.values())
+
+    cdef _Record _choose(self, key, list skip):
+        cdef _Record record = self._smooth()
+        while skip and record in skip:
+            record = self._smooth()
+        return record
+
+    cdef _Record _smooth(self):
+        """The next of nginx's sequence.
+
+        After t picks a server of weight w that had p of them stands at t * w - p * sum. In a group the one
+        with the least p and, of those, the first is ahead of the others.
+        """
+        cdef _Group group
+        cdef _Group best = None
+        cdef _Record record
+        cdef _Record first = None
+        cdef double current
+        cdef double most = 0.0
+        self._step += 1.0
+        for group in self._groups:
+            record = group.records[group.head]
+            current = self._step * group.weight - self._sum * group.rounds
+            if first is None or current > most or (current == most and record.place < first.place):
+                most, best, first = current, group, record
+        best.head += 1
+        if best.head == len(best.records):
+            best.head = 0
+            best.rounds += 1.0
+        if self._step == self._sum:
+            self._step = 0.0
+            for group in self._groups:
+                group.rounds = 0.0
+        return first
+
+
+cdef class RandomChoice(_Balancer):
+    """A server at random, in proportion to the weights.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Source: Vose, "A linear algorithm for generating random numbers with a given distribution", 1991.
+
+    Complexity: O(1) a pick.
+
+    >>> balancer = RandomChoice({"a": 9, "b": 1}, seed=1)
+    >>> sum(balancer.get_server() == "a" for _ in range(1000)) > 850
+    True
+    """
+
+    cdef list _chances
+    cdef list _aliases
+
+    cdef object _arrange(self, list active):
+        """Vose's alias table: each slot holds its own record up to its chance, above it the alias."""
+        cdef _Record record
+        total = 0.0
+        for record in active:
+            total += record.weight
+        self._chances = [record.weight * len(active) / total for record in active]
+        self._aliases = list(range(len(active)))
+        small = [at for at, chance in enumerate(self._chances) if chance < 1.0]
+        large = [at for at, chance in enumerate(self._chances) if chance >= 1.0]
+        while small and large:
+            low, high = small.pop(), large[-1]
+            self._aliases[low] = high
+            self._chances[high] -= 1.0 - self._chances[low]
+            if self._chances[high] < 1.0:
+                small.append(large.pop())
+        for at in small + large:
+            self._chances[at] = 1.0
+
+    cdef _Record _choose(self, key, list skip):
+        cdef Py_ssize_t at
+        if skip:
+            return self._choose_left(self._left(skip))
+        at = self._below(len(self._active))
+        if self._unit() >= self._chances[at]:
+            at = self._aliases[at]
+        return self._active[at]
+
+    cdef _Record _choose_left(self, list left):
+        """A weighted draw from a few."""
+        cdef _Record record
+        cdef double total = 0.0
+        cdef double drawn
+        for record in left:
+            total += record.weight
+        drawn = self._unit() * total
+        for record in left:
+            drawn -= record.weight
+            if drawn < 0.0:
+                return record
+        return left[-1]
+
+
+cdef class LeastLoaded(_Balancer):
+    """The server with the fewest picks in flight for its weight; of equals, the one picked longest ago.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Complexity: O(log n) a pick for n servers.
+
+    >>> balancer = LeastLoaded(["a", "b"])
+    >>> pick = balancer.pick()
+    >>> pick.server, balancer.get_server(), balancer.get_server()
+    ('a', 'b', 'b')
+    """
+
+    cdef list _heap
+
+    cdef object _arrange(self, list active):
+        cdef _Record record
+        cdef Py_ssize_t at
+        self._heap = []
+        for at in range(len(active)):
+            record = active[at]
+            record.place = at
+        self._heap = list(active)
+        for at in reversed(range(len(active) // 2)):
+            self._sink(self._heap[at])
+
+    cdef object _check_order(self):
+        cdef _Record record
+        cdef Py_ssize_t at
+        assert len(self._heap) == len(self._active)
+        for at in range(len(self._heap)):
+            record = self._heap[at]
+            assert record.place == at
+            assert not self._before(record, self._heap[max(at - 1, 0) // 2])
+
+    cdef bint _before(self, _Record a, _Record b):
+        """Whether `a` has less in flight for its weight than `b`, or was picked longer ago."""
+        cdef double left = <double>(a.in_flight + 1) * b.weight
+        cdef double right = <double>(b.in_flight + 1) * a.weight
+        return left < right or (left == right and a.turn < b.turn)
+
+    cdef object _swap(self, _Record a, _Record b):
+        self._heap[a.place], self._heap[b.place] = b, a
+        a.place, b.place = b.place, a.place
+
+    cdef object _sink(self, _Record record):
+        cdef Py_ssize_t at
+        cdef _Record child
+        while 2 * record.place + 1 < len(self._heap):
+            at = 2 * record.place + 1
+            child = self._heap[at]
+            if at + 1 < len(self._heap) and self._before(self._heap[at + 1], child):
+                child = self._heap[at + 1]
+            if not self._before(child, record):
+                break
+            self._swap(record, child)
+
+    cdef object _moved(self, _Record record):
+        cdef _Record parent
+        if not 0 <= record.place < len(self._heap) or self._heap[record.place] is not record:
+            return
+        while record.place > 0:
+            parent = self._heap[(record.place - 1) // 2]
+            if not self._before(record, parent):
+                break
+            self._swap(record, parent)
+        self._sink(record)
+
+    cdef _Record _choose(self, key, list skip):
+        cdef _Record record
+        cdef _Record best = None
+        if not skip:
+            return self._heap[0]
+        for record in self._left(skip):
+            if best is None or self._before(record, best):
+                best = record
+        return best
+
+
+cdef class PowerOfTwo(_Balancer):
+    """The less loaded of two distinct servers drawn at random; equals are told apart by a draw.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Source: Mitzenmacher, "The power of two choices in randomized load balancing", 2001.
+
+    Complexity: O(1) a pick.
+
+    >>> balancer = PowerOfTwo(["a", "b"])
+    >>> with balancer.pick() as one, balancer.pick() as two:
+    ...     one.server != two.server
+    True
+    """
+
+    cdef double _load(self, _Record record, int64_t now):
+        """What a server carries for its weight, this request counted in."""
+        return <double>(record.in_flight + 1) / record.weight
+
+    cdef _Record _choose(self, key, list skip):
+        cdef list active = self._left(skip) if skip else self._active
+        cdef Py_ssize_t count = len(active)
+        cdef Py_ssize_t at
+        cdef Py_ssize_t other
+        cdef _Record a
+        cdef _Record b
+        cdef double left
+        cdef double right
+        cdef int64_t now
+        if count == 1:
+            return active[0]
+        at = self._below(count)
+        other = self._below(count - 1)
+        other += other >= at
+        a, b = active[at], active[other]
+        now = self._load_time()
+        left, right = self._load(a, now), self._load(b, now)
+        if left == right:
+            return a if self._draw() >> 63 else b
+        return a if left < right else b
+
+    cdef int64_t _load_time(self) except? -1:
+        """The time at which loads are compared, where it matters."""
+        return 0
+
+
+cdef class PeakEWMA(PowerOfTwo):
+    """The one of two distinct servers drawn at random whose latency times load is less.
+
+    The latency is a moving average over 10 seconds that a slower sample replaces at once; a server
+    without a sample but with picks in flight is avoided.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Source: Finagle, PeakEwma.
+
+    Complexity: O(1) a pick.
+
+    >>> balancer = PeakEWMA(["a", "b"])
+    >>> with balancer.pick() as one, balancer.pick() as two:
+    ...     one.server != two.server
+    True
+    """
+
+    cdef double _load(self, _Record record, int64_t now):
+        cdef double cost
+        cdef double passed = max(now - record.stamp, 0)
+        if record.cost == 0.0 and record.in_flight:
+            return (PENALTY + <double>record.in_flight) / record.weight
+        cost = record.cost * exp(-passed / TAU)
+        return cost * <double>(record.in_flight + 1) / record.weight
+
+    cdef int64_t _load_time(self) except? -1:
+        return self._now()
+
+
+cdef class AddressHash(_Balancer):
+    """The same server for the same client address: `key`, IPv4 or IPv6 as text or packed.
+
+    A HashRing places the addresses, IPv6 by its /64, so that a server that joins or leaves moves only its
+    own clients; servers are then str, bytes or int. With ``scheme="nginx"`` it is nginx's ip_hash. A slow
+    start does not hold back.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Complexity: O(1) expected a pick; O(n log n) where the address's server is out.
+
+    >>> balancer = AddressHash(["a", "b"])
+    >>> balancer.get_server("2001:db8::1") == balancer.get_server("2001:db8::2")
+    True
+    """
+
+    cdef object _scheme
+    cdef object _ring
+    cdef list _sums
+
+    def __init__(self, servers, *, scheme="headgate", clock=None, seed=0, max_failures=5, success_rate=None,
+                 ejection_time=30, panic_threshold=0.5, slow_start=0):
+        self._scheme = checked_scheme(scheme)
+        pairs = server_weights(servers)
+        for server, weight in pairs:
+            self._admitted(server, weight)
+        self._begin(pairs, checked_clock(clock), checked_settings(
+            seed, max_failures, success_rate, ejection_time, panic_threshold, slow_start))
+
+    cdef object _admitted(self, server, weight):
+        weight = checked_weight(weight)
+        if self._scheme == "nginx":
+            if weight != int(weight):
+                raise ValueError(f"weight must be whole in nginx's scheme, got {weight!r}")
+        else:
+            HashRing([server])
+        return weight
+
+    cdef object _arrange(self, list active):
+        cdef _Record record
+        for place, record in enumerate(active):
+            record.place = place
+        present = {record.server: record.weight for record in self._members.values() if not record.draining}
+        if self._scheme == "nginx":
+            total = 0
+            self._sums = []
+            for weight in present.values():
+                total += int(weight)
+                self._sums.append(total)
+            self._ring = list(present)
+        elif self._ring is None or self._ring.weights != present:
+            self._ring = HashRing(present)
+
+    cdef bint _warms(self) noexcept:
+        return False
+
+    cdef object _read_key(self, key):
+        return address_bytes(key, self._scheme == "nginx")
+
+    cdef _Record _choose(self, key, list skip):
+        cdef _Record record
+        if self._scheme == "nginx":
+            return self._walk(key, skip)
+        record = self._members[self._ring.get_node(key)]
+        if record.place >= 0 and record not in skip:
+            return record
+        for server in self._ring.preference(key):
+            record = self._members[server]
+            if record.place >= 0 and record not in skip:
+                break
+        return record
+
+    cdef _Record _walk(self, key, list skip):
+        """nginx hashes on where a server is out, up to 20 times."""
+        cdef _Record record
+        hashed = 89
+        for _ in range(21):
+            hashed = nginx_hash(key, hashed)
+            record = self._members[self._ring[bisect_right(self._sums, hashed % self._sums[-1])]]
+            if record.place >= 0 and record not in skip:
+                return record
+        return self._left(skip)[0]

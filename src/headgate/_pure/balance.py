@@ -1,0 +1,928 @@
+"""Balancers in pure Python: which server takes a request.
+
+    _members  server -> record     all members; a change of any of them ends in `_rebuild`
+    _active   [record, ...]        those that picks go to, and what each balancer derives from them:
+                                   groups of equal weight, an alias table, a heap, a ring
+    record    weight, in flight, latency, outcomes, ejected until, warm at
+
+       pick() ---> _choose ---> in_flight + 1 ---> ... done(ok) ---> in_flight - 1, latency, outcome
+                     ^                                                  |
+                     +---- _rebuild <---- ejected, or back after `_wake` <-+
+
+Invariants. `_active` holds the members that are neither draining nor ejected; all that are not draining
+where fewer than the panic threshold would be left. `_wake` is the time of the next return or end of a slow
+start; only then does a pick that measures nothing read the clock. A record outlives its membership, so
+that picks in flight end where they began.
+
+Foreign code is the clock, ``__hash__`` and ``__eq__`` of servers, and arguments: all of it runs before
+anything changes.
+"""
+from bisect import bisect_right
+from math import exp
+from threading import RLock
+from time import monotonic_ns
+
+from headgate._fleet import (
+    ServerRecord,
+    address_bytes,
+    checked_scheme,
+    checked_settings,
+    nginx_hash,
+    server_weights,
+)
+from headgate._hot import checked_clock, checked_now
+from headgate._membership import checked_weight
+from headgate._pure.hashing import splitmix64
+from headgate._pure.placement import HashRing
+from headgate.errors import NoServerError
+
+_NEVER = 2**63 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_WORD = 2**64
+
+TAU = 10e9
+INTERVAL = 10_000_000_000
+VOLUME = 20
+PENALTY = 1e18
+NOBODY = []
+
+
+class _Record:
+    """A server as its balancer knows it."""
+
+    __slots__ = (
+        "cost",
+        "draining",
+        "ejections",
+        "failures",
+        "good",
+        "in_flight",
+        "place",
+        "server",
+        "since",
+        "stamp",
+        "total",
+        "turn",
+        "until",
+        "warm",
+        "weight",
+        "window",
+    )
+
+
+    def __init__(self, server, weight, now):
+        self.server, self.weight = server, float(weight)
+        self.cost = 0.0
+        self.in_flight = self.failures = self.good = self.total = 0
+        self.until = self.warm = self.ejections = self.turn = 0
+        self.stamp = self.window = self.since = now
+        self.place = -1
+        self.draining = False
+
+    def shown(self):
+        health = "draining" if self.draining else "ejected" if self.until else "healthy"
+        return ServerRecord(self.server, self.weight, self.in_flight, self.cost / 1e9, health, self.since)
+
+
+class _Pick:
+    """A server picked: `server`, in flight until the ``with`` block or `done(ok)` ends it."""
+
+    __slots__ = ("_balancer", "_record", "_start", "server")
+
+
+    def done(self, ok=True):
+        """Ends the pick with its outcome and the time since it began; later calls do nothing.
+
+        A pick that is dropped unended leaves the flight without an outcome.
+        """
+        balancer = self._balancer
+        if balancer is not None:
+            balancer._finish(self, bool(ok))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self.done(kind is None)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, kind, error, traceback):
+        self.done(kind is None)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+    def __del__(self):
+        if self._balancer is not None:
+            self._balancer._abandon(self)
+
+
+class _Balancer:
+    """What all balancers share: members, health, picks in flight, and the draws."""
+
+    _clock, _wake, _state, _sequence = None, _NEVER, 0, 0
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        self._lock = RLock()
+        self._members, self._active = {}, []
+        return self
+
+
+    def __init__(self, servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30,
+                 panic_threshold=0.5, slow_start=0):
+        self._begin(server_weights(servers), checked_clock(clock), checked_settings(
+            seed, max_failures, success_rate, ejection_time, panic_threshold, slow_start))
+
+    def _begin(self, pairs, clock, settings):
+        self._clock = clock
+        now = self._now()
+        members = {}
+        for server, weight in pairs:
+            record = _Record(server, weight, now)
+            if members.setdefault(server, record) is not record:
+                raise ValueError(f"server must not be a member already, got {server!r}")
+        (self._state, self._max_failures, self._success_rate, self._ejection_time, self._panic,
+         self._slow_start) = settings
+        self._members = members
+        self._sequence = 0
+        self._rebuild(now)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+    def __copy__(self):
+        raise TypeError(f"cannot copy {type(self).__name__!r} object")
+
+    def _now(self):
+        if self._clock is None:
+            return monotonic_ns()
+        return checked_now(self._clock())
+
+    # ---- draws ------------------------------------------------------------------------------
+
+    def _draw(self):
+        """The next 64 bits of splitmix64's sequence."""
+        drawn = splitmix64(self._state)
+        self._state = (self._state + _GOLDEN) % _WORD
+        return drawn
+
+    def _below(self, n):
+        """An unbiased number below `n`: drawn again while the mask lets too great a one through."""
+        mask = n - 1
+        mask |= mask >> 1
+        mask |= mask >> 2
+        mask |= mask >> 4
+        mask |= mask >> 8
+        mask |= mask >> 16
+        mask |= mask >> 32
+        drawn = self._draw() & mask
+        while drawn >= n:
+            drawn = self._draw() & mask
+        return drawn
+
+    def _unit(self):
+        """A number in [0, 1) of 53 bits."""
+        return (self._draw() >> 11) * (1.0 / 9007199254740992.0)
+
+    # ---- members ----------------------------------------------------------------------------
+
+    def _rebuild(self, now):
+        """Derive what picks read from the members as they are."""
+        wake = _NEVER
+        present = []
+        healthy = []
+        for record in self._members.values():
+            if record.until and record.until <= now:
+                record.until = 0
+                record.failures = record.good = record.total = 0
+                record.window = record.since = now
+                if self._slow_start:
+                    record.warm = now + self._slow_start
+            if record.warm and record.warm <= now:
+                record.warm = 0
+            record.place = -1
+            if record.until:
+                wake = min(wake, record.until)
+            if record.warm:
+                wake = min(wake, record.warm)
+            if not record.draining:
+                present.append(record)
+                if not record.until:
+                    healthy.append(record)
+        if len(healthy) < self._panic * len(present) or not healthy:
+            healthy = present
+        self._wake = wake
+        self._arrange(healthy)
+        self._active = healthy
+
+    def _arrange(self, active):
+        """Derive what this balancer picks by."""
+
+    def _moved(self, record):
+        """The picks in flight of a record have changed."""
+
+    def _known(self, server):
+        found = self._members.get(server)
+        if found is None:
+            raise KeyError(f"server must be a member, got {server!r}")
+        return found
+
+    def add_server(self, server, weight=1):
+        """Adds `server`, in a slow start where there is one.
+
+        Raises ValueError if it is a member or `weight` is not positive and finite, TypeError if one has
+        the wrong type.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = RoundRobin(["a"])
+        >>> balancer.add_server("b")
+        >>> balancer.servers
+        ('a', 'b')
+        """
+        weight = self._admitted(server, weight)
+        now = self._now()
+        record = _Record(server, weight, now)
+        if self._slow_start:
+            record.warm = now + self._slow_start
+        hash(server)
+        with self._lock:
+            if self._members.setdefault(server, record) is not record:
+                raise ValueError(f"server must not be a member already, got {server!r}")
+            self._rebuild(now)
+
+    def _admitted(self, server, weight):
+        """The exact weight of a server that may be a member."""
+        return checked_weight(weight)
+
+    def remove_server(self, server):
+        """Removes `server` at once; its picks in flight end unheeded.
+
+        Raises KeyError if it is no member.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = RoundRobin(["a", "b"])
+        >>> balancer.remove_server("a")
+        >>> balancer.servers
+        ('b',)
+        """
+        now = self._now()
+        with self._lock:
+            record = self._members.pop(server, None)
+            if record is not None:
+                self._rebuild(now)
+        if record is None:
+            raise KeyError(f"server must be a member, got {server!r}")
+
+    def drain_server(self, server, draining=True):
+        """Gives `server` no more picks, or gives it some again, while those in flight go on.
+
+        Raises KeyError if it is no member.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = RoundRobin(["a", "b"])
+        >>> balancer.drain_server("a")
+        >>> balancer.get_server(), balancer.get_server()
+        ('b', 'b')
+        """
+        now = self._now()
+        draining = bool(draining)
+        with self._lock:
+            record = self._known(server)
+            if record.draining != draining:
+                record.draining, record.since = draining, now
+                self._rebuild(now)
+
+    def set_weight(self, server, weight):
+        """Gives `server` another weight.
+
+        Raises KeyError if it is no member, ValueError if `weight` is not positive and finite, TypeError if
+        it is neither int nor float.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = WeightedRoundRobin(["a", "b"])
+        >>> balancer.set_weight("a", 2)
+        >>> [balancer.get_server() for _ in range(3)]
+        ['a', 'b', 'a']
+        """
+        weight = self._admitted(server, weight)
+        now = self._now()
+        with self._lock:
+            record = self._known(server)
+            record.weight = float(weight)
+            self._rebuild(now)
+
+    @property
+    def servers(self):
+        """The servers as a tuple, in the order of their arrival.
+
+        >>> RoundRobin(["b", "a"]).servers
+        ('b', 'a')
+        """
+        return tuple(self._members)
+
+    @property
+    def records(self):
+        """A list of `ServerRecord`: weight, picks in flight, latency, health and since when, for each server.
+
+        Complexity: O(n) for n servers.
+
+        >>> RoundRobin({"a": 2}, clock=lambda: 5).records
+        [ServerRecord(server='a', weight=2.0, in_flight=0, latency=0.0, health='healthy', since=5)]
+        """
+        now = self._now()
+        with self._lock:
+            if self._wake <= now:
+                self._rebuild(now)
+            return [record.shown() for record in list(self._members.values())]
+
+    def __len__(self):
+        return len(self._members)
+
+    def __contains__(self, server):
+        return server in self._members
+
+    def __repr__(self):
+        return f"{type(self).__name__}({list(self._members)!r})"
+
+    def _check(self):
+        """Walk the records and raise AssertionError where an invariant does not hold."""
+        wake = _NEVER
+        present = [record for record in self._members.values() if not record.draining]
+        healthy = [record for record in present if not record.until]
+        assert self._active in (present, healthy)
+        for server, record in self._members.items():
+            assert record.server is server
+            assert record.in_flight >= 0
+            if record.until:
+                wake = min(wake, record.until)
+            if record.warm:
+                wake = min(wake, record.warm)
+        assert self._wake == wake
+        self._check_order()
+
+    def _check_order(self):
+        """Validate what this balancer picks by."""
+
+    # ---- picks ------------------------------------------------------------------------------
+
+    def _choose(self, key, skip):
+        """An active record that is not in `skip`, which leaves at least one."""
+        raise NotImplementedError
+
+    def _left(self, skip):
+        """The active records that are not in `skip`."""
+        return [record for record in self._active if record not in skip]
+
+    def _chosen(self, key, skip):
+        """The record that a request goes to; a warming one is passed over in part."""
+        now = 0
+        if self._wake != _NEVER:
+            now = self._now()
+            if self._wake <= now:
+                self._rebuild(now)
+        if not self._active:
+            raise NoServerError("there is no server")
+        if len(skip) >= len(self._active) and not self._left(skip):
+            raise NoServerError("every server is excluded")
+        record = self._choose(key, skip)
+        if record.warm and self._warms():
+            tried = list(skip)
+            while record.warm and self._unit() * self._slow_start >= self._warmth(record, now):
+                tried.append(record)
+                if not self._left(tried):
+                    break
+                record = self._choose(key, tried)
+        return record
+
+    def _warms(self):
+        """Whether a slow start holds picks back."""
+        return True
+
+    def _warmth(self, record, now):
+        """The nanoseconds since a slow start began, a tenth of it at least."""
+        span = self._slow_start
+        return max(span - (record.warm - now), span / 10)
+
+    def _skipped(self, exclude):
+        """The records of the servers in `exclude`."""
+        found = [self._members.get(server) for server in exclude]
+        return [record for record in found if record is not None]
+
+    def get_server(self, key=None, *, exclude=()):
+        """Names the next server, without counting a request in flight.
+
+        `key` is what AddressHash hashes; the others do not look at it. Servers in `exclude` are passed over.
+
+        Raises NoServerError if there is no server or every one is excluded.
+
+        Complexity: see the class; O(n) for n servers where many are excluded or in a slow start.
+
+        >>> balancer = RoundRobin(["a", "b"])
+        >>> balancer.get_server(), balancer.get_server(exclude=["b"])
+        ('a', 'a')
+        """
+        skip = self._skipped(exclude) if exclude else NOBODY
+        key = self._read_key(key)
+        with self._lock:
+            return self._chosen(key, skip).server
+
+    def _read_key(self, key):
+        """What `_choose` is given of a key."""
+
+    def pick(self, key=None, *, exclude=()):
+        """Picks the next server and counts the request in flight until it ends.
+
+        Answers a context manager, for ``with`` and ``async with``, with the attribute `server` and the
+        method ``done(ok=True)``. Its end measures the latency and feeds outlier ejection; leaving the block
+        by an error is a failure. `key` and `exclude` are those of get_server.
+
+        Raises NoServerError if there is no server or every one is excluded.
+
+        Complexity: see the class.
+
+        >>> balancer = LeastLoaded(["a", "b"])
+        >>> with balancer.pick() as one, balancer.pick() as two:
+        ...     one.server, two.server
+        ('a', 'b')
+        """
+        pick = _Pick()
+        pick._balancer = None
+        skip = self._skipped(exclude) if exclude else NOBODY
+        key = self._read_key(key)
+        now = self._now()
+        with self._lock:
+            record = self._chosen(key, skip)
+            record.in_flight += 1
+            self._sequence += 1
+            record.turn = self._sequence
+            self._moved(record)
+        pick.server, pick._record, pick._start = record.server, record, now
+        pick._balancer = self
+        return pick
+
+    def _finish(self, pick, ok):
+        """Count a pick's outcome, once."""
+        now = self._now()
+        with self._lock:
+            record, pick._record = pick._record, None
+            if record is not None:
+                record.in_flight -= 1
+                self._measure(record, now - pick._start, now)
+                self._judge(record, ok, now)
+                self._moved(record)
+
+    def _abandon(self, pick):
+        """Take a pick that was dropped out of the flight."""
+        with self._lock:
+            record, pick._record = pick._record, None
+            if record is not None:
+                record.in_flight -= 1
+                self._moved(record)
+
+    def _measure(self, record, taken, now):
+        """Peak EWMA: a slower sample counts at once, a faster one by the time since the last."""
+        sample = max(taken, 0)
+        passed = max(now - record.stamp, 0)
+        if sample >= record.cost:
+            record.cost = sample
+        else:
+            keep = exp(-passed / TAU)
+            record.cost = record.cost * keep + sample * (1.0 - keep)
+        record.stamp = now
+
+    def _judge(self, record, ok, now):
+        """Feed the outcome of a pick to outlier ejection."""
+        if record.until:
+            return
+        record.failures = 0 if ok else record.failures + 1
+        if self._success_rate and now - record.window >= INTERVAL:
+            record.window, record.good, record.total = now, 0, 0
+        record.total += 1
+        record.good += ok
+        if record.failures >= self._max_failures or (
+                not ok and record.total >= VOLUME and record.good < self._success_rate * record.total):
+            record.ejections += 1
+            record.until = now + self._ejection_time * min(record.ejections, 10)
+            record.since = now
+            self._rebuild(now)
+
+
+class RoundRobin(_Balancer):
+    """Servers in turn.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Complexity: O(1) a pick.
+
+    >>> balancer = RoundRobin(["a", "b"])
+    >>> [balancer.get_server() for _ in range(3)]
+    ['a', 'b', 'a']
+    """
+
+    _cursor = 0
+
+    def _choose(self, key, skip):
+        while True:
+            if self._cursor >= len(self._active):
+                self._cursor = 0
+            record = self._active[self._cursor]
+            self._cursor += 1
+            if not skip or record not in skip:
+                return record
+
+
+class _Group:
+    """Servers of one weight, which take turns: `head` is next, in its round number `rounds`."""
+
+    __slots__ = ("head", "records", "rounds", "weight")
+
+
+    def __init__(self, weight):
+        self.weight = weight
+        self.rounds = 0.0
+        self.head = 0
+        self.records = []
+
+
+class WeightedRoundRobin(_Balancer):
+    """Servers in turn by weight: nginx's smooth weighted round robin, pick for pick.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Source: nginx, ngx_http_upstream_round_robin.c.
+
+    Complexity: O(d) a pick for d distinct weights.
+
+    >>> balancer = WeightedRoundRobin({"a": 5, "b": 1, "c": 1})
+    >>> "".join(balancer.get_server() for _ in range(7))
+    'aabacaa'
+    """
+
+
+    def _arrange(self, active):
+        groups = {}
+        self._sum = self._step = 0.0
+        for place, record in enumerate(active):
+            record.place = place
+            self._sum += record.weight
+            group = groups.setdefault(record.weight, _Group(record.weight))
+            group.records.append(record)
+        self._groups = list(groups.values())
+
+    def _choose(self, key, skip):
+        record = self._smooth()
+        while skip and record in skip:
+            record = self._smooth()
+        return record
+
+    def _smooth(self):
+        """The next of nginx's sequence.
+
+        After t picks a server of weight w that had p of them stands at t * w - p * sum. In a group the one
+        with the least p and, of those, the first is ahead of the others.
+        """
+        best = None
+        first = None
+        most = 0.0
+        self._step += 1.0
+        for group in self._groups:
+            record = group.records[group.head]
+            current = self._step * group.weight - self._sum * group.rounds
+            if first is None or current > most or (current == most and record.place < first.place):
+                most, best, first = current, group, record
+        best.head += 1
+        if best.head == len(best.records):
+            best.head = 0
+            best.rounds += 1.0
+        if self._step == self._sum:
+            self._step = 0.0
+            for group in self._groups:
+                group.rounds = 0.0
+        return first
+
+
+class RandomChoice(_Balancer):
+    """A server at random, in proportion to the weights.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Source: Vose, "A linear algorithm for generating random numbers with a given distribution", 1991.
+
+    Complexity: O(1) a pick.
+
+    >>> balancer = RandomChoice({"a": 9, "b": 1}, seed=1)
+    >>> sum(balancer.get_server() == "a" for _ in range(1000)) > 850
+    True
+    """
+
+
+    def _arrange(self, active):
+        """Vose's alias table: each slot holds its own record up to its chance, above it the alias."""
+        total = 0.0
+        for record in active:
+            total += record.weight
+        self._chances = [record.weight * len(active) / total for record in active]
+        self._aliases = list(range(len(active)))
+        small = [at for at, chance in enumerate(self._chances) if chance < 1.0]
+        large = [at for at, chance in enumerate(self._chances) if chance >= 1.0]
+        while small and large:
+            low, high = small.pop(), large[-1]
+            self._aliases[low] = high
+            self._chances[high] -= 1.0 - self._chances[low]
+            if self._chances[high] < 1.0:
+                small.append(large.pop())
+        for at in small + large:
+            self._chances[at] = 1.0
+
+    def _choose(self, key, skip):
+        if skip:
+            return self._choose_left(self._left(skip))
+        at = self._below(len(self._active))
+        if self._unit() >= self._chances[at]:
+            at = self._aliases[at]
+        return self._active[at]
+
+    def _choose_left(self, left):
+        """A weighted draw from a few."""
+        total = 0.0
+        for record in left:
+            total += record.weight
+        drawn = self._unit() * total
+        for record in left:
+            drawn -= record.weight
+            if drawn < 0.0:
+                return record
+        return left[-1]
+
+
+class LeastLoaded(_Balancer):
+    """The server with the fewest picks in flight for its weight; of equals, the one picked longest ago.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Complexity: O(log n) a pick for n servers.
+
+    >>> balancer = LeastLoaded(["a", "b"])
+    >>> pick = balancer.pick()
+    >>> pick.server, balancer.get_server(), balancer.get_server()
+    ('a', 'b', 'b')
+    """
+
+
+    def _arrange(self, active):
+        self._heap = []
+        for at in range(len(active)):
+            record = active[at]
+            record.place = at
+        self._heap = list(active)
+        for at in reversed(range(len(active) // 2)):
+            self._sink(self._heap[at])
+
+    def _check_order(self):
+        assert len(self._heap) == len(self._active)
+        for at in range(len(self._heap)):
+            record = self._heap[at]
+            assert record.place == at
+            assert not self._before(record, self._heap[max(at - 1, 0) // 2])
+
+    def _before(self, a, b):
+        """Whether `a` has less in flight for its weight than `b`, or was picked longer ago."""
+        left = (a.in_flight + 1) * b.weight
+        right = (b.in_flight + 1) * a.weight
+        return left < right or (left == right and a.turn < b.turn)
+
+    def _swap(self, a, b):
+        self._heap[a.place], self._heap[b.place] = b, a
+        a.place, b.place = b.place, a.place
+
+    def _sink(self, record):
+        while 2 * record.place + 1 < len(self._heap):
+            at = 2 * record.place + 1
+            child = self._heap[at]
+            if at + 1 < len(self._heap) and self._before(self._heap[at + 1], child):
+                child = self._heap[at + 1]
+            if not self._before(child, record):
+                break
+            self._swap(record, child)
+
+    def _moved(self, record):
+        if not 0 <= record.place < len(self._heap) or self._heap[record.place] is not record:
+            return
+        while record.place > 0:
+            parent = self._heap[(record.place - 1) // 2]
+            if not self._before(record, parent):
+                break
+            self._swap(record, parent)
+        self._sink(record)
+
+    def _choose(self, key, skip):
+        best = None
+        if not skip:
+            return self._heap[0]
+        for record in self._left(skip):
+            if best is None or self._before(record, best):
+                best = record
+        return best
+
+
+class PowerOfTwo(_Balancer):
+    """The less loaded of two distinct servers drawn at random; equals are told apart by a draw.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Source: Mitzenmacher, "The power of two choices in randomized load balancing", 2001.
+
+    Complexity: O(1) a pick.
+
+    >>> balancer = PowerOfTwo(["a", "b"])
+    >>> with balancer.pick() as one, balancer.pick() as two:
+    ...     one.server != two.server
+    True
+    """
+
+    def _load(self, record, now):
+        """What a server carries for its weight, this request counted in."""
+        return (record.in_flight + 1) / record.weight
+
+    def _choose(self, key, skip):
+        active = self._left(skip) if skip else self._active
+        count = len(active)
+        if count == 1:
+            return active[0]
+        at = self._below(count)
+        other = self._below(count - 1)
+        other += other >= at
+        a, b = active[at], active[other]
+        now = self._load_time()
+        left, right = self._load(a, now), self._load(b, now)
+        if left == right:
+            return a if self._draw() >> 63 else b
+        return a if left < right else b
+
+    def _load_time(self):
+        """The time at which loads are compared, where it matters."""
+        return 0
+
+
+class PeakEWMA(PowerOfTwo):
+    """The one of two distinct servers drawn at random whose latency times load is less.
+
+    The latency is a moving average over 10 seconds that a slower sample replaces at once; a server
+    without a sample but with picks in flight is avoided.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Source: Finagle, PeakEwma.
+
+    Complexity: O(1) a pick.
+
+    >>> balancer = PeakEWMA(["a", "b"])
+    >>> with balancer.pick() as one, balancer.pick() as two:
+    ...     one.server != two.server
+    True
+    """
+
+    def _load(self, record, now):
+        passed = max(now - record.stamp, 0)
+        if record.cost == 0.0 and record.in_flight:
+            return (PENALTY + record.in_flight) / record.weight
+        cost = record.cost * exp(-passed / TAU)
+        return cost * (record.in_flight + 1) / record.weight
+
+    def _load_time(self):
+        return self._now()
+
+
+class AddressHash(_Balancer):
+    """The same server for the same client address: `key`, IPv4 or IPv6 as text or packed.
+
+    A HashRing places the addresses, IPv6 by its /64, so that a server that joins or leaves moves only its
+    own clients; servers are then str, bytes or int. With ``scheme="nginx"`` it is nginx's ip_hash. A slow
+    start does not hold back.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
+    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
+    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
+    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Complexity: O(1) expected a pick; O(n log n) where the address's server is out.
+
+    >>> balancer = AddressHash(["a", "b"])
+    >>> balancer.get_server("2001:db8::1") == balancer.get_server("2001:db8::2")
+    True
+    """
+
+    _scheme, _ring = "headgate", None
+
+    def __init__(self, servers, *, scheme="headgate", clock=None, seed=0, max_failures=5, success_rate=None,
+                 ejection_time=30, panic_threshold=0.5, slow_start=0):
+        self._scheme = checked_scheme(scheme)
+        pairs = server_weights(servers)
+        for server, weight in pairs:
+            self._admitted(server, weight)
+        self._begin(pairs, checked_clock(clock), checked_settings(
+            seed, max_failures, success_rate, ejection_time, panic_threshold, slow_start))
+
+    def _admitted(self, server, weight):
+        weight = checked_weight(weight)
+        if self._scheme == "nginx":
+            if weight != int(weight):
+                raise ValueError(f"weight must be whole in nginx's scheme, got {weight!r}")
+        else:
+            HashRing([server])
+        return weight
+
+    def _arrange(self, active):
+        for place, record in enumerate(active):
+            record.place = place
+        present = {record.server: record.weight for record in self._members.values() if not record.draining}
+        if self._scheme == "nginx":
+            total = 0
+            self._sums = []
+            for weight in present.values():
+                total += int(weight)
+                self._sums.append(total)
+            self._ring = list(present)
+        elif self._ring is None or self._ring.weights != present:
+            self._ring = HashRing(present)
+
+    def _warms(self):
+        return False
+
+    def _read_key(self, key):
+        return address_bytes(key, self._scheme == "nginx")
+
+    def _choose(self, key, skip):
+        if self._scheme == "nginx":
+            return self._walk(key, skip)
+        record = self._members[self._ring.get_node(key)]
+        if record.place >= 0 and record not in skip:
+            return record
+        for server in self._ring.preference(key):
+            record = self._members[server]
+            if record.place >= 0 and record not in skip:
+                break
+        return record
+
+    def _walk(self, key, skip):
+        """nginx hashes on where a server is out, up to 20 times."""
+        hashed = 89
+        for _ in range(21):
+            hashed = nginx_hash(key, hashed)
+            record = self._members[self._ring[bisect_right(self._sums, hashed % self._sums[-1])]]
+            if record.place >= 0 and record not in skip:
+                return record
+        return self._left(skip)[0]

@@ -1,0 +1,37 @@
+"""Balancers: which server takes a request."""
+
+from headgate._backend import backend
+from headgate._fleet import ServerRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING or backend == "compiled":
+    from headgate._compiled.balance import (
+        AddressHash,
+        LeastLoaded,
+        PeakEWMA,
+        PowerOfTwo,
+        RandomChoice,
+        RoundRobin,
+        WeightedRoundRobin,
+    )
+else:
+    from headgate._pure.balance import (
+        AddressHash,
+        LeastLoaded,
+        PeakEWMA,
+        PowerOfTwo,
+        RandomChoice,
+        RoundRobin,
+        WeightedRoundRobin,
+    )
+
+__all__ = [
+    "AddressHash",
+    "LeastLoaded",
+    "PeakEWMA",
+    "PowerOfTwo",
+    "RandomChoice",
+    "RoundRobin",
+    "ServerRecord",
+    "WeightedRoundRobin",
+]

@@ -1,0 +1,479 @@
+"""Balancers on both twins: sequences, members, health, picks, and the same answers from both."""
+
+import asyncio
+import json
+from collections import Counter
+from copy import copy
+from functools import partial
+from heapq import heappop, heappush
+from ipaddress import ip_address
+from pickle import dumps
+from random import Random
+
+import pytest
+from conftest import FakeClock, Twin, twin_names
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from threads import run_threads
+
+import headgate
+from headgate.errors import NoServerError
+
+NAMES = ["RoundRobin", "WeightedRoundRobin", "RandomChoice", "LeastLoaded", "PowerOfTwo", "PeakEWMA"]
+ALL = [*NAMES, "AddressHash"]
+FLEET = {"a": 1, "b": 2, "c": 3, "d": 1}
+
+
+def make(twin, name, servers=("a", "b", "c"), **settings):
+    return getattr(twin.balance, name)(servers, **settings)
+
+
+def named(balancer, count):
+    return [balancer.get_server("10.0.0.1") for _ in range(count)]
+
+
+def record(balancer, server):
+    return next(record for record in balancer.records if record.server == server)
+
+
+def smooth(weights, count):
+    """nginx's smooth weighted round robin, as its source says."""
+    current, total, names = dict.fromkeys(weights, 0), sum(weights.values()), []
+    for _ in range(count):
+        for server, weight in weights.items():
+            current[server] += weight
+        best = max(current, key=current.get)
+        current[best] -= total
+        names.append(best)
+    return names
+
+
+# ---- sequences ------------------------------------------------------------------------------
+
+
+def test_round_robin_takes_turns(twin):
+    assert named(make(twin, "RoundRobin"), 7) == list("abcabca")
+
+
+def test_smooth_sequence_of_nginx(twin, shared):
+    case = json.loads((shared / "vectors/nginx-smooth-wrr.json").read_text())
+    balancer = make(twin, "WeightedRoundRobin", dict(zip(case["nodes"], case["weights"], strict=True)))
+    assert named(balancer, len(case["sequence"])) == case["sequence"]
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=12))
+def test_smooth_sequence_of_any_weights(twins, weights):
+    fleet = dict(enumerate(weights))
+    for twin in twins:
+        assert named(make(twin, "WeightedRoundRobin", fleet), 100) == smooth(fleet, 100)
+
+
+def test_ip_hash_of_nginx(twin, shared):
+    case = json.loads((shared / "vectors/nginx-ip-hash.json").read_text())
+    fleet = dict(zip(case["nodes"], case["weights"], strict=True))
+    balancer = make(twin, "AddressHash", fleet, scheme="nginx")
+    assert {key: balancer.get_server(key) for key in case["keys"]} == case["keys"]
+
+
+def test_ip_hash_rehashes_where_a_server_is_out(twin):
+    balancer = make(twin, "AddressHash", scheme="nginx")
+    first = balancer.get_server("10.0.0.1")
+    second = balancer.get_server("10.0.0.1", exclude=[first])
+    assert second != first
+    assert balancer.get_server(b"\x0a\0\0\x09") == first
+
+
+@pytest.fixture(scope="module")
+def twins():
+    return [Twin(name) for name in twin_names()]
+
+
+STEPS = st.lists(st.one_of(
+    st.tuples(st.just("get"), st.lists(st.integers(0, 5), max_size=2)),
+    st.tuples(st.just("pick"), st.lists(st.integers(0, 5), max_size=2)),
+    st.tuples(st.just("done"), st.integers(0, 9), st.booleans()),
+    st.tuples(st.just("wait"), st.integers(1, 40)),
+    st.tuples(st.just("add"), st.integers(0, 7), st.integers(1, 3)),
+    st.tuples(st.just("remove"), st.integers(0, 7)),
+    st.tuples(st.just("drain"), st.integers(0, 7), st.booleans()),
+    st.tuples(st.just("weight"), st.integers(0, 7), st.integers(1, 5)),
+), max_size=50)
+
+
+def perform(balancer, picks, step):
+    """What a step answers, or the error that it raises."""
+    kind, *rest = step
+    key = "192.0.2.7"
+    try:
+        if kind == "get":
+            return balancer.get_server(key, exclude=rest[0])
+        if kind == "pick":
+            picks.append(balancer.pick(key, exclude=rest[0]))
+            return picks[-1].server
+        if kind == "done" and picks:
+            return picks.pop(rest[0] % len(picks)).done(rest[1])
+        if kind in ("add", "remove", "drain", "weight"):
+            method = {"weight": "set_weight"}.get(kind, f"{kind}_server")
+            return getattr(balancer, method)(*rest)
+    except (KeyError, ValueError, NoServerError) as error:
+        return repr(error)
+    return None
+
+
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=40)
+@given(steps=STEPS)
+def test_twins_answer_the_same_to_any_steps(both, name, steps):
+    clock = FakeClock()
+    pairs = [(make(twin, name, {0: 1, 1: 2, 2: 3}, clock=clock, seed=5, max_failures=2, success_rate=0.9,
+                   ejection_time=7, slow_start=20), []) for twin in both]
+    for step in steps:
+        if step[0] == "wait":
+            clock.advance(step[1] / 4)
+        answers = [perform(*pair, step) for pair in pairs]
+        assert answers[0] == answers[-1]
+        assert pairs[0][0].records == pairs[-1][0].records
+        for balancer, picks in pairs:
+            balancer._check()
+            flying = Counter(pick.server for pick in picks)
+            assert all(row.in_flight <= flying[row.server] for row in balancer.records)
+    for balancer, picks in pairs:
+        for pick in picks:
+            pick.done()
+        assert all(row.in_flight == 0 for row in balancer.records)
+
+
+@pytest.fixture(scope="module")
+def both(twins):
+    return twins
+
+
+# ---- draws ----------------------------------------------------------------------------------
+
+
+def test_random_choice_follows_the_weights(twin):
+    counts = Counter(named(make(twin, "RandomChoice", FLEET, seed=3), 14_000))
+    for server, weight in FLEET.items():
+        assert abs(counts[server] - 2000 * weight) < 300
+    rest = Counter(make(twin, "RandomChoice", FLEET).get_server(exclude="ab") for _ in range(50))
+    assert set(rest) <= set("cd")
+
+
+def test_two_idle_servers_of_power_of_two_tie_at_random(twin):
+    counts = Counter(named(make(twin, "PowerOfTwo", ["a", "b", "c", "d"], seed=9), 8000))
+    assert all(abs(count - 2000) < 200 for count in counts.values())
+
+
+def test_power_of_two_draws_two_distinct_servers(twin):
+    balancer = make(twin, "PowerOfTwo", ["a", "b"])
+    busy = balancer.pick()
+    assert set(named(balancer, 50)) == {"a", "b"} - {busy.server}
+
+
+def test_least_loaded_heeds_weights(twin):
+    balancer = make(twin, "LeastLoaded", {"a": 1, "b": 3})
+    picks = [balancer.pick() for _ in range(8)]
+    assert Counter(pick.server for pick in picks) == {"a": 2, "b": 6}
+
+
+def test_peak_ewma_avoids_the_slow_server(twin, clock):
+    balancer = make(twin, "PeakEWMA", ["a", "b"], clock=clock)
+    for server, seconds in {"a": 0.5, "b": 0.1}.items():
+        pick = balancer.pick(exclude={"a", "b"} - {server})
+        clock.advance(seconds)
+        pick.done()
+    assert set(named(balancer, 20)) == {"b"}
+    assert record(balancer, "a").latency == 0.5
+    clock.advance(1)
+    with balancer.pick(exclude=["b"]):
+        clock.advance(0.1)
+    assert 0.1 < record(balancer, "a").latency < 0.5
+
+
+def test_peak_ewma_avoids_a_server_that_has_not_answered_yet(twin, clock):
+    balancer = make(twin, "PeakEWMA", ["a", "b"], clock=clock)
+    waiting = balancer.pick(exclude=["b"])
+    assert set(named(balancer, 20)) == {"b"}
+    waiting.done()
+
+
+# ---- addresses ------------------------------------------------------------------------------
+
+
+def test_addresses_stay_with_their_network(twin):
+    balancer = make(twin, "AddressHash", [f"s{i}" for i in range(20)])
+    assert balancer.get_server("2001:db8::1") == balancer.get_server("2001:db8::ffff:2")
+    for text in ["203.0.113.9", "2001:db8:5::1"]:
+        assert balancer.get_server(text) == balancer.get_server(ip_address(text).packed)
+    assert balancer.get_server("::ffff:203.0.113.9") == balancer.get_server("203.0.113.9")
+    keys = [f"10.{i}.0.1" for i in range(200)]
+    before = {key: balancer.get_server(key) for key in keys}
+    balancer.remove_server("s3")
+    assert all(balancer.get_server(key) == server for key, server in before.items() if server != "s3")
+
+
+@pytest.mark.parametrize(("key", "error", "message"), [
+    ("nowhere", ValueError, "key must be an IPv4 or IPv6 address, got 'nowhere'"),
+    (b"abc", ValueError, "key must have 4 or 16 bytes, got b'abc'"),
+    (None, TypeError, "key must be an address as str or bytes, got None"),
+])
+def test_wrong_addresses_are_named(twin, key, error, message):
+    with pytest.raises(error, match=message):
+        make(twin, "AddressHash").get_server(key)
+
+
+# ---- health ---------------------------------------------------------------------------------
+
+
+def fail(balancer, server, times, ok=False):
+    others = set(balancer.servers) - {server}
+    for _ in range(times):
+        balancer.pick("10.0.0.1", exclude=others).done(ok)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_failures_in_a_row_eject(twin, clock, name):
+    balancer = make(twin, name, clock=clock)
+    fail(balancer, "a", 4)
+    fail(balancer, "a", 1, ok=True)
+    fail(balancer, "a", 4)
+    assert record(balancer, "a").health == "healthy"
+    fail(balancer, "a", 1)
+    assert record(balancer, "a").health == "ejected"
+    assert "a" not in named(balancer, 30)
+    clock.advance(30)
+    assert "a" in {balancer.pick().server for _ in range(60)}
+    assert record(balancer, "a").health == "healthy"
+    fail(balancer, "a", 5)
+    clock.advance(59)
+    assert record(balancer, "a").health == "ejected"
+    clock.advance(1)
+    assert record(balancer, "a").health == "healthy"
+
+
+def test_a_low_success_rate_ejects(twin, clock):
+    balancer = make(twin, "RoundRobin", clock=clock, max_failures=None, success_rate=0.8)
+    for _ in range(6):
+        fail(balancer, "a", 2, ok=True)
+        fail(balancer, "a", 1)
+    assert record(balancer, "a").health == "healthy"
+    fail(balancer, "a", 2)
+    assert record(balancer, "a").health == "ejected"
+
+
+def test_panic_uses_all_servers(twin, clock):
+    balancer = make(twin, "RoundRobin", clock=clock)
+    fail(balancer, "a", 5)
+    assert set(named(balancer, 9)) == {"b", "c"}
+    fail(balancer, "b", 5)
+    assert set(named(balancer, 9)) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("name", ["RoundRobin", "RandomChoice", "WeightedRoundRobin", "PowerOfTwo"])
+def test_a_new_server_starts_slowly(twin, clock, name):
+    balancer = make(twin, name, clock=clock, slow_start=100)
+    balancer.add_server("new")
+    shares = []
+    for _ in range(4):
+        shares.append(named(balancer, 1000).count("new"))
+        clock.advance(33)
+    assert shares[0] < 60 < shares[1] < shares[2] < shares[3]
+    clock.advance(10)
+    assert 200 < named(balancer, 1000).count("new") < 300
+
+
+# ---- members and picks ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_members_change_while_picks_go_on(twin, name):
+    balancer = make(twin, name, ["a"])
+    pick = balancer.pick()
+    balancer.add_server("b", 2)
+    balancer.drain_server("a")
+    assert set(named(balancer, 9)) == {"b"}
+    assert record(balancer, "a").health == "draining"
+    assert record(balancer, "a").in_flight == 1
+    pick.done()
+    pick.done()
+    assert record(balancer, "a").in_flight == 0
+    balancer.drain_server("a", False)
+    balancer.set_weight("a", 5)
+    assert record(balancer, "a")[:3] == ("a", 5, 0)
+    waiting = balancer.pick(exclude=["a"])
+    balancer.remove_server("b")
+    waiting.done(False)
+    assert balancer.servers == ("a",)
+    assert "b" not in balancer
+    assert len(balancer) == 1
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_server_is_an_error(twin, name):
+    balancer = make(twin, name, [])
+    with pytest.raises(NoServerError, match="there is no server"):
+        balancer.get_server("10.0.0.1")
+    balancer.add_server("a")
+    with pytest.raises(NoServerError, match="every server is excluded"):
+        balancer.pick("10.0.0.1", exclude=["a", "a", "z"])
+    assert balancer.get_server("10.0.0.1", exclude=["z"]) == "a"
+    balancer.drain_server("a")
+    with pytest.raises(NoServerError, match="there is no server"):
+        balancer.get_server("10.0.0.1")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_blocks_end_picks_with_their_outcome(twin, name):
+    balancer = make(twin, name, ["a", "b"], max_failures=1, panic_threshold=0)
+    with balancer.pick("10.0.0.1") as pick:
+        assert record(balancer, pick.server).in_flight == 1
+    assert record(balancer, pick.server).health == "healthy"
+    with pytest.raises(ZeroDivisionError), balancer.pick("10.0.0.1") as pick:
+        raise ZeroDivisionError
+    assert record(balancer, pick.server).health == "ejected"
+    balancer.pick("10.0.0.1")
+    assert sum(row.in_flight for row in balancer.records) == 0
+
+
+def test_async_blocks(twin):
+    balancer = make(twin, "LeastLoaded")
+
+    async def body():
+        async with balancer.pick() as pick:
+            assert record(balancer, pick.server).in_flight == 1
+            await asyncio.sleep(0)
+
+    asyncio.run(body())
+    assert sum(row.in_flight for row in balancer.records) == 0
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ({"servers": "abc"}, TypeError, "servers must be an iterable of servers or a mapping"),
+    ({"servers": ["a", "a"]}, ValueError, "server must not be a member already, got 'a'"),
+    ({"servers": {"a": 0}}, ValueError, "weight must be positive and finite, got 0"),
+    ({"clock": 1}, TypeError, "clock must be callable or None, got 1"),
+    ({"seed": "x"}, TypeError, "seed must be an int, got 'x'"),
+    ({"max_failures": 0}, ValueError, "max_failures must be positive, got 0"),
+    ({"max_failures": 1.5}, TypeError, "max_failures must be an int or None, got 1.5"),
+    ({"success_rate": 2}, ValueError, "success_rate must be from 0 to 1, got 2"),
+    ({"ejection_time": 0}, ValueError, "ejection_time must be positive, got 0"),
+    ({"slow_start": -1}, ValueError, "slow_start must be finite and non-negative, got -1"),
+    ({"panic_threshold": "x"}, TypeError, "panic_threshold must be a number, got 'x'"),
+])
+def test_wrong_arguments_are_named(twin, arguments, error, message):
+    with pytest.raises(error, match=message):
+        twin.balance.PowerOfTwo(**{"servers": ["a"]} | arguments)
+
+
+def test_wrong_servers_are_named(twin):
+    balancer = make(twin, "RoundRobin")
+    for call in (balancer.remove_server, balancer.drain_server, partial(balancer.set_weight, weight=1)):
+        with pytest.raises(KeyError, match="server must be a member, got 'z'"):
+            call("z")
+    with pytest.raises(ValueError, match="server must not be a member already, got 'a'"):
+        balancer.add_server("a")
+    with pytest.raises(ValueError, match=r"weight must be whole in nginx's scheme, got 1.5"):
+        make(twin, "AddressHash", {"a": 1.5}, scheme="nginx")
+    with pytest.raises(ValueError, match="scheme must be 'headgate' or 'nginx', got 'x'"):
+        make(twin, "AddressHash", scheme="x")
+    for call in (copy, dumps):
+        with pytest.raises(TypeError, match=r"cannot (copy|pickle) 'RoundRobin' object"):
+            call(balancer)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_threads_leave_nothing_in_flight(twin, name):
+    balancer = make(twin, name, range(10), max_failures=None)
+
+    def work(number):
+        draw = Random(number)
+        for turn in range(200):
+            with balancer.pick("10.0.0.1"):
+                balancer.get_server("10.0.0.2")
+            if number == 0 and turn % 5 == 0:
+                balancer.drain_server(draw.randrange(10), draw.random() < 0.5)
+                balancer.set_weight(draw.randrange(10), draw.randrange(1, 5))
+                balancer.drain_server(0, False)
+
+    run_threads(work)
+    balancer._check()
+    assert all(row.in_flight == 0 for row in balancer.records)
+
+
+class Evil:
+    """A server of one hash whose ``__eq__`` uses the balancer."""
+
+    def __init__(self, balancer, name):
+        self.balancer, self.name = balancer, name
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        if self.balancer.servers:
+            self.balancer.pick().done(False)
+            self.balancer.get_server()
+        return self is other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evil_servers_and_clocks_find_the_balancer_whole(twin, name):
+    now, busy = [0], []
+
+    def clock():
+        now[0] += 10**8
+        if balancer is not None and len(balancer) > 3 and not busy:
+            busy.append(True)
+            balancer.remove_server(balancer.servers[0])
+            busy.clear()
+        return now[0]
+
+    balancer = None
+    balancer = make(twin, name, [], clock=clock, slow_start=1, max_failures=2, ejection_time=0.5)
+    for number in range(40):
+        balancer.add_server(Evil(balancer, number))
+        pick = balancer.pick()
+        balancer._check()
+        pick.done(number % 3 == 0)
+        balancer._check()
+    assert all(row.in_flight == 0 for row in balancer.records)
+
+
+def test_public_names():
+    for name in [*ALL, "ServerRecord"]:
+        assert getattr(headgate, name) is getattr(headgate.balance, name)
+
+
+# ---- a queue simulation ---------------------------------------------------------------------
+
+
+def p99(balancer, clock, requests=12_000):
+    """The 99th percentile of the waiting and service times, in mean service times of a fast server."""
+    draw, now, taken, busy = Random(11), 0.0, [], {}
+    speeds = {server: 5.0 if server < 2 else 1.0 for server in range(50)}
+    rate = 0.7 * sum(1 / slowness for slowness in speeds.values())
+    running = []
+    for _ in range(requests):
+        now += draw.expovariate(rate)
+        while running and running[0][0] <= now:
+            end, _, pick = heappop(running)
+            clock.now = round(end * 1e6)
+            pick.done()
+        clock.now = round(now * 1e6)
+        pick = balancer.pick()
+        end = max(now, busy.get(pick.server, 0.0)) + draw.expovariate(1) * speeds[pick.server]
+        busy[pick.server] = end
+        heappush(running, (end, len(taken), pick))
+        taken.append(end - now)
+    return sorted(taken)[len(taken) * 99 // 100]
+
+
+def test_the_power_of_two_choices_bounds_the_queue(twin):
+    waits = {}
+    for name in ["RoundRobin", "PowerOfTwo", "PeakEWMA", "LeastLoaded"]:
+        clock = FakeClock(0)
+        waits[name] = p99(make(twin, name, range(50), clock=clock, seed=1), clock)
+    assert waits["PowerOfTwo"] < 10
+    assert waits["PeakEWMA"] < 10
+    assert waits["LeastLoaded"] < 10
+    assert waits["RoundRobin"] > 50
