@@ -9,15 +9,16 @@ stands in `_order` is live; an entry that only `_data` still has, because a key'
 hash changed, is dead: nobody sees it, and `_sweep` drops it. Foreign code - those two, getsizeof,
 finalizers run at a call or an allocation - may use the cache: the lock of the writers is re-entrant, and
 `_version` counts edits, so that whoever was interrupted looks again. From the last look to the edit
-nothing is called. Readers take no lock: each of their steps is one atomic step of a dict. Evicted
-entries are dropped last.
+nothing is called. Readers take no lock where there is a GIL, which makes each of their steps atomic.
+Evicted entries are dropped last.
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
+from functools import wraps
 from operator import index
 from reprlib import recursive_repr
-from sys import getsizeof as _bytes_of
 from threading import RLock
 from types import GenericAlias
 
@@ -46,6 +47,19 @@ def _checked_callable(name, value):
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable or None, got {value!r}")
     return value
+
+
+def _reader(method):
+    """`method` as it is where there is a GIL, and under the lock of the writers where there is none."""
+    if getattr(sys, "_is_gil_enabled", lambda: True)():
+        return method
+
+    @wraps(method)
+    def locked(self, *args, **kwargs):
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return locked
 
 
 class _Entry:
@@ -248,6 +262,7 @@ class LRUCache(MutableMapping):
     def _notify(self, entries, reason):
         notify(self._listener, [part for entry in entries for part in (entry.key, entry.value)], reason)
 
+    @_reader
     def _snapshot(self):
         """The entries in the order of eviction."""
         while True:
@@ -258,6 +273,7 @@ class LRUCache(MutableMapping):
 
     # ---- the mapping ------------------------------------------------------------------------
 
+    @_reader
     def __getitem__(self, key):
         entry = self._data.get(key)
         try:
@@ -296,12 +312,13 @@ class LRUCache(MutableMapping):
 
     def __sizeof__(self):
         """The bytes of the cache and its slab, without keys and values."""
-        entries = sum(map(_bytes_of, self._order))
-        return object.__sizeof__(self) + _bytes_of(self._data) + _bytes_of(self._order) + entries
+        entries = sum(map(sys.getsizeof, self._snapshot()))
+        return object.__sizeof__(self) + sys.getsizeof(self._data) + sys.getsizeof(self._order) + entries
 
     def _entries(self):
         return [(entry.key, entry.value) for entry in self._snapshot()]
 
+    @_reader
     def get(self, key, default=None):
         """The value of `key`, made the most recently used; `default` where there is none.
 
