@@ -1315,13 +1315,10 @@ cdef class _Pick:
 
     def done(self):
         """Ends the pick: the server has one less in flight. Once ended, nothing happens."""
-        bounded = self._bounded
-        if bounded is None:
-            return
-        with cython.critical_section(bounded):
+        with cython.critical_section(self):
             name, self._name = self._name, None
-            if name is not None:
-                bounded._release(name)
+        if name is not None:
+            self._bounded._release(name)
 
     def __enter__(self):
         return self
@@ -1360,7 +1357,7 @@ cdef class BoundedLoad:
     cdef double _c
     cdef tuple _names        # of those whose picks `_loads` counts; all others' are in `_departed`
     cdef dict _ranks
-    cdef dict _departed
+    cdef dict _departed      # never edited, only exchanged: an edit of a dict can let other threads in
     cdef Py_ssize_t *_loads
     cdef double *_weights
     cdef Py_ssize_t _total
@@ -1467,10 +1464,11 @@ cdef class BoundedLoad:
         cdef Py_ssize_t *loads
         cdef Py_ssize_t i
         with cython.critical_section(self):
-            names, departed, changes = self._names, self._departed.copy(), self._changes
+            names, departed, changes = self._names, self._departed, self._changes
             loads = <Py_ssize_t *>_allocate(len(names), sizeof(Py_ssize_t))
             memcpy(loads, self._loads, len(names) * sizeof(Py_ssize_t))
         try:
+            departed = departed.copy()
             departed.update([(names[i], loads[i]) for i in range(len(names)) if loads[i]])
             return departed, changes
         finally:
@@ -1545,15 +1543,24 @@ cdef class BoundedLoad:
     @cython.final
     cdef int _release(self, bytes name) except -1:
         """Takes one from what is in flight at a node, a member or not."""
-        rank = self._ranks.get(name)
-        self._changes += 1
-        if rank is not None:
-            self._loads[<Py_ssize_t>rank] -= 1
-            self._total -= 1
-        elif self._departed[name] > 1:
-            self._departed[name] -= 1
-        else:
-            del self._departed[name]
+        cdef Py_ssize_t rank
+        cdef bint released = False
+        while not released:
+            with cython.critical_section(self):
+                ranks, old = self._ranks, self._departed
+            departed = old
+            rank = ranks.get(name, -1)
+            if rank < 0:
+                departed = {other: load - (other == name) for other, load in old.items()
+                            if load > 1 or other != name}
+            with cython.critical_section(self):
+                released = self._ranks is ranks and self._departed is old
+                if released:
+                    self._departed = departed
+                    self._changes += 1
+                    if rank >= 0:
+                        self._loads[rank] -= 1
+                        self._total -= 1
         return 0
 
     def __repr__(self):
