@@ -3,7 +3,11 @@
 import shutil
 import socket
 import subprocess
+import threading
 import time
+from contextlib import suppress
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -57,3 +61,83 @@ def memcached():
     if shutil.which("memcached") is None:
         pytest.skip("memcached is not installed on this machine")
     return Server(lambda port: ["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-u", "nobody"])
+
+
+class Origin:
+    """An HTTP server that answers its own URL with the status `mode`, or breaks as `mode` says.
+
+    ``"silent"`` closes the connection unanswered, ``"cut"`` before the end of the body, and ``"slow"``
+    waits for the event `release`.
+    """
+
+    def __init__(self):
+        self.mode = 200
+        self.release = threading.Event()
+        self.requests = []
+        self._connections = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
+        self._server.daemon_threads = True
+        self.netloc = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.netloc}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def kill(self):
+        """Close all connections and refuse new ones."""
+        if self._thread.is_alive():
+            self.release.set()
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+            for connection in self._connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def __exit__(self, *failure):
+        self.kill()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+
+    def __init__(self, origin, *arguments):
+        self._origin = origin
+        super().__init__(*arguments)
+
+    def setup(self):
+        super().setup()
+        self._origin._connections.append(self.connection)
+
+    def _body(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _answer(self):
+        origin, mode = self._origin, self._origin.mode
+        origin.requests.append((self.command, self.path, self.headers["Host"], self._body()))
+        self.close_connection |= mode in ("silent", "cut")
+        if mode == "silent":
+            return
+        if mode == "slow":
+            origin.release.wait(10)
+        self.send_response(mode if isinstance(mode, int) else 200)
+        self.send_header("Content-Length", str(len(origin.url) + (mode == "cut")))
+        if mode == 302:
+            self.send_header("Location", "/elsewhere")
+        self.end_headers()
+        self.wfile.write(origin.url.encode())
+
+    do_GET = do_POST = do_PUT = _answer
+
+    def log_message(self, *arguments):
+        """Say nothing."""

@@ -1,0 +1,54 @@
+"""Transports for httpx that balance over servers, with failover and health."""
+
+from __future__ import annotations
+
+import httpx
+
+from headgate.adapters._httpx import AsyncCountedBody, AsyncTransport, CountedBody, Transport
+
+__all__ = ["AsyncBalancedTransport", "BalancedTransport"]
+
+
+class _Body(CountedBody, httpx.SyncByteStream):
+    pass
+
+
+class _AsyncBody(AsyncCountedBody, httpx.AsyncByteStream):
+    pass
+
+
+class BalancedTransport(Transport, httpx.BaseTransport):
+    """Sends each request to a server of `balancer`, and to another one where that fails.
+
+    Mounted at a name, it serves all URLs under it: ``Client(mounts={"http://orders": transport})``.
+    Servers are origins, ``"http://10.0.0.1:8080"``; a path stands before that of the request. `transport`
+    connects, by default a new HTTPTransport, and is closed with this one.
+
+    A request goes to at most `attempts` servers. One that was not sent, for want of a connection, may go
+    to the next; one whose connection broke or timed out, or that was answered with one of `statuses`, may
+    do so if its method is idempotent and its body is no stream. Then the last error or response stands.
+
+    A pick is in flight until the body of its response is closed. An error of the network, a timeout other
+    than that of the pool and a status from 500 on are failures of the server; what else goes wrong, such
+    as a cancelled task, counts neither way.
+
+    `key` answers what ``balancer.pick`` is given of a request. The Host header names the server, or with
+    `preserve_host` what the URL names. There being no server raises ConnectError.
+
+    >>> from headgate import RoundRobin
+    >>> servers = RoundRobin(["http://10.0.0.1:8080", "http://10.0.0.2:8080"])
+    >>> answer = httpx.MockTransport(lambda request: httpx.Response(200, text=request.url.host))
+    >>> with httpx.Client(mounts={"http://orders": BalancedTransport(servers, answer)}) as client:
+    ...     client.get("http://orders/7").text, client.get("http://orders/8").text
+    ('10.0.0.1', '10.0.0.2')
+    """
+
+    _library = httpx
+    _body = _Body
+
+
+class AsyncBalancedTransport(AsyncTransport, httpx.AsyncBaseTransport):
+    """`BalancedTransport` for AsyncClient; `transport` is by default a new AsyncHTTPTransport."""
+
+    _library = httpx
+    _body = _AsyncBody

@@ -1,0 +1,31 @@
+"""Transports for httpx2 that balance over servers, with failover and health."""
+
+from __future__ import annotations
+
+import httpx2
+
+from headgate.adapters._httpx import AsyncCountedBody, AsyncTransport, CountedBody, Transport
+
+__all__ = ["AsyncBalancedTransport", "BalancedTransport"]
+
+
+class _Body(CountedBody, httpx2.SyncByteStream):
+    pass
+
+
+class _AsyncBody(AsyncCountedBody, httpx2.AsyncByteStream):
+    pass
+
+
+class BalancedTransport(Transport, httpx2.BaseTransport):
+    """What headgate.adapters.httpx.BalancedTransport is, for httpx2."""
+
+    _library = httpx2
+    _body = _Body
+
+
+class AsyncBalancedTransport(AsyncTransport, httpx2.AsyncBaseTransport):
+    """`BalancedTransport` for AsyncClient; `transport` is by default a new AsyncHTTPTransport."""
+
+    _library = httpx2
+    _body = _AsyncBody

@@ -1,0 +1,101 @@
+"""One face for the HTTP clients that the adapters serve: each sends to the logical host ``orders``.
+
+`reads_bodies` says whether the adapter reads the body itself, so that one that breaks is fetched again.
+Loading the certificates of authorities, which costs more than a test, is left out.
+"""
+
+import asyncio
+from contextlib import contextmanager
+from importlib import import_module
+
+import pytest
+
+
+def _package(name):
+    return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+class Httpx:
+    """httpx or httpx2, its Client."""
+
+    reads_bodies = False
+
+    def __init__(self, name):
+        self.library = _package(name)
+        self.adapter = import_module(f"headgate.adapters.{name}").BalancedTransport
+        self.no_connection = self.library.ConnectError
+        self.broken = self.library.RemoteProtocolError
+
+    @contextmanager
+    def open(self, balancer, **options):
+        transport = self.adapter(balancer, self.library.HTTPTransport(verify=False), **options)
+        mounts = {"http://orders": transport}
+        with self.library.Client(mounts=mounts, timeout=5, verify=False) as self._client:
+            yield self
+
+    def send(self, method, path="/", **options):
+        return self._client.request(method, f"http://orders{path}", **options)
+
+
+class AsyncHttpx:
+    """httpx or httpx2, its AsyncClient."""
+
+    reads_bodies = False
+
+    def __init__(self, name):
+        self.library = _package(name)
+        self.adapter = import_module(f"headgate.adapters.{name}").AsyncBalancedTransport
+        self.no_connection = self.library.ConnectError
+        self.broken = self.library.RemoteProtocolError
+
+    @contextmanager
+    def open(self, balancer, **options):
+        transport = self.adapter(balancer, self.library.AsyncHTTPTransport(verify=False), **options)
+        mounts = {"http://orders": transport}
+        self._client = self.library.AsyncClient(mounts=mounts, timeout=5, verify=False)
+        with asyncio.Runner() as self._runner:
+            try:
+                yield self
+            finally:
+                self._runner.run(self._client.aclose())
+
+    def send(self, method, path="/", *, content=None, **options):
+        if content is not None and not isinstance(content, bytes):
+            content = _asynchronous(content)
+        url = f"http://orders{path}"
+        return self._runner.run(self._client.request(method, url, content=content, **options))
+
+
+async def _asynchronous(parts):
+    for part in parts:
+        yield part
+
+
+class Requests:
+    """requests, its Session."""
+
+    reads_bodies = True
+
+    def __init__(self):
+        self.library = _package("requests")
+        self.adapter = import_module("headgate.adapters.requests").BalancedAdapter
+        self.no_connection = self.broken = self.library.ConnectionError
+
+    @contextmanager
+    def open(self, balancer, **options):
+        with self.library.Session() as self._session:
+            self._session.mount("http://orders/", self.adapter(balancer, **options))
+            yield self
+
+    def send(self, method, path="/", *, content=None, follow_redirects=False, timeout=5, **options):
+        return self._session.request(method, f"http://orders{path}", data=content, timeout=timeout,
+                                     allow_redirects=follow_redirects, **options)
+
+
+CLIENTS = {
+    "httpx": lambda: Httpx("httpx"),
+    "httpx-async": lambda: AsyncHttpx("httpx"),
+    "httpx2": lambda: Httpx("httpx2"),
+    "httpx2-async": lambda: AsyncHttpx("httpx2"),
+    "requests": Requests,
+}
