@@ -12,7 +12,7 @@ import headgate._compiled
 
 STUBS = Path(headgate._compiled.__file__).parent
 NO_VALUE = inspect.Parameter.empty
-REQUIRED = {"maxsize": 8, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b")}
+REQUIRED = {"maxsize": 8, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"), "rate": "10/s"}
 
 
 def public(module):

@@ -15,7 +15,7 @@ from headgate.cache import CacheStats, LRUCache, lru_cache
 from headgate.errors import HeadgateError, NoServerError
 from headgate.hashing import splitmix64, xxh64
 from headgate.hotkeys import HotKey, HotKeys
-from headgate.limit import Decision, TokenBucket
+from headgate.limit import Decision, Rate, RateLimiter, TokenBucket
 from headgate.placement import BoundedLoad, HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 
 __version__ = "0.1.0"
@@ -36,6 +36,8 @@ __all__ = [
     "PeakEWMA",
     "PowerOfTwo",
     "RandomChoice",
+    "Rate",
+    "RateLimiter",
     "Rendezvous",
     "RoundRobin",
     "ServerRecord",

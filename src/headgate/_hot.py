@@ -9,7 +9,6 @@ from headgate._units import as_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 _MOST_KEYS = 2**26
@@ -46,21 +45,6 @@ def checked_half_life(half_life: float | None) -> int:
     if not 1e-9 <= seconds < _MOST_NANOSECONDS / 1e9:
         raise ValueError(f"half_life must be from a nanosecond to 2**62 of them, got {half_life!r}")
     return round(seconds * 1e9)
-
-
-def checked_clock(clock: Callable[[], int] | None) -> Callable[[], int] | None:
-    if clock is not None and not callable(clock):
-        raise TypeError(f"clock must be callable or None, got {clock!r}")
-    return clock
-
-
-def checked_now(now: int) -> int:
-    """What a clock answered."""
-    if not isinstance(now, int):
-        raise TypeError(f"clock must return an int, got {now!r}")
-    if not -_MOST_NANOSECONDS < now < _MOST_NANOSECONDS:
-        raise ValueError(f"clock must return nanoseconds within 2**62 of zero, got {now!r}")
-    return now
 
 
 def checked_count(n: int) -> int:

@@ -5,7 +5,14 @@ rate, not the cost of a request, is rounded, upwards and by less than 2**-50 of 
 due at a whole nanosecond is there at that nanosecond.
 """
 
-from math import frexp, ldexp
+from __future__ import annotations
+
+from math import frexp, inf, ldexp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fractions import Fraction
+    from typing import SupportsFloat
 
 _NANOSECONDS = 10**9
 _MOST_BITS = 60
@@ -14,9 +21,14 @@ _MOST_BURST_BITS = 61
 _MOST = 2**_MOST_BURST_BITS
 
 
-def scale(capacity: float, refill_rate: float) -> tuple[int, int, int, int]:
-    """The `bits` of a token, the refill a nanosecond as ``multiplier / 2**shift``, and the burst in units."""
-    room = min(_MOST_RATE_BITS - frexp(refill_rate)[1], _MOST_BURST_BITS - frexp(capacity)[1])
+def scale(
+    capacity: float, refill_rate: float | Fraction, burst_bits: int = _MOST_BURST_BITS
+) -> tuple[int, int, int, int]:
+    """The `bits` of a token, the refill a nanosecond as ``multiplier / 2**shift``, and the burst in units.
+
+    The burst is at most ``2**burst_bits`` units, where the capacity itself is no more.
+    """
+    room = min(_MOST_RATE_BITS - frexp(refill_rate)[1], burst_bits - frexp(capacity)[1])
     bits = max(0, min(_MOST_BITS, room))
     numerator, denominator = refill_rate.as_integer_ratio()
     numerator <<= bits
@@ -50,7 +62,7 @@ def wait(elapsed: int, units: int, multiplier: int, shift: int) -> int:
     return -(((-target << shift) - 1) // multiplier) - elapsed
 
 
-def as_number(name: str, value: float) -> float:
+def as_number(name: str, value: SupportsFloat) -> float:
     """`value` as an int or a float, whatever numeric type it has."""
     if isinstance(value, int):
         return int(value)
@@ -59,10 +71,18 @@ def as_number(name: str, value: float) -> float:
     raise TypeError(f"{name} must be a number, got {value!r}")
 
 
-def checked_positive(name: str, value: float) -> float:
+def checked_amount(name: str, value: SupportsFloat) -> float:
+    """`value` as an int or a float, if it is finite and not negative."""
+    number = as_number(name, value)
+    if not 0 <= number < inf:
+        raise ValueError(f"{name} must be finite and non-negative, got {value!r}")
+    return number
+
+
+def checked_positive(name: str, value: SupportsFloat) -> float:
     """`value` as an int or a float, if it is positive and no capacity or rate too large to count."""
     number = as_number(name, value)
-    if not 0 < number < float("inf"):
+    if not 0 < number < inf:
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
     if number > _MOST:
         raise ValueError(f"{name} must be at most {_MOST}, got {value!r}")

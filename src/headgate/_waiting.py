@@ -1,8 +1,9 @@
-"""Waiting for tokens: one line per bucket, first come first served, for threads and event loops alike.
+"""Waiting for tokens: one line per bucket or key, first come first served, for threads and event loops alike.
 
-Only the head of the line books its tokens and sleeps until they are due, so nobody overtakes it and a
-large request is not starved; the others wait for their turn and book nothing, so that all move up when
-one gives up. No lock is held while anybody sleeps.
+Only the head of the line sleeps until its tokens are due; the others wait for their turn and ask for
+nothing, so that nobody overtakes a large request and all move up when one gives up. The head at a bucket
+books its tokens. The head at a key takes them once they have come, so that a waiter who is killed leaves no
+debt behind. No lock is held while anybody sleeps.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+
+from headgate._membership import key_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,10 +97,10 @@ def acquire(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bo
             return False
         booking = bucket.reserve(tokens)
         try:
-            if end is not None and booking.delay > end - time.monotonic():
-                booking.cancel()
-                return False
             while (delay := booking.delay) > 0:
+                if end is not None and delay > end - time.monotonic():
+                    booking.cancel()
+                    return False
                 time.sleep(delay)
         except BaseException:
             booking.cancel()
@@ -127,10 +130,10 @@ async def acquire_async(bucket: Any, line: Line, tokens: float, timeout: float |
             return False
         booking = bucket.reserve(tokens)
         try:
-            if end is not None and booking.delay > end - loop.time():
-                booking.cancel()
-                return False
             while (delay := booking.delay) > 0:
+                if end is not None and delay > end - loop.time():
+                    booking.cancel()
+                    return False
                 await asyncio.sleep(delay)
         except BaseException:
             booking.cancel()
@@ -138,3 +141,88 @@ async def acquire_async(bucket: Any, line: Line, tokens: float, timeout: float |
         return True
     finally:
         line.leave(waiter)
+
+
+class Lines:
+    """The lines for the keys of one limiter, each kept as long as anybody has use for it."""
+
+    __slots__ = ("_lines", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: dict[bytes, tuple[Line, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def enter(self, name: bytes) -> Line:
+        with self._lock:
+            line, users = self._lines.get(name) or (Line(), 0)
+            self._lines[name] = line, users + 1
+        return line
+
+    def leave(self, name: bytes) -> None:
+        with self._lock:
+            line, users = self._lines.pop(name)
+            if users > 1:
+                self._lines[name] = line, users - 1
+
+
+class _Attempt:
+    """What a `Reservation` is to a bucket: the delay is 0 once the cost is taken."""
+
+    __slots__ = ("_cost", "_key", "_limiter")
+
+    def __init__(self, limiter: Any, key: Any, cost: float) -> None:
+        self._limiter = limiter
+        self._key = key
+        self._cost = cost
+
+    @property
+    def delay(self) -> float:
+        return float(self._limiter.decide(self._key, self._cost).retry_after)
+
+    def cancel(self) -> None:
+        """Nothing is taken as long as there is a delay."""
+
+
+class _Key:
+    """One key of a limiter, as a bucket."""
+
+    __slots__ = ("_key", "_limiter")
+
+    def __init__(self, limiter: Any, key: Any) -> None:
+        self._limiter = limiter
+        self._key = key
+
+    def peek(self, cost: float) -> Any:
+        return self._limiter.peek(self._key, cost)
+
+    def consume(self, cost: float) -> Any:
+        return self._limiter.allow(self._key, cost)
+
+    def reserve(self, cost: float) -> _Attempt:
+        return _Attempt(self._limiter, self._key, cost)
+
+    def _delay(self, cost: float) -> Any:
+        return self._limiter._delay(self._key, cost)
+
+
+def acquire_key(limiter: Any, lines: Lines, key: Any, cost: float, timeout: float | None) -> bool:
+    """``acquire`` for one key."""
+    name = key_bytes(key, "key")
+    line = lines.enter(name)
+    try:
+        return acquire(_Key(limiter, key), line, cost, timeout)
+    finally:
+        lines.leave(name)
+
+
+async def acquire_key_async(limiter: Any, lines: Lines, key: Any, cost: float, timeout: float | None) -> bool:
+    """``acquire_async`` for one key."""
+    name = key_bytes(key, "key")
+    line = lines.enter(name)
+    try:
+        return await acquire_async(_Key(limiter, key), line, cost, timeout)
+    finally:
+        lines.leave(name)

@@ -1,8 +1,10 @@
-"""Limits: TokenBucket and its Decision."""
+"""Limits: TokenBucket, RateLimiter by key, and what they answer."""
 
 from headgate._backend import backend
 from headgate._decision import Decision
+from headgate._rate import Rate
 from headgate._reservation import Reservation
+from headgate.ratelimit import RateLimiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or backend == "compiled":
@@ -10,4 +12,4 @@ if TYPE_CHECKING or backend == "compiled":
 else:
     from headgate._pure.limit import TokenBucket
 
-__all__ = ["Decision", "Reservation", "TokenBucket"]
+__all__ = ["Decision", "Rate", "RateLimiter", "Reservation", "TokenBucket"]

@@ -28,6 +28,7 @@ from headgate._compiled.hashing cimport hg_splitmix64
 from bisect import bisect_right
 
 from headgate._compiled.placement import HashRing
+from headgate._clock import checked_clock, checked_now
 from headgate._fleet import (
     ServerRecord,
     address_bytes,
@@ -36,7 +37,6 @@ from headgate._fleet import (
     nginx_hash,
     server_weights,
 )
-from headgate._hot import checked_clock, checked_now
 from headgate._membership import checked_weight
 from headgate.errors import NoServerError
 

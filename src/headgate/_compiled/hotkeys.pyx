@@ -36,14 +36,13 @@ from libc.string cimport memset
 
 from types import GenericAlias
 
+from headgate._clock import checked_clock, checked_now
 from headgate._hot import (
     HotKey,
-    checked_clock,
     checked_count,
     checked_half_life,
     checked_k,
     checked_limit,
-    checked_now,
     refuse_row,
     rising,
 )

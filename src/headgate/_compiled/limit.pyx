@@ -22,13 +22,16 @@ Invariants
 Foreign code - the clock, ``__float__`` and ``__index__`` of arguments - runs before the word is read.
 """
 cimport cython
-from libc.math cimport isfinite, ldexp
-from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.math cimport ldexp
+from libc.stdint cimport int64_t, uint64_t
+
+from headgate._compiled.amounts cimport MOST_DEBT, Amount, split, to_units
 
 from headgate import _waiting
+from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._reservation import Reservation
-from headgate._units import as_number, checked_positive, scale, wait
+from headgate._units import checked_amount, checked_positive, scale, wait
 
 
 cdef extern from "clock.h" nogil:
@@ -44,14 +47,13 @@ cdef extern from "atomics.h" nogil:
 
 cdef extern from "mulshift.h" nogil:
     uint64_t hg_units_at(int64_t elapsed, uint64_t multiplier, unsigned shift)
+    int64_t hg_rescaled(int64_t debt, unsigned old_bits, unsigned bits, int64_t most)
 
 cdef extern from *:
     """
     #define BUSY UINT64_C(0x8000000000000000)
-    #define MOST_DEBT (INT64_C(1) << 62)
     """
     const uint64_t BUSY
-    const int64_t MOST_DEBT
 
 cdef enum Mode:
     TAKE
@@ -64,10 +66,6 @@ cdef enum Verdict:
     TOO_MANY
     TOO_FAR
 
-cdef struct Tokens:
-    int64_t whole
-    double part
-
 cdef struct Outcome:
     Verdict verdict
     int64_t now
@@ -79,41 +77,6 @@ cdef struct Outcome:
     uint64_t bits
     uint64_t multiplier
     uint64_t shift
-
-
-cdef int _read_tokens(object tokens, Tokens *out) except -1:
-    """An int goes to `whole`, any other number to `part`."""
-    tokens = as_number("tokens", tokens)
-    out.whole = 0
-    out.part = 0.0
-    if isinstance(tokens, float):
-        out.part = tokens
-        if isfinite(out.part) and out.part >= 0:
-            return 0
-    elif tokens >= 0:
-        out.whole = min(tokens, INT64_MAX)
-        return 0
-    raise ValueError(f"tokens must be finite and non-negative, got {tokens!r}")
-
-
-cdef int64_t _to_units(Tokens tokens, uint64_t bits) noexcept nogil:
-    """What `headgate._units.to_units` says, or more than any burst."""
-    cdef double part
-    if tokens.whole > MOST_DEBT >> bits:
-        return INT64_MAX
-    if tokens.part > 0:
-        part = ldexp(tokens.part, <int>bits)
-        return max(1, <int64_t>part) if part < <double>MOST_DEBT else INT64_MAX
-    return tokens.whole << bits
-
-
-cdef int64_t _rescaled(int64_t debt, uint64_t old_bits, uint64_t bits) noexcept nogil:
-    """`debt` in units of 2**-bits tokens, rounded up."""
-    if bits < old_bits:
-        return (debt + (<int64_t>1 << (old_bits - bits)) - 1) >> (old_bits - bits)
-    if debt > MOST_DEBT >> (bits - old_bits):
-        return MOST_DEBT
-    return debt << (bits - old_bits)
 
 
 cdef class TokenBucket:
@@ -154,21 +117,14 @@ cdef class TokenBucket:
     def __init__(self, capacity, refill_rate, *, clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
-        if clock is not None and not callable(clock):
-            raise TypeError(f"clock must be callable or None, got {clock!r}")
-        self.tick = clock
+        self.tick = checked_clock(clock)
         self._settle(size, rate, self._now(), False)
         self.line = _waiting.Line()
 
     cdef int64_t _now(self) except? -1:
         if self.tick is None:
             return hg_monotonic_ns()
-        now = self.tick()
-        if not isinstance(now, int):
-            raise TypeError(f"clock must return an int, got {now!r}")
-        if not -(2**62) < now < 2**62:
-            raise ValueError(f"clock must return nanoseconds within 2**62 of zero, got {now!r}")
-        return now
+        return checked_now(self.tick())
 
     cdef int _settle(self, object size, object rate, int64_t now, bint keep_debt) except -1:
         """Exchange the parameters; from the time `now` on, the debt is as it was, or none.
@@ -184,7 +140,8 @@ cdef class TokenBucket:
                 old = hg_swap(&self.word, BUSY)
             if keep_debt:
                 debt = <int64_t>(old - self._units_at(now))
-                debt = _rescaled(min(max(debt, 0), <int64_t>self.ceiling), self.bits, bits)
+                debt = min(max(debt, 0), <int64_t>self.ceiling)
+                debt = hg_rescaled(debt, <unsigned>self.bits, <unsigned>bits, MOST_DEBT)
             if <uint64_t>debt != old:
                 lag = 0
             word = <uint64_t>debt + hg_units_at(<int64_t>lag, multiplier, <unsigned>shift)
@@ -202,7 +159,7 @@ cdef class TokenBucket:
         return hg_units_at(now - <int64_t>hg_peek(&self.epoch), hg_peek(&self.multiplier),
                            <unsigned>hg_peek(&self.shift))
 
-    cdef Outcome _charge(self, int64_t now, Tokens tokens, Mode mode) noexcept nogil:
+    cdef Outcome _charge(self, int64_t now, Amount tokens, Mode mode) noexcept nogil:
         cdef Outcome out
         cdef uint64_t word, changed, ceiling
         cdef int64_t debt
@@ -223,7 +180,7 @@ cdef class TokenBucket:
             changed = word
             if debt > <int64_t>ceiling:
                 changed = out.units + ceiling
-            out.cost = _to_units(tokens, out.bits)
+            out.cost = to_units(tokens, out.bits)
             out.verdict = ALLOWED
             if out.cost > out.burst:
                 out.verdict = TOO_MANY
@@ -263,10 +220,8 @@ cdef class TokenBucket:
         raise ValueError(f"tokens must be at most the capacity {self._terms()[0]!r}, got {tokens!r}")
 
     cdef Outcome _ask(self, object tokens, Mode mode) except *:
-        cdef Tokens read
-        cdef Outcome out
-        _read_tokens(tokens, &read)
-        out = self._charge(self._now(), read, mode)
+        cdef Amount read = split(checked_amount("tokens", tokens))
+        cdef Outcome out = self._charge(self._now(), read, mode)
         if out.verdict >= TOO_MANY:
             self._refuse(tokens, out.verdict)
         return out
@@ -296,13 +251,13 @@ cdef class TokenBucket:
         >>> bucket.consume(0.5), bucket.consume(0.75), bucket.consume(0.5)
         (True, False, True)
         """
-        cdef Tokens read
+        cdef Amount read
         cdef Outcome out
         if type(tokens) is int and 0 <= <object>tokens < 2**30:
             read.whole = tokens
             read.part = 0.0
         else:
-            _read_tokens(tokens, &read)
+            read = split(checked_amount("tokens", tokens))
         out = self._charge(self._now(), read, TAKE)
         if out.verdict >= TOO_MANY:
             self._refuse(tokens, out.verdict)
@@ -425,16 +380,15 @@ cdef class TokenBucket:
 
     def _refund(self, tokens, booked):
         """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since."""
-        cdef Tokens read
+        cdef Amount read = split(checked_amount("tokens", tokens))
         cdef uint64_t word, units, changed
         cdef int64_t now = self._now(), then = booked, back
-        _read_tokens(tokens, &read)
         while True:
             word = hg_load(&self.word)
             if word == BUSY:
                 continue
             units = self._units_at(now)
-            back = _to_units(read, hg_peek(&self.bits)) - max(0, <int64_t>(units - self._units_at(then)))
+            back = to_units(read, hg_peek(&self.bits)) - max(0, <int64_t>(units - self._units_at(then)))
             back = min(back, <int64_t>(word - units))
             changed = word - max(0, back)
             if changed == BUSY:

@@ -1,4 +1,4 @@
-/* elapsed * multiplier / 2**shift, rounded down, modulo 2**64; elapsed is signed, shift below 128. */
+/* The units of headgate/_units.py: what the refill brings in a time, and debts in other units. */
 #ifndef HEADGATE_MULSHIFT_H
 #define HEADGATE_MULSHIFT_H
 
@@ -31,11 +31,22 @@ static inline uint64_t hg_mulshift(uint64_t a, uint64_t b, unsigned shift)
 #endif
 }
 
+/* elapsed * multiplier / 2**shift, rounded down, modulo 2**64; elapsed is signed, shift below 128. */
 static inline uint64_t hg_units_at(int64_t elapsed, uint64_t multiplier, unsigned shift)
 {
     if (elapsed >= 0)
         return hg_mulshift((uint64_t)elapsed, multiplier, shift);
     return (uint64_t)0 - hg_mulshift((uint64_t)0 - (uint64_t)elapsed, multiplier, shift) - 1;
+}
+
+/* A debt in units of 2**-old_bits tokens in those of 2**-bits, rounded up, but at most `most`. */
+static inline int64_t hg_rescaled(int64_t debt, unsigned old_bits, unsigned bits, int64_t most)
+{
+    if (bits < old_bits) {
+        debt = (debt + (INT64_C(1) << (old_bits - bits)) - 1) >> (old_bits - bits);
+        return debt < most ? debt : most;
+    }
+    return debt > most >> (bits - old_bits) ? most : debt << (bits - old_bits);
 }
 
 #endif

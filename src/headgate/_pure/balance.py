@@ -22,6 +22,7 @@ from math import exp
 from threading import RLock
 from time import monotonic_ns
 
+from headgate._clock import checked_clock, checked_now
 from headgate._fleet import (
     ServerRecord,
     address_bytes,
@@ -30,7 +31,6 @@ from headgate._fleet import (
     nginx_hash,
     server_weights,
 )
-from headgate._hot import checked_clock, checked_now
 from headgate._membership import checked_weight
 from headgate._pure.hashing import splitmix64
 from headgate._pure.placement import HashRing

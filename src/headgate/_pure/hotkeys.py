@@ -14,14 +14,13 @@ from threading import RLock
 from time import monotonic_ns
 from types import GenericAlias
 
+from headgate._clock import checked_clock, checked_now
 from headgate._hot import (
     HotKey,
-    checked_clock,
     checked_count,
     checked_half_life,
     checked_k,
     checked_limit,
-    checked_now,
     refuse_row,
     rising,
 )

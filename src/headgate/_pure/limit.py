@@ -10,24 +10,25 @@ conversions of arguments, which are foreign code, run before it is taken.
 """
 
 import threading
-from math import isfinite, ldexp
+from math import ldexp
 from time import monotonic_ns
 
 from headgate import _waiting
+from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._reservation import Reservation
-from headgate._units import as_number, checked_positive, scale, to_units, units_at, wait
+from headgate._units import (
+    checked_amount,
+    checked_positive,
+    scale,
+    to_units,
+    units_at,
+    wait,
+)
 
 _HALF = 2**63
 _WORD = 2**64
 _MOST_DEBT = 2**62
-
-
-def _read_tokens(tokens):
-    tokens = as_number("tokens", tokens)
-    if not isfinite(tokens) or tokens < 0:
-        raise ValueError(f"tokens must be finite and non-negative, got {tokens!r}")
-    return tokens
 
 
 class TokenBucket:
@@ -70,24 +71,15 @@ class TokenBucket:
     def __init__(self, capacity, refill_rate, *, clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
-        if clock is not None and not callable(clock):
-            raise TypeError(f"clock must be callable or None, got {clock!r}")
+        self._clock = checked_clock(clock)
         scaled = scale(size, rate)
-        self._clock = clock
         now = self._now_ns()
         self._lock = threading.Lock()
         self._settle(size, rate, scaled, now, 0, None)
         self._line = _waiting.Line()
 
     def _now_ns(self):
-        if self._clock is None:
-            return monotonic_ns()
-        now = self._clock()
-        if not isinstance(now, int):
-            raise TypeError(f"clock must return an int, got {now!r}")
-        if not -(2**62) < now < 2**62:
-            raise ValueError(f"clock must return nanoseconds within 2**62 of zero, got {now!r}")
-        return now
+        return monotonic_ns() if self._clock is None else checked_now(self._clock())
 
     def _settle(self, size, rate, scaled, now, debt, old):
         """Write the parameters, with `debt` from the time `now` on."""
@@ -118,7 +110,7 @@ class TokenBucket:
     def _charge(self, tokens, take):
         """Whether the tokens are there, and the cost, debt and elapsed time; with `take`, take them."""
         if type(tokens) is not int or tokens < 0:
-            tokens = _read_tokens(tokens)
+            tokens = checked_amount("tokens", tokens)
         now = monotonic_ns() if self._clock is None else self._now_ns()
         with self._lock:
             elapsed = now - self._epoch
@@ -191,7 +183,7 @@ class TokenBucket:
         >>> bucket.reserve().delay, bucket.reserve().delay
         (0.0, 0.1)
         """
-        number = _read_tokens(tokens)
+        number = checked_amount("tokens", tokens)
         now = self._now_ns()
         with self._lock:
             elapsed = now - self._epoch
@@ -288,7 +280,7 @@ class TokenBucket:
 
     def _refund(self, tokens, booked):
         """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since."""
-        number = _read_tokens(tokens)
+        number = checked_amount("tokens", tokens)
         now = self._now_ns()
         with self._lock:
             elapsed = now - self._epoch

@@ -1,0 +1,91 @@
+"""A rate limiter's decision by key beside its peers': a few hot keys, many keys, several tiers."""
+
+import time
+from importlib import import_module
+
+import pytest
+
+FEW = [f"user:{number}" for number in range(1_000)]
+MANY = [f"user:{number}" for number in range(100_000)]
+RATE = "1000000/s"
+TIERS = "1000000/s; 10000000/min; 100000000/h"
+
+
+def limiter(twin, rate, max_keys):
+    return import_module(f"headgate._{twin}.ratelimit").RateLimiter(rate, max_keys=max_keys)
+
+
+def compiled(max_keys, rate=RATE):
+    return limiter("compiled", rate, max_keys).allow
+
+
+def pure(max_keys, rate=RATE):
+    return limiter("pure", rate, max_keys).allow
+
+
+def bucket(max_keys):
+    consume = import_module("headgate._compiled.limit").TokenBucket(10**9, 10**9).consume
+    return lambda key: consume()
+
+
+def limits(max_keys):
+    peer = pytest.importorskip("limits")
+    strategy = peer.strategies.MovingWindowRateLimiter(peer.storage.MemoryStorage())
+    item = peer.RateLimitItemPerSecond(10**6)
+    return lambda key: strategy.hit(item, key)
+
+
+def throttled(max_keys):
+    peer = pytest.importorskip("throttled")
+    quota = peer.rate_limiter.per_sec(10**6, burst=10**6)
+    store = peer.store.MemoryStore(options={"MAX_SIZE": max_keys})
+    return peer.Throttled(using="gcra", quota=quota, store=store).limit
+
+
+CONTESTANTS = [bucket, compiled, pure, limits, throttled]
+
+
+def ask(call, keys):
+    for key in keys:
+        call(key)
+
+
+@pytest.mark.parametrize("make", CONTESTANTS, ids=lambda make: make.__name__)
+@pytest.mark.benchmark(group="allowed, a thousand keys")
+def test_few_keys(benchmark, make):
+    benchmark(ask, make(10_000), FEW)
+
+
+@pytest.mark.parametrize("make", CONTESTANTS[1:], ids=lambda make: make.__name__)
+@pytest.mark.benchmark(group="allowed, a hundred thousand keys")
+def test_many_keys(benchmark, make):
+    call = make(100_000)
+    benchmark.pedantic(ask, (call, MANY), warmup_rounds=1, rounds=5)
+
+
+@pytest.mark.parametrize("rate", [RATE, TIERS], ids=["one tier", "three tiers"])
+@pytest.mark.parametrize("make", [compiled, pure], ids=lambda make: make.__name__)
+@pytest.mark.benchmark(group="allowed, by the number of tiers")
+def test_tiers(benchmark, make, rate):
+    benchmark(ask, make(10_000, rate), FEW)
+
+
+@pytest.mark.parametrize("make", [compiled, pure], ids=lambda make: make.__name__)
+@pytest.mark.benchmark(group="denied, a thousand keys")
+def test_denied(benchmark, make):
+    call = make(10_000, "1/h")
+    ask(call, FEW)
+    benchmark(ask, call, FEW)
+
+
+@pytest.mark.benchmark(group="after a day of nothing, a million keys")
+def test_the_sweep_of_a_whole_table(benchmark):
+    now = [time.monotonic_ns()]
+    allow = import_module("headgate._compiled.ratelimit").RateLimiter("10/s", clock=lambda: now[0]).allow
+    ask(allow, MANY)
+
+    def a_day_later():
+        now[0] += 86400 * 10**9
+        allow("user")
+
+    benchmark.pedantic(a_day_later, rounds=5)

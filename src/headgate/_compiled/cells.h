@@ -1,0 +1,225 @@
+/* The table of a rate limiter: fixed size, one word a key, changed by compare-and-swap alone.
+ *
+ * A key has two lines of eight cells, in any of which it may lie. A cell is a tag of 24 bits beside the time
+ * (40 bits, in units, modulo 2**40) at which its key owes nothing any more; from then on the cell is dead, and
+ * free. `gap` is that time less now. 0 is a cell that was never used, tag 0 one that nobody finds again.
+ *
+ * A new key takes the cell whose time is earliest, whether that is past or not. As a charge only moves the time of
+ * a cell onwards, two processes that insert one key at once want the same cell, so that one of them fails. What
+ * moves times backwards (a refund, a clock) can make them choose two, so whoever has inserted looks again.
+ *
+ * The times must not come round: every so often a line is swept, that is, the times long past are set to one less
+ * long past.
+ */
+#ifndef HEADGATE_CELLS_H
+#define HEADGATE_CELLS_H
+
+#include <stdint.h>
+#include "atomics.h"
+#include "mulshift.h"
+
+#define HG_CELLS 8
+#define HG_TIME_BITS 40
+#define HG_TIME_MASK ((UINT64_C(1) << HG_TIME_BITS) - 1)
+#define HG_PASS (INT64_C(1) << 38)
+#define HG_LONG_PAST (INT64_C(1) << 37)
+
+enum { HG_SWEPT, HG_EVICTIONS, HG_CONTROL = HG_CELLS };
+
+typedef struct {
+    uint64_t multiplier;
+    int64_t burst;
+    unsigned bits, shift;
+} hg_scale;
+
+typedef struct {
+    uint64_t *control, *cells;
+    uint64_t lines;
+    unsigned stride; /* a line is swept every 2**stride units */
+    hg_scale scale;
+    int64_t epoch, ceiling;
+} hg_tier;
+
+typedef struct {
+    uint64_t tag;
+    uint32_t first, second;
+} hg_place;
+
+enum hg_kind { HG_OWN, HG_FREE, HG_OTHERS };
+
+typedef struct {
+    uint64_t *cell, word;
+    int64_t gap;
+    enum hg_kind kind;
+} hg_found;
+
+enum hg_verdict { HG_DENIED, HG_ALLOWED, HG_FULL };
+
+typedef struct {
+    enum hg_verdict verdict;
+    hg_scale scale;
+    uint64_t now;
+    int64_t elapsed, cost, debt, missing;
+} hg_charge;
+
+static inline int64_t hg_gap(uint64_t word, uint64_t now)
+{
+    return (int64_t)((word - now) << (64 - HG_TIME_BITS)) >> (64 - HG_TIME_BITS);
+}
+
+static inline uint64_t hg_cell(uint64_t tag, uint64_t time) { return tag << HG_TIME_BITS | (time & HG_TIME_MASK); }
+
+static inline int64_t hg_least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline uint64_t *hg_line(const hg_tier *t, uint32_t hash)
+{
+    return t->cells + ((uint64_t)hash * t->lines >> 32) * HG_CELLS;
+}
+
+/* The cell of a key, or else the one that a new key takes. */
+static hg_found hg_survey(const hg_tier *t, const hg_place *at, uint64_t now)
+{
+    hg_found found = {0, 0, INT64_MAX, HG_OTHERS};
+    uint32_t lines[2] = {at->first, at->second};
+    for (int i = 0; i < 2 * HG_CELLS; i++) {
+        uint64_t *cell = hg_line(t, lines[i / HG_CELLS]) + i % HG_CELLS, word = hg_load(cell);
+        int64_t gap = word == 0 ? INT64_MIN : hg_gap(word, now);
+        if (word >> HG_TIME_BITS == at->tag)
+            return (hg_found){cell, word, gap, HG_OWN};
+        if (gap < found.gap)
+            found = (hg_found){cell, word, gap, gap > 0 ? HG_OTHERS : HG_FREE};
+    }
+    return found;
+}
+
+static inline hg_found hg_find(const hg_tier *t, const hg_place *at, uint64_t now)
+{
+    uint64_t *line = hg_line(t, at->first);
+    for (int i = 0; i < HG_CELLS; i++) {
+        uint64_t word = hg_load(line + i);
+        if (word >> HG_TIME_BITS == at->tag)
+            return (hg_found){line + i, word, hg_gap(word, now), HG_OWN};
+    }
+    return hg_survey(t, at, now);
+}
+
+/* Whether no cell but `own` has the tag. */
+static int hg_alone(const hg_tier *t, const hg_place *at, const uint64_t *own)
+{
+    uint32_t lines[2] = {at->first, at->second};
+    for (int i = 0; i < 2 * HG_CELLS; i++) {
+        uint64_t *cell = hg_line(t, lines[i / HG_CELLS]) + i % HG_CELLS;
+        if (cell != own && hg_load(cell) >> HG_TIME_BITS == at->tag)
+            return 0;
+    }
+    return 1;
+}
+
+/* What a request of charge->cost meets. With `heal`, a time too far ahead, of a clock that stepped back, is cut. */
+static inline hg_found hg_look(hg_tier *t, const hg_place *at, int evict, int heal, hg_charge *charge)
+{
+    hg_found found = hg_find(t, at, charge->now);
+    if (heal && found.kind == HG_OWN && found.gap > t->ceiling)
+        hg_cas(found.cell, found.word, hg_cell(at->tag, charge->now + (uint64_t)t->ceiling));
+    charge->debt = found.kind == HG_OWN && found.gap > 0 ? hg_least(found.gap, t->ceiling) : 0;
+    charge->missing = charge->debt + charge->cost - t->scale.burst;
+    charge->verdict = charge->missing > 0 && charge->cost > 0 ? HG_DENIED : HG_ALLOWED;
+    if (found.kind == HG_OTHERS && !evict && charge->cost > 0) {
+        charge->verdict = HG_FULL;
+        charge->debt = t->scale.burst;
+        charge->missing = hg_least(found.gap, t->ceiling);
+    }
+    return found;
+}
+
+/* Decide, and write what an allowed request owes. Who takes the cell of another takes over his debt as well. */
+static void hg_take(hg_tier *t, const hg_place *at, int evict, hg_charge *charge)
+{
+    for (;;) {
+        hg_found found = hg_look(t, at, evict, 1, charge);
+        if (charge->verdict != HG_ALLOWED || charge->cost == 0)
+            return;
+        int64_t owed = charge->debt + charge->cost;
+        if (found.kind == HG_OTHERS && found.gap > owed)
+            owed = hg_least(found.gap, t->ceiling);
+        uint64_t word = hg_cell(at->tag, charge->now + (uint64_t)owed);
+        if (!hg_cas(found.cell, found.word, word))
+            continue;
+        if (found.kind == HG_OTHERS)
+            hg_add(&t->control[HG_EVICTIONS], 1);
+        if (found.kind == HG_OWN || hg_alone(t, at, found.cell) || !hg_cas(found.cell, word, word & HG_TIME_MASK))
+            return;
+    }
+}
+
+/* Give back at most `back` of what a key owes. */
+static void hg_give(hg_tier *t, const hg_place *at, uint64_t now, int64_t back)
+{
+    for (;;) {
+        hg_found found = hg_find(t, at, now);
+        if (found.kind != HG_OWN || found.gap <= 0 || back <= 0)
+            return;
+        int64_t owed = hg_least(found.gap, t->ceiling);
+        if (hg_cas(found.cell, found.word, hg_cell(at->tag, now + (uint64_t)(owed - hg_least(back, owed)))))
+            return;
+    }
+}
+
+/* Set the times of a line to `now + gap`: those long past, or all of them. */
+static void hg_restamp(uint64_t *line, uint64_t now, int64_t gap, int all)
+{
+    for (int i = 0; i < HG_CELLS; i++) {
+        uint64_t word = hg_load(line + i);
+        if (word != 0 && (all || hg_gap(word, now) < -HG_LONG_PAST))
+            hg_cas(line + i, word, hg_cell(word >> HG_TIME_BITS, now + (uint64_t)gap));
+    }
+}
+
+static int hg_sweep_from(hg_tier *t, uint64_t now, uint64_t swept, int certain)
+{
+    int64_t lag = (int64_t)(now - swept);
+    if (lag < 0 && lag > -HG_PASS)
+        return 1;
+    if (lag < 0 && !certain)
+        return 0;
+    int all = lag < 0 || lag >= HG_PASS;
+    int64_t gap = lag < 0 ? t->ceiling : -HG_LONG_PAST;
+    uint64_t due = (uint64_t)lag >> t->stride, line = (swept >> t->stride) % t->lines;
+    for (uint64_t left = all || due > t->lines ? t->lines : due; left > 0; left--) {
+        hg_restamp(t->cells + line * HG_CELLS, now, gap, all);
+        line = line + 1 == t->lines ? 0 : line + 1;
+    }
+    hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride));
+    return 1;
+}
+
+/* Sweep the lines that are due. False if the clock is far behind and the caller is not certain that he read it just
+ * now; if he is, every key owes a whole burst from now on. */
+static inline int hg_sweep(hg_tier *t, uint64_t now, int certain)
+{
+    uint64_t swept = hg_load(&t->control[HG_SWEPT]);
+    return (now - swept) >> t->stride == 0 || hg_sweep_from(t, now, swept, certain);
+}
+
+/* Carry the debts of all cells over to other units. */
+static void hg_rescale(hg_tier *t, hg_scale scale, int64_t now_ns)
+{
+    uint64_t before = hg_units_at(now_ns - t->epoch, t->scale.multiplier, t->scale.shift);
+    uint64_t now = hg_units_at(now_ns - t->epoch, scale.multiplier, scale.shift);
+    int64_t largest = scale.burst;
+    for (uint64_t i = 0; i < t->lines * HG_CELLS; i++) {
+        uint64_t word = t->cells[i];
+        int64_t owed = word == 0 ? 0 : hg_least(hg_gap(word, before), t->ceiling);
+        t->cells[i] = 0;
+        if (owed <= 0)
+            continue;
+        owed = hg_rescaled(owed, t->scale.bits, scale.bits, HG_LONG_PAST);
+        largest = owed > largest ? owed : largest;
+        t->cells[i] = hg_cell(word >> HG_TIME_BITS, now + (uint64_t)owed);
+    }
+    t->control[HG_SWEPT] = now;
+    t->scale = scale;
+    t->ceiling = largest;
+}
+
+#endif

@@ -1,0 +1,523 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic, autotestdict=False
+"""Rate limits by key: a table of fixed size for each tier of the rate.
+
+    key --SipHash--> tag, two lines
+
+    line  | cell | cell | cell | cell | cell | cell | cell | cell |        one cache line
+    cell  | tag: 24 bits | time at which nothing is owed any more: 40 bits |
+
+The protocol of the cells stands in cells.h; time and tokens are counted in the units of `headgate._units`.
+No key is kept, so memory does not grow, whoever asks.
+
+Invariants
+- A tag stands once in a line.
+- The time of a cell is at most `ceiling` ahead: the burst, or a larger debt from before a reconfiguration.
+- Cells change by compare-and-swap only; the parameters of the tiers change in a critical section, where
+  all decisions are made.
+
+Foreign code - the clock, ``__float__`` and ``__index__`` of a cost - runs before a cell is read.
+"""
+cimport cython
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.math cimport ldexp
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+
+from headgate._compiled.amounts cimport Amount, split, to_units
+from headgate._compiled.hashing cimport hg_splitmix64
+
+from os import urandom
+
+from headgate import _waiting
+from headgate._clock import checked_clock, checked_now
+from headgate._decision import Decision
+from headgate._rate import checked_rates
+from headgate._tables import checked_overflow, count_lines, scale_of, stride_of
+from headgate._units import checked_amount, wait
+
+
+cdef extern from "clock.h" nogil:
+    int64_t hg_monotonic_ns()
+
+cdef extern from "mulshift.h" nogil:
+    uint64_t hg_units_at(int64_t elapsed, uint64_t multiplier, unsigned shift)
+
+cdef extern from "keys.h":
+    ctypedef struct hg_key:
+        const unsigned char *data
+        Py_ssize_t size
+    int hg_key_of(object key, const char *name, hg_key *out) except -1
+
+cdef extern from "siphash.h" nogil:
+    uint64_t hg_siphash13(const uint64_t *key, const unsigned char *p, size_t size)
+
+cdef extern from "cells.h" nogil:
+    enum: HG_CELLS, HG_SWEPT, HG_EVICTIONS, HG_CONTROL
+    enum hg_verdict: HG_DENIED, HG_ALLOWED, HG_FULL
+    ctypedef struct hg_scale:
+        uint64_t multiplier
+        int64_t burst
+        unsigned bits
+        unsigned shift
+    ctypedef struct hg_tier:
+        uint64_t *control
+        uint64_t *cells
+        uint64_t lines
+        unsigned stride
+        hg_scale scale
+        int64_t epoch
+        int64_t ceiling
+    ctypedef struct hg_place:
+        uint64_t tag
+        uint32_t first
+        uint32_t second
+    ctypedef struct hg_charge:
+        hg_verdict verdict
+        hg_scale scale
+        uint64_t now
+        int64_t elapsed
+        int64_t cost
+        int64_t debt
+        int64_t missing
+    void hg_look(hg_tier *tier, const hg_place *at, bint evict, bint heal, hg_charge *charge)
+    void hg_take(hg_tier *tier, const hg_place *at, bint evict, hg_charge *charge)
+    void hg_give(hg_tier *tier, const hg_place *at, uint64_t now, int64_t back)
+    bint hg_sweep(hg_tier *tier, uint64_t now, bint certain)
+    void hg_rescale(hg_tier *tier, hg_scale scale, int64_t now_ns)
+
+cdef enum:
+    MOST_TIERS = 8
+
+
+cdef hg_scale _scale(object rate) except *:
+    cdef hg_scale scale
+    scale.bits, scale.multiplier, scale.shift, scale.burst = scale_of(rate)
+    return scale
+
+
+cdef object _wait(hg_charge *charge, object units):
+    """The nanoseconds in which so many units come."""
+    return wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
+
+
+cdef class RateLimiter:
+    """At most so many requests in so long for each key, in memory of fixed size.
+
+    `rate` is a rate or several tiers of them, each of which must allow a request: ``"10/s"``,
+    ``"5 per 10 seconds"``, ``"1/s; 5/10s; 10/min"``, `Rate` objects. A request takes its cost at every tier
+    or nothing at any; a denied one changes nothing. `burst` is how many may come at once, if it is not the
+    limit of a single rate. Over any interval of t seconds a key is allowed at most
+    ``burst + t * limit / period``, so up to twice the limit within one period.
+
+    Keys are str, bytes or int. They are not kept: a keyed hash of 24 bits finds a cell among sixteen, and
+    two keys may share one, with odds of one in a million. `max_keys` keys that owe something have room, in
+    16 bytes a key and tier that are set aside from the start. When all sixteen cells are in use, the key that
+    owes least gives way to a new one (`on_full` is ``"evict"``), which is allowed but takes over that debt,
+    or else the new key is denied (``"deny"``). `clock` is a callable that answers integer nanoseconds, by
+    default the monotonic clock.
+
+    Raises ValueError if `rate` says no rate, if `burst` is given with several tiers, or if `max_keys` or
+    `on_full` is unknown or out of range; TypeError if an argument has a wrong type.
+
+    Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
+
+    Complexity: O(tiers) for a decision.
+
+    >>> limiter = RateLimiter("2/s", clock=lambda: 0)
+    >>> limiter.allow("ann"), limiter.allow("ann"), limiter.allow("ann"), limiter.allow("bob")
+    (True, True, False, True)
+    >>> limiter
+    RateLimiter('2/s')
+    """
+
+    cdef object __weakref__
+    cdef object tick
+    cdef object waiting
+    cdef tuple terms
+    cdef uint64_t[2] secret
+    cdef bint evict
+    cdef double largest
+    cdef object room
+    cdef int count
+    cdef hg_tier[MOST_TIERS] tiers
+    cdef void* memory[MOST_TIERS]
+
+    def __init__(self, rate, *, burst=None, max_keys=1_000_000, on_full="evict", clock=None):
+        cdef hg_scale[MOST_TIERS] scales
+        cdef int i
+        rates = checked_rates(rate, burst)
+        lines = count_lines(max_keys)
+        evict = checked_overflow(on_full)
+        self.tick = checked_clock(clock)
+        for i in range(len(rates)):
+            scales[i] = _scale(rates[i])
+        secret = urandom(16)
+        self.secret[0] = int.from_bytes(secret[:8], "little")
+        self.secret[1] = int.from_bytes(secret[8:], "little")
+        self.waiting = _waiting.Lines()
+        self.evict = evict
+        self.room = max_keys
+        now = self._now()
+        with cython.critical_section(self):
+            for i in range(len(rates)):
+                self._open(i, lines, scales[i], now)
+            self._offer(rates)
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(MOST_TIERS):
+            PyMem_RawFree(self.memory[i])
+
+    cdef int _offer(self, tuple rates) except -1:
+        self.count = len(rates)
+        self.terms = rates
+        self.largest = min([rate.burst for rate in rates])
+        return 0
+
+    cdef int _open(self, int which, uint64_t lines, hg_scale scale, int64_t now) except -1:
+        """An empty table for a tier, in memory that the system gives as it is used."""
+        cdef hg_tier *tier = &self.tiers[which]
+        PyMem_RawFree(self.memory[which])
+        self.memory[which] = PyMem_RawCalloc(HG_CONTROL + (lines + 1) * HG_CELLS, sizeof(uint64_t))
+        if self.memory[which] is NULL:
+            raise MemoryError
+        tier.control = <uint64_t *>((<uintptr_t>self.memory[which] + 63) & ~<uintptr_t>63)
+        tier.cells = tier.control + HG_CONTROL
+        tier.lines = lines
+        tier.stride = stride_of(lines)
+        tier.scale = scale
+        tier.epoch = now
+        tier.ceiling = scale.burst
+        return 0
+
+    cdef int64_t _now(self) except? -1:
+        if self.tick is None:
+            return hg_monotonic_ns()
+        return checked_now(self.tick())
+
+    cdef int64_t _swept(self) except? -1:
+        """Now, when all lines are swept that are due; a time far back is believed when it is read twice."""
+        cdef int64_t now = self._now()
+        if self._sweep(now, False):
+            return now
+        now = self._now()
+        self._sweep(now, True)
+        return now
+
+    cdef bint _sweep(self, int64_t now, bint certain):
+        cdef int i
+        cdef bint whole = True
+        with cython.critical_section(self):
+            for i in range(self.count):
+                whole &= hg_sweep(&self.tiers[i], self._units(i, now), certain)
+        return whole
+
+    cdef uint64_t _units(self, int which, int64_t now) noexcept nogil:
+        cdef hg_tier *tier = &self.tiers[which]
+        return hg_units_at(now - tier.epoch, tier.scale.multiplier, tier.scale.shift)
+
+    cpdef uint64_t _hash(self, key) except? 0:
+        """The keyed hash of a key."""
+        cdef hg_key data
+        hg_key_of(key, b"key", &data)
+        return hg_siphash13(self.secret, data.data, data.size)
+
+    cdef int _locate(self, object key, hg_place *at) except -1:
+        cdef uint64_t hashed = self._hash(key)
+        at.tag = hashed >> 40 or 1
+        at.first = <uint32_t>hashed
+        at.second = <uint32_t>(hg_splitmix64(hashed) >> 32)
+        return 0
+
+    cdef hg_verdict _settle(self, const hg_place *at, int64_t now, Amount cost, bint take,
+                            hg_charge *charges) noexcept nogil:
+        """Ask every tier; with `take`, charge all of them or none."""
+        cdef int i, j
+        cdef hg_tier *tier
+        cdef hg_verdict verdict = HG_ALLOWED
+        for i in range(self.count):
+            tier = &self.tiers[i]
+            charges[i].scale = tier.scale
+            charges[i].elapsed = now - tier.epoch
+            charges[i].now = self._units(i, now)
+            charges[i].cost = to_units(cost, tier.scale.bits)
+        if not take or self.count > 1:
+            for i in range(self.count):
+                hg_look(&self.tiers[i], at, self.evict, take, &charges[i])
+                if charges[i].verdict != HG_ALLOWED:
+                    verdict = charges[i].verdict
+        if not take or verdict != HG_ALLOWED:
+            return verdict
+        for i in range(self.count):
+            hg_take(&self.tiers[i], at, self.evict, &charges[i])
+            if charges[i].verdict != HG_ALLOWED:
+                for j in range(i):
+                    hg_give(&self.tiers[j], at, charges[j].now, charges[j].cost)
+                return charges[i].verdict
+        return HG_ALLOWED
+
+    cdef tuple _charge(self, object key, object cost, bint take, hg_charge *charges, hg_verdict *verdict):
+        """Decide; the rates in force at that time."""
+        cdef hg_place at
+        cdef Amount amount
+        cdef int64_t now
+        if type(cost) is int and 0 <= <object>cost < 2**30:
+            amount.whole = cost
+            amount.part = 0.0
+        else:
+            amount = split(checked_amount("cost", cost))
+        if amount.whole > self.largest or amount.part > self.largest:
+            least = min([rate.burst for rate in self.rates])
+            raise ValueError(f"cost must be at most the burst {least!r}, got {cost!r}")
+        self._locate(key, &at)
+        now = self._swept()
+        with cython.critical_section(self):
+            verdict[0] = self._settle(&at, now, amount, take, charges)
+            rates = self.terms
+        return rates
+
+    @cython.binding(False)
+    def allow(self, key, cost=1):
+        """Take `cost` for `key` if every tier has it; True if so.
+
+        Raises TypeError or ValueError if `key` is no key, ValueError if `cost` is negative, not finite or
+        above the smallest burst. A cost of 0 is always allowed. Complexity: O(tiers).
+
+        >>> limiter = RateLimiter("10/s", clock=lambda: 0)
+        >>> limiter.allow("ann", 8), limiter.allow("ann", 3), limiter.allow("ann", 2)
+        (True, False, True)
+        """
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict
+        self._charge(key, cost, True, charges, &verdict)
+        return verdict == HG_ALLOWED
+
+    cdef object _decision(self, tuple rates, hg_verdict verdict, hg_charge *charges, bint taken):
+        """Of the tiers that deny the one that does so for longest, or the one with the least left."""
+        cdef int i, worst = 0
+        cdef int64_t debt
+        cdef double left, least = 0
+        cdef hg_charge *charge
+        waits = [0] * len(rates)
+        for i in range(len(rates)):
+            charge = &charges[i]
+            if verdict != HG_ALLOWED:
+                if charge.verdict != HG_ALLOWED:
+                    waits[i] = _wait(charge, charge.missing)
+                if waits[i] > waits[worst]:
+                    worst = i
+                continue
+            left = ldexp(<double>(charge.scale.burst - charge.debt - taken * charge.cost),
+                         -<int>charge.scale.bits)
+            if i == 0 or left < least:
+                worst, least = i, left
+        charge = &charges[worst]
+        debt = charge.debt
+        if taken and verdict == HG_ALLOWED:
+            debt += charge.cost
+        return Decision(
+            verdict == HG_ALLOWED,
+            rates[worst].burst,
+            ldexp(<double>max(0, charge.scale.burst - debt), -<int>charge.scale.bits),
+            waits[worst] / 1e9,
+            _wait(charge, debt) / 1e9,
+            str(rates[worst]),
+        )
+
+    def decide(self, key, cost=1):
+        """Take `cost` for `key` if every tier has it, and say how matters stand, as a `Decision`.
+
+        It speaks for the tier that denies for longest, or else for the one with the least remaining.
+
+        Raises what ``allow`` raises. Complexity: O(tiers).
+
+        >>> limiter = RateLimiter("2/s; 10/min", clock=lambda: 0)
+        >>> limiter.decide("ann").policy
+        '2/s'
+        >>> limiter.decide("ann").remaining
+        0.0
+        >>> limiter.decide("ann").retry_after
+        0.5
+        """
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict
+        rates = self._charge(key, cost, True, charges, &verdict)
+        return self._decision(rates, verdict, charges, True)
+
+    def peek(self, key, cost=1):
+        """What ``decide`` would answer, but without taking anything.
+
+        Raises what ``allow`` raises. Complexity: O(tiers).
+
+        >>> limiter = RateLimiter("2/s", clock=lambda: 0)
+        >>> limiter.peek("ann").remaining, limiter.peek("ann").remaining
+        (2.0, 2.0)
+        """
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict
+        rates = self._charge(key, cost, False, charges, &verdict)
+        return self._decision(rates, verdict, charges, False)
+
+    def refund(self, key, cost=1):
+        """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
+
+        More than is owed is not given. Requests that were refunded late do not count, so more than the rate
+        may have been allowed while they were under way.
+
+        Raises what ``allow`` raises, but a cost may be above the burst. Complexity: O(tiers).
+
+        >>> limiter = RateLimiter("2/s", clock=lambda: 0)
+        >>> limiter.allow("ann", 2), limiter.refund("ann"), limiter.peek("ann").remaining
+        (True, None, 1.0)
+        """
+        cdef Amount amount = split(checked_amount("cost", cost))
+        self._give(key, amount)
+
+    def reset(self, key):
+        """Forget what `key` owes.
+
+        Raises TypeError or ValueError if `key` is no key. Complexity: O(tiers).
+
+        >>> limiter = RateLimiter("2/s", clock=lambda: 0)
+        >>> limiter.allow("ann", 2), limiter.reset("ann"), limiter.allow("ann", 2)
+        (True, None, True)
+        """
+        cdef Amount everything
+        everything.whole = 2**62
+        everything.part = 0.0
+        self._give(key, everything)
+
+    cdef int _give(self, object key, Amount amount) except -1:
+        cdef hg_place at
+        cdef int i
+        self._locate(key, &at)
+        cdef int64_t now = self._swept()
+        with cython.critical_section(self):
+            for i in range(self.count):
+                hg_give(&self.tiers[i], &at, self._units(i, now), to_units(amount, self.tiers[i].scale.bits))
+        return 0
+
+    def acquire(self, key, cost=1, timeout=None):
+        """Wait until `cost` can be taken for `key`; False if `timeout` seconds are too few.
+
+        Those who wait for one key are served in the order in which they came, in this process. The thread
+        sleeps; other threads and event loops go on. ``allow`` does not queue and may take what comes in
+        between.
+
+        Raises what ``allow`` raises, ValueError if `timeout` is negative.
+
+        >>> limiter = RateLimiter("2/h")
+        >>> limiter.acquire("ann", 2), limiter.acquire("ann", timeout=5)
+        (True, False)
+        """
+        return _waiting.acquire_key(self, self.waiting, key, cost, timeout)
+
+    def acquire_async(self, key, cost=1, timeout=None):
+        """``acquire`` for coroutines, on any event loop; cancelling gives the place back.
+
+        Raises what ``acquire`` raises.
+
+        >>> import asyncio
+        >>> asyncio.run(RateLimiter("2/s").acquire_async("ann"))
+        True
+        """
+        return _waiting.acquire_key_async(self, self.waiting, key, cost, timeout)
+
+    def reconfigure(self, rate, *, burst=None):
+        """Set another rate; what is owed at a tier is owed at the tier in its place, up to 32 bursts.
+
+        Raises what the constructor raises. Complexity: O(max_keys).
+
+        >>> limiter = RateLimiter("10/s", clock=lambda: 0)
+        >>> limiter.allow("ann", 8), limiter.reconfigure("20/s"), limiter.peek("ann").remaining
+        (True, None, 12.0)
+        """
+        cdef hg_scale[MOST_TIERS] scales
+        cdef int i
+        rates = checked_rates(rate, burst)
+        for i in range(len(rates)):
+            scales[i] = _scale(rates[i])
+        cdef uint64_t lines = self.tiers[0].lines
+        cdef int64_t now = self._swept()
+        with cython.critical_section(self):
+            for i in range(self.count, len(rates)):
+                self._open(i, lines, scales[i], now)
+            for i in range(min(self.count, len(rates))):
+                hg_rescale(&self.tiers[i], scales[i], now)
+            self._offer(rates)
+
+    @property
+    def rates(self):
+        """The tiers, a tuple of `Rate`.
+
+        >>> RateLimiter("1/s; 10/min").rates
+        (Rate(limit=1, period=1, burst=1), Rate(limit=10, period=60, burst=10))
+        """
+        with cython.critical_section(self):
+            rates = self.terms
+        return rates
+
+    @property
+    def max_keys(self):
+        """How many keys that owe something have room.
+
+        >>> RateLimiter("1/s").max_keys
+        1000000
+        """
+        return self.room
+
+    @property
+    def evictions(self):
+        """How often a key that owed something gave way to another.
+
+        >>> RateLimiter("1/s").evictions
+        0
+        """
+        cdef int i
+        total = 0
+        with cython.critical_section(self):
+            for i in range(self.count):
+                total += self.tiers[i].control[HG_EVICTIONS]
+        return total
+
+    def _delay(self, key, cost):
+        """Seconds until `cost`, however much, can have come for `key`."""
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict
+        cdef hg_charge *charge
+        cdef int i
+        rates = self._charge(key, 0, False, charges, &verdict)
+        delay = 0
+        for i in range(len(rates)):
+            charge = &charges[i]
+            units = charge.debt + int(cost * 2**charge.scale.bits) - charge.scale.burst
+            delay = max(delay, _wait(charge, units))
+        return delay / 1e9
+
+    def __sizeof__(self):
+        cdef int i
+        size = object.__sizeof__(self)
+        for i in range(self.count):
+            size += (HG_CONTROL + (self.tiers[i].lines + 1) * HG_CELLS) * sizeof(uint64_t)
+        return size
+
+    def __repr__(self):
+        return f"{type(self).__name__}({'; '.join(map(str, self.rates))!r})"
+
+    def __reduce__(self):
+        raise TypeError("a RateLimiter cannot be copied or pickled: its state belongs to one clock")
+
+    def _check(self):
+        cdef int i, j
+        cdef hg_tier *tier
+        cdef uint64_t line
+        self._swept()
+        for i in range(self.count):
+            tier = &self.tiers[i]
+            assert (tier.scale.bits, tier.scale.multiplier, tier.scale.shift, tier.scale.burst) == scale_of(
+                self.terms[i])
+            assert 0 < tier.scale.burst <= tier.ceiling
+            assert tier.lines == count_lines(self.room)
+            for line in range(tier.lines):
+                tags = [tier.cells[line * HG_CELLS + j] >> 40 for j in range(HG_CELLS)]
+                assert len(set(tags) - {0}) == HG_CELLS - tags.count(0)

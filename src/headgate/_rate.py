@@ -1,0 +1,134 @@
+"""Rates: so many requests in so long, and the text that says so."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+from headgate._units import checked_positive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import NamedTuple, SupportsFloat
+
+    class _Fields(NamedTuple):
+        limit: float
+        period: float
+        burst: float
+else:
+    _Fields = namedtuple("_Fields", "limit period burst")
+
+_DAY, _HOUR, _MINUTE = 86400, 3600, 60
+_SECONDS = {
+    "ms": 0.001, "millisecond": 0.001,
+    "s": 1, "sec": 1, "second": 1,
+    "m": _MINUTE, "min": _MINUTE, "minute": _MINUTE,
+    "h": _HOUR, "hr": _HOUR, "hour": _HOUR,
+    "d": _DAY, "day": _DAY,
+    "w": 7 * _DAY, "week": 7 * _DAY,
+}
+_WRITTEN = {"day": _DAY, "h": _HOUR, "min": _MINUTE}
+_MOST_BURST = 2**32
+_MOST_RATE = 1e18
+_MOST_TIERS = 8
+
+
+class Rate(_Fields):
+    """`limit` requests in `period` seconds, of which `burst` may come at once; by default all of them.
+
+    Raises ValueError if a number is not positive, not finite or too large to count, TypeError if it
+    is none.
+
+    >>> Rate(10, 60)
+    Rate(limit=10, period=60, burst=10)
+    >>> str(Rate(10, 60)), str(Rate(5, 10, burst=20))
+    ('10/min', '5/10s, burst 20')
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, limit: SupportsFloat, period: SupportsFloat, burst: SupportsFloat | None = None) -> Rate:
+        amount = checked_positive("limit", limit)
+        room = checked_positive("burst", amount if burst is None else burst)
+        if room > _MOST_BURST:
+            raise ValueError(f"burst must be at most {_MOST_BURST}, got {room!r}")
+        seconds = checked_positive("period", period)
+        if amount / seconds > _MOST_RATE:
+            raise ValueError(f"limit / period must be at most {_MOST_RATE:g}, got {amount!r} / {seconds!r}")
+        return super().__new__(cls, amount, seconds, room)
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """The rate that `text` says: ``"10/s"``, ``"5 per 10 seconds"``, ``"100/min, burst 200"``.
+
+        Units are ms, s, min, h, day and week, their first letters (m is a minute) and their names.
+
+        Raises ValueError if it says none, TypeError if it is no str.
+
+        >>> Rate.parse("5 per 10 seconds")
+        Rate(limit=5, period=10, burst=5)
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"rate must be a str, got {text!r}")
+        amount, _, burst = text.partition(",")
+        limit, _, period = amount.replace(" per ", "/").partition("/")
+        try:
+            return cls(_number(limit), _seconds(period), _number(_after("burst", burst)) if burst else None)
+        except ValueError as error:
+            examples = "'10/s', '5/10s' or '100/min, burst 200'"
+            raise ValueError(f"rate must be like {examples}, got {text!r}") from error
+
+    def __str__(self) -> str:
+        text = f"{_written(self.limit)}/{_written_period(self.period)}"
+        return text if self.burst == self.limit else f"{text}, burst {_written(self.burst)}"
+
+
+def checked_rates(rate: str | Rate | Iterable[str | Rate], burst: SupportsFloat | None) -> tuple[Rate, ...]:
+    """The tiers of `rate`: a rate or several, as text with ``;`` between them or as objects."""
+    if isinstance(rate, str):
+        rates = tuple(map(Rate.parse, rate.split(";")))
+    elif isinstance(rate, Rate):
+        rates = (rate,)
+    else:
+        try:
+            rates = tuple(tier if isinstance(tier, Rate) else Rate.parse(tier) for tier in rate)
+        except TypeError:
+            raise TypeError(f"rate must be a str, a Rate or several of them, got {rate!r}") from None
+    if not 1 <= len(rates) <= _MOST_TIERS:
+        raise ValueError(f"rate must have 1 to {_MOST_TIERS} tiers, got {len(rates)}")
+    if burst is None:
+        return rates
+    if len(rates) > 1:
+        raise ValueError(f"burst must be None with several tiers, got {burst!r}")
+    return (Rate(rates[0].limit, rates[0].period, burst),)
+
+
+def _number(text: str) -> float:
+    text = text.strip()
+    return int(text) if text.isdecimal() else float(text)
+
+
+def _after(word: str, text: str) -> str:
+    text = text.strip()
+    if not text.startswith(word):
+        raise ValueError(f"expected {word}, got {text!r}")
+    return text.removeprefix(word)
+
+
+def _seconds(text: str) -> float:
+    name = text.strip().lower().lstrip("0123456789.").strip()
+    count = text.strip()[: -len(name)].strip() if name else ""
+    unit = _SECONDS.get(name) or _SECONDS.get(name.removesuffix("s"))
+    if unit is None:
+        raise ValueError(f"no unit of time: {text!r}")
+    return (_number(count) if count else 1) * unit
+
+
+def _written(number: float) -> str:
+    return str(int(number) if number == int(number) else number)
+
+
+def _written_period(seconds: float) -> str:
+    unit, size = next(((unit, size) for unit, size in _WRITTEN.items() if seconds % size == 0), ("s", 1))
+    count = seconds / size if size > 1 else seconds
+    return unit if count == 1 else _written(count) + unit
