@@ -26,6 +26,7 @@ from headgate import Rate, RateLimiter
         ("1/500ms", Rate(1, 0.5), "1/0.5s"),
         ("0.5/s", Rate(0.5, 1), "0.5/s"),
         ("2.5/1.5s", Rate(2.5, 1.5), "2.5/1.5s"),
+        ("3/1e-05s", Rate(3, 1e-05), "3/1e-05s"),
         ("10/s, burst 20", Rate(10, 1, 20), "10/s, burst 20"),
         ("10/s,burst 1", Rate(10, 1, burst=1), "10/s, burst 1"),
     ],

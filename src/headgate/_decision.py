@@ -1,10 +1,15 @@
-"""What a limit answers."""
+"""What a limit answers, and how it is told to a client over HTTP."""
+
+from __future__ import annotations
 
 from collections import namedtuple
+from math import ceil
+
+from headgate._rate import Rate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NamedTuple
+    from typing import Any, NamedTuple
 
     class _Fields(NamedTuple):
         allowed: bool
@@ -16,6 +21,8 @@ if TYPE_CHECKING:
 else:
     _Fields = namedtuple("_Fields", "allowed limit remaining retry_after reset_after policy")
 
+_MOST_INTEGER = 10**15 - 1
+
 
 class Decision(_Fields):
     """The answer of a limit; truthy when the request is allowed.
@@ -23,7 +30,8 @@ class Decision(_Fields):
     `limit` is the largest burst and `remaining` what is left of it, in tokens. `retry_after` is how
     many seconds later the same request can be allowed at the earliest, 0.0 if it is allowed now;
     `reset_after` is how many seconds later the limit is as good as new. `policy` names the limit
-    that decided.
+    that decided, after the level where there are several: ``"10/s"``, ``"user: 100/min"``; it is empty if
+    none had a say.
 
     >>> bool(Decision(False, 10, 0.0, 0.5, 5.0, "2/s, burst 10"))
     False
@@ -33,3 +41,75 @@ class Decision(_Fields):
 
     def __bool__(self) -> bool:
         return self.allowed
+
+    def headers(self, name: str | None = None, *, x_headers: bool = False) -> dict[str, str]:
+        """The fields of a response, whole numbers in all of them: RateLimit and RateLimit-Policy of
+        draft-ietf-httpapi-ratelimit-headers-10, and Retry-After if the request is denied.
+
+        The quota of the policy is the burst, and its window the seconds in which all of it comes back,
+        rounded up. A client that waits as long as it is told is never early. `name` is what the policy is
+        called instead of what it says; `x_headers` adds X-RateLimit-Limit, -Remaining and -Reset, the last
+        in seconds from now. Without a policy there are no fields.
+
+        Raises ValueError if the name is not printable ASCII or the policy is no rate.
+
+        >>> for field in RateLimiter("2/min", clock=lambda: 0).decide("ann").headers().items():
+        ...     print(*field, sep=": ")
+        RateLimit-Policy: "2/min";q=2;w=60
+        RateLimit: "2/min";r=1;t=30
+        >>> Decision(False, 10, 0.2, 0.4, 5.0, "user: 2/s, burst 10").headers("user")["Retry-After"]
+        '1'
+        """
+        if not self.policy:
+            return {}
+        rate = Rate.parse(self.policy.rpartition(": ")[2])
+        quoted = _quoted(self.policy if name is None else name)
+        window = max(1, _whole(rate.burst * rate.period / rate.limit))
+        reset = _whole(self.reset_after)
+        pause = reset if self.allowed else self._pause()
+        fields = {
+            "RateLimit-Policy": f"{quoted};q={int(rate.burst)};w={window}",
+            "RateLimit": f"{quoted};r={int(self.remaining)};t={pause}",
+        }
+        if not self.allowed:
+            fields["Retry-After"] = str(pause)
+        if x_headers:
+            fields["X-RateLimit-Limit"] = str(int(self.limit))
+            fields["X-RateLimit-Remaining"] = str(int(self.remaining))
+            fields["X-RateLimit-Reset"] = str(reset)
+        return fields
+
+    def problem(self, name: str | None = None) -> dict[str, Any]:
+        """The members of an application/problem+json body (RFC 9457) for a denied request, status 429: the
+        problem type quota-exceeded of the same draft. Members of your own may be added.
+
+        Raises ValueError if the request is allowed.
+
+        >>> Decision(False, 10, 0.2, 0.4, 5.0, "user: 2/s, burst 10").problem("user")["violated-policies"]
+        ['user']
+        """
+        if self.allowed:
+            raise ValueError(f"decision must be a denial, got {self!r}")
+        pause = self._pause()
+        return {
+            "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            "title": "Request cannot be satisfied as assigned quota has been exceeded",
+            "status": 429,
+            "detail": f"Try again in {pause} second{'s' * (pause > 1)}.",
+            "violated-policies": [self.policy if name is None else name],
+        }
+
+    def _pause(self) -> int:
+        return max(1, _whole(self.retry_after))
+
+
+def _whole(seconds: float) -> int:
+    """Rounded up, within the Integers of RFC 9651."""
+    return ceil(min(seconds, _MOST_INTEGER))
+
+
+def _quoted(name: str) -> str:
+    """A String of RFC 9651."""
+    if not (name.isascii() and name.isprintable()):
+        raise ValueError(f"name must be printable ASCII, got {name!r}")
+    return '"{}"'.format(name.replace("\\", r"\\").replace('"', r"\""))

@@ -27,6 +27,7 @@ _SECONDS = {
     "d": _DAY, "day": _DAY,
     "w": 7 * _DAY, "week": 7 * _DAY,
 }
+_LETTERS = "".join(_SECONDS)
 _WRITTEN = {"day": _DAY, "h": _HOUR, "min": _MINUTE}
 _MOST_BURST = 2**32
 _MOST_RATE = 1e18
@@ -116,8 +117,9 @@ def _after(word: str, text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    name = text.strip().lower().lstrip("0123456789.").strip()
-    count = text.strip()[: -len(name)].strip() if name else ""
+    text = text.strip().lower()
+    count = text.rstrip(_LETTERS)
+    name = text.removeprefix(count)
     unit = _SECONDS.get(name) or _SECONDS.get(name.removesuffix("s"))
     if unit is None:
         raise ValueError(f"no unit of time: {text!r}")

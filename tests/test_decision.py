@@ -1,0 +1,131 @@
+"""What a decision tells a client over HTTP: the fields of the response and the body of a denial."""
+
+import json
+import re
+from math import ceil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate import Decision, Rate
+
+ITEM = re.compile(r'"((?:[^"\\]|\\["\\])*)";([a-z]+)=(\d+);([a-z]+)=(\d+)')
+NUMBERS = st.floats(1e-4, 1e4) | st.integers(1, 10**5)
+
+
+def item(field):
+    """The name and the parameters of a RateLimit field."""
+    name, *parameters = ITEM.fullmatch(field).groups()
+    return name, dict(zip(parameters[::2], map(int, parameters[1::2]), strict=True))
+
+
+def exhausted(twin, clock, rate, **options):
+    """The last allowed decision for a key, and the denial after it."""
+    limiter = twin.ratelimit.RateLimiter(rate, clock=clock, **options)
+    while decision := limiter.decide("ann"):
+        allowed = decision
+    return allowed, decision
+
+
+def test_an_allowed_request(twin, clock):
+    decision = twin.ratelimit.RateLimiter("10/min", clock=clock).decide("ann", 3)
+    assert decision.headers() == {
+        "RateLimit-Policy": '"10/min";q=10;w=60',
+        "RateLimit": '"10/min";r=7;t=18',
+    }
+
+
+def test_a_denied_request(twin, clock):
+    _, denied = exhausted(twin, clock, "10/min")
+    clock.advance(0.1)
+    assert denied.headers("api", x_headers=True) == {
+        "RateLimit-Policy": '"api";q=10;w=60',
+        "RateLimit": '"api";r=0;t=6',
+        "Retry-After": "6",
+        "X-RateLimit-Limit": "10",
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": "60",
+    }
+
+
+def test_the_tier_that_decided_is_told(twin, clock):
+    _, denied = exhausted(twin, clock, "100/s; 3/min")
+    assert item(denied.headers()["RateLimit"]) == ("3/min", {"r": 0, "t": 20})
+
+
+@pytest.mark.parametrize("rate", ["7/s", "1000/s", "3/min", "1/7s", "5/h", "10/500ms"])
+def test_who_waits_as_told_is_never_early(twin, clock, rate):
+    limiter = twin.ratelimit.RateLimiter(rate, clock=clock)
+    for _ in range(50):
+        if decision := limiter.decide("ann"):
+            continue
+        clock.advance(int(decision.headers()["Retry-After"]))
+        assert limiter.allow("ann")
+
+
+def test_a_bucket_says_it_too(twin, clock):
+    decision = twin.limit.TokenBucket(5, 2, clock=clock).decide()
+    assert item(decision.headers()["RateLimit-Policy"]) == ("2/s, burst 5", {"q": 5, "w": 3})
+
+
+@given(limit=NUMBERS, period=NUMBERS, burst=NUMBERS, remaining=st.floats(0, 1), times=st.floats(0, 1))
+def test_the_fields_are_well_formed_and_never_promise_too_much(limit, period, burst, remaining, times):
+    rate = Rate(limit, period, burst)
+    whole = rate.burst * rate.period / rate.limit
+    for allowed in (True, False):
+        decision = Decision(
+            allowed, rate.burst, rate.burst * remaining, whole * times, whole * times, str(rate)
+        )
+        fields = decision.headers()
+        name, quota = item(fields["RateLimit-Policy"])
+        assert name == str(rate)
+        assert quota["w"] >= max(1, whole)
+        assert quota["q"] <= rate.burst
+        name, left = item(fields["RateLimit"])
+        assert name == str(rate)
+        assert left["r"] <= min(quota["q"], decision.remaining)
+        assert left["t"] <= quota["w"]
+        assert ("Retry-After" in fields) is not allowed
+        if not allowed:
+            assert int(fields["Retry-After"]) == left["t"] == max(1, ceil(decision.retry_after))
+
+
+def test_no_policy_no_fields():
+    decision = Decision(True, float("inf"), float("inf"), 0.0, 0.0, "")
+    assert decision.headers(x_headers=True) == {}
+
+
+def test_the_longest_times_are_integers_of_a_structured_field():
+    decision = Decision(False, 2**32, 0.0, 1e300, 1e300, str(Rate(1e-300, 1, 2**32)))
+    fields = decision.headers()
+    assert item(fields["RateLimit-Policy"])[1] == {"q": 2**32, "w": 10**15 - 1}
+    assert fields["Retry-After"] == "999999999999999"
+
+
+def test_names_are_quoted():
+    decision = Decision(True, 10, 9, 0.0, 1.0, "10/s")
+    assert decision.headers(r'a"b\c')["RateLimit"] == r'"a\"b\\c";r=9;t=1'
+    for name in ("na\u00efve", "a\nSet-Cookie: b"):
+        with pytest.raises(ValueError, match="name must be printable ASCII"):
+            decision.headers(name)
+
+
+def test_what_is_no_rate_is_named():
+    with pytest.raises(ValueError, match=r"rate must be like .*, got 'often'"):
+        Decision(True, 10, 9, 0.0, 1.0, "often").headers()
+
+
+def test_the_body_of_a_denial(twin, clock):
+    allowed, denied = exhausted(twin, clock, "1/min")
+    assert json.loads(json.dumps(denied.problem())) == {
+        "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        "title": "Request cannot be satisfied as assigned quota has been exceeded",
+        "status": 429,
+        "detail": "Try again in 60 seconds.",
+        "violated-policies": ["1/min"],
+    }
+    soon = denied._replace(retry_after=0.2).problem("api")
+    assert (soon["detail"], soon["violated-policies"]) == ("Try again in 1 second.", ["api"])
+    with pytest.raises(ValueError, match="decision must be a denial, got Decision"):
+        allowed.problem()
