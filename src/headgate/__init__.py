@@ -15,13 +15,23 @@ from headgate.cache import CacheStats, LRUCache, lru_cache
 from headgate.errors import HeadgateError, NoServerError
 from headgate.hashing import splitmix64, xxh64
 from headgate.hotkeys import HotKey, HotKeys
-from headgate.limit import Decision, Rate, RateLimiter, TokenBucket
+from headgate.limit import (
+    AddressLimiter,
+    Decision,
+    Rate,
+    RateLimiter,
+    RateLimits,
+    TokenBucket,
+    address_prefix,
+    client_address,
+)
 from headgate.placement import BoundedLoad, HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AddressHash",
+    "AddressLimiter",
     "BoundedLoad",
     "CacheStats",
     "Decision",
@@ -38,13 +48,16 @@ __all__ = [
     "RandomChoice",
     "Rate",
     "RateLimiter",
+    "RateLimits",
     "Rendezvous",
     "RoundRobin",
     "ServerRecord",
     "TokenBucket",
     "WeightedRoundRobin",
     "__version__",
+    "address_prefix",
     "backend",
+    "client_address",
     "jump_hash",
     "lru_cache",
     "redis_slot",

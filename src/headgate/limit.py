@@ -1,7 +1,9 @@
-"""Limits: TokenBucket, RateLimiter by key, and what they answer."""
+"""Limits: TokenBucket, RateLimiter by key, RateLimits by level, and what they answer."""
 
+from headgate._addresses import address_prefix, client_address
 from headgate._backend import backend
 from headgate._decision import Decision
+from headgate._levels import AddressLimiter, RateLimits
 from headgate._rate import Rate
 from headgate._reservation import Reservation
 from headgate.ratelimit import RateLimiter
@@ -12,4 +14,14 @@ if TYPE_CHECKING or backend == "compiled":
 else:
     from headgate._pure.limit import TokenBucket
 
-__all__ = ["Decision", "Rate", "RateLimiter", "Reservation", "TokenBucket"]
+__all__ = [
+    "AddressLimiter",
+    "Decision",
+    "Rate",
+    "RateLimiter",
+    "RateLimits",
+    "Reservation",
+    "TokenBucket",
+    "address_prefix",
+    "client_address",
+]

@@ -1,0 +1,200 @@
+"""Whose request it is: the client's address behind proxies, and the networks that addresses lie in."""
+
+from __future__ import annotations
+
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from functools import lru_cache
+from itertools import chain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
+
+_MAPPED = bytes(10) + b"\xff\xff"
+_UNIX = "unix"
+
+
+def packed_address(address: str) -> bytes:
+    """The 4 or 16 bytes of an address; IPv4 inside IPv6 is IPv4, and a zone is dropped."""
+    try:
+        if ":" not in address:
+            return inet_pton(AF_INET, address)
+        packed = inet_pton(AF_INET6, address.partition("%")[0])
+    except (OSError, TypeError, ValueError):
+        raise ValueError(f"address must be an IPv4 or IPv6 address, got {address!r}") from None
+    return packed[12:] if packed.startswith(_MAPPED) else packed
+
+
+def checked_length(name: str, length: int, most: int) -> int:
+    """The length of a prefix of an address of `most` bits."""
+    if isinstance(length, bool) or not isinstance(length, int):
+        raise TypeError(f"{name} must be an int, got {length!r}")
+    if not 0 <= length <= most:
+        raise ValueError(f"{name} must be in [0, {most}], got {length!r}")
+    return length
+
+
+def masked(packed: bytes, length: int) -> bytes:
+    """An address with all but its first `length` bits cleared."""
+    free = 8 * len(packed) - length
+    return (int.from_bytes(packed) >> free << free).to_bytes(len(packed))
+
+
+def address_prefix(address: str, v4: int = 32, v6: int = 64) -> str:
+    """The network in which an address lies, as the key of a limit: the first `v4` or `v6` bits.
+
+    Whoever has an IPv6 address mostly has all those of a /64, or more. IPv4 inside IPv6 is IPv4.
+
+    Raises ValueError if `address` is none or a length does not fit, TypeError if a length is no int.
+
+    >>> address_prefix("2001:db8::17"), address_prefix("::ffff:192.0.2.17", v4=24)
+    ('2001:db8::/64', '192.0.2.0/24')
+    """
+    packed = packed_address(address)
+    v4, v6 = checked_length("v4", v4, 32), checked_length("v6", v6, 128)
+    length = v4 if len(packed) == 4 else v6
+    return f"{_text(masked(packed, length))}/{length}"
+
+
+def client_address(
+    request: Mapping[str, Any],
+    trusted: Iterable[str] | int = (),
+    *,
+    header: str = "X-Forwarded-For",
+    peer: str | None = None,
+) -> str:
+    """The address of the client that sent a request, which may have come through proxies.
+
+    `request` is the scope of an ASGI application, the environ of a WSGI application or a mapping of header
+    names. Who connected is in the first two; for a plain mapping it is `peer`, and without one the headers
+    are taken for those of a trusted proxy.
+
+    `trusted` names the proxies, as addresses and networks (``"10.0.0.0/8"``) and ``"unix"`` for those that
+    connect through a Unix socket; or it is how many proxies there are. The addresses in `header` are read
+    from right to left, since each proxy appends whom it saw, and the first that is no trusted proxy's is the
+    answer. What stands further left is what that client claims, and is not looked at. If an entry is no
+    address, the answer is the proxy that wrote it. A client on a Unix socket, or one of whom nothing is
+    known, is ``"unix"``.
+
+    Only one header is ever read, X-Forwarded-For, ``"Forwarded"`` (RFC 7239) or another one: name the one
+    that your proxies write, since they hand on the others as the client sent them.
+
+    Raises ValueError if an address in `trusted` is none, TypeError if `trusted` is of another type.
+    Complexity: O(length of the header + entries that are looked at x trusted networks).
+
+    >>> scope = {"type": "http", "client": ("10.0.0.1", 5), "headers": [
+    ...     (b"x-forwarded-for", b"1.1.1.1, 203.0.113.9"), (b"x-forwarded-for", b"10.0.0.2")]}
+    >>> client_address(scope), client_address(scope, trusted=["10.0.0.0/8"])
+    ('10.0.0.1', '203.0.113.9')
+    >>> client_address({"X-Forwarded-For": "1.1.1.1, 203.0.113.9"}, trusted=1, peer="10.0.0.1")
+    '203.0.113.9'
+    """
+    trusts = _trusting(trusted)
+    connected, value = _parts(request, header, peer)
+    known = () if connected is None else (connected,)
+    nearest = _UNIX
+    entries = chain(known, map(_entry_address, _entries(value, header)))
+    for hops, address in enumerate(entries, 1 - len(known)):
+        if address is None:
+            break
+        nearest = address
+        if not trusts(address, hops):
+            break
+    return nearest
+
+
+def _trusting(trusted: Iterable[str] | int) -> Callable[[str, int], bool]:
+    """Whether an address, so many hops away from us, is that of a trusted proxy."""
+    if isinstance(trusted, str):
+        return _networks((trusted,)).trusts
+    if hasattr(trusted, "__iter__"):
+        return _networks(tuple(trusted)).trusts
+    if isinstance(trusted, bool) or not isinstance(trusted, int):
+        raise TypeError(f"trusted must be addresses or a number of proxies, got {trusted!r}")
+    if trusted < 0:
+        raise ValueError(f"trusted must be non-negative, got {trusted!r}")
+    return lambda _, hops: hops < trusted
+
+
+class _Networks:
+    """Trusted networks: bits of an address, bits that are free, the number that the others make."""
+
+    __slots__ = ("_networks", "_unix")
+
+    def __init__(self, trusted: tuple[str, ...]) -> None:
+        self._unix = _UNIX in trusted
+        self._networks = [_network(text) for text in trusted if text != _UNIX]
+
+    def trusts(self, address: str, _: int) -> bool:
+        try:
+            packed = packed_address(address)
+        except ValueError:
+            return self._unix and address == _UNIX
+        bits, number = 8 * len(packed), int.from_bytes(packed)
+        return any(bits == width and number >> free == fixed for width, free, fixed in self._networks)
+
+
+_networks = lru_cache(maxsize=64)(_Networks)
+
+
+def _network(text: str) -> tuple[int, int, int]:
+    address, slash, length = text.partition("/")
+    packed = packed_address(address)
+    bits = 8 * len(packed)
+    if slash and not length.isdecimal():
+        raise ValueError(f"trusted must be addresses, networks or 'unix', got {text!r}")
+    free = bits - checked_length("trusted", int(length), bits) if slash else 0
+    return bits, free, int.from_bytes(packed) >> free
+
+
+def _parts(request: Mapping[str, Any], header: str, peer: str | None) -> tuple[str | None, str]:
+    """Who connected, None if nobody says, and what the header says, all lines of it as one."""
+    if "wsgi.version" in request or "REMOTE_ADDR" in request:
+        connected = peer or request.get("REMOTE_ADDR") or _UNIX
+        value = request.get(f"HTTP_{header.upper().replace('-', '_')}", "")
+    elif isinstance(request.get("headers", ""), str):
+        wanted = header.lower()
+        connected = peer
+        value = ",".join([text for name, text in request.items() if name.lower() == wanted])
+    else:
+        field = header.lower().encode()
+        connected = peer or (request.get("client") or [_UNIX])[0] or _UNIX
+        lines = [text for name, text in request["headers"] if name.lower() == field]
+        value = b",".join(lines).decode("latin-1")
+    return connected and (_entry_address(connected) or connected), value
+
+
+def _entries(value: str, header: str) -> Iterator[str]:
+    """The entries of a header from right to left; those of Forwarded as the node in ``for=``."""
+    if header.lower() != "forwarded":
+        return map(str.strip, reversed(value.split(",")) if value else ())
+    return map(_node, reversed(_unquoted(value).split(",")))
+
+
+def _unquoted(value: str) -> str:
+    """`value` without quotes and the separators in them; they pair from the right, where proxies write."""
+    parts = value.replace(r"\\", "").replace(r"\"", "").split('"')
+    parts[-2::-2] = [part.replace(",", "").replace(";", "") for part in parts[-2::-2]]
+    return "".join(parts)
+
+
+def _node(element: str) -> str:
+    pairs = (pair.partition("=") for pair in element.split(";"))
+    return next((node.strip() for name, _, node in pairs if name.strip().lower() == "for"), "")
+
+
+def _entry_address(entry: str) -> str | None:
+    """The address of an entry without its port, or None if it is none."""
+    if entry.startswith("["):
+        entry = entry[1:].partition("]")[0]
+    elif entry.count(":") == 1:
+        entry = entry.partition(":")[0]
+    try:
+        return _text(packed_address(entry))
+    except ValueError:
+        return None
+
+
+def _text(packed: bytes) -> str:
+    return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)

@@ -1,0 +1,457 @@
+"""Several limits for one request, all or nothing: levels, and the prefixes of an address.
+
+All limits but the first are asked, then each is charged, and those charged get their cost back if another
+was quicker at a later one. So nothing is taken from anybody when a request is denied, and the worst that two
+requests at once can do is to deny each other.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from headgate._addresses import checked_length, masked, packed_address
+from headgate._clock import checked_clock
+from headgate._decision import Decision
+from headgate._membership import key_bytes
+from headgate._rate import Rate, checked_rates
+from headgate._units import checked_positive
+from headgate.ratelimit import RateLimiter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, Literal, Protocol, SupportsFloat
+
+    Key = str | bytes | int
+    Rates = str | Rate | Iterable[str | Rate]
+    Prefixes = int | Iterable[int] | Mapping[int, float]
+
+    class Limiter(Protocol):
+        """What a level may be."""
+
+        def decide(self, key: Any, cost: SupportsFloat = 1) -> Decision: ...
+        def peek(self, key: Any, cost: SupportsFloat = 1) -> Decision: ...
+        def refund(self, key: Any, cost: SupportsFloat = 1) -> None: ...
+        def reset(self, key: Any) -> None: ...
+        def reconfigure(self, rate: Rates) -> None: ...
+        @property
+        def rates(self) -> tuple[Rate, ...]: ...
+        def _check(self) -> None: ...
+
+    Asked = Sequence[tuple[str, Limiter, Any]]
+
+_UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
+_RESERVED = frozenset(("clock", "cost", "max_keys", "on_full"))
+
+
+def _decide(asked: Asked, cost: SupportsFloat) -> Decision:
+    """Take `cost` everywhere or nowhere."""
+    seen = _peeks(asked[1:], cost)
+    if not all(answer.allowed for _, answer in seen):
+        return _summary(seen + _peeks(asked[:1], cost))
+    taken: list[tuple[str, Decision]] = []
+    try:
+        for name, limiter, key in asked:
+            answer = limiter.decide(key, cost)
+            if not answer.allowed:
+                return _named(name, answer)
+            taken.append((name, answer))
+    finally:
+        if len(taken) < len(asked):
+            _refund(asked[: len(taken)], cost)
+    return _summary(taken)
+
+
+def _peeks(asked: Asked, cost: SupportsFloat) -> list[tuple[str, Decision]]:
+    return [(name, limiter.peek(key, cost)) for name, limiter, key in asked]
+
+
+def _refund(asked: Asked, cost: SupportsFloat) -> None:
+    for _, limiter, key in asked:
+        limiter.refund(key, cost)
+
+
+def _reset(asked: Asked) -> None:
+    for _, limiter, key in asked:
+        limiter.reset(key)
+
+
+def _summary(answers: list[tuple[str, Decision]]) -> Decision:
+    """Of the limits that deny the one that does so for longest, or the one with the least remaining."""
+    denials = [(answer.retry_after, name, answer) for name, answer in answers if not answer.allowed]
+    if denials:
+        _, name, answer = max(denials)
+    elif answers:
+        _, name, answer = min([(answer.remaining, name, answer) for name, answer in answers])
+    else:
+        return _UNLIMITED
+    return _named(name, answer)
+
+
+def _named(name: str, answer: Decision) -> Decision:
+    return answer._replace(policy=f"{name}: {answer.policy}")
+
+
+class AddressLimiter:
+    """A `RateLimiter` for addresses that limits the networks they lie in, several at once.
+
+    `v4` and `v6` are the lengths of the prefixes that are limited: one, several, or a mapping from length to
+    how many times the rate that network has. An address is allowed if all its networks are, and takes its
+    cost from all or none. IPv4 inside IPv6 is IPv4. The other arguments are those of `RateLimiter`, for each
+    table: there is one for each multiplier, so a key for each prefix.
+
+    Raises ValueError or TypeError if an argument is out of range or of a wrong type.
+
+    Complexity: O(prefixes x tiers) for a decision.
+
+    >>> limiter = AddressLimiter("2/s", v4={32: 1, 24: 2}, clock=lambda: 0)
+    >>> [limiter.allow(f"192.0.2.{host}") for host in (1, 1, 1, 2, 3, 4)]
+    [True, True, False, True, True, False]
+    >>> limiter.decide("192.0.2.4").policy
+    '/24: 4/s'
+    """
+
+    __slots__ = ("__weakref__", "_limiters", "_rates", "_v4", "_v6")
+
+    def __init__(
+        self,
+        rate: Rates,
+        *,
+        v4: Prefixes = 32,
+        v6: Prefixes = 64,
+        max_keys: int = 1_000_000,
+        on_full: Literal["evict", "deny"] = "evict",
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        prefixes = [_prefixes("v4", v4, 32), _prefixes("v6", v6, 128)]
+        self._rates = checked_rates(rate, None)
+        self._limiters = {
+            times: RateLimiter(
+                _multiplied(self._rates, times), max_keys=max_keys, on_full=on_full, clock=clock
+            )
+            for times in sorted({times for found in prefixes for times in found.values()})
+        }
+        self._v4, self._v6 = (
+            [(f"/{length}", length, self._limiters[times]) for length, times in found.items()]
+            for found in prefixes
+        )
+
+    def _asked(self, address: str) -> Asked:
+        packed = packed_address(address)
+        prefixes = self._v4 if len(packed) == 4 else self._v6
+        return [
+            (name, limiter, masked(packed, length) + bytes((length,))) for name, length, limiter in prefixes
+        ]
+
+    def allow(self, key: str, cost: SupportsFloat = 1) -> bool:
+        """Take `cost` from all networks of the address `key` if all have it; True if so.
+
+        Raises ValueError if `key` is no address, and what ``RateLimiter.allow`` raises for a cost.
+
+        >>> AddressLimiter("2/s").allow("2001:db8::17")
+        True
+        """
+        return _decide(self._asked(key), cost).allowed
+
+    def decide(self, key: str, cost: SupportsFloat = 1) -> Decision:
+        """``allow``, but say how matters stand: for the network that denies for longest, or else for the one
+        with the least remaining.
+
+        Raises what ``allow`` raises.
+
+        >>> AddressLimiter("2/s", clock=lambda: 0).decide("2001:db8::17").policy
+        '/64: 2/s'
+        """
+        return _decide(self._asked(key), cost)
+
+    def peek(self, key: str, cost: SupportsFloat = 1) -> Decision:
+        """What ``decide`` would answer, but without taking anything.
+
+        Raises what ``allow`` raises.
+
+        >>> AddressLimiter("2/s", clock=lambda: 0).peek("2001:db8::17").remaining
+        2.0
+        """
+        return _summary(_peeks(self._asked(key), cost))
+
+    def refund(self, key: str, cost: SupportsFloat = 1) -> None:
+        """Give back `cost` to all networks of the address `key`.
+
+        Raises what ``allow`` raises.
+
+        >>> limiter = AddressLimiter("2/s", clock=lambda: 0)
+        >>> limiter.allow("192.0.2.1"), limiter.refund("192.0.2.1"), limiter.peek("192.0.2.1").remaining
+        (True, None, 2.0)
+        """
+        _refund(self._asked(key), cost)
+
+    def reset(self, key: str) -> None:
+        """Forget what the networks of the address `key` owe.
+
+        Raises ValueError if `key` is no address.
+
+        >>> AddressLimiter("2/s").reset("192.0.2.1")
+        """
+        _reset(self._asked(key))
+
+    def reconfigure(self, rate: Rates) -> None:
+        """Set another rate, multiplied as before; debts are kept.
+
+        Raises what the constructor raises. Complexity: O(max_keys).
+
+        >>> limiter = AddressLimiter("2/s", clock=lambda: 0)
+        >>> limiter.reconfigure("5/s"), limiter.peek("192.0.2.1").policy
+        (None, '/32: 5/s')
+        """
+        rates = checked_rates(rate, None)
+        changes = [(limiter, _multiplied(rates, times)) for times, limiter in self._limiters.items()]
+        for limiter, multiplied in changes:
+            limiter.reconfigure(multiplied)
+        self._rates = rates
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """The tiers of the rate that is multiplied.
+
+        >>> AddressLimiter("2/s").rates
+        (Rate(limit=2, period=1, burst=2),)
+        """
+        return self._rates
+
+    def __repr__(self) -> str:
+        return f"AddressLimiter({'; '.join(map(str, self._rates))!r})"
+
+    def _check(self) -> None:
+        for times, limiter in self._limiters.items():
+            limiter._check()
+            assert limiter.rates == _multiplied(self._rates, times)
+
+
+def _prefixes(name: str, prefixes: Prefixes, most: int) -> dict[int, float]:
+    """The multiplier of the rate by the length of the prefix."""
+    if isinstance(prefixes, int):
+        prefixes = (prefixes,)
+    try:
+        pairs = dict(prefixes.items() if hasattr(prefixes, "items") else dict.fromkeys(prefixes, 1))
+    except TypeError:
+        raise TypeError(f"{name} must be an int, several or a mapping of them, got {prefixes!r}") from None
+    if not pairs:
+        raise ValueError(f"{name} must be at least one length, got {prefixes!r}")
+    return {
+        checked_length(name, length, most): checked_positive(name, times) for length, times in pairs.items()
+    }
+
+
+def _multiplied(rates: tuple[Rate, ...], times: float) -> tuple[Rate, ...]:
+    return tuple([Rate(rate.limit * times, rate.period, rate.burst * times) for rate in rates])
+
+
+def _limiter(limit: Any, max_keys: int, on_full: Any, clock: Callable[[], int] | None) -> Any:
+    """The limiter that a level is, or one for the rate that it says."""
+    if hasattr(limit, "decide"):
+        return limit
+    return RateLimiter(limit, max_keys=max_keys, on_full=on_full, clock=clock)
+
+
+class RateLimits:
+    """Limits on several levels, by address, user, endpoint and what else a request has, all or nothing.
+
+    Each level is given by keyword, or in a mapping: as a rate (``"10/s"``, ``"100/min; 1000/h"``, a `Rate`),
+    or as a limiter of your own: a `RateLimiter`, an `AddressLimiter` or what has their methods. A request
+    names its keys by level and is allowed if all these levels allow it; then it takes its cost at each of
+    them, else at none. A level that is not named, or whose key is None, has no say. The other arguments are
+    those of `RateLimiter`, for each level.
+
+    Two requests at once that meet at several levels may both be denied where one could have been allowed;
+    never is more allowed than a level admits.
+
+    Raises ValueError or TypeError if a level or an argument is out of range or of a wrong type.
+
+    Complexity: O(levels x tiers) for a decision.
+
+    >>> limits = RateLimits(ip="2/s", user="100/min; 1000/h", clock=lambda: 0)
+    >>> limits.decide(ip="192.0.2.1", user="ann").policy
+    'ip: 2/s'
+    >>> limits.allow(ip="192.0.2.1", user="bob"), limits.allow(ip="192.0.2.1", user="bob")
+    (True, False)
+    >>> limits.peek(user="bob").remaining
+    99.0
+    """
+
+    __slots__ = ("__weakref__", "_clock", "_levels", "_overrides")
+
+    def __init__(
+        self,
+        levels: Mapping[str, Rates | Limiter] | None = None,
+        /,
+        *,
+        max_keys: int = 1_000_000,
+        on_full: Literal["evict", "deny"] = "evict",
+        clock: Callable[[], int] | None = None,
+        **more: Rates | Limiter,
+    ) -> None:
+        self._clock = checked_clock(clock)
+        wanted = {**(levels or {}), **more}
+        if not wanted:
+            raise ValueError("levels must be at least one, got none")
+        self._levels: dict[str, Limiter] = {}
+        for level, limit in wanted.items():
+            if not isinstance(level, str) or level in _RESERVED:
+                raise ValueError(f"level must be a str and none of {sorted(_RESERVED)}, got {level!r}")
+            self._levels[level] = _limiter(limit, max_keys, on_full, clock)
+        self._overrides: dict[str, dict[bytes, RateLimiter | None]] = {level: {} for level in wanted}
+
+    def _limiter(self, level: str) -> Limiter:
+        try:
+            return self._levels[level]
+        except KeyError:
+            raise ValueError(f"level must be one of {', '.join(self._levels)}, got {level!r}") from None
+
+    def _asked(self, keys: dict[str, Any]) -> Asked:
+        if not keys:
+            raise TypeError("the key of at least one level must be given")
+        asked = []
+        for level, key in keys.items():
+            limiter: Limiter | None = self._limiter(level)
+            if key is None:
+                continue
+            if overrides := self._overrides[level]:
+                limiter = overrides.get(key_bytes(key, "key"), limiter)
+            if limiter is not None:
+                asked.append((level, limiter, key))
+        return asked
+
+    def allow(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> bool:
+        """Take `cost` at all levels that `keys` names if all have it; True if so.
+
+        Raises ValueError if there is no such level, TypeError if none is named; for a key and a cost what
+        ``RateLimiter.allow`` raises. Nothing is taken then.
+
+        >>> limits = RateLimits(user="2/s", endpoint="3/s", clock=lambda: 0)
+        >>> [limits.allow(user=user, endpoint="/search") for user in ("ann", "ann", "ann", "bob", "eve")]
+        [True, True, False, True, False]
+        """
+        return _decide(self._asked(keys), cost).allowed
+
+    def decide(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
+        """``allow``, but say how matters stand: for the level that denies for longest, or else for the one
+        with the least remaining. If no level has a say, limit and remaining are infinite.
+
+        Raises what ``allow`` raises.
+
+        >>> RateLimits(user="2/s", endpoint="3/s", clock=lambda: 0).decide(user="ann", endpoint="/").policy
+        'user: 2/s'
+        """
+        return _decide(self._asked(keys), cost)
+
+    def peek(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
+        """What ``decide`` would answer, but without taking anything.
+
+        Raises what ``allow`` raises.
+
+        >>> RateLimits(user="2/s", clock=lambda: 0).peek(user="ann").remaining
+        2.0
+        """
+        return _summary(_peeks(self._asked(keys), cost))
+
+    def refund(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> None:
+        """Give back `cost` at each level, as when a request came to nothing.
+
+        Raises what ``allow`` raises, but a cost may be above the burst.
+
+        >>> limits = RateLimits(user="2/s", clock=lambda: 0)
+        >>> limits.allow(user="ann"), limits.refund(user="ann"), limits.peek(user="ann").remaining
+        (True, None, 2.0)
+        """
+        _refund(self._asked(keys), cost)
+
+    def reset(self, **keys: Key | None) -> None:
+        """Forget what the keys owe.
+
+        Raises what ``allow`` raises.
+
+        >>> limits = RateLimits(user="1/h", clock=lambda: 0)
+        >>> limits.allow(user="ann"), limits.reset(user="ann"), limits.allow(user="ann")
+        (True, None, True)
+        """
+        _reset(self._asked(keys))
+
+    def reconfigure(self, **rates: Rates) -> None:
+        """Set another rate for each level that is named; debts and overrides are kept.
+
+        Raises what the constructor raises; if a rate is none, no level is changed. Complexity: O(max_keys).
+
+        >>> limits = RateLimits(user="10/s", clock=lambda: 0)
+        >>> limits.reconfigure(user="20/s"), limits.peek(user="ann").limit
+        (None, 20)
+        """
+        changes = [(self._limiter(level), checked_rates(rate, None)) for level, rate in rates.items()]
+        for limiter, changed in changes:
+            limiter.reconfigure(changed)
+
+    def override(self, level: str, key: Key, rate: Rates) -> None:
+        """Give one key of a level a rate of its own. It starts with its whole burst, or keeps its debts if
+        it had a rate of its own before.
+
+        Raises ValueError if there is no such level, ValueError or TypeError if `key` or `rate` is none.
+        Memory: some hundred bytes for each key.
+
+        >>> limits = RateLimits(user="2/s", clock=lambda: 0)
+        >>> limits.override("user", "ann", "100/s")
+        >>> limits.peek(user="ann").policy, limits.peek(user="bob").policy
+        ('user: 100/s', 'user: 2/s')
+        """
+        self._limiter(level)
+        overrides, name = self._overrides[level], key_bytes(key, "key")
+        before = overrides.get(name)
+        if before is None:
+            overrides[name] = RateLimiter(rate, max_keys=1, clock=self._clock)
+        else:
+            before.reconfigure(rate)
+
+    def exempt(self, level: str, *keys: Key) -> None:
+        """Let a level have no say over some keys.
+
+        Raises what ``override`` raises.
+
+        >>> limits = RateLimits(ip="1/h")
+        >>> limits.exempt("ip", "127.0.0.1", "::1")
+        >>> [limits.allow(ip="::1") for _ in range(3)]
+        [True, True, True]
+        """
+        self._limiter(level)
+        self._overrides[level].update(dict.fromkeys([key_bytes(key, "key") for key in keys]))
+
+    def restore(self, level: str, *keys: Key) -> None:
+        """Undo ``override`` and ``exempt`` for some keys.
+
+        Raises what ``override`` raises.
+
+        >>> limits = RateLimits(ip="1/h")
+        >>> limits.exempt("ip", "::1"), limits.restore("ip", "::1")
+        (None, None)
+        >>> limits.allow(ip="::1"), limits.allow(ip="::1")
+        (True, False)
+        """
+        self._limiter(level)
+        for name in [key_bytes(key, "key") for key in keys]:
+            self._overrides[level].pop(name, None)
+
+    @property
+    def rates(self) -> dict[str, tuple[Rate, ...]]:
+        """The tiers of each level.
+
+        >>> RateLimits(ip="10/s").rates
+        {'ip': (Rate(limit=10, period=1, burst=10),)}
+        """
+        return {level: limiter.rates for level, limiter in self._levels.items()}
+
+    def __repr__(self) -> str:
+        levels = [f"{level}={'; '.join(map(str, rates))!r}" for level, rates in self.rates.items()]
+        return f"RateLimits({', '.join(levels)})"
+
+    def _check(self) -> None:
+        assert self._levels.keys() == self._overrides.keys()
+        overrides = [limiter for found in self._overrides.values() for limiter in found.values() if limiter]
+        for limiter in [*self._levels.values(), *overrides]:
+            limiter._check()

@@ -1,0 +1,214 @@
+"""Whose request it is: proxies that are trusted, headers that are not, and networks."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headgate import address_prefix, client_address
+
+PROXIES = ["10.0.0.0/8", "192.168.1.1", "2001:db8:ffff::/48"]
+ADDRESSES = st.ip_addresses().map(str)
+
+
+def asgi(peer, *lines, header="x-forwarded-for"):
+    return {
+        "type": "http",
+        "client": (peer, 4711) if peer else None,
+        "headers": [(b"host", b"example"), *((header.encode(), line.encode()) for line in lines)],
+    }
+
+
+def wsgi(peer, *lines, header="x-forwarded-for"):
+    environ = {"wsgi.version": (1, 0), "REMOTE_ADDR": peer or ""}
+    if lines:
+        environ["HTTP_" + header.upper().replace("-", "_")] = ",".join(lines)
+    return environ
+
+
+class Headers(dict):
+    """A mapping of headers that may name one several times, as some frameworks have it."""
+
+    def __init__(self, lines):
+        super().__init__(lines)
+        self._lines = lines
+
+    def items(self):
+        return iter(self._lines)
+
+
+def ask_plain(peer, *lines, trusted=(), header="X-Forwarded-For"):
+    request = Headers([("Host", "example"), *((header.title(), line) for line in lines)])
+    return client_address(request, trusted, header=header, peer=peer)
+
+
+def ask_asgi(peer, *lines, trusted=(), header="X-Forwarded-For"):
+    return client_address(asgi(peer, *lines, header=header.lower()), trusted, header=header)
+
+
+def ask_wsgi(peer, *lines, trusted=(), header="X-Forwarded-For"):
+    return client_address(wsgi(peer, *lines, header=header), trusted, header=header)
+
+
+@pytest.fixture(params=[ask_plain, ask_asgi, ask_wsgi])
+def ask(request):
+    return request.param
+
+
+# X-Forwarded-For
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "client"),
+    [
+        ("203.0.113.9", [], "203.0.113.9"),
+        ("203.0.113.9", ["1.1.1.1"], "203.0.113.9"),
+        ("10.0.0.1", ["203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
+        ("10.0.0.1", ["1.1.1.1", "203.0.113.9,10.2.3.4", " 192.168.1.1 "], "203.0.113.9"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.9, unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.9, , 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", ["203.0.113.9, <script>, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", ["203.0.113.9:1234"], "203.0.113.9"),
+        ("2001:db8:ffff::1", ["[2001:DB8::0:9]:443"], "2001:db8::9"),
+        ("2001:db8:ffff::1", ["2001:db8::9"], "2001:db8::9"),
+        ("::ffff:10.0.0.1", ["::ffff:203.0.113.9"], "203.0.113.9"),
+        ("192.168.1.2", ["203.0.113.9"], "192.168.1.2"),
+    ],
+)
+def test_trusted_networks(ask, peer, lines, client):
+    assert ask(peer, *lines, trusted=PROXIES) == client
+
+
+HOPS = [(0, "10.0.0.1"), (1, "4.4.4.4"), (2, "3.3.3.3"), (9, "1.1.1.1")]
+
+
+@pytest.mark.parametrize(("hops", "client"), HOPS)
+def test_a_number_of_proxies(ask, hops, client):
+    assert ask("10.0.0.1", "1.1.1.1, 2.2.2.2, 3.3.3.3", "4.4.4.4", trusted=hops) == client
+
+
+def test_without_trust_headers_are_not_read(ask):
+    assert ask("10.0.0.1", "203.0.113.9") == "10.0.0.1"
+
+
+@given(forged=st.lists(ADDRESSES | st.text("1.:[]\"';,= a", max_size=20)), client=ADDRESSES)
+def test_what_a_client_claims_changes_nothing(forged, client):
+    trusted = "10.0.0.1"
+    expected = str(getattr(ip_address(client), "ipv4_mapped", None) or ip_address(client))
+    if expected == trusted:
+        return
+    for header, entry in (("X-Forwarded-For", client), ("Forwarded", f'for="[{client}]"')):
+        lines = [", ".join([*forged, entry])]
+        for ask in (ask_plain, ask_asgi, ask_wsgi):
+            assert ask(trusted, *lines, trusted=trusted, header=header) == expected
+            assert ask(trusted, *lines, trusted=1, header=header) == expected
+
+
+def test_a_plain_mapping_without_a_peer_comes_from_a_trusted_proxy():
+    headers = {"x-forwarded-for": "1.1.1.1, 203.0.113.9, 10.0.0.2"}
+    assert client_address(headers) == "10.0.0.2"
+    assert client_address(headers, PROXIES) == "203.0.113.9"
+    assert client_address(headers, 1) == "10.0.0.2"
+    assert client_address(headers, 2) == "203.0.113.9"
+    assert client_address({}, PROXIES) == "unix"
+
+
+def test_another_header(ask):
+    assert ask("10.0.0.1", "203.0.113.9", trusted=PROXIES, header="CF-Connecting-IP") == "203.0.113.9"
+
+
+# Forwarded
+
+
+@pytest.mark.parametrize(
+    ("line", "client"),
+    [
+        ("for=203.0.113.9", "203.0.113.9"),
+        ("for=1.1.1.1, For=203.0.113.9;proto=https;by=10.0.0.1", "203.0.113.9"),
+        ('for="203.0.113.9:99"', "203.0.113.9"),
+        ('proto=http; FOR="[2001:db8::9]:4711"', "2001:db8::9"),
+        ("for=203.0.113.9, for=unknown", "10.0.0.1"),
+        ("for=203.0.113.9, for=_hidden", "10.0.0.1"),
+        ("for=203.0.113.9, proto=https", "10.0.0.1"),
+        ('for=203.0.113.9;host="a, for=6.6.6.6"', "203.0.113.9"),
+        ('for=203.0.113.9;host="a; for=6.6.6.6"', "203.0.113.9"),
+        (r'for=203.0.113.9;host="a\", for=6.6.6.6;b=\"c"', "203.0.113.9"),
+        (r'for=203.0.113.9;host="a\\", for=10.6.6.6', "203.0.113.9"),
+        ('for="1.1.1.1, for=203.0.113.9', "203.0.113.9"),
+        ("", "10.0.0.1"),
+    ],
+)
+def test_forwarded(ask, line, client):
+    assert ask("10.0.0.1", line, trusted=PROXIES, header="Forwarded") == client
+
+
+# who connects without an address
+
+
+def test_unix_sockets():
+    for ask in (ask_asgi, ask_wsgi):
+        assert ask(None, "203.0.113.9") == "unix"
+        assert ask(None, "203.0.113.9", trusted=PROXIES) == "unix"
+        assert ask(None, "203.0.113.9", trusted=["unix"]) == "203.0.113.9"
+        assert ask(None, "203.0.113.9, 10.0.0.2", trusted=["unix", *PROXIES]) == "203.0.113.9"
+        assert ask(None, "203.0.113.9", trusted=1) == "203.0.113.9"
+    assert client_address({"type": "http", "headers": []}, "unix") == "unix"
+
+
+def test_names_instead_of_addresses_are_not_trusted(ask):
+    assert ask("testclient", "203.0.113.9", trusted=PROXIES) == "testclient"
+
+
+def test_a_peer_that_is_given_goes_first():
+    assert client_address(asgi("10.0.0.1", "203.0.113.9"), peer="192.0.2.1") == "192.0.2.1"
+    assert client_address(wsgi("10.0.0.1", "203.0.113.9"), peer="192.0.2.1") == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "error", "message"),
+    [
+        (["10.0.0.0/33"], ValueError, r"trusted must be in \[0, 32\], got 33"),
+        (["10.0.0.0/x"], ValueError, "trusted must be addresses, networks or 'unix', got '10.0.0.0/x'"),
+        (["proxy"], ValueError, "address must be an IPv4 or IPv6 address, got 'proxy'"),
+        (-1, ValueError, "trusted must be non-negative, got -1"),
+        (True, TypeError, "trusted must be addresses or a number of proxies, got True"),
+        (None, TypeError, "trusted must be addresses or a number of proxies, got None"),
+    ],
+)
+def test_wrong_proxies(trusted, error, message):
+    with pytest.raises(error, match=message):
+        client_address({}, trusted)
+
+
+# networks
+
+
+@given(address=st.ip_addresses(), v4=st.integers(0, 32), v6=st.integers(0, 128))
+def test_prefixes_are_those_of_the_standard_library(address, v4, v6):
+    plain = getattr(address, "ipv4_mapped", None) or address
+    length = v4 if plain.version == 4 else v6
+    prefix = address_prefix(str(address), v4, v6)
+    assert ip_network(prefix) == ip_network(f"{plain}/{length}", strict=False)
+    assert client_address({}, [prefix], peer=str(address)) == client_address({}, peer=str(address))
+
+
+@given(network=st.ip_addresses(), address=st.ip_addresses(), length=st.integers(0, 128))
+def test_networks_are_those_of_the_standard_library(network, address, length):
+    length = min(length, network.max_prefixlen)
+    trusted = ip_network(f"{network}/{length}", strict=False)
+    if any(getattr(each, "ipv4_mapped", None) for each in (network, address)):
+        return
+    found = client_address({"X-Forwarded-For": "192.0.2.77"}, [f"{network}/{length}"], peer=str(address))
+    assert (found == "192.0.2.77") is (address in trusted or str(address) == "192.0.2.77")
+
+
+def test_wrong_lengths():
+    with pytest.raises(ValueError, match=r"v4 must be in \[0, 32\], got 40"):
+        address_prefix("192.0.2.1", 40)
+    with pytest.raises(TypeError, match="v6 must be an int, got '64'"):
+        address_prefix("::1", v6="64")

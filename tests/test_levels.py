@@ -1,0 +1,313 @@
+"""Several limits for one request: all or nothing over levels and prefixes, overrides, exempt keys."""
+
+from fractions import Fraction
+from functools import partial
+from math import inf
+
+import pytest
+from conftest import FakeClock, Twin, twin_names
+from hypothesis import given
+from hypothesis import strategies as st
+from threads import run_threads
+
+from headgate import AddressLimiter, Decision, Rate, RateLimits
+
+LEVELS = {"ip": "4/2s", "user": "3/s; 10/5s", "endpoint": "5/5s, burst 8"}
+
+
+def over(twin, clock, **levels):
+    """RateLimits whose levels are limiters of one twin."""
+    make = partial(twin.ratelimit.RateLimiter, max_keys=100, clock=clock)
+    return RateLimits({name: make(rate) for name, rate in levels.items()}, clock=clock)
+
+
+@pytest.fixture
+def limits(twin, clock):
+    return over(twin, clock, **LEVELS)
+
+
+# all or nothing
+
+
+class Debts:
+    """What every key owes at every tier of every level, as fractions."""
+
+    def __init__(self, levels):
+        self.tiers = {
+            (level, number): Rate.parse(tier)
+            for level, rates in levels.items()
+            for number, tier in enumerate(rates.split(";"))
+        }
+        self.debts = {}
+
+    def pass_time(self, seconds):
+        for (tier, key), debt in self.debts.items():
+            rate = self.tiers[tier]
+            self.debts[tier, key] = max(Fraction(0), debt - seconds * Fraction(rate.limit) / rate.period)
+
+    def take(self, keys, cost):
+        charged = [(tier, keys[tier[0]]) for tier in self.tiers if tier[0] in keys]
+        allowed = all(self.debts.get(at, 0) + cost <= self.tiers[at[0]].burst for at in charged)
+        if allowed or not cost:
+            for at in charged:
+                self.debts[at] = self.debts.get(at, 0) + cost
+        return allowed or not cost
+
+
+KEYS = st.dictionaries(st.sampled_from(list(LEVELS)), st.sampled_from(["a", "b"]), min_size=1)
+REQUESTS = st.lists(
+    st.tuples(KEYS, st.integers(0, 3), st.integers(0, 8).map(lambda n: Fraction(n, 4))), max_size=40
+)
+
+
+@given(requests=REQUESTS)
+def test_as_the_model_decides(requests):
+    clocks = [FakeClock() for _ in twin_names()]
+    every = [over(Twin(name), clock, **LEVELS) for name, clock in zip(twin_names(), clocks, strict=True)]
+    model = Debts(LEVELS)
+    for keys, cost, pause in requests:
+        decisions = [limits.decide(cost=cost, **keys) for limits in every]
+        assert all(decision == decisions[0] for decision in decisions)
+        assert decisions[0].allowed == model.take(keys, cost)
+        for clock in clocks:
+            clock.advance(float(pause))
+        model.pass_time(pause)
+    for limits in every:
+        limits._check()
+
+
+def test_a_denied_request_takes_nothing_at_any_level(limits):
+    while limits.allow(ip="1", user="ann"):
+        pass
+    before = [limits.peek(**{level: key}) for level, key in (("ip", "1"), ("user", "ann"), ("endpoint", "/"))]
+    for _ in range(20):
+        assert not limits.decide(ip="1", user="ann", endpoint="/")
+        assert not limits.decide(endpoint="/", ip="1", user="ann")
+    after = [limits.peek(**{level: key}) for level, key in (("ip", "1"), ("user", "ann"), ("endpoint", "/"))]
+    assert before == after
+
+
+def test_the_level_that_denies_for_longest_speaks(twin, clock):
+    limits = over(twin, clock, ip="1/s", user="1/min", endpoint="100/s")
+    keys = {"ip": "1", "user": "ann", "endpoint": "/"}
+    assert limits.decide(**keys) == Decision(True, 1, 0.0, 0.0, 1.0, "ip: 1/s")
+    assert limits.decide(**keys) == limits.peek(**keys) == Decision(False, 1, 0.0, 60.0, 60.0, "user: 1/min")
+    assert limits.decide(user="ann", ip="2").headers("user")["Retry-After"] == "60"
+    assert limits.decide(user="bob", ip="1").policy == "ip: 1/s"
+
+
+class Quicker:
+    """A level at which another request takes the last token between the question and the charge."""
+
+    def __init__(self, limiter, error=None):
+        self._limiter = limiter
+        self._error = error
+        self.peek, self.refund = limiter.peek, limiter.refund
+
+    def decide(self, key, cost):
+        if self._error:
+            raise self._error
+        self._limiter.allow(key, cost)
+        return self._limiter.decide(key, cost)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt()])
+def test_who_loses_a_race_gets_back_what_was_taken(twin, clock, error):
+    first, second = (twin.ratelimit.RateLimiter(rate, max_keys=9, clock=clock) for rate in ("5/s", "1/s"))
+    limits = RateLimits(ip=first, user=Quicker(second, error))
+    if error:
+        with pytest.raises(KeyboardInterrupt):
+            limits.decide(ip="1", user="ann")
+    else:
+        assert limits.decide(ip="1", user="ann") == Decision(False, 1, 0.0, 1.0, 1.0, "user: 1/s")
+    assert limits.peek(ip="1").remaining == 5.0
+
+
+def test_threads_together_are_allowed_what_one_level_admits(limits):
+    allowed = []
+
+    def ask(number):
+        keys = {"endpoint": "/", "user": f"user {number}", "ip": f"address {number}"}
+        allowed.append(sum(limits.allow(**keys) for _ in range(50)))
+
+    run_threads(ask, 4)
+    assert sum(allowed) <= 8
+    assert limits.peek(endpoint="/").remaining == 8 - sum(allowed)
+    limits._check()
+
+
+def test_refund_and_reset_reach_every_level(limits):
+    keys = {"ip": "1", "user": "ann", "endpoint": "/"}
+    assert limits.allow(cost=3, **keys)
+    limits.refund(cost=2, **keys)
+    assert [limits.peek(**{level: key}).remaining for level, key in keys.items()] == [3.0, 2.0, 7.0]
+    limits.reset(**keys)
+    assert [limits.peek(**{level: key}).remaining for level, key in keys.items()] == [4.0, 3.0, 8.0]
+
+
+# keys
+
+
+def test_a_key_that_is_none_has_no_say(limits):
+    assert limits.decide(ip=None, user=None) == Decision(True, inf, inf, 0.0, 0.0, "")
+    assert limits.decide(ip="1", user=None).policy == "ip: 4/2s"
+
+
+def test_overrides(twin, clock):
+    limits = over(twin, clock, user="1/s", ip="100/s")
+    limits.override("user", "ann", "3/s; 4/min")
+    assert [limits.allow(user="ann", ip="1") for _ in range(4)] == [True, True, True, False]
+    assert [limits.allow(user="bob") for _ in range(2)] == [True, False]
+    limits.override("user", b"ann", "10/s")
+    assert limits.peek(user="ann")[1:3] == (10, 7.0)
+    limits.restore("user", "ann", "nobody")
+    assert limits.peek(user="ann").policy == "user: 1/s"
+    limits._check()
+
+
+def test_exempt_keys(twin, clock):
+    limits = over(twin, clock, user="1/s", ip="2/s")
+    limits.exempt("ip", "::1", "127.0.0.1")
+    assert [limits.allow(ip="::1") for _ in range(9)] == [True] * 9
+    assert [limits.allow(ip="::1", user="ann") for _ in range(2)] == [True, False]
+    limits.override("ip", "::1", "3/s")
+    assert limits.peek(ip="::1").limit == 3
+    limits.exempt("ip", "::1")
+    assert limits.peek(ip="::1").limit == inf
+
+
+def test_reconfigure(limits):
+    assert limits.allow(cost=2, ip="1", user="ann")
+    limits.reconfigure(ip="10/s", user=Rate(8, 1))
+    assert limits.rates["ip"] == (Rate(10, 1),)
+    assert limits.peek(ip="1").remaining == 8.0
+    with pytest.raises(ValueError, match="rate must be like"):
+        limits.reconfigure(ip="20/s", user="often")
+    assert limits.rates["ip"] == (Rate(10, 1),)
+
+
+# wrong input
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "message"),
+    [
+        ({}, TypeError, "the key of at least one level must be given"),
+        ({"ip": "1", "usr": "ann"}, ValueError, "level must be one of ip, user, endpoint, got 'usr'"),
+        ({"ip": "1", "user": 1.5}, TypeError, "key must be str, bytes or int, got 1.5"),
+        ({"endpoint": "/", "user": "ann", "cost": 4}, ValueError, "cost must be at most the burst 3, got 4"),
+        ({"ip": "1", "cost": -1}, ValueError, "cost must be finite and non-negative, got -1"),
+    ],
+)
+def test_wrong_requests_take_nothing(limits, keys, error, message):
+    with pytest.raises(error, match=message):
+        limits.decide(**keys)
+    assert limits.peek(ip="1").remaining == 4.0
+    assert limits.peek(endpoint="/").remaining == 8.0
+
+
+@pytest.mark.parametrize(
+    ("levels", "error", "message"),
+    [
+        ({}, ValueError, "levels must be at least one, got none"),
+        ({"cost": "1/s"}, ValueError, r"level must be a str and none of .*, got 'cost'"),
+        ({3: "1/s"}, ValueError, r"level must be a str and none of .*, got 3"),
+        ({"ip": "often"}, ValueError, "rate must be like"),
+        ({"ip": 7}, TypeError, "rate must be a str, a Rate or several of them, got 7"),
+    ],
+)
+def test_wrong_levels(levels, error, message):
+    with pytest.raises(error, match=message):
+        RateLimits(levels)
+
+
+def test_wrong_overrides(limits):
+    for call in (lambda: limits.override("zone", "a", "1/s"), lambda: limits.exempt("zone", "a")):
+        with pytest.raises(ValueError, match="level must be one of"):
+            call()
+    with pytest.raises(ValueError, match="rate must be like"):
+        limits.override("ip", "1", "never")
+    with pytest.raises(TypeError, match="key must be"):
+        limits.exempt("ip", "1", None)
+    assert limits.peek(ip="1").limit == 4
+
+
+def test_what_it_looks_like():
+    limits = RateLimits(ip="10/s", user=["1/s", Rate(9, 60)])
+    assert repr(limits) == "RateLimits(ip='10/s', user='1/s; 9/min')"
+    assert repr(AddressLimiter("1/s; 9/min")) == "AddressLimiter('1/s; 9/min')"
+
+
+# prefixes
+
+
+def test_the_networks_of_an_address(clock):
+    v4, v6 = {32: 1, 24: 2, 20: 4}, {128: 1, 64: 1.5, 48: 4}
+    limiter = AddressLimiter("2/s", v4=v4, v6=v6, max_keys=9, clock=clock)
+    for network, more in (("192.0.2.%d", "192.0.3.%d"), ("2001:db8:0:1::%d", "2001:db8:0:2::%d")):
+        assert [limiter.allow(network % 1) for _ in range(3)] == [True, True, False]
+        assert limiter.decide(network % 1).policy.startswith(("/32: 2/s", "/128: 2/s"))
+        taken = sum(limiter.allow(network % host) for host in range(2, 9))
+        assert taken == (2 if "." in network else 1)
+        assert limiter.decide(network % 9).policy in ("/24: 4/s", "/64: 3/s")
+        assert sum(limiter.allow(more % host) for host in range(9)) == (4 if "." in network else 3)
+    limiter._check()
+
+
+def test_a_denied_address_takes_nothing_from_its_networks(clock):
+    limiter = AddressLimiter("1/s", v4={32: 1, 24: 5}, max_keys=9, clock=clock)
+    assert [limiter.allow("192.0.2.1") for _ in range(9)] == [True] + [False] * 8
+    assert sum(limiter.allow(f"192.0.2.{host}") for host in range(2, 20)) == 4
+    limiter.refund("192.0.2.1")
+    assert [limiter.peek("192.0.2.1").remaining, limiter.peek("192.0.2.2").remaining] == [1.0, 0.0]
+    limiter.reset("192.0.2.2")
+    assert limiter.allow("192.0.2.2")
+
+
+def test_one_address_written_in_many_ways(clock):
+    limiter = AddressLimiter("4/s", v6=128, max_keys=9, clock=clock)
+    for address in ("192.0.2.1", "::ffff:192.0.2.1", "::FFFF:c000:201", "::ffff:192.0.2.1%eth0"):
+        assert limiter.allow(address)
+    assert not limiter.allow("192.0.2.1")
+    for address in ("::1", "0:0:0:0:0:0:0:1", "::0:1", "::1%lo"):
+        assert limiter.allow(address)
+    assert not limiter.allow("::1")
+
+
+def test_prefixes_as_a_level(twin, clock):
+    addresses = AddressLimiter("1/s", v4={32: 1, 24: 2}, max_keys=9, clock=clock)
+    limits = RateLimits(ip=addresses, user="9/s", max_keys=9, clock=clock)
+    answers = [limits.decide(ip=f"192.0.2.{host}", user="ann") for host in (1, 1, 2, 3)]
+    assert list(map(bool, answers)) == [True, False, True, False]
+    assert [answer.policy for answer in answers[1::2]] == ["ip: /32: 1/s", "ip: /24: 2/s"]
+    assert answers[3].headers()["RateLimit"] == '"ip: /24: 2/s";r=0;t=1'
+    assert limits.peek(user="ann").remaining == 7.0
+    limits.reconfigure(ip="3/s")
+    assert limits.peek(ip="192.0.2.9").limit == 3
+    limits._check()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"v4": 33}, ValueError, r"v4 must be in \[0, 32\], got 33"),
+        ({"v6": {64: 1, -1: 2}}, ValueError, r"v6 must be in \[0, 128\], got -1"),
+        ({"v6": {64: 0}}, ValueError, "v6 must be positive and finite, got 0"),
+        ({"v4": ["24"]}, TypeError, "v4 must be an int, got '24'"),
+        ({"v4": None}, TypeError, "v4 must be an int, several or a mapping of them, got None"),
+        ({"v4": ()}, ValueError, r"v4 must be at least one length, got \(\)"),
+        ({"max_keys": 0}, ValueError, "max_keys must be in"),
+    ],
+)
+def test_wrong_prefixes(options, error, message):
+    with pytest.raises(error, match=message):
+        AddressLimiter("1/s", **options)
+
+
+NO_ADDRESSES = ["unix", "1.2.3", "1.2.3.4/24", "", ":::1", None, b"1.2.3.4", "1.2.3.4\0"]
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_what_is_no_address(address):
+    with pytest.raises(ValueError, match="address must be an IPv4 or IPv6 address, got"):
+        AddressLimiter("1/s").decide(address)
