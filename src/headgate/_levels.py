@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     class Limiter(Protocol):
         """What a level may be."""
 
+        def allow(self, key: Any, cost: SupportsFloat = 1) -> bool: ...
         def decide(self, key: Any, cost: SupportsFloat = 1) -> Decision: ...
         def peek(self, key: Any, cost: SupportsFloat = 1) -> Decision: ...
         def refund(self, key: Any, cost: SupportsFloat = 1) -> None: ...
@@ -44,8 +45,28 @@ _UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
 _RESERVED = frozenset(("clock", "cost", "max_keys", "on_full"))
 
 
+def _allow(asked: Asked, cost: SupportsFloat) -> bool:
+    """Take `cost` everywhere or nowhere; True if it was there."""
+    if len(asked) == 1:
+        _, limiter, key = asked[0]
+        return limiter.allow(key, cost)
+    for _, limiter, key in asked[1:]:
+        if not limiter.peek(key, cost).allowed:
+            return False
+    taken = 0
+    try:
+        for _, limiter, key in asked:
+            if not limiter.allow(key, cost):
+                return False
+            taken += 1
+    finally:
+        if taken < len(asked):
+            _refund(asked[:taken], cost)
+    return True
+
+
 def _decide(asked: Asked, cost: SupportsFloat) -> Decision:
-    """Take `cost` everywhere or nowhere."""
+    """``_allow``, but say how matters stand."""
     seen = _peeks(asked[1:], cost)
     if not all(answer.allowed for _, answer in seen):
         return _summary(seen + _peeks(asked[:1], cost))
@@ -78,18 +99,24 @@ def _reset(asked: Asked) -> None:
 
 def _summary(answers: list[tuple[str, Decision]]) -> Decision:
     """Of the limits that deny the one that does so for longest, or the one with the least remaining."""
-    denials = [(answer.retry_after, name, answer) for name, answer in answers if not answer.allowed]
-    if denials:
-        _, name, answer = max(denials)
-    elif answers:
-        _, name, answer = min([(answer.remaining, name, answer) for name, answer in answers])
-    else:
+    if not answers:
         return _UNLIMITED
-    return _named(name, answer)
+    denials = [each for each in answers if not each[1].allowed]
+    if denials:
+        return _named(*max(denials, key=_retry_after))
+    return _named(*min(answers, key=_remaining))
+
+
+def _retry_after(named: tuple[str, Decision]) -> float:
+    return named[1].retry_after
+
+
+def _remaining(named: tuple[str, Decision]) -> float:
+    return named[1].remaining
 
 
 def _named(name: str, answer: Decision) -> Decision:
-    return answer._replace(policy=f"{name}: {answer.policy}")
+    return Decision(*answer[:5], f"{name}: {answer.policy}")
 
 
 class AddressLimiter:
@@ -151,7 +178,7 @@ class AddressLimiter:
         >>> AddressLimiter("2/s").allow("2001:db8::17")
         True
         """
-        return _decide(self._asked(key), cost).allowed
+        return _allow(self._asked(key), cost)
 
     def decide(self, key: str, cost: SupportsFloat = 1) -> Decision:
         """``allow``, but say how matters stand: for the network that denies for longest, or else for the one
@@ -312,7 +339,7 @@ class RateLimits:
             raise TypeError("the key of at least one level must be given")
         asked = []
         for level, key in keys.items():
-            limiter: Limiter | None = self._limiter(level)
+            limiter: Limiter | None = self._levels.get(level) or self._limiter(level)
             if key is None:
                 continue
             if overrides := self._overrides[level]:
@@ -331,7 +358,7 @@ class RateLimits:
         >>> [limits.allow(user=user, endpoint="/search") for user in ("ann", "ann", "ann", "bob", "eve")]
         [True, True, False, True, False]
         """
-        return _decide(self._asked(keys), cost).allowed
+        return _allow(self._asked(keys), cost)
 
     def decide(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
         """``allow``, but say how matters stand: for the level that denies for longest, or else for the one

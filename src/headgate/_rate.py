@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import lru_cache
 
 from headgate._units import checked_positive
 
@@ -80,8 +81,7 @@ class Rate(_Fields):
             raise ValueError(f"rate must be like {examples}, got {text!r}") from error
 
     def __str__(self) -> str:
-        text = f"{_written(self.limit)}/{_written_period(self.period)}"
-        return text if self.burst == self.limit else f"{text}, burst {_written(self.burst)}"
+        return _text(self)
 
 
 def checked_rates(rate: str | Rate | Iterable[str | Rate], burst: SupportsFloat | None) -> tuple[Rate, ...]:
@@ -124,6 +124,13 @@ def _seconds(text: str) -> float:
     if unit is None:
         raise ValueError(f"no unit of time: {text!r}")
     return (_number(count) if count else 1) * unit
+
+
+@lru_cache(maxsize=256)
+def _text(rate: Rate) -> str:
+    """Every decision bears the text of a rate."""
+    text = f"{_written(rate.limit)}/{_written_period(rate.period)}"
+    return text if rate.burst == rate.limit else f"{text}, burst {_written(rate.burst)}"
 
 
 def _written(number: float) -> str:
