@@ -9,10 +9,11 @@ import headgate
 from headgate.cli import doctor
 from headgate.cli.bench import command as bench
 from headgate.cli.errors import CommandError
+from headgate.cli.limit import command as limit
 from headgate.cli.ring import command as ring
 from headgate.cli.simulate import command as simulate
 
-_COMMANDS = (bench, simulate, ring, doctor)
+_COMMANDS = (bench, simulate, limit, ring, doctor)
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 

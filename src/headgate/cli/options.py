@@ -1,6 +1,7 @@
 """Types of options."""
 
 import argparse
+import re
 from collections.abc import Collection
 
 
@@ -23,3 +24,11 @@ def known_names(text: str, known: Collection[str]) -> list[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)} (choose from {', '.join(known)})")
     return names
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """A regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"no regular expression: {error}") from error

@@ -1,7 +1,6 @@
 """``headgate simulate``: the hit ratios that caches would have had on a recorded log, by policy and size."""
 
 import argparse
-import re
 import shutil
 import sys
 import tempfile
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from headgate.cli import keylog, sizes
+from headgate.cli.badlines import BadLines
 from headgate.cli.errors import CommandError
-from headgate.cli.options import known_names
+from headgate.cli.options import known_names, pattern
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
 from headgate.cli.simulate.engine import distinct_weight, policies
@@ -23,7 +23,6 @@ from headgate.cli.simulate.records import FORMATS, Layout, read_requests
 from headgate.cli.simulate.show import Simulation, as_json, show, write_csv
 
 _DEFAULT_SIZES = "0.1%,0.5%,1%,5%,10%,25%"
-_REPORTED_LINES = 5
 
 
 def add_parser(commands: Any) -> None:
@@ -39,7 +38,7 @@ def add_parser(commands: Any) -> None:
     option("--delimiter", default=",", metavar="CHAR", help="between the columns of CSV (default: ',')")
     option(
         "--pattern",
-        type=_pattern,
+        type=pattern,
         metavar="REGEX",
         help="for other logs: groups named key and weight, or one",
     )
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     layout = Layout(args.format, args.key, args.weight, args.pattern, args.delimiter)
     weighted = args.weight is not None or (args.pattern is not None and "weight" in args.pattern.groupindex)
     relative = any(size.endswith("%") for size in args.sizes)
-    bad_lines = _BadLines(args.log, strict=args.strict)
+    bad_lines = BadLines("simulate", args.log, strict=args.strict)
     with _rereadable(args.log, relative) as path, Progress(None) as progress:
         distinct = _count_distinct(path, layout, args.strict, progress) if relative else None
         maxsizes = sorted({sizes.entries(size, distinct or 0) for size in args.sizes})
@@ -86,25 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _count_distinct(path: Path, layout: Layout, strict: bool, progress: Progress) -> int:
     progress.step("counting the distinct keys")
-    silent = _BadLines(path, strict=strict, silent=True)
+    silent = BadLines("simulate", path, strict=strict, silent=True)
     return distinct_weight(read_requests(path, layout, silent))
-
-
-class _BadLines:
-    """Counts the lines that make no request, and shows the first few; strict, the first one is fatal."""
-
-    def __init__(self, log: Path, *, strict: bool, silent: bool = False) -> None:
-        self.count = 0
-        self._log = log
-        self._strict = strict
-        self._silent = silent
-
-    def __call__(self, number: int, problem: str) -> None:
-        if self._strict:
-            raise CommandError(f"{self._log}, line {number}: {problem}")
-        self.count += 1
-        if not self._silent and self.count <= _REPORTED_LINES:
-            print(f"headgate simulate: line {number} skipped: {problem}", file=sys.stderr)
 
 
 @contextmanager
@@ -118,13 +100,6 @@ def _rereadable(log: Path, twice: bool) -> Iterator[Path]:
         with copy.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield copy
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"no regular expression: {error}") from error
 
 
 def _policies(text: str) -> list[str]:

@@ -65,7 +65,7 @@ def run(
 def distinct_weight(chunks: Iterable[Chunk]) -> int:
     """How many distinct keys the log has, or what they weigh together when first seen."""
     seen: dict[Any, int] = {}
-    for keys, weights in chunks:
+    for keys, weights, _ in chunks:
         pairs: Iterator[tuple[Any, int]] = (
             ((key, 1) for key in keys) if weights is None else zip(keys, weights, strict=True)
         )
@@ -89,7 +89,7 @@ class _Run:
         self._feed_weights = _own_copy(_feed_weights)
 
     def feed(self, chunk: Chunk) -> None:
-        keys, weights = chunk
+        keys, weights, _ = chunk
         if self._cache is None:
             self._cache = self._cls(self._maxsize) if weights is None else self._cls(self._maxsize, index)
         start = clock()

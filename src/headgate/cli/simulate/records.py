@@ -1,4 +1,4 @@
-"""Requests out of a log: a key, and a weight where the log has one."""
+"""Requests out of a log: a key, and a weight and a time where they are asked for."""
 
 import csv
 import json
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from headgate.cli import keylog
 from headgate.cli.errors import CommandError
+from headgate.cli.times import nanoseconds
 
 FORMATS = (*keylog.FORMATS, "csv", "jsonl", "regex")
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -18,24 +19,36 @@ _CHUNK = 20_000
 
 
 class Layout(NamedTuple):
-    """How a log is written: where the key and the weight of a request stand."""
+    """How a log is written: where the key, the weight and the time of a request stand."""
 
     form: str = "auto"
     key: str | None = None
     weight: str | None = None
     pattern: re.Pattern[str] | None = None
     delimiter: str = ","
+    time: str | None = None
+    unit: str = "s"
 
 
 class Chunk(NamedTuple):
-    """Some requests in order; `weights` is None where every entry counts as one."""
+    """Some requests in order; `weights` is None where every entry counts as one, `times` where no time is
+    asked for. Times are nanoseconds."""
 
     keys: list[Any]
     weights: list[int] | None = None
+    times: list[int] | None = None
 
 
-Entry = tuple[Any, int | None] | ValueError
-"""The key and the weight, or what is wrong with the line."""
+class Request(NamedTuple):
+    """One request of a log."""
+
+    key: Any
+    weight: int | None
+    time: int | None
+
+
+Entry = Request | ValueError
+"""A request, or what is wrong with the line."""
 
 BadLine = Callable[[int, str], None]
 """Told the number of a line and what is wrong with it; raises if that is fatal."""
@@ -43,7 +56,7 @@ BadLine = Callable[[int, str], None]
 
 def read_requests(path: Path, layout: Layout, bad_line: BadLine) -> Iterator[Chunk]:
     """The requests of a log, many at a time."""
-    form = _form_of(path, layout)
+    form = form_of(path, layout)
     if form in keylog.FORMATS:
         yield from map(Chunk, keylog.read_chunks(path, form))
         return
@@ -52,7 +65,8 @@ def read_requests(path: Path, layout: Layout, bad_line: BadLine) -> Iterator[Chu
         yield from _chunks(_READERS[form](lines, layout), bad_line)
 
 
-def _form_of(path: Path, layout: Layout) -> str:
+def form_of(path: Path, layout: Layout) -> str:
+    """The format of a log, by the layout and by its name."""
     if layout.form != "auto":
         return layout.form
     if layout.pattern is not None:
@@ -69,8 +83,9 @@ def _chunks(entries: Iterator[tuple[int, Entry]], bad_line: BadLine) -> Iterator
                 bad_line(number, str(entry))
             else:
                 good.append(entry)
-        weights = [weight for _, weight in good if weight is not None]
-        yield Chunk([key for key, _ in good], weights or None)
+        weights = [request.weight for request in good if request.weight is not None]
+        times = [request.time for request in good if request.time is not None]
+        yield Chunk([request.key for request in good], weights or None, times or None)
 
 
 def _csv(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
@@ -78,13 +93,15 @@ def _csv(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=layout.delimiter)
     header = [] if (layout.key or "").isdigit() else next(reader, [])
     key = 0 if layout.key is None else _column(layout.key, header)
-    weight = None if layout.weight is None else _column(layout.weight, header)
+    columns = [key, _column(layout.weight, header), _column(layout.time, header)]
     for row in reader:
         if row:
-            yield reader.line_num, _row_entry(row, key, weight)
+            yield reader.line_num, _row_entry(row, columns, layout.unit)
 
 
-def _column(name: str, header: Sequence[str]) -> int:
+def _column(name: str | None, header: Sequence[str]) -> int | None:
+    if name is None:
+        return None
     if name in header:
         return header.index(name)
     if name.isdigit() and int(name) > 0:
@@ -92,28 +109,27 @@ def _column(name: str, header: Sequence[str]) -> int:
     raise CommandError(f"no column {name!r}: the log has {', '.join(header)}")
 
 
-def _row_entry(row: Sequence[str], key: int, weight: int | None) -> Entry:
-    columns = max(key, weight or 0) + 1
-    if len(row) < columns:
-        return ValueError(f"expected {columns} columns or more, got {len(row)}")
-    return _entry(row[key], None if weight is None else row[weight])
+def _row_entry(row: Sequence[str], columns: Sequence[int | None], unit: str) -> Entry:
+    count = max(column or 0 for column in columns) + 1
+    if len(row) < count:
+        return ValueError(f"expected {count} columns or more, got {len(row)}")
+    return _entry([None if column is None else row[column] for column in columns], unit)
 
 
 def _jsonl(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
     """Fields by name; dots lead into objects."""
     if layout.key is None:
         raise CommandError("a log of JSON lines needs --key, the name of the field")
-    key = layout.key.split(".")
-    weight = None if layout.weight is None else layout.weight.split(".")
+    names = [name and name.split(".") for name in (layout.key, layout.weight, layout.time)]
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield number, _json_entry(line, key, weight)
+            yield number, _json_entry(line, names, layout.unit)
 
 
-def _json_entry(line: str, key: Sequence[str], weight: Sequence[str] | None) -> Entry:
+def _json_entry(line: str, names: Sequence[Any], unit: str) -> Entry:
     try:
         record = json.loads(line)
-        return _entry(_field(record, key), None if weight is None else _field(record, weight))
+        return _entry([name and _field(record, name) for name in names], unit)
     except ValueError as error:
         return error
 
@@ -127,12 +143,16 @@ def _field(record: Any, path: Sequence[str]) -> Any:
 
 
 def _regex(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
-    """The group called key, or the first one, or the whole match; and the group called weight."""
+    """The group called key, or the first one, or the whole match; and those called weight or cost, and time.
+
+    A weight group that takes no part in a match weighs 1.
+    """
     pattern = layout.pattern
     if pattern is None:
         raise CommandError("the format regex needs --pattern")
     key = "key" if "key" in pattern.groupindex else min(1, pattern.groups)
-    weighted = "weight" in pattern.groupindex
+    weight = next((name for name in ("weight", "cost") if name in pattern.groupindex), None)
+    timed = "time" in pattern.groupindex
     for number, line in enumerate(lines, 1):
         if not line:
             continue
@@ -140,7 +160,8 @@ def _regex(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
         if match is None:
             yield number, ValueError("does not match the pattern")
         else:
-            yield number, _entry(match[key], match["weight"] if weighted else None)
+            values = match[key], weight and (match[weight] or 1), match["time"] if timed else None
+            yield number, _entry(values, layout.unit)
 
 
 _READERS: dict[str, Callable[[Iterable[str], Layout], Iterator[tuple[int, Entry]]]] = {
@@ -150,13 +171,14 @@ _READERS: dict[str, Callable[[Iterable[str], Layout], Iterator[tuple[int, Entry]
 }
 
 
-def _entry(key: Any, weight: Any) -> Entry:
+def _entry(values: Sequence[Any], unit: str) -> Entry:
+    key, weight, time = values
     if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
         return ValueError(f"a key is a string or a whole number, got {key!r}")
-    return (key, None) if weight is None else _weighed(key, weight)
-
-
-def _weighed(key: Any, weight: Any) -> Entry:
-    if not str(weight).isdecimal():
+    if weight is not None and not str(weight).isdecimal():
         return ValueError(f"a weight is a whole number, 0 or more, got {weight!r}")
-    return key, int(weight)
+    try:
+        moment = None if time is None else nanoseconds(time, unit)
+    except ValueError as error:
+        return error
+    return Request(key, None if weight is None else int(weight), moment)

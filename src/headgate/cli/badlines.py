@@ -1,0 +1,26 @@
+"""Lines of a log that make no request."""
+
+import sys
+from pathlib import Path
+
+from headgate.cli.errors import CommandError
+
+_REPORTED = 5
+
+
+class BadLines:
+    """Counts the lines that make no request, and shows the first few; strict, the first one is fatal."""
+
+    def __init__(self, command: str, log: Path, *, strict: bool, silent: bool = False) -> None:
+        self.count = 0
+        self._command = command
+        self._log = log
+        self._strict = strict
+        self._silent = silent
+
+    def __call__(self, number: int, problem: str) -> None:
+        if self._strict:
+            raise CommandError(f"{self._log}, line {number}: {problem}")
+        self.count += 1
+        if not self._silent and self.count <= _REPORTED:
+            print(f"headgate {self._command}: line {number} skipped: {problem}", file=sys.stderr)

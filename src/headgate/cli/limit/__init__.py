@@ -1,0 +1,1 @@
+"""What ``headgate limit`` is made of."""

@@ -1,0 +1,80 @@
+"""``headgate limit simulate``: what a rate would have denied on a recorded log: how much, whom and when."""
+
+import argparse
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from headgate.cli.badlines import BadLines
+from headgate.cli.errors import CommandError
+from headgate.cli.limit.engine import Trial, feed
+from headgate.cli.limit.plot import draw
+from headgate.cli.limit.show import Simulation, as_json, show
+from headgate.cli.options import pattern, positive_int
+from headgate.cli.outputs import add_output_options, check_outputs, deliver
+from headgate.cli.progress import Progress
+from headgate.cli.simulate.records import Layout, form_of, read_requests
+from headgate.cli.times import UNITS
+
+_LINES = re.compile(r"^\s*(?P<time>\S+)\s+(?P<key>\S+)(?:\s+(?P<cost>\d+))?\s*$")
+"""The log that needs no options: time, key and perhaps cost in every line."""
+
+_FORMATS = ("auto", "lines", "csv", "jsonl", "regex")
+
+
+def add_parser(commands: Any) -> None:
+    limit = commands.add_parser("limit", help="try a rate limit on a log before it is turned on")
+    parser = limit.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "simulate", help="how many requests a rate would have denied, whose and when", description=__doc__
+    )
+    parser.set_defaults(run=run)
+    option = parser.add_argument
+    option("log", type=Path, metavar="LOG", help="plain, gzip, xz or zstd; '-' is standard input")
+    option(
+        "--rate",
+        action="append",
+        required=True,
+        metavar="RATE",
+        help="'10/s', '100/min, burst 20', tiers '1/s; 10/min'; repeatable, to compare",
+    )
+    option("--format", choices=_FORMATS, default="auto", help="(default: by name; lines are TIME KEY [COST])")
+    option("--time", metavar="FIELD", default="time", help="column or field of the time (default: time)")
+    option("--key", metavar="FIELD", default="key", help="column or field of the key (default: key)")
+    option("--cost", metavar="FIELD", help="column or field of the cost (default: every request costs 1)")
+    option("--time-unit", choices=UNITS, default="s", help="of times that are numbers (default: s)")
+    option("--delimiter", default=",", metavar="CHAR", help="between the columns of CSV (default: ',')")
+    option("--pattern", type=pattern, metavar="REGEX", help="for other logs: groups named time, key and cost")
+    option("--top", type=positive_int, default=10, metavar="N", help="keys to name (default: %(default)s)")
+    option("--max-keys", type=positive_int, default=1_000_000, metavar="N", help="(default: %(default)s)")
+    option("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Feed the limiters of all rates in one pass over the log."""
+    check_outputs(args)
+    try:
+        trials = [Trial(rate, args.max_keys) for rate in args.rate]
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    bad_lines = BadLines("limit", args.log, strict=args.strict)
+    with Progress(None) as progress:
+        traffic = feed(read_requests(args.log, _layout(args), bad_lines), trials, progress.step)
+    if not traffic.requests:
+        raise CommandError(f"{args.log} has no requests")
+    found = Simulation(args.log.name, traffic, trials, args.top, bad_lines.count)
+    deliver(args, partial(show, found), partial(as_json, found), partial(draw, found))
+    return 0
+
+
+def _layout(args: argparse.Namespace) -> Layout:
+    layout = Layout(
+        args.format, args.key, args.cost, args.pattern, args.delimiter, args.time, args.time_unit
+    )
+    form = form_of(args.log, layout)
+    if form in ("auto", "lines"):
+        return layout._replace(form="regex", pattern=_LINES)
+    if form == "regex" and (args.pattern is None or not {"time", "key"} <= args.pattern.groupindex.keys()):
+        raise CommandError("the format regex needs --pattern with groups named time and key")
+    return layout

@@ -1,0 +1,110 @@
+"""Rate limiters on the clock of a log."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from headgate._rate import checked_rates
+from headgate.cli.simulate.records import Chunk
+from headgate.ratelimit import RateLimiter
+
+TOO_LARGE = "cost above the burst"
+_WIDTHS = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 21600, 43200, 86400, 604800)
+_MOST_BINS = 1000
+_NANOSECONDS = 10**9
+
+
+class Timeline:
+    """How often something happened in each span of time; spans grow so that there are never too many."""
+
+    def __init__(self) -> None:
+        self.width = _WIDTHS[0]
+        self.bins: Counter[int] = Counter()
+
+    def add(self, moment: int) -> None:
+        self.bins[moment // (self.width * _NANOSECONDS)] += 1
+        if len(self.bins) > _MOST_BINS:
+            wider = next_width(self.width)
+            self.width, self.bins = wider, self.widened(wider)
+
+    def widened(self, width: int) -> Counter[int]:
+        """The counts in spans of `width` seconds, a multiple of what they are."""
+        factor = width // self.width
+        wider: Counter[int] = Counter()
+        for at, count in self.bins.items():
+            wider[at // factor] += count
+        return wider
+
+
+def next_width(width: int) -> int:
+    """The next larger span, in seconds, a multiple of the one before."""
+    return next((wider for wider in _WIDTHS if wider > width), 2 * width)
+
+
+class Traffic:
+    """What came in, whatever was allowed of it; `late` lines had a time before that of an earlier one."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.late = 0
+        self.start = 0
+        self.end = 0
+        self.by_key: Counter[Any] = Counter()
+        self.timeline = Timeline()
+
+    def add(self, key: Any, moment: int) -> None:
+        if not self.requests:
+            self.start = self.end = moment
+        self.requests += 1
+        self.late += moment < self.end
+        self.end = max(self.end, moment)
+        self.by_key[key] += 1
+        self.timeline.add(self.end)
+
+
+class Trial:
+    """One rate, and what it denied."""
+
+    def __init__(self, rate: str, max_keys: int) -> None:
+        self.rates = checked_rates(rate, None)
+        self.rate = "; ".join(map(str, self.rates))
+        self.denied = 0
+        self.by_key: Counter[Any] = Counter()
+        self.by_tier: Counter[str] = Counter()
+        self.timeline = Timeline()
+        self._largest = min(tier.burst for tier in self.rates)
+        self._max_keys = max_keys
+        self._now = 0
+        self._limiter: RateLimiter | None = None
+
+    def ask(self, key: Any, cost: int, now: int) -> None:
+        self._now = now
+        if self._limiter is None:
+            self._limiter = RateLimiter(self.rates, max_keys=self._max_keys, clock=lambda: self._now)
+        if cost > self._largest:
+            self._deny(key, TOO_LARGE)
+        elif not self._limiter.allow(key, cost):
+            self._deny(key, self._limiter.peek(key, cost).policy)
+
+    def _deny(self, key: Any, tier: str) -> None:
+        self.denied += 1
+        self.by_key[key] += 1
+        self.by_tier[tier] += 1
+        self.timeline.add(self._now)
+
+    @property
+    def evictions(self) -> int:
+        return 0 if self._limiter is None else self._limiter.evictions
+
+
+def feed(chunks: Iterable[Chunk], trials: Sequence[Trial], step: Callable[[str], None]) -> Traffic:
+    """Ask all trials about all requests; a time that steps back counts as the latest before it."""
+    traffic = Traffic()
+    for chunk in chunks:
+        costs = chunk.weights or [1] * len(chunk.keys)
+        for key, cost, moment in zip(chunk.keys, costs, chunk.times or (), strict=True):
+            traffic.add(key, moment)
+            for trial in trials:
+                trial.ask(key, cost, traffic.end)
+        step(f"{traffic.requests:,} requests")
+    return traffic

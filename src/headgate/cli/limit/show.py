@@ -1,0 +1,147 @@
+"""What was denied, for people and for machines."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from headgate.cli.limit.engine import Traffic, Trial, next_width
+from headgate.cli.tables import Printer, Row, Table
+from headgate.cli.times import written, written_span
+
+SCHEMA = "headgate.limit.simulate"
+SCHEMA_VERSION = 1
+_ROWS = 20
+_LABEL = 40
+
+
+class Span(NamedTuple):
+    """A part of the log: when it starts, in nanoseconds, and what came in and was denied in it."""
+
+    start: int
+    requests: int
+    denied: int
+
+
+class Simulation(NamedTuple):
+    """A log, and how the rates fared with it; `top` keys are named."""
+
+    log: str
+    traffic: Traffic
+    trials: Sequence[Trial]
+    top: int
+    bad_lines: int
+
+    @property
+    def seconds(self) -> float:
+        return (self.traffic.end - self.traffic.start) / 1e9
+
+    def width(self, most: int) -> int:
+        """The seconds of a span, such that there are at most so many spans."""
+        width = max([self.traffic.timeline.width, *(trial.timeline.width for trial in self.trials)])
+        while self.seconds // width + 2 > most:
+            width = next_width(width)
+        return width
+
+    def spans(self, trial: Trial, width: int) -> list[Span]:
+        """The whole log in spans of `width` seconds, those without a request too."""
+        requests, denied = self.traffic.timeline.widened(width), trial.timeline.widened(width)
+        size = width * 10**9
+        first, last = self.traffic.start // size, self.traffic.end // size
+        return [Span(at * size, requests[at], denied[at]) for at in range(first, last + 1)]
+
+
+def show(found: Simulation, to: Printer) -> None:
+    """How much, then for each rate whom and when."""
+    to.table(_summary(found))
+    for trial in found.trials:
+        if trial.denied:
+            to.table(_who(found, trial))
+            to.table(_when(found, trial))
+    for note in notes(found):
+        to.gap()
+        to.text(note)
+
+
+def notes(found: Simulation) -> list[str]:
+    """What one has to know of the log to believe the tables."""
+    evictions = max(trial.evictions for trial in found.trials)
+    told = {
+        "{:,} lines were skipped.": found.bad_lines,
+        "{:,} lines were older than the line before; they count as of its time.": found.traffic.late,
+        "{:,} times a key gave way to another: raise --max-keys for exact numbers.": evictions,
+    }
+    return [note.format(count) for note, count in told.items() if count]
+
+
+def as_json(found: Simulation) -> dict[str, Any]:
+    width = found.width(1000)
+    return {
+        "schema": SCHEMA,
+        "version": SCHEMA_VERSION,
+        "log": found.log,
+        "requests": found.traffic.requests,
+        "keys": len(found.traffic.by_key),
+        "start": found.traffic.start / 1e9,
+        "seconds": found.seconds,
+        "late_lines": found.traffic.late,
+        "bad_lines": found.bad_lines,
+        "span_seconds": width,
+        "rates": [_record(found, trial, width) for trial in found.trials],
+    }
+
+
+def _record(found: Simulation, trial: Trial, width: int) -> dict[str, Any]:
+    return {
+        "rate": trial.rate,
+        "denied": trial.denied,
+        "denied_keys": len(trial.by_key),
+        "denied_by_tier": dict(trial.by_tier),
+        "evictions": trial.evictions,
+        "top": [
+            {"key": key, "requests": found.traffic.by_key[key], "denied": denied}
+            for key, denied in trial.by_key.most_common(found.top)
+        ],
+        "spans": [
+            {"start": span.start / 1e9, "requests": span.requests, "denied": span.denied}
+            for span in found.spans(trial, width)
+        ],
+    }
+
+
+def _summary(found: Simulation) -> Table:
+    traffic = found.traffic
+    title = (
+        f"{found.log}: {traffic.requests:,} requests of {len(traffic.by_key):,} keys"
+        f" in {written_span(found.seconds)}"
+    )
+    rows = []
+    for trial in found.trials:
+        rows.append(_counts(trial.rate, traffic.requests, trial.denied, len(trial.by_key)))
+        if len(trial.by_tier) > 1:
+            rows += [_counts(f"  {tier}", traffic.requests, count) for tier, count in trial.by_tier.items()]
+    return Table(title, ["rate", "denied", "of all", "keys\ndenied"], rows)
+
+
+def _counts(label: str, requests: int, denied: int, keys: int | None = None) -> Row:
+    return Row([label, f"{denied:,}", f"{denied / requests:.2%}", "" if keys is None else f"{keys:,}"])
+
+
+def _who(found: Simulation, trial: Trial) -> Table:
+    rows = [
+        _span_row(str(key), found.traffic.by_key[key], denied)
+        for key, denied in trial.by_key.most_common(found.top)
+    ]
+    return Table(f"Who: {trial.rate}", ["key", "requests", "denied", "share"], rows)
+
+
+def _when(found: Simulation, trial: Trial) -> Table:
+    width = found.width(_ROWS)
+    rows = [
+        _span_row(written(span.start), span.requests, span.denied) for span in found.spans(trial, width)
+    ]
+    title = f"When: {trial.rate}, in spans of {written_span(width)}"
+    return Table(title, ["start", "requests", "denied", "share"], rows)
+
+
+def _span_row(label: str, requests: int, denied: int) -> Row:
+    short = label if len(label) <= _LABEL else f"{label[: _LABEL - 3]}..."
+    return Row([short, f"{requests:,}", f"{denied:,}", f"{denied / requests:.1%}" if requests else ""])
