@@ -1,0 +1,282 @@
+"""A ConcurrencyLimiter that processes share: one limit, and permits that come back from the dead."""
+
+import gc
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+from threads import run_threads
+
+from headgate import ConcurrencyLimiter
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
+
+START = """
+import sys, time
+from headgate import ConcurrencyLimiter
+limiter = ConcurrencyLimiter(int(sys.argv[2]), algorithm="fixed", path=sys.argv[1])
+def tell(*words):
+    print(*words, flush=True)
+"""
+HOLD = START + """
+permits = [limiter.acquire() for _ in range(int(sys.argv[3]))]
+tell(sum(map(bool, permits)))
+sys.stdin.read()
+"""
+CHURN = START + """
+tell("ready")
+while True:
+    with limiter.acquire() as permit:
+        pass
+"""
+FORK = START + """
+import os
+inherited = limiter.acquire()
+def child():
+    inherited.release()
+    with limiter.acquire() as permit:
+        tell(bool(permit), limiter.inflight)
+    os._exit(0)
+for _ in range(2):
+    if not (pid := os.fork()):
+        child()
+    os.waitpid(pid, 0)
+tell(limiter.inflight)
+inherited.release()
+tell(limiter.inflight)
+"""
+
+
+@contextmanager
+def started(code, *arguments):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def told(process):
+    return process.stdout.readline().split()
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "permits"
+
+
+def shared(path, limit=5, **options):
+    return ConcurrencyLimiter(limit, path=path, **{"algorithm": "fixed", **options})
+
+
+def admitted(limiter):
+    """So many permits as there are left."""
+    permits = []
+    while permit := limiter.acquire():
+        permits.append(permit)
+    return permits
+
+
+# one limit for all
+
+
+def test_one_limit_for_all_processes(path):
+    limiter = shared(path)
+    with started(HOLD, path, 5, 3) as other:
+        assert told(other) == ["3"]
+        assert limiter.inflight == 3
+        permits = admitted(limiter)
+        assert len(permits) == 2
+        with started(HOLD, path, 5, 3) as third:
+            assert told(third) == ["0"]
+        for permit in permits:
+            permit.release()
+        assert limiter.inflight == 3
+        limiter._check()
+
+
+def test_limiters_of_one_process_share_too(path):
+    one, other = shared(path), shared(path)
+    permits = admitted(one)
+    assert len(permits) == 5
+    assert not other.acquire()
+    permits.pop().release()
+    assert other.acquire()
+    assert (one.inflight, other.inflight) == (5, 5)
+
+
+def test_what_one_learns_all_know(path):
+    one, other = (shared(path, 100, algorithm="aimd") for _ in range(2))
+    one.acquire().release("dropped")
+    assert other.limit == 90
+    assert shared(path, 7, algorithm="aimd").limit == 90
+
+
+def test_threads(path):
+    limiters = [shared(path, 3), shared(path, 3)]
+    inside, most = [], []
+
+    def work(number):
+        for _ in range(50):
+            with limiters[number % 2].acquire() as permit:
+                if permit:
+                    inside.append(number)
+                    most.append(len(inside))
+                    inside.remove(number)
+
+    run_threads(work, 4)
+    assert [limiter.inflight for limiter in limiters] == [0, 0]
+    assert 1 <= max(most) <= 3
+
+
+# the dead
+
+
+def test_the_permits_of_a_killed_process_come_back(path):
+    limiter = shared(path)
+    with started(HOLD, path, 5, 4) as other:
+        assert told(other) == ["4"]
+        assert len(admitted(limiter)) == 1
+        kill(other)
+        time.sleep(0.11)
+        assert len(admitted(limiter)) == 4
+        limiter._check()
+
+
+def test_a_zombie_is_dead(path):
+    limiter = shared(path)
+    with started(HOLD, path, 5, 4) as other:
+        assert told(other) == ["4"]
+        other.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert len(admitted(limiter)) == 5
+
+
+def test_processes_that_are_killed_at_any_moment_leave_nothing(path):
+    limiter = shared(path, 3)
+    for round_ in range(4):
+        with started(CHURN, path, 3) as one, started(CHURN, path, 3) as other:
+            assert told(one) == told(other) == ["ready"]
+            time.sleep(0.03 + 0.01 * round_)
+            kill(one)
+            kill(other)
+    time.sleep(0.11)
+    permits = admitted(limiter)
+    assert len(permits) == 3
+    for permit in permits:
+        permit.release()
+    assert limiter.inflight == 0
+
+
+def test_a_limiter_that_goes_leaves_its_permits(path):
+    limiter, other = shared(path), shared(path)
+    permits = admitted(other)
+    assert len(permits) == 5
+    del permits, other
+    gc.collect()
+    assert len(admitted(limiter)) == 5
+
+
+def test_leases_are_used_again(path):
+    limiter = shared(path, 1)
+    for _ in range(1100):
+        shared(path, 1).acquire()
+    assert limiter.acquire()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_has_a_lease_of_its_own(path):
+    with started(FORK, path, 3) as process:
+        answers = process.communicate(timeout=30)[0].splitlines()
+    assert answers == ["True 2", "True 2", "1", "0"]
+
+
+# the file
+
+
+def test_the_file_is_for_its_owner(path):
+    shared(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    other = path.with_name("other")
+    shared(other, mode=0o660)
+    assert other.stat().st_mode & 0o777 == 0o660
+
+
+def words(path, *changes):
+    with path.open("r+b") as file:
+        for at, word in changes:
+            file.seek(8 * at)
+            file.write(struct.pack("=Q", word))
+
+
+def test_after_a_reboot_nobody_holds_anything(path):
+    limiter = shared(path)
+    permits = admitted(limiter)
+    assert len(permits) == 5
+    words(path, (3, 12345))
+    assert len(admitted(shared(path))) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"algorithm": "aimd"}, "algorithm must be 'fixed' as in .*, got 'aimd'"),
+        ({"min_limit": 2}, "min_limit must be 1 as in .*, got 2"),
+        ({"max_limit": 9}, "max_limit must be 1000 as in .*, got 9"),
+    ],
+)
+def test_other_settings_are_refused(path, options, message):
+    shared(path)
+    with pytest.raises(ValueError, match=message):
+        shared(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ((0, 7), "path must be a file of a ConcurrencyLimiter, got"),
+        ((1, 2), "path must have layout 1, got 2 in"),
+        ((2, 99), "path must belong to processes that see each other, got"),
+    ],
+)
+def test_other_layouts_are_refused(path, change, message):
+    shared(path)
+    words(path, change)
+    with pytest.raises(ValueError, match=message):
+        shared(path)
+
+
+@pytest.mark.parametrize("content", [b"hello", bytes(100), b"x" * 24_128])
+def test_foreign_files_are_refused_and_kept(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="path must be a file of a ConcurrencyLimiter, got"):
+        shared(path)
+    assert path.read_bytes() == content
+
+
+def test_what_is_no_file_is_refused(path):
+    path.symlink_to(path.with_name("elsewhere"))
+    for wrong in (path, path.parent, path.parent / "none" / "file"):
+        with pytest.raises(OSError, match="Errno"):
+            shared(wrong)
+    with pytest.raises(ValueError, match="path must be a file"):
+        shared("/dev/null")
+    with pytest.raises(TypeError):
+        shared(7)
+
+
+def test_a_file_whose_maker_was_killed_is_laid_out_again(path):
+    path.write_bytes(bytes(24_128))
+    assert len(admitted(shared(path))) == 5
