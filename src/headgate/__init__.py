@@ -11,7 +11,7 @@ from headgate.balance import (
     ServerRecord,
     WeightedRoundRobin,
 )
-from headgate.cache import CacheStats, LRUCache, lru_cache
+from headgate.cache import CacheStats, LRUCache, cached, lru_cache
 from headgate.errors import HeadgateError, NoServerError
 from headgate.hashing import splitmix64, xxh64
 from headgate.hotkeys import HotKey, HotKeys
@@ -63,6 +63,7 @@ __all__ = [
     "__version__",
     "address_prefix",
     "backend",
+    "cached",
     "client_address",
     "jump_hash",
     "lru_cache",

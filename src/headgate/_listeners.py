@@ -14,7 +14,7 @@ class _Target:
     __slots__ = ("__weakref__",)
 
 
-def _report(error: BaseException) -> None:
+def report(error: BaseException) -> None:
     """Hand `error` to ``sys.unraisablehook``, as the interpreter does for weakref callbacks."""
 
     def listener_failed(_: object) -> None:
@@ -33,4 +33,4 @@ def notify(listener: Callable[[Any, Any, Any], object], dropped: Iterable[Any], 
         try:
             listener(key, value, reason)
         except BaseException as error:
-            _report(error)
+            report(error)

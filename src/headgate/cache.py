@@ -1,8 +1,8 @@
-"""Caches: LRUCache, and functions that remember: lru_cache."""
+"""Caches: LRUCache, and functions that remember: lru_cache, cached."""
 
 from headgate._backend import backend
 from headgate._stats import CacheStats
-from headgate.memoize import lru_cache
+from headgate.memoize import cached, lru_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or backend == "compiled":
@@ -10,4 +10,4 @@ if TYPE_CHECKING or backend == "compiled":
 else:
     from headgate._pure.cache import LRUCache
 
-__all__ = ["CacheStats", "LRUCache", "lru_cache"]
+__all__ = ["CacheStats", "LRUCache", "cached", "lru_cache"]

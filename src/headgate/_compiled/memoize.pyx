@@ -11,10 +11,10 @@
     +---+                                               ("b",), 2)
     home(hash) = top bits of hash * golden ratio; linear probing; removal shifts back
 
-A key is what tells two calls apart. The only argument, an exact str or int, is its own key. Every other call
-has a flat tuple: the positional arguments; with keywords KEYWORDS, their names in the order of the call and
-their values; and for a typed memoizer the types of all arguments. The tuple is made when a call is missed; a
-lookup hashes the arguments where they lie and compares them with the tuple one by one.
+A key is what tells two calls apart. The only argument, an exact str or int, is its own key. Every other
+call has a flat one, a tuple: the positional arguments; with keywords KEYWORDS, their names in the order of
+the call and their values; and for a typed function the types of all arguments. The tuple is made when a call
+is missed; a lookup hashes the arguments where they lie and compares them with the tuple one by one.
 
 Invariants (`_check` walks them all)
 - Slots 1..count are live and no others: an entry leaves only to make place for the next one, or with all.
@@ -23,10 +23,13 @@ Invariants (`_check` walks them all)
 - len(entries) == 2 * (capacity + 1). The garbage collector sees keys and results in that list; when
   it has torn it down in a dead cycle, `_intact` notices and nothing is remembered from then on.
 
-Foreign code - ``__hash__``, ``__eq__`` in `_find_flat`, the function, finalizers run by an allocation - runs
-before the first edit. `version` counts edits: a probe that called ``__eq__`` starts over when it changed, and
-a result is stored without another look when no edit came between. From the first edit to the last nothing is
-allocated and nothing released. Evicted references are dropped last.
+Foreign code - ``__hash__``, ``__eq__`` in `_find_flat`, the function, finalizers run by an allocation -
+runs before the first edit. `version` counts edits: a probe that called ``__eq__`` starts over when it
+changed, and a result is stored without another look when no edit came between. From the first edit to the
+last nothing is allocated and nothing released. Evicted references are dropped last.
+
+``cached`` puts a `_Front` before such `_Results`, or before a user's cache; the rest of it is not hot, and
+shared with the pure twin.
 """
 cimport cython
 from cpython.number cimport PyNumber_AsSsize_t
@@ -35,6 +38,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
 from functools import _CacheInfo, update_wrapper
+
+from headgate._cached import KEYWORDS, Place, decorator
+from headgate._views import _ABSENT
 
 
 cdef extern from "Python.h":
@@ -66,7 +72,8 @@ cdef extern from "unicode_eq.h":
 cdef extern from "memo.h":
     const uint64_t HG_CALL_SEED
     uint64_t hg_call_mix(uint64_t state, uint64_t lane)
-    void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset)
+    PyObject *hg_call(PyObject *function, PyObject **args, size_t count) except NULL
+    void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset, bint binds)
 
 cdef struct Node:
     Py_hash_t hash
@@ -77,10 +84,12 @@ cdef struct Call:
     PyObject **args
     PyObject *names     # of the keywords; NULL where there are none
     PyObject *own_key   # NULL for a flat key
+    PyObject *flat_key  # NULL where it has not been made
     Py_ssize_t given    # positional arguments
     Py_ssize_t total    # arguments
     Py_ssize_t size     # of the flat key
     Py_hash_t hash
+    bint typed
 
 cdef enum:
     NIL = 0
@@ -88,7 +97,8 @@ cdef enum:
     MOST_ENTRIES = 0x33333333  # two fifths of 2**31 cells
     UNBOUNDED = -1
 
-cdef object KEYWORDS = object()
+cdef object ABSENT = _ABSENT
+cdef object MARK = KEYWORDS
 
 
 cdef int _same(PyObject *a, PyObject *b) except -1:
@@ -101,31 +111,129 @@ cdef Py_ssize_t _put(PyObject *key, Py_ssize_t at, PyObject *item) noexcept:
     return at + 1
 
 
-@cython.final
-@cython.trashcan(True)
-cdef class _Memoizer:
-    """A function that remembers the results of its most recent calls."""
+cdef inline bint _is_own_key(PyObject *key) noexcept:
+    return PyUnicode_CheckExact(key) or PyLong_CheckExact(key)
 
-    cdef vectorcallfunc vectorcall
+
+# ---- calls and their keys -----------------------------------------------------------------------
+
+cdef int _read_own(Call *call, PyObject **args) except -1:
+    """Describe a call whose only argument is its own key."""
+    call.args = args
+    call.names = NULL
+    call.own_key = args[0]
+    call.hash = hg_hash(args[0])
+    return 0
+
+
+cdef int _read_flat(Call *call, PyObject **args, Py_ssize_t given, PyObject *names, bint typed) except -1:
+    """Describe a call whose key is flat; the hash is taken over the items of the key in turn."""
+    cdef Py_ssize_t keywords = 0, i
+    cdef uint64_t state = HG_CALL_SEED
+    if names != NULL:
+        keywords = PyTuple_GET_SIZE(names)
+    call.args = args
+    call.names = names if keywords else NULL
+    call.own_key = call.flat_key = NULL
+    call.given = given
+    call.total = call.size = given + keywords
+    call.typed = typed
+    for i in range(given):
+        state = hg_call_mix(state, <uint64_t>hg_hash(args[i]))
+    if keywords:
+        call.size += 2
+        state = hg_call_mix(state, <uint64_t>hg_hash(<PyObject *>MARK))
+        state = hg_call_mix(state, <uint64_t>hg_hash(names))
+    for i in range(given, call.total):
+        state = hg_call_mix(state, <uint64_t>hg_hash(args[i]))
+    if typed:
+        call.size += call.total
+        for i in range(call.total):
+            state = hg_call_mix(state, <uint64_t>hg_hash(<PyObject *>Py_TYPE(args[i])))
+    call.hash = <Py_hash_t>state
+    return 0
+
+
+cdef int _read_key(Call *call, PyObject **key) except -1:
+    """Describe the call of a key that was made before."""
+    cdef uint64_t state = HG_CALL_SEED
+    cdef Py_ssize_t i
+    if not PyTuple_CheckExact(key[0]):
+        return _read_own(call, key)
+    for i in range(PyTuple_GET_SIZE(key[0])):
+        state = hg_call_mix(state, <uint64_t>hg_hash(PyTuple_GET_ITEM(key[0], i)))
+    call.own_key = NULL
+    call.flat_key = key[0]
+    call.hash = <Py_hash_t>state
+    return 0
+
+
+cdef object _key(Call *call):
+    if call.own_key != NULL:
+        return <object>call.own_key
+    cdef tuple made = PyTuple_New(call.size)
+    cdef PyObject *key = <PyObject *>made
+    cdef Py_ssize_t at = 0, i
+    for i in range(call.given):
+        at = _put(key, at, call.args[i])
+    if call.names != NULL:
+        at = _put(key, at, <PyObject *>MARK)
+        at = _put(key, at, call.names)
+    for i in range(call.given, call.total):
+        at = _put(key, at, call.args[i])
+    if call.typed:
+        for i in range(call.total):
+            at = _put(key, at, <PyObject *>Py_TYPE(call.args[i]))
+    return made
+
+
+cdef bint _alike(PyObject *key, Call *call) noexcept:
+    """Whether sizes, the place of KEYWORDS and types agree, none of which runs foreign code."""
+    cdef Py_ssize_t i, types = call.size - call.total
+    if PyTuple_GET_SIZE(key) != call.size:
+        return False
+    if call.names != NULL and PyTuple_GET_ITEM(key, call.given) != <PyObject *>MARK:
+        return False
+    if call.typed:
+        for i in range(call.total):
+            if PyTuple_GET_ITEM(key, types + i) != <PyObject *>Py_TYPE(call.args[i]):
+                return False
+    return True
+
+
+cdef int _matches(PyObject *key, Call *call) except -1:
+    """Whether the flat `key` is that of `call`; runs ``__eq__``."""
+    cdef Py_ssize_t at = 0, i
+    if call.flat_key != NULL:
+        return _same(key, call.flat_key)
+    if not _alike(key, call):
+        return False
+    for i in range(call.total):
+        if i == call.given:
+            if not _same(PyTuple_GET_ITEM(key, i + 1), call.names):
+                return False
+            at = 2
+        if not _same(PyTuple_GET_ITEM(key, i + at), call.args[i]):
+            return False
+    return True
+
+
+@cython.trashcan(True)
+cdef class _Results:
+    """The results of at most `maxsize` calls, UNBOUNDED of all in the order in which they came."""
+
     cdef object __weakref__
-    cdef dict __dict__
-    cdef object function
     cdef list entries
     cdef Node *nodes
     cdef uint32_t *table
     cdef Py_ssize_t maxsize
     cdef uint64_t version
-    cdef uint64_t hits
-    cdef uint64_t misses
     cdef uint32_t shift
     cdef uint32_t mask
     cdef uint32_t capacity
     cdef uint32_t count
-    cdef bint typed
-    cdef bint own_keys  # an only argument, an exact str or int, is its own key
 
     def __cinit__(self):
-        self.vectorcall = <vectorcallfunc>_call
         self.entries = [None, None]
         self.nodes = <Node *>calloc(1, sizeof(Node))
         self.table = <uint32_t *>calloc(1, sizeof(uint32_t))
@@ -137,90 +245,26 @@ cdef class _Memoizer:
         free(self.nodes)
         free(self.table)
 
-    # ---- calls and their keys ---------------------------------------------------------------
-
-    cdef int _read(self, Call *call, PyObject **args, Py_ssize_t given, PyObject *names) except -1:
-        """Describe a call and hash its arguments."""
-        cdef Py_ssize_t keywords = 0, i
-        cdef uint64_t state = HG_CALL_SEED
-        if names != NULL:
-            keywords = PyTuple_GET_SIZE(names)
-        call.args = args
-        call.names = names if keywords else NULL
-        call.given = given
-        call.total = call.size = given + keywords
-        call.own_key = NULL
-        for i in range(call.total):
-            state = hg_call_mix(state, <uint64_t>hg_hash(args[i]))
-        for i in range(keywords):
-            state = hg_call_mix(state, <uint64_t>hg_hash(PyTuple_GET_ITEM(names, i)))
-        if keywords:
-            call.size += 2
-        if self.typed:
-            call.size += call.total
-            for i in range(call.total):
-                state = hg_call_mix(state, <uint64_t>Py_TYPE(args[i]))
-        call.hash = <Py_hash_t>state
-        return 0
-
-    cdef tuple _flat_key(self, Call *call):
-        cdef tuple made = PyTuple_New(call.size)
-        cdef PyObject *key = <PyObject *>made
-        cdef Py_ssize_t at = 0, i
-        for i in range(call.given):
-            at = _put(key, at, call.args[i])
-        if call.names != NULL:
-            at = _put(key, at, <PyObject *>KEYWORDS)
-            at = _put(key, at, call.names)
-        for i in range(call.given, call.total):
-            at = _put(key, at, call.args[i])
-        if self.typed:
-            for i in range(call.total):
-                at = _put(key, at, <PyObject *>Py_TYPE(call.args[i]))
-        return made
-
-    cdef bint _alike(self, PyObject *key, Call *call) noexcept:
-        """Whether sizes, the place of KEYWORDS and types agree, none of which runs foreign code."""
-        cdef Py_ssize_t i, types = call.size - call.total
-        if PyTuple_GET_SIZE(key) != call.size:
-            return False
-        if call.names != NULL and PyTuple_GET_ITEM(key, call.given) != <PyObject *>KEYWORDS:
-            return False
-        if self.typed:
-            for i in range(call.total):
-                if PyTuple_GET_ITEM(key, types + i) != <PyObject *>Py_TYPE(call.args[i]):
-                    return False
-        return True
-
-    cdef int _matches(self, PyObject *key, Call *call) except -1:
-        """Whether the flat `key` is that of `call`; runs ``__eq__``."""
-        cdef Py_ssize_t at = 0, i
-        if not self._alike(key, call):
-            return False
-        for i in range(call.total):
-            if i == call.given:
-                if not _same(PyTuple_GET_ITEM(key, i + 1), call.names):
-                    return False
-                at = 2
-            if not _same(PyTuple_GET_ITEM(key, i + at), call.args[i]):
-                return False
-        return True
-
     # ---- the slab and its table -------------------------------------------------------------
 
+    @cython.final
     cdef inline bint _intact(self) noexcept:
         return (self.entries is not None
                 and PyList_GET_SIZE(<PyObject *>self.entries) == 2 * (<Py_ssize_t>self.capacity + 1))
 
+    @cython.final
     cdef inline PyObject *_key(self, uint32_t slot) noexcept:
         return PyList_GET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot)
 
+    @cython.final
     cdef inline PyObject *_result(self, uint32_t slot) noexcept:
         return PyList_GET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot + 1)
 
+    @cython.final
     cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
         return <uint32_t>((<uint64_t>hash * <uint64_t>0x9E3779B97F4A7C15) >> self.shift) & self.mask
 
+    @cython.final
     cdef inline uint32_t _find_own(self, PyObject *key, Py_hash_t hash) noexcept:
         """The slot of an exact str or int, or NIL; runs no foreign code."""
         cdef uint32_t at = self._home(hash), slot = self.table[at]
@@ -239,6 +283,7 @@ cdef class _Memoizer:
             slot = self.table[at]
         return NIL
 
+    @cython.final
     cdef uint32_t _find_flat(self, Call *call) except 0xFFFFFFFF:
         """The slot of a flat key, or NIL; may run ``__eq__``."""
         cdef uint32_t at = self._home(call.hash), slot
@@ -252,7 +297,7 @@ cdef class _Memoizer:
             if self.nodes[slot].hash == call.hash and PyTuple_CheckExact(self._key(slot)):
                 stored = <object>self._key(slot)
                 version = self.version
-                equal = self._matches(<PyObject *>stored, call)
+                equal = _matches(<PyObject *>stored, call)
                 if version != self.version or not self._intact():
                     at = self._restart(call)
                     continue
@@ -260,11 +305,13 @@ cdef class _Memoizer:
                     return slot
             at = (at + 1) & self.mask
 
+    @cython.final
     cdef uint32_t _restart(self, Call *call) except 0xFFFFFFFF:
         """Where the probe for a call begins after foreign code has edited."""
         self._mend()
         return self._home(call.hash)
 
+    @cython.final
     cdef inline uint32_t _find(self, Call *call) except 0xFFFFFFFF:
         if not self._intact():
             self._mend()
@@ -272,6 +319,7 @@ cdef class _Memoizer:
             return self._find_own(call.own_key, call.hash)
         return self._find_flat(call)
 
+    @cython.final
     cdef void _enter(self, uint32_t slot) noexcept:
         """Write `slot` into the table."""
         cdef uint32_t at = self._home(self.nodes[slot].hash)
@@ -279,6 +327,7 @@ cdef class _Memoizer:
             at = (at + 1) & self.mask
         self.table[at] = slot
 
+    @cython.final
     cdef void _leave(self, uint32_t slot) noexcept:
         """Take `slot` out of the table and shift back those that its place had pushed on."""
         cdef uint32_t hole = self._home(self.nodes[slot].hash)
@@ -297,12 +346,14 @@ cdef class _Memoizer:
                 hole = at
         self.table[hole] = NIL
 
+    @cython.final
     cdef int _mend(self) except -1:
         """Be empty, when the garbage collector has torn the entries down."""
         if not self._intact():
             self._forget()
         return 0
 
+    @cython.final
     cdef list _forget(self):
         """Shrink the slab to its sentinel and answer what it held."""
         cdef list nothing = [None, None]
@@ -316,11 +367,13 @@ cdef class _Memoizer:
         self.version += 1
         return nothing
 
+    @cython.final
     cdef inline uint32_t _room(self) noexcept:
         if self.maxsize == UNBOUNDED or self.maxsize > <int64_t>MOST_ENTRIES:
             return MOST_ENTRIES
         return <uint32_t>self.maxsize
 
+    @cython.final
     cdef int _grow(self) except -1:
         """Double the slab, unless foreign code was faster."""
         cdef uint64_t version = self.version
@@ -357,6 +410,7 @@ cdef class _Memoizer:
 
     # ---- the order: least recently used first -----------------------------------------------
 
+    @cython.final
     cdef inline void _link(self, uint32_t slot) noexcept:
         cdef uint32_t last = self.nodes[0].prev
         self.nodes[slot].prev = last
@@ -364,37 +418,23 @@ cdef class _Memoizer:
         self.nodes[last].next = slot
         self.nodes[0].prev = slot
 
+    @cython.final
     cdef inline void _unlink(self, uint32_t slot) noexcept:
         cdef uint32_t prev = self.nodes[slot].prev, next = self.nodes[slot].next
         self.nodes[prev].next = next
         self.nodes[next].prev = prev
 
-    # ---- hits and misses --------------------------------------------------------------------
-
+    @cython.final
     cdef inline void _touch(self, uint32_t slot) noexcept:
-        """Count a hit; without a bound the order is that of the insertions."""
-        self.hits += 1
         if self.maxsize != UNBOUNDED and self.nodes[slot].next != 0:
             self._unlink(slot)
             self._link(slot)
 
-    cdef object _pass_on(self, PyObject **args, size_t nargsf, PyObject *names):
-        """What a memoizer of size 0 does."""
-        with cython.critical_section(self):
-            self.misses += 1
-        return PyObject_Vectorcall(self.function, args, nargsf, names)
+    # ---- storing ----------------------------------------------------------------------------
 
-    cdef object _miss(self, Call *call, size_t nargsf, uint64_t version):
-        cdef object key = <object>call.own_key if call.own_key != NULL else self._flat_key(call)
-        cdef object result = PyObject_Vectorcall(self.function, call.args, nargsf, call.names)
-        self._store(call, <PyObject *>key, <PyObject *>result, version)
-        return result
-
-    cdef int _store(self, Call *call, PyObject *key, PyObject *result, uint64_t version) except -1:
-        """Remember a result; `version` is that at which `call` was not found.
-
-        Of several results of one call the first stays; without a bound, the last.
-        """
+    @cython.final
+    cdef int _store(self, Call *call, PyObject *key, PyObject *result, uint64_t version, bint keep) except -1:
+        """Remember a result, or with `keep` one that is there already; not found at `version`."""
         cdef PyObject *old_key = NULL
         cdef PyObject *old_result = NULL
         cdef uint32_t slot = NIL
@@ -414,15 +454,17 @@ cdef class _Memoizer:
                 self._enter(slot)
                 self._link(slot)
                 self.version += 1
-            elif self.maxsize == UNBOUNDED:
+            elif not keep:
                 old_result = self._exchange(2 * <Py_ssize_t>slot + 1, result)
         Py_XDECREF(old_key)
         Py_XDECREF(old_result)
         return 0
 
+    @cython.final
     cdef inline bint _has_place(self) noexcept:
         return self._intact() and (self.count < self.capacity or self.capacity == self._room())
 
+    @cython.final
     cdef uint32_t _take_slot(self) noexcept:
         """An unused slot, or that of the victim, which leaves."""
         if self.count < self.capacity:
@@ -433,6 +475,7 @@ cdef class _Memoizer:
         self._unlink(slot)
         return slot
 
+    @cython.final
     cdef PyObject *_exchange(self, Py_ssize_t i, PyObject *item) noexcept:
         """Set an item of the entries; the caller owns the old one."""
         cdef PyObject *old = PyList_GET_ITEM(<PyObject *>self.entries, i)
@@ -440,40 +483,43 @@ cdef class _Memoizer:
         PyList_SET_ITEM(<PyObject *>self.entries, i, item)
         return old
 
-    # ---- what functools' wrapper offers ------------------------------------------------------
+    # ---- a store for flights ----------------------------------------------------------------
 
-    def __call__(self, /, *args, **kwargs):
-        return PyVectorcall_Call(self, args, kwargs)
-
-    def __get__(self, instance, owner):
-        return self if instance is None else PyMethod_New(self, instance)
-
-    def cache_info(self):
-        """Report cache statistics"""
+    def peek(self, key, default, /):
+        cdef PyObject *held = <PyObject *>key
+        cdef Call call
+        cdef uint32_t slot
+        cdef object result = default
+        _read_key(&call, &held)
         with cython.critical_section(self):
-            hits, misses, currsize = self.hits, self.misses, self.count if self._intact() else 0
-        return _CacheInfo(hits, misses, None if self.maxsize == UNBOUNDED else self.maxsize, currsize)
+            slot = self._find(&call)
+            if slot != NIL:
+                result = <object>self._result(slot)
+        return result
 
-    def cache_clear(self):
-        """Clear the cache and cache statistics"""
-        cdef list dropped
+    def put(self, key, result, /):
+        cdef PyObject *held = <PyObject *>key
+        cdef Call call
+        if self.maxsize != 0:
+            _read_key(&call, &held)
+            self._store(&call, held, <PyObject *>result, self.version - 1, False)
+
+    @cython.final
+    cdef PyObject *_recall(self, Call *call) except NULL:
+        """The result of a call, made the most recently used, or ABSENT."""
+        cdef PyObject *found = <PyObject *>ABSENT
+        cdef uint32_t slot
         with cython.critical_section(self):
-            self.hits = self.misses = 0
-            dropped = self._forget()
-        dropped.clear()
+            slot = self._find(call)
+            if slot != NIL:
+                self._touch(slot)
+                found = self._result(slot)
+            Py_INCREF(found)
+        return found
 
-    def cache_parameters(self):
-        """The arguments of the decorator, by name"""
-        return {"maxsize": None if self.maxsize == UNBOUNDED else self.maxsize, "typed": self.typed}
-
-    def __copy__(self):
-        return self
-
-    def __deepcopy__(self, memo):
-        return self
-
-    def __reduce__(self):
-        return self.__qualname__
+    @property
+    def currsize(self):
+        return self.count if self._intact() else 0
 
     def __sizeof__(self):
         """The bytes of the object and its slab, without keys and results."""
@@ -510,14 +556,81 @@ cdef void _swap(list a, list b, Py_ssize_t i) noexcept:
     PyList_SET_ITEM(<PyObject *>b, i, item)
 
 
+# ---- lru_cache ----------------------------------------------------------------------------------
+
+@cython.final
+@cython.trashcan(True)
+cdef class _Memoizer(_Results):
+    """A function that remembers the results of its most recent calls."""
+
+    cdef vectorcallfunc vectorcall
+    cdef dict __dict__
+    cdef object function
+    cdef uint64_t hits
+    cdef uint64_t misses
+    cdef bint typed
+    cdef bint own_keys  # an only argument, an exact str or int, is its own key
+
+    def __cinit__(self):
+        self.vectorcall = <vectorcallfunc>_call
+
+    cdef object _pass_on(self, PyObject **args, size_t nargsf, PyObject *names):
+        """What a memoizer of size 0 does."""
+        with cython.critical_section(self):
+            self.misses += 1
+        return PyObject_Vectorcall(self.function, args, nargsf, names)
+
+    cdef object _miss(self, Call *call, size_t nargsf, uint64_t version):
+        cdef object key = _key(call)
+        cdef object result = PyObject_Vectorcall(self.function, call.args, nargsf, call.names)
+        self._store(call, <PyObject *>key, <PyObject *>result, version, self.maxsize != UNBOUNDED)
+        return result
+
+    def __call__(self, /, *args, **kwargs):
+        return PyVectorcall_Call(self, args, kwargs)
+
+    def __get__(self, instance, owner):
+        return self if instance is None else PyMethod_New(self, instance)
+
+    def cache_info(self):
+        """Report cache statistics"""
+        with cython.critical_section(self):
+            hits, misses, currsize = self.hits, self.misses, self.count if self._intact() else 0
+        return _CacheInfo(hits, misses, None if self.maxsize == UNBOUNDED else self.maxsize, currsize)
+
+    def cache_clear(self):
+        """Clear the cache and cache statistics"""
+        cdef list dropped
+        with cython.critical_section(self):
+            self.hits = self.misses = 0
+            dropped = self._forget()
+        dropped.clear()
+
+    def cache_parameters(self):
+        """The arguments of the decorator, by name"""
+        return {"maxsize": None if self.maxsize == UNBOUNDED else self.maxsize, "typed": self.typed}
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        return self.__qualname__
+
+
 cdef inline PyObject *_given(object result) noexcept:
     """`result` with a reference for the caller."""
     Py_INCREF(<PyObject *>result)
     return <PyObject *>result
 
 
-cdef inline bint _is_own_key(PyObject *key) noexcept:
-    return PyUnicode_CheckExact(key) or PyLong_CheckExact(key)
+cdef inline object _taken(PyObject *result):
+    """`result`, whose reference is taken over."""
+    cdef object taken = <object>result
+    Py_DECREF(result)
+    return taken
 
 
 cdef PyObject *_call(_Memoizer self, PyObject **args, size_t nargsf, PyObject *names) except NULL:
@@ -527,17 +640,15 @@ cdef PyObject *_call(_Memoizer self, PyObject **args, size_t nargsf, PyObject *n
     cdef uint64_t version = 0
     cdef uint32_t slot
     if given == 1 and names == NULL and self.own_keys and _is_own_key(args[0]):
-        call.own_key = args[0]
-        call.args = args
-        call.names = NULL
-        call.hash = hg_hash(args[0])
+        _read_own(&call, args)
     elif self.maxsize == 0:
         return _given(self._pass_on(args, nargsf, names))
     else:
-        self._read(&call, args, given, names)
+        _read_flat(&call, args, given, names, self.typed)
     with cython.critical_section(self):
         slot = self._find(&call)
         if slot != NIL:
+            self.hits += 1
             self._touch(slot)
             result = self._result(slot)
             Py_INCREF(result)
@@ -601,5 +712,207 @@ def lru_cache(maxsize=128, typed=False):
     return decorating_function
 
 
-cdef _Memoizer _sample = _Memoizer.__new__(_Memoizer)
-hg_call_by_vector(Py_TYPE(<PyObject *>_sample), <char *>&_sample.vectorcall - <char *><void *>_sample)
+# ---- cached -------------------------------------------------------------------------------------
+
+@cython.final
+@cython.trashcan(True)
+cdef class _Front:
+    """Looks calls up in `_Results` or a user's cache; `answer` gets those not found, and the timed."""
+
+    cdef vectorcallfunc vectorcall
+    cdef object __weakref__
+    cdef dict __dict__
+    cdef readonly object cache
+    cdef _Results results  # None before a user's cache
+    cdef object get        # the method of a user's cache
+    cdef object answer
+    cdef object key
+    cdef object bind       # answers an instance's own front or shell; None for that
+    cdef object place      # the name of its Place
+    cdef uint64_t hits
+    cdef uint64_t misses
+    cdef Py_ssize_t skip
+    cdef bint typed
+    cdef bint timed
+    cdef bint own_keys
+    cdef bint is_method
+
+    def __cinit__(self, answer=None, key=None, typed=False, timed=False, bind=None, place=None):
+        self.vectorcall = <vectorcallfunc>_look_up
+        self.answer, self.key, self.bind, self.place = answer, key, bind, place
+        self.typed, self.timed, self.skip = typed, timed, bind is None
+        self.own_keys = not typed and key is None
+
+    def aim(self, cache):
+        """Look up in `cache` from now on."""
+        own = isinstance(cache, _Results)
+        get = None if own else cache.get
+        with cython.critical_section(self):
+            self.results = cache if own else None
+            self.cache = None if own else cache
+            self.get = get
+
+    def count(self, bint hit):
+        with cython.critical_section(self):
+            if hit:
+                self.hits += 1
+            else:
+                self.misses += 1
+
+    def counts(self):
+        with cython.critical_section(self):
+            hits, misses = self.hits, self.misses
+        return hits, misses
+
+    def forget_counts(self):
+        with cython.critical_section(self):
+            self.hits = self.misses = 0
+
+    def __set_name__(self, owner, name):
+        self.is_method = self.bind is not None
+        self.own_keys = self.own_keys and not self.is_method
+
+    def __call__(self, /, *args, **kwargs):
+        return PyVectorcall_Call(self, args, kwargs)
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self
+        if self.bind is None or isinstance(instance, type):
+            return PyMethod_New(self, instance)
+        return PyMethod_New(self._bound(instance), instance)
+
+    cdef object _bound(self, object instance):
+        """`bind`, spared where the instance has its place already."""
+        cdef object places = getattr(instance, "__dict__", None)
+        cdef object place = (<dict>places).get(self.place) if type(places) is dict else None
+        if type(place) is Place and place.owner() is instance:
+            return place.standin
+        return self.bind(instance)
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        return self.__qualname__
+
+    cdef object _own_key(self, PyObject **args, Py_ssize_t given, PyObject *names):
+        """What the user's function makes of a call, fit for `_Results`."""
+        cdef object key = PyObject_Vectorcall(self.key, args, <size_t>given, names)
+        return key if self.results is None or _is_own_key(<PyObject *>key) else (key,)
+
+    cdef PyObject *_recall(self, Call *call, PyObject *key) except NULL:
+        """What is found of a call, or ABSENT."""
+        cdef _Results results
+        cdef object get
+        cdef PyObject *request[2]
+        with cython.critical_section(self):
+            results, get = self.results, self.get
+        if results is not None:
+            return results._recall(call)
+        request[0], request[1] = key, <PyObject *>ABSENT
+        return _given(PyObject_Vectorcall(get, request, 2, NULL))
+
+    cdef object _ask(self, object key, PyObject *found, PyObject **args, Py_ssize_t given, PyObject *names):
+        """Let `answer` have the call; takes the reference `found` over."""
+        cdef Py_ssize_t i
+        cdef dict kwargs = {}
+        cdef object held = <object>found
+        Py_DECREF(found)
+        if names != NULL:
+            for i in range(PyTuple_GET_SIZE(names)):
+                kwargs[<object>PyTuple_GET_ITEM(names, i)] = <object>args[given + i]
+        return self.answer(key, held, tuple([<object>args[i] for i in range(given)]), kwargs)
+
+
+cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *names) except NULL:
+    cdef Py_ssize_t given = PyVectorcall_NARGS(nargsf), skip = min(self.skip, given)
+    cdef bint own = self.results is not None, made = not own
+    cdef Call call
+    cdef PyObject *found
+    cdef PyObject *held
+    cdef object key = None
+    if given == skip + 1 and names == NULL and self.own_keys and _is_own_key(args[skip]):
+        _read_own(&call, args + skip)
+    elif self.is_method and given > 0:
+        return _given(PyObject_Vectorcall(self._bound(<object>args[0]), args, nargsf, names))
+    elif self.key is not None:
+        made = True
+        key = self._own_key(args + skip, given - skip, names)
+        held = <PyObject *>key
+        if own:
+            _read_key(&call, &held)
+    else:
+        _read_flat(&call, args + skip, given - skip, names, self.typed)
+    if made and self.key is None:
+        key = _key(&call)
+    found = self._recall(&call, <PyObject *>key)
+    if found == <PyObject *>ABSENT or self.timed:
+        return _given(self._ask(key if made else _key(&call), found, args, given, names))
+    with cython.critical_section(self):
+        self.hits += 1
+    return found
+
+
+def cached(cache=None, *, maxsize=128, ttl=None, stale=None, key=None, typed=False, clock=None,
+           executor=None):
+    """Let a function, a coroutine function or a method remember its results, each loaded once at a time.
+
+    ``@cached``, or ``@cached(...)`` with any of these:
+
+    - `cache`: where the results go, any object with ``get(key, default)`` and ``put(key, value)``, or a
+      mutable mapping; by default a store of its own for `maxsize` results, None for no bound, that
+      forgets the least recently used one first.
+    - `ttl`: the seconds for which a result is fresh. With `stale`, for so many seconds more the old
+      result is answered at once while one refresh runs: in a task for ``async def``, otherwise in
+      `executor`, by default one of our own. What a refresh raises goes to ``sys.unraisablehook``.
+    - `key`: a callable that makes a key of the arguments, without ``self``; by default the arguments, of
+      different types if `typed`.
+    - `clock`: a callable that answers integer nanoseconds, by default ``time.monotonic_ns``.
+
+    Of all callers who miss the same call one runs the function and the others wait; for coroutines, in
+    each event loop. What it raises reaches those who wait and is not remembered. If its task is
+    cancelled, or it is interrupted, the next who waits takes over. A function that comes back to the same
+    call, directly or through others, is called through. What is being loaded when ``cache_clear()``
+    is called is not remembered.
+
+    The results of a method are remembered by instance, each with its own `maxsize`, and die with it.
+    Instances need a ``__dict__`` and weak references.
+
+    The function has ``cache_info()``, ``cache_clear()``, ``cache_key(...)``, the `cache` that was given and
+    ``__wrapped__``; on a method of an instance they are about that instance alone.
+
+    Raises TypeError if the function is no callable or a generator function, or if an argument has the wrong
+    type; ValueError if `ttl` or `stale` is not positive, or `stale` comes without `ttl`.
+
+    Complexity: O(arguments) for a call that is remembered, or O(1) besides the function.
+
+    >>> @cached(maxsize=1000, ttl=60, stale=10)
+    ... def load(name):
+    ...     print("loading", name)
+    ...     return name.upper()
+    >>> load("a"), load("a")
+    loading a
+    ('A', 'A')
+    >>> load.cache_info()
+    CacheInfo(hits=1, misses=1, maxsize=1000, currsize=1)
+    """
+    return decorator(_Front, _new_results, cache, maxsize, ttl, stale, key, typed, clock, executor)
+
+
+def _new_results(maxsize):
+    cdef _Results results = _Results.__new__(_Results)
+    results.maxsize = _checked_maxsize(maxsize)
+    return results
+
+
+# ---- both are called by vectorcall --------------------------------------------------------------
+
+cdef _Memoizer _memoizer = _Memoizer.__new__(_Memoizer)
+cdef _Front _front = _Front.__new__(_Front)
+hg_call_by_vector(Py_TYPE(<PyObject *>_memoizer),
+                  <char *>&_memoizer.vectorcall - <char *><void *>_memoizer, True)
+hg_call_by_vector(Py_TYPE(<PyObject *>_front), <char *>&_front.vectorcall - <char *><void *>_front, False)

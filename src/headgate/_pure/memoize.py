@@ -1,7 +1,7 @@
 """Memoized functions in pure Python: the results of the most recently used calls, in an LRUCache.
 
 A key is what tells two calls apart. The only argument, an exact str or int, is its own key. Every other
-call has a flat one, hashed once: the positional arguments; with keywords `_KEYWORDS`, their names in the
+call has a flat one, hashed once: the positional arguments; with keywords KEYWORDS, their names in the
 order of the call and their values; and for a typed memoizer the types of all arguments.
 
 ``cache_clear`` sets a new cache in place of the old one, which takes its counts along.
@@ -12,12 +12,11 @@ from operator import index
 from sys import maxsize as _LARGEST_INDEX
 from types import MethodType
 
+from headgate._cached import Standin, call_key, decorator
 from headgate._pure.cache import LRUCache
+from headgate._views import _ABSENT
 
 _MOST_ENTRIES = 2**31
-_KEYWORDS = object()
-_ABSENT = object()
-_OWN_KEYS = frozenset({int, str})
 
 
 class _FlatKey(list):
@@ -31,6 +30,15 @@ class _FlatKey(list):
         return self.hash
 
 
+class _Results(LRUCache):
+    """The results of at most `maxsize` calls, with `maxsize` None of nearly all."""
+
+    __slots__ = ()
+
+    def __init__(self, maxsize):
+        super().__init__(_MOST_ENTRIES if maxsize is None else min(_checked_maxsize(maxsize), _MOST_ENTRIES))
+
+
 class _Memoizer:
     """A function that remembers the results of its most recent calls."""
 
@@ -42,21 +50,13 @@ class _Memoizer:
         self._typed = typed
         self.cache_clear()
 
-    def _key(self, args, kwargs):
-        if not self._typed and not kwargs and not args[1:] and args and type(args[0]) in _OWN_KEYS:
-            return args[0]
-        parts = args
-        if kwargs:
-            parts += _KEYWORDS, *kwargs, *kwargs.values()
-        if self._typed:
-            parts += tuple([type(value) for value in (*args, *kwargs.values())])
-        return _FlatKey(parts)
-
     def __call__(self, /, *args, **kwargs):
         if self._maxsize == 0:
             self._cache.get(None)
             return self._function(*args, **kwargs)
-        key = self._key(args, kwargs)
+        key = call_key(args, kwargs, self._typed)
+        if type(key) is tuple:
+            key = _FlatKey(key)
         result = self._cache.get(key, _ABSENT)
         if result is _ABSENT:
             result = self._function(*args, **kwargs)
@@ -79,8 +79,7 @@ class _Memoizer:
 
     def cache_clear(self):
         """Clear the cache and cache statistics"""
-        bound = _MOST_ENTRIES if self._maxsize is None else min(self._maxsize, _MOST_ENTRIES)
-        self._cache = LRUCache(bound)
+        self._cache = _Results(self._maxsize)
 
     def cache_parameters(self):
         """The arguments of the decorator, by name"""
@@ -148,3 +147,87 @@ def lru_cache(maxsize=128, typed=False):
         return _memoize(user_function, room, typed)
 
     return decorating_function
+
+
+class _Front(Standin):
+    """Looks calls up in a cache; `answer` gets those that are not there, and the timed."""
+
+    __slots__ = ("_answer", "_get", "_hits", "_key", "_misses", "_timed", "_typed", "cache")
+
+    def __init__(self, answer, key, typed, timed, bind, place):
+        super().__init__(bind)
+        self._answer, self._key, self._typed, self._timed = answer, key, typed, timed
+        self._hits = self._misses = 0
+
+    def aim(self, cache):
+        self.cache = None if type(cache) is _Results else cache
+        self._get = cache.get
+
+    def count(self, hit):
+        if hit:
+            self._hits += 1
+        else:
+            self._misses += 1
+
+    def counts(self):
+        return self._hits, self._misses
+
+    def forget_counts(self):
+        self._hits = self._misses = 0
+
+    def __call__(self, /, *args, **kwargs):
+        if self._is_method and args:
+            return self._bind(args[0])(*args, **kwargs)
+        own = args if self._bind else args[1:]
+        key = call_key(own, kwargs, self._typed) if self._key is None else self._key(*own, **kwargs)
+        found = self._get(key, _ABSENT)
+        if found is _ABSENT or self._timed:
+            return self._answer(key, found, args, kwargs)
+        self._hits += 1
+        return found
+
+
+def cached(cache=None, *, maxsize=128, ttl=None, stale=None, key=None, typed=False, clock=None,
+           executor=None):
+    """Let a function, a coroutine function or a method remember its results, each loaded once at a time.
+
+    ``@cached``, or ``@cached(...)`` with any of these:
+
+    - `cache`: where the results go, any object with ``get(key, default)`` and ``put(key, value)``, or a
+      mutable mapping; by default a store of its own for `maxsize` results, None for no bound, that
+      forgets the least recently used one first.
+    - `ttl`: the seconds for which a result is fresh. With `stale`, for so many seconds more the old
+      result is answered at once while one refresh runs: in a task for ``async def``, otherwise in
+      `executor`, by default one of our own. What a refresh raises goes to ``sys.unraisablehook``.
+    - `key`: a callable that makes a key of the arguments, without ``self``; by default the arguments, of
+      different types if `typed`.
+    - `clock`: a callable that answers integer nanoseconds, by default ``time.monotonic_ns``.
+
+    Of all callers who miss the same call one runs the function and the others wait; for coroutines, in
+    each event loop. What it raises reaches those who wait and is not remembered. If its task is
+    cancelled, or it is interrupted, the next who waits takes over. A function that comes back to the same
+    call, directly or through others, is called through. What is being loaded when ``cache_clear()``
+    is called is not remembered.
+
+    The results of a method are remembered by instance, each with its own `maxsize`, and die with it.
+    Instances need a ``__dict__`` and weak references.
+
+    The function has ``cache_info()``, ``cache_clear()``, ``cache_key(...)``, the `cache` that was given and
+    ``__wrapped__``; on a method of an instance they are about that instance alone.
+
+    Raises TypeError if the function is no callable or a generator function, or if an argument has the wrong
+    type; ValueError if `ttl` or `stale` is not positive, or `stale` comes without `ttl`.
+
+    Complexity: O(arguments) for a call that is remembered, or O(1) besides the function.
+
+    >>> @cached(maxsize=1000, ttl=60, stale=10)
+    ... def load(name):
+    ...     print("loading", name)
+    ...     return name.upper()
+    >>> load("a"), load("a")
+    loading a
+    ('A', 'A')
+    >>> load.cache_info()
+    CacheInfo(hits=1, misses=1, maxsize=1000, currsize=1)
+    """
+    return decorator(_Front, _Results, cache, maxsize, ttl, stale, key, typed, clock, executor)
