@@ -35,6 +35,39 @@ def memoize(request):
     return request.param()
 
 
+def cached(twin, **options):
+    return import_module(f"headgate.{twin}.memoize").cached(maxsize=SIZE, **options)
+
+
+def single_flight():
+    return cached("_compiled")
+
+
+def single_flight_timed():
+    return cached("_compiled", ttl=60)
+
+
+def single_flight_pure():
+    return cached("_pure")
+
+
+@pytest.fixture(params=[single_flight, single_flight_timed, single_flight_pure, cachebox, cachetools],
+                ids=lambda make: make.__name__)
+def load_once(request):
+    return request.param()
+
+
+def test_hit_of_cached(benchmark, load_once):
+    load = load_once(lambda name: name)
+
+    def call_all(load=load, names=HOT):
+        for name in names:
+            load(name)
+
+    call_all()
+    benchmark(call_all)
+
+
 def test_hit(benchmark, memoize):
     memoized = memoize(lambda name: name)
 

@@ -43,7 +43,8 @@ class Cache:
 def test_results_are_remembered(twin):
     function = Counting()
     load = twin.memoize.cached(maxsize=None)(function)
-    calls = [((), {}), (("a",), {}), (("a", 1), {}), ((), {"a": 1}), (("a",), {"b": 2, "c": 3}), (((1, 2),), {})]
+    calls = [((), {}), (("a",), {}), (("a", 1), {}), ((), {"a": 1}), (("a",), {"b": 2, "c": 3})]
+    calls.append((((1, 2),), {}))
     first = [load(*args, **kwargs) for args, kwargs in calls]
     again = [load(*args, **kwargs) for args, kwargs in calls]
     assert all(a is b for a, b in zip(first, again, strict=True))
@@ -398,7 +399,8 @@ def test_coroutine_functions(twin):
     in_a_loop(main())
     assert load.cache_info() == (1, 2, 10, 2)
     assert inspect.iscoroutinefunction(load)
-    assert inspect.iscoroutine(pending := load(1))
+    pending = load(1)
+    assert inspect.iscoroutine(pending)
     pending.close()
     assert copy.copy(load) is load and load.cache is None
 
@@ -462,7 +464,7 @@ def test_every_instance_remembers_its_own(twin, options):
     one, two = Service(), Service()
     assert one.load(1) is one.load(1) is Service.load(one, 1) is not two.load(1)
     assert one.load(1)[0] is one and two.load(1)[0] is two
-    assert one.load.cache_info()[:2] == (4, 1) and two.load.cache_info()[:2] == (1, 1)
+    assert one.load.cache_info()[:2] == (3, 1) and two.load.cache_info()[:2] == (1, 1)
     assert one.static(1) is two.static(1) and one.of_class(1) is Service.of_class(1)
     assert one.load.__doc__ == "Load." and one.load.__self__ is one
     assert list(inspect.signature(one.load).parameters) == ["x"]

@@ -143,7 +143,8 @@ def test_threads_whose_keys_need_each_other(twin):
         return x if x in seen.keys else x + load("ab"[x == "a"])
 
     results = []
-    threads = [threading.Thread(target=lambda key=key: results.append(load(key)), daemon=True) for key in "ab"]
+    threads = [threading.Thread(target=lambda key=key: results.append(load(key)), daemon=True)
+               for key in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:

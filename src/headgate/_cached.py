@@ -7,7 +7,7 @@
 A Memory is what a function remembers. Of a method every instance has one, in its ``__dict__``; neither it nor
 its front knows the instance, which comes with every call, so nothing here keeps it alive.
 
-With a ttl the store holds `_Timed` values.
+With a ttl the store holds `Timed` values.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def _nothing(key: object, default: object) -> None:
     """The ``pop`` of a cache that has none."""
 
 
-class _Timed:
+class Timed:
+    """A result and until when it may be answered, fresh and stale."""
+
     __slots__ = ("fresh_until", "stale_until", "value")
 
     def __init__(self, value: Any, fresh_until: int, stale_until: int) -> None:
@@ -112,11 +114,11 @@ class _TimedStore:
 
     def peek(self, key: Hashable, default: Any, /) -> Any:
         found = self._store.peek(key, default)
-        return found.value if type(found) is _Timed and self._plan.clock() < found.fresh_until else default
+        return found.value if type(found) is Timed and self._plan.clock() < found.fresh_until else default
 
     def put(self, key: Hashable, value: Any, /) -> None:
         fresh_until = self._plan.clock() + self._plan.ttl
-        self._store.put(key, _Timed(value, fresh_until, fresh_until + self._plan.stale))
+        self._store.put(key, Timed(value, fresh_until, fresh_until + self._plan.stale))
 
 
 # ---- what stands for the function ---------------------------------------------------------------
@@ -202,7 +204,8 @@ class _Memory:
         if bind is None and plan.cache is not None:
             self.key = partial(_marked_key, object(), plan.key or partial(_default_key, plan.typed))
         answer = self._answer_async if plan.is_async else self._answer
-        self._front = plan.front(answer, self.key, plan.typed, plan.ttl != 0, bind, plan.place)
+        clock = plan.clock if plan.ttl else None
+        self._front = plan.front(answer, self.key, plan.typed, clock, bind, plan.place)
         self._aim()
         self.standin: Any = _Shell(self._front, bind) if plan.is_async else self._front
 
@@ -234,7 +237,7 @@ class _Memory:
 
     def _usable(self, found: Any) -> bool:
         """Whether a timed value may be answered; counts."""
-        usable = type(found) is _Timed and self._plan.clock() < found.stale_until
+        usable = type(found) is Timed and self._plan.clock() < found.stale_until
         self._front.count(usable)
         return usable
 
@@ -263,6 +266,8 @@ class _Memory:
             executor.submit(self._lead, trip, loader)
         except RuntimeError:  # it is shut down
             self._lead(trip, loader)
+        finally:
+            trip.leaves()
 
     def _lead(self, trip: _Trip, loader: Any) -> None:
         try:
@@ -279,6 +284,7 @@ class _Memory:
             task = loop.create_task(self._lead_async(trip, loader))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            trip.leaves()
 
     async def _lead_async(self, trip: _Trip, loader: Any) -> None:
         try:
@@ -361,6 +367,7 @@ class Plan:
         if self.is_async:  # by which ``inspect`` knows a coroutine function
             code = getattr(self.function, "__func__", self.function)
             code = code if hasattr(code, "__code__") else type(self.function).__call__
+            standin.__name__ = getattr(self.function, "__name__", code.__name__)
             standin.__code__, standin.__defaults__ = code.__code__, code.__defaults__
             standin.__kwdefaults__ = code.__kwdefaults__
         return standin
@@ -382,7 +389,8 @@ class Plan:
         new = Place(instance, self._dress(memory, memory.clear))
         if self.place in places:  # that of another instance, of which this one is a copy
             places[self.place] = new
-        return places.setdefault(self.place, new)
+        place: Place = places.setdefault(self.place, new)
+        return place
 
     def clear(self) -> None:
         """Clear the cache and its statistics, of all instances too; what is being loaded is not stored"""
@@ -409,12 +417,12 @@ def _checked_maxsize(maxsize: Any) -> int | None:
     if maxsize is None:
         return None
     try:
-        maxsize = index(maxsize)
+        room = index(maxsize)
     except TypeError:
         raise TypeError(f"maxsize must be an int or None, got {maxsize!r}") from None
-    if maxsize < 0:
+    if room < 0:
         raise ValueError(f"maxsize must be non-negative, got {maxsize!r}")
-    return maxsize
+    return room
 
 
 def _checked_executor(executor: Any) -> Any:

@@ -9,12 +9,15 @@ or interrupted by what is no Exception, hands the flight over to the first of th
 one registry; every event loop has its own, so nobody waits for another loop.
 
 Whoever loads may need a key that waits for him: the same one again, or by way of other flights. `waits_for`
-shows it, and instead of waiting he calls the loader himself. What a context leads is kept in a ContextVar, so
-that tasks started by a loader are known too.
+shows it, and instead of waiting he calls the loader himself. What a task leads is kept in a ContextVar, so
+that tasks started by a loader are known too. What a thread leads is not: a finalizer may come while a
+ContextVar is being set, and must not set it.
 
 There is no lock: a finalizer that the collector runs may come at any step, and may itself want a key. Every
 step is one atomic operation of a dict, deque, list or lock, in an order that lets the other side see it:
-- ``setdefault`` decides who leads; whoever boards sits down, and only then looks whether the flight has landed.
+- ``setdefault`` decides who leads; whoever boards sits down, and then looks whether the flight has landed.
+- Whoever may come to lead says so before the registry or a seat makes it true, and as long as
+  the flight has not landed: where a finalizer comes back for the key, it must not wait for itself.
 - Whoever waits records it in `waits_for`, and only then looks for a cycle.
 - A seat is claimed once: by the leader who hands over, or by him who leaves it.
 """
@@ -47,7 +50,20 @@ if TYPE_CHECKING:
         def pop(self, key: Any, default: Any, /) -> object: ...
 
 
-_leading: ContextVar[tuple[Flight, ...]] = ContextVar("headgate_leading", default=())
+class _Here(threading.local):
+    """What the thread leads, by the methods of a ContextVar."""
+
+    led: tuple[Flight, ...] = ()
+
+    def get(self) -> tuple[Flight, ...]:
+        return self.led
+
+    def set(self, led: tuple[Flight, ...]) -> None:
+        self.led = led
+
+
+_of_thread = _Here()
+_of_task: ContextVar[tuple[Flight, ...]] = ContextVar("headgate_leading", default=())
 
 
 class _Seat:
@@ -172,7 +188,8 @@ class _Generation:
 class _Trip:
     """One caller's part in a load. As a context it is the time during which he leads."""
 
-    __slots__ = ("_before", "_flights", "_generation", "_key", "_registry", "_store", "flight", "leads", "value")
+    __slots__ = ("_before", "_flights", "_generation", "_key", "_leading", "_outer", "_registry", "_store",
+                 "flight", "leads", "value")
 
     flight: Flight
 
@@ -180,16 +197,29 @@ class _Trip:
         self._flights, self._store, self._key = flights, store, key
         self._generation = flights.current
         self._registry = self._generation.registry(loop)
-        self._before = _leading.get()
+        self._leading: _Here | ContextVar[tuple[Flight, ...]] = _of_thread if loop is None else _of_task
+        self._outer = self._leading.get()
+        self._before = _of_thread.get() + _of_task.get()
         self.leads = False
         self.value: Any = _ABSENT
 
     def begin(self) -> bool:
         """Lead, if nobody does."""
         mine = Flight(self._generation)
-        self.flight = self._registry.setdefault(self._key, mine)
+        self._leading.set((*self._outer, mine))
+        try:
+            self.flight = self._registry.setdefault(self._key, mine)
+        except BaseException:
+            self.leaves()
+            raise
         self.leads = self.flight is mine
+        if not self.leads:
+            self.leaves()
         return self.leads
+
+    def leaves(self) -> None:
+        """No longer lead here, nor be about to."""
+        self._leading.set(self._outer)
 
     def waits(self, new_seat: Callable[[], _S]) -> _S | None:
         """The seat on which to wait for a call; if none, `leads` tells to lead or else to call the loader."""
@@ -202,6 +232,7 @@ class _Trip:
                 return None
             flight.seats.append(seat)
             if not flight.is_over():
+                self._leading.set((*self._outer, flight))
                 return seat
             self._no_longer_waits()
             self._retire()
@@ -215,6 +246,8 @@ class _Trip:
         """Whether the flight has landed; if not, `leads` tells to lead or else to try anew."""
         self._no_longer_waits()
         self.leads = seat.leads
+        if not self.leads:
+            self.leaves()
         return not self.leads and self.flight.has_outcome()
 
     def gives_up(self, seat: _Seat) -> None:
@@ -222,6 +255,7 @@ class _Trip:
         self._no_longer_waits()
         if not seat.claim():
             self._hand_over()
+        self.leaves()
 
     def find(self) -> bool:
         """Whether the value is there: it may have come between the caller's look and his lead."""
@@ -248,26 +282,31 @@ class _Trip:
             self._registry.pop(self._key, None)
 
     def _hand_over(self) -> None:
-        if self.flight.hand_over():
-            return
-        try:
-            self._retire()
-        finally:
-            self.flight.land(_ABSENT, None)
+        if not self.flight.hand_over():
+            self.value = _ABSENT
+            self._land(None)
 
-    def __enter__(self) -> Self:
-        _leading.set((*self._before, self.flight))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        _leading.set(self._before)
-        if error is not None and not isinstance(error, Exception):
-            self._hand_over()
-            return
+    def _land(self, error: BaseException | None) -> None:
         try:
             self._retire()
         finally:
             self.flight.land(self.value, error)
+
+    def __enter__(self) -> Self:
+        led = self._leading.get()
+        if self.flight not in led:  # it began elsewhere
+            self._outer = led
+            self._leading.set((*led, self.flight))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is not None and not isinstance(error, Exception):
+                self._hand_over()
+            else:
+                self._land(error)
+        finally:
+            self.leaves()
 
 
 class Flights:

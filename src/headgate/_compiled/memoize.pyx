@@ -38,8 +38,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
 from functools import _CacheInfo, update_wrapper
+from time import monotonic_ns
 
-from headgate._cached import KEYWORDS, Place, decorator
+from headgate._cached import KEYWORDS, Place, Timed, decorator
 from headgate._views import _ABSENT
 
 
@@ -68,6 +69,9 @@ cdef extern from "Python.h":
 cdef extern from "unicode_eq.h":
     Py_hash_t hg_hash(PyObject *key) except -1
     bint hg_str_equal(PyObject *a, PyObject *b)
+
+cdef extern from "clock.h" nogil:
+    int64_t hg_monotonic_ns()
 
 cdef extern from "memo.h":
     const uint64_t HG_CALL_SEED
@@ -99,6 +103,8 @@ cdef enum:
 
 cdef object ABSENT = _ABSENT
 cdef object MARK = KEYWORDS
+cdef object TIMED = Timed
+cdef object MONOTONIC = monotonic_ns
 
 
 cdef int _same(PyObject *a, PyObject *b) except -1:
@@ -717,7 +723,7 @@ def lru_cache(maxsize=128, typed=False):
 @cython.final
 @cython.trashcan(True)
 cdef class _Front:
-    """Looks calls up in `_Results` or a user's cache; `answer` gets those not found, and the timed."""
+    """Looks calls up in `_Results` or a user's cache; `answer` gets what is not there, or not fresh."""
 
     cdef vectorcallfunc vectorcall
     cdef object __weakref__
@@ -733,14 +739,14 @@ cdef class _Front:
     cdef uint64_t misses
     cdef Py_ssize_t skip
     cdef bint typed
-    cdef bint timed
+    cdef object clock      # None where results do not age
     cdef bint own_keys
     cdef bint is_method
 
-    def __cinit__(self, answer=None, key=None, typed=False, timed=False, bind=None, place=None):
+    def __cinit__(self, answer=None, key=None, typed=False, clock=None, bind=None, place=None):
         self.vectorcall = <vectorcallfunc>_look_up
         self.answer, self.key, self.bind, self.place = answer, key, bind, place
-        self.typed, self.timed, self.skip = typed, timed, bind is None
+        self.typed, self.clock, self.skip = typed, clock, bind is None
         self.own_keys = not typed and key is None
 
     def aim(self, cache):
@@ -816,16 +822,24 @@ cdef class _Front:
         request[0], request[1] = key, <PyObject *>ABSENT
         return _given(PyObject_Vectorcall(get, request, 2, NULL))
 
-    cdef object _ask(self, object key, PyObject *found, PyObject **args, Py_ssize_t given, PyObject *names):
-        """Let `answer` have the call; takes the reference `found` over."""
+    cdef PyObject *_fresh(self, object found) except? NULL:
+        """The value of what is timed and fresh, otherwise NULL."""
+        cdef bint fresh = False
+        if type(found) is TIMED:
+            if self.clock is MONOTONIC:
+                fresh = hg_monotonic_ns() < <int64_t>found.fresh_until
+            else:
+                fresh = self.clock() < found.fresh_until
+        return _given(found.value) if fresh else NULL
+
+    cdef object _ask(self, object key, object found, PyObject **args, Py_ssize_t given, PyObject *names):
+        """Let `answer` have the call."""
         cdef Py_ssize_t i
         cdef dict kwargs = {}
-        cdef object held = <object>found
-        Py_DECREF(found)
         if names != NULL:
             for i in range(PyTuple_GET_SIZE(names)):
                 kwargs[<object>PyTuple_GET_ITEM(names, i)] = <object>args[given + i]
-        return self.answer(key, held, tuple([<object>args[i] for i in range(given)]), kwargs)
+        return self.answer(key, found, tuple([<object>args[i] for i in range(given)]), kwargs)
 
 
 cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *names) except NULL:
@@ -834,7 +848,7 @@ cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *n
     cdef Call call
     cdef PyObject *found
     cdef PyObject *held
-    cdef object key = None
+    cdef object key = None, aged = None
     if given == skip + 1 and names == NULL and self.own_keys and _is_own_key(args[skip]):
         _read_own(&call, args + skip)
     elif self.is_method and given > 0:
@@ -850,8 +864,11 @@ cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *n
     if made and self.key is None:
         key = _key(&call)
     found = self._recall(&call, <PyObject *>key)
-    if found == <PyObject *>ABSENT or self.timed:
-        return _given(self._ask(key if made else _key(&call), found, args, given, names))
+    if found == <PyObject *>ABSENT or self.clock is not None:
+        aged = _taken(found)
+        found = NULL if self.clock is None else self._fresh(aged)
+    if found == NULL:
+        return _given(self._ask(key if made else _key(&call), aged, args, given, names))
     with cython.critical_section(self):
         self.hits += 1
     return found

@@ -12,7 +12,7 @@ from operator import index
 from sys import maxsize as _LARGEST_INDEX
 from types import MethodType
 
-from headgate._cached import Standin, call_key, decorator
+from headgate._cached import Standin, Timed, call_key, decorator
 from headgate._pure.cache import LRUCache
 from headgate._views import _ABSENT
 
@@ -150,13 +150,13 @@ def lru_cache(maxsize=128, typed=False):
 
 
 class _Front(Standin):
-    """Looks calls up in a cache; `answer` gets those that are not there, and the timed."""
+    """Looks calls up in a cache; `answer` gets those that are not there, or not fresh by `clock`."""
 
-    __slots__ = ("_answer", "_get", "_hits", "_key", "_misses", "_timed", "_typed", "cache")
+    __slots__ = ("_answer", "_clock", "_get", "_hits", "_key", "_misses", "_typed", "cache")
 
-    def __init__(self, answer, key, typed, timed, bind, place):
+    def __init__(self, answer, key, typed, clock, bind, place):
         super().__init__(bind)
-        self._answer, self._key, self._typed, self._timed = answer, key, typed, timed
+        self._answer, self._key, self._typed, self._clock = answer, key, typed, clock
         self._hits = self._misses = 0
 
     def aim(self, cache):
@@ -181,8 +181,12 @@ class _Front(Standin):
         own = args if self._bind else args[1:]
         key = call_key(own, kwargs, self._typed) if self._key is None else self._key(*own, **kwargs)
         found = self._get(key, _ABSENT)
-        if found is _ABSENT or self._timed:
+        if found is _ABSENT:
             return self._answer(key, found, args, kwargs)
+        if self._clock is not None:
+            if type(found) is not Timed or self._clock() >= found.fresh_until:
+                return self._answer(key, found, args, kwargs)
+            found = found.value
         self._hits += 1
         return found
 
