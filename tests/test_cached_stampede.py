@@ -25,6 +25,19 @@ class Gate:
         return [args]
 
 
+def open_when_all_are_inside(gate, load, threads):
+    """Open `gate` once so many calls of `load` have missed; the thread that does."""
+
+    def body():
+        until(lambda: load.cache_info().misses >= threads)
+        gate.open.wait(0.05)
+        gate.open.set()
+
+    opener = threading.Thread(target=body, daemon=True)
+    opener.start()
+    return opener
+
+
 @pytest.fixture(params=["own", "dict", "ttl"])
 def options(request):
     return {"own": {}, "dict": {"cache": {}}, "ttl": {"ttl": 60}}[request.param]
@@ -33,10 +46,9 @@ def options(request):
 def test_threads_load_once(twin, options):
     gate = Gate()
     load = twin.memoize.cached(**options)(gate)
-    timer = threading.Timer(0.2, gate.open.set)
-    timer.start()
+    opener = open_when_all_are_inside(gate, load, THREADS)
     results = in_threads(load, THREADS, 1)
-    timer.join()
+    opener.join()
     assert gate.calls == 1
     assert all(result is results[0] for result in results)
     assert load.cache_info().misses + load.cache_info().hits == THREADS
@@ -73,10 +85,9 @@ def test_a_failure_reaches_the_threads_that_wait(twin):
         gate()
         raise ZeroDivisionError(x)
 
-    timer = threading.Timer(0.3, gate.open.set)
-    timer.start()
+    opener = open_when_all_are_inside(gate, load, THREADS)
     results = in_threads(load, THREADS, 1)
-    timer.join()
+    opener.join()
     assert {type(error) for error in results} == {ZeroDivisionError}
     assert gate.calls < THREADS / 4
     with pytest.raises(ZeroDivisionError):
@@ -93,10 +104,9 @@ def test_an_interrupted_thread_hands_over(twin):
             raise interrupt
         return [x]
 
-    timer = threading.Timer(0.3, gate.open.set)
-    timer.start()
+    opener = open_when_all_are_inside(gate, load, 50)
     results = in_threads(load, 50, 1)
-    timer.join()
+    opener.join()
     assert gate.calls == 3
     assert sorted(type(result).__name__ for result in results) == (
         ["KeyboardInterrupt", "SystemExit"] + ["list"] * 48)
