@@ -224,8 +224,9 @@ def test_wrong_requests_take_nothing(limits, keys, error, message):
     ("levels", "error", "message"),
     [
         ({}, ValueError, "levels must be at least one, got none"),
-        ({"cost": "1/s"}, ValueError, r"level must be a str and none of .*, got 'cost'"),
-        ({3: "1/s"}, ValueError, r"level must be a str and none of .*, got 3"),
+        ({"cost": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'cost'"),
+        ({3: "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 3"),
+        ({"a\nb": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'a\\nb'"),
         ({"ip": "often"}, ValueError, "rate must be like"),
         ({"ip": 7}, TypeError, "rate must be a str, a Rate or several of them, got 7"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import lru_cache
 from math import ceil
 
 from headgate._rate import Rate
@@ -62,15 +63,10 @@ class Decision(_Fields):
         """
         if not self.policy:
             return {}
-        rate = Rate.parse(self.policy.rpartition(": ")[2])
-        quoted = _quoted(self.policy if name is None else name)
-        window = max(1, _whole(rate.burst * rate.period / rate.limit))
+        named, quota = _policy_of(self.policy, self.policy if name is None else name)
         reset = _whole(self.reset_after)
         pause = reset if self.allowed else self._pause()
-        fields = {
-            "RateLimit-Policy": f"{quoted};q={int(rate.burst)};w={window}",
-            "RateLimit": f"{quoted};r={int(self.remaining)};t={pause}",
-        }
+        fields = {"RateLimit-Policy": quota, "RateLimit": f"{named};r={int(self.remaining)};t={pause}"}
         if not self.allowed:
             fields["Retry-After"] = str(pause)
         if x_headers:
@@ -108,8 +104,12 @@ def _whole(seconds: float) -> int:
     return ceil(min(seconds, _MOST_INTEGER))
 
 
-def _quoted(name: str) -> str:
-    """A String of RFC 9651."""
+@lru_cache(maxsize=256)
+def _policy_of(policy: str, name: str) -> tuple[str, str]:
+    """The name as a String of RFC 9651, and the field that tells the quota of a policy."""
     if not (name.isascii() and name.isprintable()):
         raise ValueError(f"name must be printable ASCII, got {name!r}")
-    return '"{}"'.format(name.replace("\\", r"\\").replace('"', r"\""))
+    rate = Rate.parse(policy.rpartition(": ")[2])
+    quoted = '"{}"'.format(name.replace("\\", r"\\").replace('"', r"\""))
+    window = max(1, _whole(rate.burst * rate.period / rate.limit))
+    return quoted, f"{quoted};q={int(rate.burst)};w={window}"

@@ -273,6 +273,13 @@ def _multiplied(rates: tuple[Rate, ...], times: float) -> tuple[Rate, ...]:
     return tuple([Rate(rate.limit * times, rate.period, rate.burst * times) for rate in rates])
 
 
+def _checked_level(level: Any) -> str:
+    """A name that a keyword and a header can have."""
+    if not isinstance(level, str) or level in _RESERVED or not (level.isascii() and level.isprintable()):
+        raise ValueError(f"level must be printable ASCII and none of {sorted(_RESERVED)}, got {level!r}")
+    return level
+
+
 def _limiter(limit: Any, max_keys: int, on_full: Any, clock: Callable[[], int] | None) -> Any:
     """The limiter that a level is, or one for the rate that it says."""
     if hasattr(limit, "decide"):
@@ -323,9 +330,7 @@ class RateLimits:
             raise ValueError("levels must be at least one, got none")
         self._levels: dict[str, Limiter] = {}
         for level, limit in wanted.items():
-            if not isinstance(level, str) or level in _RESERVED:
-                raise ValueError(f"level must be a str and none of {sorted(_RESERVED)}, got {level!r}")
-            self._levels[level] = _limiter(limit, max_keys, on_full, clock)
+            self._levels[_checked_level(level)] = _limiter(limit, max_keys, on_full, clock)
         self._overrides: dict[str, dict[bytes, RateLimiter | None]] = {level: {} for level in wanted}
 
     def _limiter(self, level: str) -> Limiter:
@@ -417,8 +422,8 @@ class RateLimits:
             limiter.reconfigure(changed)
 
     def override(self, level: str, key: Key, rate: Rates) -> None:
-        """Give one key of a level a rate of its own. It starts with its whole burst, or keeps its debts if
-        it had a rate of its own before.
+        """Give one key of a level, written as requests write it, a rate of its own. It starts with its whole
+        burst, or keeps its debts if it had a rate of its own before.
 
         Raises ValueError if there is no such level, ValueError or TypeError if `key` or `rate` is none.
         Memory: some hundred bytes for each key.
