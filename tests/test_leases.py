@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from threads import run_threads
@@ -33,6 +33,19 @@ tell("ready")
 while True:
     with limiter.acquire() as permit:
         pass
+"""
+CROWD = START + """
+import os
+most = admitted = 0
+for turn in range(300):
+    with limiter.acquire() as permit:
+        if permit:
+            admitted += 1
+            name = os.path.join(sys.argv[3], str(os.getpid()))
+            open(name, "x").close()
+            most = max(most, len(os.listdir(sys.argv[3])))
+            os.remove(name)
+tell(admitted, most)
 """
 FORK = START + """
 import os
@@ -105,6 +118,17 @@ def test_one_limit_for_all_processes(path):
             permit.release()
         assert limiter.inflight == 3
         limiter._check()
+
+
+def test_never_are_more_in_than_the_limit(path, tmp_path):
+    crowd = tmp_path / "crowd"
+    crowd.mkdir()
+    with ExitStack() as stack:
+        processes = [stack.enter_context(started(CROWD, path, 2, crowd)) for _ in range(3)]
+        answers = [list(map(int, told(process))) for process in processes]
+    assert sum(admitted for admitted, _ in answers) > 0
+    assert max(most for _, most in answers) <= 2
+    assert shared(path, 2).inflight == 0
 
 
 def test_limiters_of_one_process_share_too(path):
