@@ -220,7 +220,6 @@ def test_leases_are_used_again(path):
     assert limiter.acquire()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_child_has_a_lease_of_its_own(path):
     with started(FORK, path, 3) as process:
         answers = process.communicate(timeout=30)[0].splitlines()

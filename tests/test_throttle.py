@@ -88,14 +88,27 @@ def test_the_window_passes(clock):
     assert repr(throttle) == "<Throttle requests=0 accepts=0>"
 
 
-def test_a_clock_that_steps_back(clock):
+def test_a_clock_that_steps_back_a_little_loses_nothing(clock):
     throttle = Throttle(clock=clock)
     throttle.allow()
-    clock.advance(-1000)
+    clock.advance(-100)
     throttle.accept()
     assert (throttle.requests, throttle.accepts) == (1, 1)
-    clock.advance(1000)
+    clock.advance(218)
     assert (throttle.requests, throttle.accepts) == (1, 1)
+    clock.advance(2)
+    assert (throttle.requests, throttle.accepts) == (0, 0)
+    throttle._check()
+
+
+def test_a_clock_that_steps_back_far_heals_within_a_window(clock):
+    throttle = Throttle(clock=clock)
+    throttle.allow()
+    clock.advance(-100_000)
+    throttle.accept()
+    assert (throttle.requests, throttle.accepts) == (1, 1)
+    clock.advance(120)
+    assert (throttle.requests, throttle.accepts) == (0, 0)
     throttle._check()
 
 

@@ -90,18 +90,28 @@ class Throttle:
         return (monotonic_ns() if self._clock is None else checked_now(self._clock())) // self._width
 
     def _turn(self, bin_: int) -> int:
-        """The place of a bin in the ring, when those that have left the window are empty."""
+        """The place of a bin in the ring, when those that have left the window are empty. After a clock that
+        stepped back within the window, the latest bin goes on; after one further back, that which it says."""
         steps = bin_ - self._bin
-        if steps:
-            for at in range(self._bin + 1, self._bin + 1 + min(steps, _BINS)):
-                self._all_requests -= self._requests[at % _BINS]
-                self._all_accepts -= self._accepts[at % _BINS]
-                self._requests[at % _BINS] = self._accepts[at % _BINS] = 0
-            self._bin = max(bin_, self._bin)
+        if not steps:
+            return bin_ % _BINS
+        for at in range(self._bin + 1, self._bin + 1 + min(steps, _BINS)):
+            self._all_requests -= self._requests[at % _BINS]
+            self._all_accepts -= self._accepts[at % _BINS]
+            self._requests[at % _BINS] = self._accepts[at % _BINS] = 0
+        if not -_BINS <= steps < 0:
+            self._bin = bin_
         return self._bin % _BINS
 
     def _probability(self) -> float:
         return max(0.0, (self._all_requests - self._k * self._all_accepts) / (self._all_requests + 1))
+
+    def _seen(self) -> tuple[int, int, float]:
+        """The requests and accepts of the window as of now, and what follows from them."""
+        now = self._now_bin()
+        with self._lock:
+            self._turn(now)
+            return self._all_requests, self._all_accepts, self._probability()
 
     def allow(self) -> bool:
         """Count one request, and say whether to send it. Those not sent count too.
@@ -137,10 +147,7 @@ class Throttle:
         >>> Throttle().rejection_probability
         0.0
         """
-        now = self._now_bin()
-        with self._lock:
-            self._turn(now)
-            return self._probability()
+        return self._seen()[2]
 
     @property
     def requests(self) -> int:
@@ -149,10 +156,7 @@ class Throttle:
         >>> Throttle().requests
         0
         """
-        now = self._now_bin()
-        with self._lock:
-            self._turn(now)
-            return self._all_requests
+        return self._seen()[0]
 
     @property
     def accepts(self) -> int:
@@ -161,13 +165,11 @@ class Throttle:
         >>> Throttle().accepts
         0
         """
-        now = self._now_bin()
-        with self._lock:
-            self._turn(now)
-            return self._all_accepts
+        return self._seen()[1]
 
     def __repr__(self) -> str:
-        return f"<Throttle requests={self.requests} accepts={self.accepts}>"
+        requests, accepts, _ = self._seen()
+        return f"<Throttle requests={requests} accepts={accepts}>"
 
     def __reduce__(self) -> Never:
         raise TypeError("a Throttle cannot be copied or pickled: it belongs to one clock")
