@@ -73,7 +73,7 @@ def test_hits_and_misses(twin):
     cache.setdefault("z", 26)
     assert (cache.hits, cache.misses, cache.evictions) == (3, 3, 1)
     stats = cache.stats()
-    assert stats == (3, 3, 1, 3, 3)
+    assert (stats.hits, stats.misses, stats.evictions, stats.currsize, stats.maxsize) == (3, 3, 1, 3, 3)
     assert stats.hit_ratio == 0.5
 
 

@@ -59,5 +59,5 @@ def test_a_cache_that_holds_itself():
 
 
 def test_unknown_version(twin):
-    with pytest.raises(ValueError, match=r"^state must be of version 1, got 9$"):
-        twin.cache.LRUCache._from_state((9, 1, None, None))
+    with pytest.raises(ValueError, match=r"^state must be of version 2, got 9$"):
+        twin.cache.LRUCache._from_state((9, 1))

@@ -12,7 +12,8 @@ import headgate._compiled
 
 STUBS = Path(headgate._compiled.__file__).parent
 NO_VALUE = inspect.Parameter.empty
-REQUIRED = {"maxsize": 8, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"), "rate": "10/s"}
+REQUIRED = {"maxsize": 8, "ttl": 60, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"),
+            "rate": "10/s"}
 
 
 def public(module):
@@ -34,10 +35,11 @@ def attributes(cls):
 
 
 def special_methods(cls):
-    """The special methods that `cls` and its bases in this package define."""
+    """The special methods that `cls` and its bases in this package define, finalizers aside."""
     own = [base for base in cls.__mro__ if base.__module__.startswith("headgate")]
-    return {name for base in own for name, value in vars(base).items()
-            if name.startswith("__") and name.endswith("__") and kind(value) in ("method", "class")}
+    found = {name for base in own for name, value in vars(base).items()
+             if name.startswith("__") and name.endswith("__") and kind(value) in ("method", "class")}
+    return found - {"__del__"}
 
 
 def kind(attribute):

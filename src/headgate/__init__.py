@@ -11,7 +11,19 @@ from headgate.balance import (
     ServerRecord,
     WeightedRoundRobin,
 )
-from headgate.cache import CacheStats, LRUCache, cached, lru_cache
+from headgate.cache import (
+    CacheStats,
+    FIFOCache,
+    LFUCache,
+    LRUCache,
+    RRCache,
+    S3FIFOCache,
+    SieveCache,
+    TinyLFUCache,
+    TTLCache,
+    cached,
+    lru_cache,
+)
 from headgate.errors import HeadgateError, NoServerError
 from headgate.hashing import splitmix64, xxh64
 from headgate.hotkeys import HotKey, HotKeys
@@ -39,10 +51,12 @@ __all__ = [
     "CacheStats",
     "ConcurrencyLimiter",
     "Decision",
+    "FIFOCache",
     "HashRing",
     "HeadgateError",
     "HotKey",
     "HotKeys",
+    "LFUCache",
     "LRUCache",
     "LeastLoaded",
     "Maglev",
@@ -50,14 +64,19 @@ __all__ = [
     "PeakEWMA",
     "Permit",
     "PowerOfTwo",
+    "RRCache",
     "RandomChoice",
     "Rate",
     "RateLimiter",
     "RateLimits",
     "Rendezvous",
     "RoundRobin",
+    "S3FIFOCache",
     "ServerRecord",
+    "SieveCache",
+    "TTLCache",
     "Throttle",
+    "TinyLFUCache",
     "TokenBucket",
     "WeightedRoundRobin",
     "__version__",

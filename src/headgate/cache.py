@@ -1,4 +1,4 @@
-"""Caches: LRUCache, and functions that remember: lru_cache, cached."""
+"""Caches of every eviction policy, with lifetimes and tags; functions that remember: lru_cache, cached."""
 
 from headgate._backend import backend
 from headgate._stats import CacheStats
@@ -6,8 +6,38 @@ from headgate.memoize import cached, lru_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or backend == "compiled":
-    from headgate._compiled.cache import LRUCache
+    from headgate._compiled.cache import (
+        FIFOCache,
+        LFUCache,
+        LRUCache,
+        RRCache,
+        S3FIFOCache,
+        SieveCache,
+        TinyLFUCache,
+        TTLCache,
+    )
 else:
-    from headgate._pure.cache import LRUCache
+    from headgate._pure.cache import (
+        FIFOCache,
+        LFUCache,
+        LRUCache,
+        RRCache,
+        S3FIFOCache,
+        SieveCache,
+        TinyLFUCache,
+        TTLCache,
+    )
 
-__all__ = ["CacheStats", "LRUCache", "cached", "lru_cache"]
+__all__ = [
+    "CacheStats",
+    "FIFOCache",
+    "LFUCache",
+    "LRUCache",
+    "RRCache",
+    "S3FIFOCache",
+    "SieveCache",
+    "TTLCache",
+    "TinyLFUCache",
+    "cached",
+    "lru_cache",
+]

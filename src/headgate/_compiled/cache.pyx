@@ -4,37 +4,58 @@
 
     table (u32)      nodes (C structs)                 entries (one Python list)
     +---+            slot  hash   prev  next           2*slot   2*slot+1
-    | 0 |             0     -      3     1             None     None      <- sentinel: the ends of the list
-    | 2 | --------->  1    h(a)    0     2             "a"      value     <- next victim
-    | 0 |     +---->  2    h(b)    1     3             "b"      value
-    | 3 | ----|--+->  3    h(c)    2     0             "c"      value     <- most recently used
-    | 1 | ----+  |    4     -      -     5             None     None      <- free, chained by next
+    | 0 |             0     -      4     3             None     None      <- sentinels: the ends of lists 0,
+    | 3 | --------->  1     -      1     1             None     None         1 and 2; LRU uses the first only
+    | 0 |     +---->  2     -      2     2             None     None
+    | 4 | ----|--+->  3    h(a)    0     4             "a"      value     <- next victim
+    | 0 |     |  +->  4    h(b)    3     0             "b"      value     <- most recently used
+    | 5 | ----+       5     -      -     6             None     None      <- free, chained by next
     +---+
     home(hash) = top bits of hash * golden ratio; linear probing; removal shifts back
+    marks (u8), ranks and side (u32, u64) as a policy needs them: its counts, and which list a slot is in
+    timers: due, prev, next of a slot in the wheel of wheel.h; hards: due by ttl, where there is a tti too
+    labels: a Python list of a _Label a slot; tagged: tag -> {label: None}
+
+A policy answers where a new entry goes, what a hit changes and who is the victim; all else is the engine's.
 
 Invariants (`_check` walks them all)
-- Slot 0 is the sentinel of the circular list; 0 in the table means empty, 0 ends the free chain.
+- Slots 0 to 2 are the sentinels of circular lists; 0 in the table means empty, 0 ends the free chain.
 - The table is at most two fifths full, and every live slot stands in it once, reachable from its home.
-- The list holds exactly the live slots; the entries of any other slot are None.
-- len(entries) == 2 * (capacity + 1). The garbage collector sees keys and values in that list; when
+- The lists hold exactly the live slots; the entries of any other slot are None.
+- len(entries) == 2 * (capacity + 3). The garbage collector sees keys and values in that list; when
   it has torn it down in a dead cycle, `_intact` notices and the cache is empty from then on.
 - currsize is the sum of the live sizes, at most maxsize; without getsizeof every size is 1.
+- A slot is in the wheel exactly when its due is not NEVER, and has a label exactly when it has tags.
 
-Foreign code - ``__hash__``, getsizeof, ``__eq__`` in `_find`, finalizers run by an allocation - runs before
-the first edit. `version` counts structural edits: a probe that called ``__eq__`` starts over when it changed.
-From the first edit to the last nothing is allocated and nothing released. Evicted references are dropped
-last, and then the listener is called; both may re-enter.
+Foreign code - ``__hash__``, getsizeof, the clock, ``__eq__`` in `_find`, finalizers run by an allocation -
+runs before the first edit. `version` counts structural edits: a probe that called ``__eq__`` starts over when
+it changed. From the first edit to the last nothing of Python is allocated and nothing released. Evicted
+references are dropped last, and then the listener is called; both may re-enter.
 """
 cimport cython
+from cpython.dict cimport PyDict_Contains, PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
 from cpython.list cimport PyList_New
-from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
-from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
+from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool, PyTypeObject
+from libc.math cimport rint
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memset
+
+from headgate._compiled.hashing cimport hg_splitmix64
 
 from collections.abc import Mapping, MutableMapping
 from operator import index
 from types import GenericAlias
 
+from headgate._lifetimes import (
+    checked_clock,
+    checked_fraction,
+    checked_lifetime,
+    checked_seed,
+    checked_tags,
+    checked_time,
+    shortened,
+)
 from headgate._listeners import notify
 from headgate._pickling import attributes, name_class, restore
 from headgate._stats import CacheStats
@@ -46,6 +67,7 @@ cdef extern from "Python.h":
     void PyList_SET_ITEM(PyObject *entries, Py_ssize_t i, PyObject *item)
     Py_ssize_t PyList_GET_SIZE(PyObject *entries)
     bint PyUnicode_CheckExact(PyObject *key)
+    bint PyFloat_CheckExact(object o)
     void Py_INCREF(PyObject *o)
     void Py_DECREF(PyObject *o)
     void Py_XDECREF(PyObject *o)
@@ -53,9 +75,64 @@ cdef extern from "Python.h":
     void Py_ReprLeave(object o)
     PyObject *Py_None
 
+cdef extern from *:
+    """
+    /* CPython specialises a call only where the descriptor's type is the very type of the object. */
+    static int hg_own_method(PyTypeObject *cls, PyObject *name, PyObject *inherited)
+    {
+        PyObject *own = PyDescr_NewMethod(cls, ((PyMethodDescrObject *)inherited)->d_method);
+        int failed = own == NULL ? -1 : PyDict_SetItem(cls->tp_dict, name, own);
+        Py_XDECREF(own);
+        PyType_Modified(cls);
+        return failed;
+    }
+    """
+    int hg_own_method(PyTypeObject *cls, object name, object inherited) except -1
+
 cdef extern from "unicode_eq.h":
     Py_hash_t hg_hash(PyObject *key) except -1
     bint hg_str_equal(PyObject *a, PyObject *b)
+
+cdef extern from "clock.h" nogil:
+    int64_t hg_monotonic_ns()
+
+cdef extern from "mulshift.h" nogil:
+    uint64_t hg_mulshift(uint64_t a, uint64_t b, unsigned shift)
+
+cdef extern from "wheel.h" nogil:
+    ctypedef struct hg_timer:
+        int64_t due
+        uint32_t prev
+        uint32_t next
+    ctypedef struct hg_wheel:
+        uint64_t soonest
+        uint32_t first[704]
+    void hg_wheel_clear(hg_wheel *wheel)
+    void hg_wheel_add(hg_wheel *wheel, hg_timer *timers, uint32_t slot, int64_t due)
+    void hg_wheel_remove(hg_wheel *wheel, hg_timer *timers, uint32_t slot)
+    uint32_t hg_wheel_due(hg_wheel *wheel, hg_timer *timers, int64_t now)
+    unsigned hg_bucket(hg_wheel *wheel, uint64_t rank)
+    uint64_t hg_rank(int64_t due)
+
+cdef extern from "ghosts.h" nogil:
+    ctypedef struct hg_ghosts:
+        uint32_t capacity
+        uint32_t cells
+        uint64_t weight
+    void hg_ghosts_clear(hg_ghosts *ghosts)
+    uint32_t hg_ghost_find(hg_ghosts *ghosts, int64_t hash)
+    void hg_ghost_remove(hg_ghosts *ghosts, uint32_t slot)
+    void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight, uint64_t room, bint weighted)
+    void hg_ghosts_trim(hg_ghosts *ghosts, uint64_t room)
+
+cdef extern from "sketch.h" nogil:
+    ctypedef struct hg_sketch:
+        uint64_t size
+        uint64_t sample
+    void hg_sketch_clear(hg_sketch *sketch)
+    void hg_sketch_ensure(hg_sketch *sketch, uint64_t entries)
+    void hg_sketch_add(hg_sketch *sketch, int64_t hash)
+    unsigned hg_sketch_frequency(hg_sketch *sketch, int64_t hash)
 
 cdef struct Node:
     Py_hash_t hash
@@ -66,11 +143,59 @@ cdef enum:
     NIL = 0
     FIRST_CAPACITY = 8
 
+cdef enum Reason:
+    EXPIRED
+    REPLACED
+    REMOVED
+    REASONS
+
 cdef extern from *:
     """
     #define MOST_ENTRIES INT64_C(0x80000000)
+    #define MOST_USES UINT32_MAX
+    #define NEVER INT64_MAX
+    #define LISTS UINT32_C(3)
     """
     const int64_t MOST_ENTRIES
+    const uint32_t MOST_USES
+    const int64_t NEVER
+    const uint32_t LISTS
+
+
+cdef struct Slab:
+    Node *nodes
+    uint32_t *table
+    uint32_t *places
+    int64_t *sizes
+    uint8_t *marks
+    uint32_t *ranks
+    uint64_t *side
+    hg_timer *timers
+    int64_t *hards
+
+
+cdef void _free_slab(Slab *slab) noexcept:
+    free(slab.nodes)
+    free(slab.table)
+    free(slab.places)
+    free(slab.sizes)
+    free(slab.marks)
+    free(slab.ranks)
+    free(slab.side)
+    free(slab.timers)
+    free(slab.hards)
+
+
+cdef void _copy_extras(Slab *new, uint32_t at, const Slab *old, uint32_t slot) noexcept:
+    """What stands beside a node, timers aside."""
+    if new.sizes != NULL and old.sizes != NULL:
+        new.sizes[at] = old.sizes[slot]
+    if new.marks != NULL and old.marks != NULL:
+        new.marks[at] = old.marks[slot]
+    if new.ranks != NULL and old.ranks != NULL:
+        new.ranks[at] = old.ranks[slot]
+    if new.hards != NULL and old.hards != NULL:
+        new.hards[at] = old.hards[slot]
 
 
 cdef inline void _swap(list a, Py_ssize_t i, list b, Py_ssize_t j) noexcept:
@@ -98,83 +223,187 @@ cdef object _checked_callable(str name, object value):
     return value
 
 
-cdef class LRUCache:
-    """A mapping of at most `maxsize` entries that drops the least recently used one first.
+cdef int64_t _nanoseconds(object ttl) except -1:
+    """What `checked_lifetime` answers, sooner for a plain number."""
+    cdef double seconds
+    if PyFloat_CheckExact(ttl) or type(ttl) is int:
+        seconds = ttl
+        if 1e-9 <= seconds < 1e9:
+            return <int64_t>rint(seconds * 1e9)
+    return checked_lifetime("ttl", ttl)
 
-    With `getsizeof`, a callable from a value to a non-negative int, `maxsize` bounds the sum of
-    the sizes instead of the number of entries. ``on_evict(key, value, reason)`` is called after
-    an entry has left, with the reason ``"size"``, ``"replaced"`` or ``"removed"``; what it
-    raises goes to ``sys.unraisablehook``.
 
-    ``cache[key]``, ``get``, ``setdefault`` and ``put`` make an entry the most recently used;
-    ``peek``, ``in`` and iteration touch nothing. Iteration goes over a snapshot, least recently
-    used first. Every method is atomic among threads.
+@cython.final
+cdef class _Label:
+    """The tags of one live slot."""
 
-    Raises ValueError if `maxsize` is negative or above 2**31 entries (2**63 - 1 with
-    `getsizeof`), TypeError if an argument has the wrong type.
+    cdef uint32_t slot
+    cdef tuple tags
 
-    Complexity: O(1) for every operation on one key; memory grows with use, never beyond maxsize.
 
-    >>> cache = LRUCache(2)
-    >>> cache["a"], cache["b"] = 1, 2
-    >>> cache["a"]
-    1
-    >>> cache["c"] = 3
-    >>> cache
-    LRUCache({'a': 1, 'c': 3}, maxsize=2, currsize=2)
-    """
+cdef class _Cache:
+    """What the policies share: see the picture of the module."""
 
     cdef object __weakref__
     cdef list entries
+    cdef list labels
+    cdef dict tagged
     cdef object sizer
     cdef object listener
+    cdef object tick
     cdef Node *nodes
     cdef uint32_t *table
     cdef int64_t *sizes
+    cdef uint8_t *marks
+    cdef uint32_t *ranks
+    cdef uint64_t *side
+    cdef hg_timer *timers
+    cdef int64_t *hards
+    cdef hg_wheel *wheel
     cdef uint64_t version
     cdef int64_t room
     cdef int64_t filled
+    cdef int64_t lifetime
+    cdef int64_t idle
+    cdef double jitter
+    cdef uint64_t seed
+    cdef uint64_t draws
     cdef uint64_t hit_count
     cdef uint64_t miss_count
     cdef uint64_t eviction_count
+    cdef uint64_t[3] left
+    cdef uint64_t load_count
+    cdef uint64_t failure_count
+    cdef uint64_t load_time
+    cdef uint64_t emptied
     cdef uint32_t shift
     cdef uint32_t mask
     cdef uint32_t capacity
     cdef uint32_t count
     cdef uint32_t used
     cdef uint32_t free
+    cdef bint timed
+    cdef bint marked
+    cdef bint ranked
+    cdef bint learns
+    cdef bint sweeps
+    cdef bint plain
 
     __hash__ = None
     __class_getitem__ = classmethod(GenericAlias)
 
     def __cinit__(self, *args, **kwargs):
-        self.entries = [None, None]
-        self.nodes = <Node *>calloc(1, sizeof(Node))
+        self.lifetime = self.idle = NEVER
+        self.entries = [None] * (2 * <Py_ssize_t>LISTS)
+        self.nodes = <Node *>malloc(LISTS * sizeof(Node))
         self.table = <uint32_t *>calloc(1, sizeof(uint32_t))
         self.shift = 63
         if self.nodes == NULL or self.table == NULL:
             raise MemoryError
+        self._forget_slots()
 
-    def __init__(self, maxsize, getsizeof=None, *, on_evict=None):
+    def __init__(self, maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, on_evict=None,
+                 seed=0):
+        self._begin(maxsize, getsizeof, ttl, tti, jitter, clock, on_evict, seed)
+
+    @cython.final
+    cdef int _begin(self, maxsize, getsizeof, ttl, tti, jitter, clock, on_evict, seed) except -1:
         room = _checked_maxsize(maxsize, getsizeof is not None)
         _checked_callable("getsizeof", getsizeof)
+        lifetime, idle = checked_lifetime("ttl", ttl), checked_lifetime("tti", tti)
+        share, tick, draws = checked_fraction("jitter", jitter), checked_clock(clock), checked_seed(seed)
         _checked_callable("on_evict", on_evict)
+        return self._configure(room, getsizeof, lifetime, idle, share, tick, on_evict, draws)
+
+    @cython.final
+    cdef int _configure(self, room, sizer, lifetime, idle, jitter, clock, listener, seed) except -1:
         self.clear()
-        self.sizer = getsizeof
-        self.listener = on_evict
+        self.emptied = 0
+        self.sizer, self.listener, self.tick = sizer, listener, clock
+        self.lifetime = NEVER if lifetime is None else lifetime
+        self.idle = NEVER if idle is None else idle
+        self.jitter = jitter
+        self.timed = self.lifetime != NEVER or self.idle != NEVER
+        self.seed = self.draws = seed
         self.room = room
+        self.plain = sizer is None and listener is None and not self.learns and not self.sweeps
+        self._fit()
+        return 0
 
     def __dealloc__(self):
         free(self.nodes)
         free(self.table)
+        free(self.wheel)
+        self._free_extras()
+
+    @cython.final
+    cdef void _free_extras(self) noexcept:
         free(self.sizes)
+        free(self.marks)
+        free(self.ranks)
+        free(self.side)
+        free(self.timers)
+        free(self.hards)
+        self.sizes = NULL
+        self.marks = NULL
+        self.ranks = NULL
+        self.side = NULL
+        self.timers = NULL
+        self.hards = NULL
+
+    # ---- the policy: what a subclass answers ------------------------------------------------
+
+    cdef void _fit(self) noexcept:
+        """Adopt another maxsize."""
+
+    cdef void _asked(self, Py_hash_t hash) noexcept:
+        """A key with this hash is about to be stored."""
+
+    cdef void _join(self, uint32_t slot) noexcept:
+        """Link a new entry."""
+        self._link(slot, 0)
+
+    cdef void _part(self, uint32_t slot) noexcept:
+        """Unlink an entry."""
+        self._unlink(slot)
+
+    cdef void _hit(self, uint32_t slot) noexcept:
+        """An entry was read."""
+
+    cdef void _rewrite(self, uint32_t slot) noexcept:
+        """An entry has another value."""
+        self._hit(slot)
+
+    cdef uint32_t _victim(self, int64_t size) noexcept:
+        """The entry that gives way to `size` more."""
+        return self.nodes[0].next
+
+    cdef int _evict_some(self, int64_t size, list dropped) except -1:
+        """Evict one entry, or as many as one step of the policy evicts."""
+        return self._evict_one(self._victim(size), dropped)
+
+    cdef void _move_policy(self, const uint32_t *places, const uint64_t *side) noexcept:
+        """Every slot has got another number; `side` is what stood there before."""
+
+    cdef void _empty_policy(self) noexcept:
+        """There are no entries any more."""
+
+    cdef void _counted_anew(self) noexcept:
+        """The counters of hits and misses start at zero."""
+
+    cdef int _check_policy(self) except -1:
+        return 0
 
     # ---- the slab and its table -------------------------------------------------------------
 
     @cython.final
+    cdef inline Py_ssize_t _slots(self) noexcept:
+        return <Py_ssize_t>self.capacity + LISTS
+
+    @cython.final
     cdef inline bint _intact(self) noexcept:
-        return (self.entries is not None
-                and PyList_GET_SIZE(<PyObject *>self.entries) == 2 * (<Py_ssize_t>self.capacity + 1))
+        return (self.entries is not None and PyList_GET_SIZE(<PyObject *>self.entries) == 2 * self._slots()
+                and (self.labels is None or PyList_GET_SIZE(<PyObject *>self.labels) == self._slots()))
 
     @cython.final
     cdef inline PyObject *_key(self, uint32_t slot) noexcept:
@@ -267,22 +496,28 @@ cdef class LRUCache:
     @cython.final
     cdef int _wipe(self) except -1:
         """Be empty, when the garbage collector has already torn the entries down."""
-        self.entries = [None, None]
+        self.entries = [None] * (2 * <Py_ssize_t>LISTS)
+        self.labels = self.tagged = None
         self._forget_slots()
         return 0
 
     @cython.final
     cdef void _forget_slots(self) noexcept:
-        """Shrink the slab to its sentinel, after the entries were taken away."""
-        self.nodes = <Node *>realloc(self.nodes, sizeof(Node))
+        """Shrink the slab to its sentinels, after the entries were taken away."""
+        cdef uint32_t end
+        self.nodes = <Node *>realloc(self.nodes, LISTS * sizeof(Node))
         self.table = <uint32_t *>realloc(self.table, sizeof(uint32_t))
-        free(self.sizes)
-        self.sizes = NULL
-        self.capacity = self.count = self.used = self.free = self.mask = 0
+        self._free_extras()
+        if self.wheel != NULL:
+            hg_wheel_clear(self.wheel)
+        self.capacity = self.count = self.free = self.mask = 0
+        self.used = LISTS - 1
         self.filled = 0
         self.table[0] = NIL
-        self.nodes[0].prev = self.nodes[0].next = 0
+        for end in range(LISTS):
+            self.nodes[end].prev = self.nodes[end].next = end
         self.version += 1
+        self._empty_policy()
 
     @cython.final
     cdef inline uint32_t _limit(self) noexcept:
@@ -290,7 +525,7 @@ cdef class LRUCache:
 
     @cython.final
     cdef inline bint _lacks_slot(self) noexcept:
-        return self.free == NIL and self.used == self.capacity and self.capacity < self._limit()
+        return self.free == NIL and self.used == self.capacity + LISTS - 1 and self.capacity < self._limit()
 
     @cython.final
     cdef int _grow(self) except -1:
@@ -301,57 +536,114 @@ cdef class LRUCache:
     cdef int _move(self, uint32_t capacity) except -1:
         """Move the live entries into a slab of `capacity` slots, unless the cache changes meanwhile."""
         cdef uint64_t version = self.version
-        cdef uint32_t cells = 4, shift = 62, at, slot, moved = 0
-        cdef list entries = [None] * (2 * (<Py_ssize_t>capacity + 1))
-        cdef Node *nodes
-        cdef uint32_t *table
-        cdef uint32_t *places
-        cdef int64_t *sizes = NULL
-        if version != self.version or not self._intact():
+        cdef uint32_t cells = 4, shift = 62, at, slot, last = LISTS - 1
+        cdef size_t slots = <size_t>capacity + LISTS
+        cdef list entries = [None] * (2 * <Py_ssize_t>slots)
+        cdef list labels = [None] * <Py_ssize_t>slots if self.labels is not None else None
+        cdef Slab old, new
+        if version != self.version or not self._intact() or (labels is None) != (self.labels is None):
             return 0
         while 2 * <uint64_t>cells < 5 * <uint64_t>capacity:
             cells *= 2
             shift -= 1
-        nodes = <Node *>malloc((<size_t>capacity + 1) * sizeof(Node))
-        table = <uint32_t *>calloc(cells, sizeof(uint32_t))
-        places = <uint32_t *>calloc(<size_t>self.capacity + 1, sizeof(uint32_t))
-        if self.sizer is not None:
-            sizes = <int64_t *>calloc(<size_t>capacity + 1, sizeof(int64_t))
-        if nodes == NULL or table == NULL or places == NULL or (self.sizer is not None and sizes == NULL):
-            free(nodes)
-            free(table)
-            free(places)
-            free(sizes)
+        old = self._slab()
+        if not self._allocate(&new, slots, cells):
+            _free_slab(&new)
             raise MemoryError
+        for end in range(LISTS):
+            new.places[end] = end
         if self.capacity > 0:
             for at in range(self.mask + 1):
                 slot = self.table[at]
                 if slot != NIL:
-                    moved += 1
-                    places[slot] = moved
+                    last += 1
+                    new.places[slot] = last
         for slot in range(self.used + 1):
-            if slot != 0 and places[slot] == 0:
+            at = new.places[slot]
+            if slot >= LISTS and at == 0:
                 continue
-            at = places[slot]
-            nodes[at].hash = self.nodes[slot].hash
-            nodes[at].prev = places[self.nodes[slot].prev]
-            nodes[at].next = places[self.nodes[slot].next]
-            if sizes != NULL and self.sizes != NULL:
-                sizes[at] = self.sizes[slot]
+            new.nodes[at].hash = old.nodes[slot].hash
+            new.nodes[at].prev = new.places[old.nodes[slot].prev]
+            new.nodes[at].next = new.places[old.nodes[slot].next]
+            _copy_extras(&new, at, &old, slot)
             _swap(entries, 2 * <Py_ssize_t>at, self.entries, 2 * <Py_ssize_t>slot)
             _swap(entries, 2 * <Py_ssize_t>at + 1, self.entries, 2 * <Py_ssize_t>slot + 1)
-        free(places)
-        free(self.nodes)
-        free(self.table)
-        free(self.sizes)
-        self.nodes, self.table, self.sizes = nodes, table, sizes
+            if labels is not None:
+                _swap(labels, at, self.labels, slot)
+                if PyList_GET_ITEM(<PyObject *>labels, at) != Py_None:
+                    (<_Label>PyList_GET_ITEM(<PyObject *>labels, at)).slot = at
+        self._move_wheel(&new)
+        self.nodes, self.table, self.sizes, self.marks = new.nodes, new.table, new.sizes, new.marks
+        self.ranks, self.side, self.timers, self.hards = new.ranks, new.side, new.timers, new.hards
         self.entries, entries = entries, self.entries
+        self.labels, labels = labels, self.labels
         self.mask, self.shift = cells - 1, shift
-        self.capacity, self.used, self.free = capacity, moved, NIL
+        self.capacity, self.used, self.free = capacity, last, NIL
         self.version += 1
-        for slot in range(1, moved + 1):
+        for slot in range(LISTS, last + 1):
             self._enter(slot)
+        self._move_policy(new.places, old.side)
+        old.places = new.places
+        _free_slab(&old)
         return 0
+
+    @cython.final
+    cdef Slab _slab(self) noexcept:
+        cdef Slab slab
+        slab.nodes, slab.table, slab.sizes, slab.marks = self.nodes, self.table, self.sizes, self.marks
+        slab.ranks, slab.side, slab.timers, slab.hards = self.ranks, self.side, self.timers, self.hards
+        slab.places = NULL
+        return slab
+
+    @cython.final
+    cdef bint _allocate(self, Slab *slab, size_t slots, size_t cells) noexcept:
+        """The arrays of a slab; whether there was memory for all of them."""
+        cdef size_t slot
+        memset(slab, 0, sizeof(Slab))
+        slab.nodes = <Node *>malloc(slots * sizeof(Node))
+        slab.table = <uint32_t *>calloc(cells, sizeof(uint32_t))
+        slab.places = <uint32_t *>calloc(<size_t>self._slots(), sizeof(uint32_t))
+        if slab.nodes == NULL or slab.table == NULL or slab.places == NULL:
+            return False
+        if self.sizer is not None:
+            slab.sizes = <int64_t *>calloc(slots, sizeof(int64_t))
+            if slab.sizes == NULL:
+                return False
+        if self.marked:
+            slab.marks = <uint8_t *>calloc(slots, sizeof(uint8_t))
+            if slab.marks == NULL:
+                return False
+        if self.ranked:
+            slab.ranks = <uint32_t *>calloc(slots, sizeof(uint32_t))
+            slab.side = <uint64_t *>calloc(slots, sizeof(uint64_t))
+            if slab.ranks == NULL or slab.side == NULL:
+                return False
+        if self.timed:
+            slab.timers = <hg_timer *>malloc(slots * sizeof(hg_timer))
+            if slab.timers == NULL or not self._ready_wheel():
+                return False
+            for slot in range(slots):
+                slab.timers[slot].due = NEVER
+        if self.idle != NEVER:
+            slab.hards = <int64_t *>calloc(slots, sizeof(int64_t))
+            if slab.hards == NULL:
+                return False
+        return True
+
+    @cython.final
+    cdef void _move_wheel(self, Slab *slab) noexcept:
+        """Give the wheel the new numbers of slots."""
+        cdef unsigned bucket
+        cdef uint32_t slot
+        if self.timers == NULL or slab.timers == NULL:
+            return
+        for bucket in range(704):
+            self.wheel.first[bucket] = slab.places[self.wheel.first[bucket]]
+        for slot in range(LISTS, self.used + 1):
+            if self.timers[slot].due != NEVER:
+                slab.timers[slab.places[slot]].due = self.timers[slot].due
+                slab.timers[slab.places[slot]].prev = slab.places[self.timers[slot].prev]
+                slab.timers[slab.places[slot]].next = slab.places[self.timers[slot].next]
 
     @cython.final
     cdef uint32_t _take_slot(self) noexcept:
@@ -372,7 +664,7 @@ cdef class LRUCache:
         PyList_SET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot + 1, value)
 
     @cython.final
-    cdef void _insert(self, PyObject *key, Py_hash_t hash, PyObject *value, int64_t size) noexcept:
+    cdef uint32_t _insert(self, PyObject *key, Py_hash_t hash, PyObject *value, int64_t size) noexcept:
         cdef uint32_t slot = self._take_slot()
         Py_INCREF(key)
         Py_INCREF(value)
@@ -381,16 +673,21 @@ cdef class LRUCache:
         if self.sizes != NULL:
             self.sizes[slot] = size
         self._enter(slot)
-        self._link(slot)
+        self._join(slot)
         self.count += 1
         self.filled += size
         self.version += 1
+        return slot
 
     @cython.final
     cdef void _remove(self, uint32_t slot, PyObject **key, PyObject **value) noexcept:
         """Take an entry out; the caller owns the two references and drops them last."""
         self._leave(slot)
-        self._unlink(slot)
+        self._part(slot)
+        if self.timers != NULL and self.timers[slot].due != NEVER:
+            hg_wheel_remove(self.wheel, self.timers, slot)
+        if self.labels is not None:
+            self._unlabel(slot)
         key[0] = self._key(slot)
         value[0] = self._value(slot)
         Py_INCREF(Py_None)
@@ -403,15 +700,15 @@ cdef class LRUCache:
         self.nodes[slot].next = self.free
         self.free = slot
 
-    # ---- the order: least recently used first -----------------------------------------------
+    # ---- the lists: the oldest follows the sentinel, the newest precedes it ------------------
 
     @cython.final
-    cdef inline void _link(self, uint32_t slot) noexcept:
-        cdef uint32_t last = self.nodes[0].prev
+    cdef inline void _link(self, uint32_t slot, uint32_t end) noexcept:
+        cdef uint32_t last = self.nodes[end].prev
         self.nodes[slot].prev = last
-        self.nodes[slot].next = 0
+        self.nodes[slot].next = end
         self.nodes[last].next = slot
-        self.nodes[0].prev = slot
+        self.nodes[end].prev = slot
 
     @cython.final
     cdef inline void _unlink(self, uint32_t slot) noexcept:
@@ -420,14 +717,155 @@ cdef class LRUCache:
         self.nodes[next].prev = prev
 
     @cython.final
-    cdef inline void _touch(self, uint32_t slot) noexcept:
+    cdef inline void _renew(self, uint32_t slot) noexcept:
+        """Make an entry the newest of list 0."""
         if self.nodes[slot].next != 0:
             self._unlink(slot)
-            self._link(slot)
+            self._link(slot, 0)
+
+    # ---- lifetimes --------------------------------------------------------------------------
 
     @cython.final
-    cdef inline uint32_t _victim(self) noexcept:
-        return self.nodes[0].next
+    cdef int64_t _now(self) except? -1:
+        """The time where entries may have a lifetime; runs the clock."""
+        if not self.timed:
+            return 0
+        return hg_monotonic_ns() if self.tick is None else checked_time(self.tick())
+
+    @cython.final
+    cdef uint64_t _draw(self) noexcept:
+        """The next 64 bits of splitmix64's sequence."""
+        cdef uint64_t drawn = hg_splitmix64(self.draws)
+        self.draws += 1
+        return drawn
+
+    @cython.final
+    cdef int64_t _ttl_end(self, int64_t now, int64_t lifetime) except? -1:
+        """When an entry that is written now ends by its ttl."""
+        if lifetime == NEVER:
+            return NEVER
+        if self.jitter != 0:
+            lifetime = shortened(lifetime, self.jitter, self._draw())
+        return now + lifetime
+
+    @cython.final
+    cdef inline int64_t _due(self, uint32_t slot) noexcept:
+        return NEVER if self.timers == NULL else self.timers[slot].due
+
+    @cython.final
+    cdef inline int64_t _hard(self, uint32_t slot) noexcept:
+        return self._due(slot) if self.hards == NULL else self.hards[slot]
+
+    @cython.final
+    cdef bint _ready_wheel(self) noexcept:
+        if self.wheel == NULL:
+            self.wheel = <hg_wheel *>malloc(sizeof(hg_wheel))
+            if self.wheel == NULL:
+                return False
+            hg_wheel_clear(self.wheel)
+        return True
+
+    @cython.final
+    cdef int _ready_timers(self) except -1:
+        """Have a timer a slot, in a cache whose entries had no lifetime so far."""
+        cdef Py_ssize_t slot
+        if self.timers == NULL and self.capacity > 0:
+            self.timers = <hg_timer *>malloc(<size_t>self._slots() * sizeof(hg_timer))
+            if self.timers == NULL or not self._ready_wheel():
+                free(self.timers)
+                self.timers = NULL
+                raise MemoryError
+            for slot in range(self._slots()):
+                self.timers[slot].due = NEVER
+        return 0
+
+    @cython.final
+    cdef inline void _set_timer(self, uint32_t slot, int64_t due) noexcept:
+        if self.timers[slot].due != NEVER:
+            hg_wheel_remove(self.wheel, self.timers, slot)
+        if due != NEVER:
+            hg_wheel_add(self.wheel, self.timers, slot, due)
+
+    @cython.final
+    cdef inline void _lease(self, uint32_t slot, int64_t now, int64_t hard) noexcept:
+        """Let a live entry end by its ttl, or when it has been idle for too long."""
+        if self.hards != NULL:
+            self.hards[slot] = hard
+        if self.idle != NEVER:
+            hard = min(hard, now + self.idle)
+        self._set_timer(slot, hard)
+
+    @cython.final
+    cdef inline void _touch(self, uint32_t slot, int64_t now) noexcept:
+        """Count a read of a live entry for the policy and for its idle time."""
+        if self.hards != NULL:
+            self._lease(slot, now, self.hards[slot])
+        self._hit(slot)
+
+    @cython.final
+    cdef int _purge(self, int64_t now, list dropped) except -1:
+        """Drop every entry whose lifetime has ended."""
+        cdef uint32_t slot
+        if self.timers == NULL or not self._intact():
+            return 0
+        while True:
+            slot = hg_wheel_due(self.wheel, self.timers, now)
+            if slot == NIL:
+                return 0
+            self._drop(slot, dropped)
+            self.left[<int>EXPIRED] += 1
+
+    @cython.final
+    cdef list _purge_now(self):
+        """What `_purge_at` dropped now."""
+        return self._purge_at(self._now()) if self.timed else []
+
+    @cython.final
+    cdef list _purge_at(self, int64_t now):
+        """What `_purge` dropped, told to the listener."""
+        cdef list dropped = []
+        with cython.critical_section(self):
+            self._purge(now, dropped)
+        self._tell(dropped, "expired")
+        return dropped
+
+    # ---- tags -------------------------------------------------------------------------------
+
+    @cython.final
+    cdef void _unlabel(self, uint32_t slot) noexcept:
+        """Take the tags off a slot; labels and plain strings run no foreign code."""
+        cdef PyObject *stored = PyList_GET_ITEM(<PyObject *>self.labels, slot)
+        cdef PyObject *group
+        cdef _Label label
+        if stored == Py_None:
+            return
+        label = <_Label>stored
+        Py_INCREF(Py_None)
+        PyList_SET_ITEM(<PyObject *>self.labels, slot, Py_None)
+        Py_DECREF(stored)
+        label.slot = NIL
+        for tag in label.tags:
+            group = PyDict_GetItem(self.tagged, tag) if self.tagged is not None else NULL
+            if group != NULL and PyDict_Contains(<object>group, label):
+                PyDict_DelItem(<object>group, label)
+                if len(<dict><object>group) == 0:
+                    PyDict_DelItem(self.tagged, tag)
+
+    @cython.final
+    cdef int _label(self, uint32_t slot, _Label label, list groups) except -1:
+        """Give a live slot its tags; `groups` are dicts to use for those that are new."""
+        cdef PyObject *stored = PyList_GET_ITEM(<PyObject *>self.labels, slot)
+        cdef Py_ssize_t i
+        label.slot = slot
+        Py_INCREF(<PyObject *>label)
+        PyList_SET_ITEM(<PyObject *>self.labels, slot, <PyObject *>label)
+        Py_DECREF(stored)
+        for i in range(len(label.tags)):
+            tag = label.tags[i]
+            if PyDict_GetItem(self.tagged, tag) == NULL:
+                PyDict_SetItem(self.tagged, tag, groups[i])
+            PyDict_SetItem(<object>PyDict_GetItem(self.tagged, tag), label, None)
+        return 0
 
     # ---- what the methods are made of -------------------------------------------------------
 
@@ -448,16 +886,27 @@ cdef class LRUCache:
         return size
 
     @cython.final
+    cdef int _tell(self, dropped, str reason) except -1:
+        """Tell the listener of the keys and values that `dropped` alternates."""
+        if self.listener is not None and dropped:
+            notify(self.listener, dropped, reason)
+        return 0
+
+    @cython.final
     cdef int _evict(self, int64_t size, list dropped, PyObject **key, PyObject **value) except -1:
         """Evict until `size` more fits. With `dropped` None, at most one entry has to go."""
-        cdef uint32_t slot
         while self.filled > self.room - size or self.count > MOST_ENTRIES:
-            slot = self._victim()
             if dropped is None:
-                self._remove(slot, key, value)
+                self._remove(self._victim(size), key, value)
+                self.eviction_count += 1
             else:
-                self._drop(slot, dropped)
-            self.eviction_count += 1
+                self._evict_some(size, dropped)
+        return 0
+
+    @cython.final
+    cdef int _evict_one(self, uint32_t slot, list dropped) except -1:
+        self._drop(slot, dropped)
+        self.eviction_count += 1
         return 0
 
     @cython.final
@@ -473,49 +922,116 @@ cdef class LRUCache:
         return 0
 
     @cython.final
-    cdef uint32_t _find_or_slot(self, PyObject *key, Py_hash_t hash) except 0xFFFFFFFF:
+    cdef uint32_t _find_or_slot(self, PyObject *key, Py_hash_t hash, bint tagging) except 0xFFFFFFFF:
         """The slot of `key`; when NIL, an insertion needs no allocation."""
         cdef uint32_t slot
+        cdef list labels
         while True:
             if self._lacks_slot():
                 self._grow()
+            if tagging and self.labels is None:
+                labels = [None] * self._slots()
+                if self.labels is None and PyList_GET_SIZE(<PyObject *>labels) == self._slots():
+                    self.labels = labels
+                    self.tagged = {}
             slot = self._find(key, hash)
-            if slot != NIL or not self._lacks_slot():
+            if (slot != NIL or not self._lacks_slot()) and (self.labels is not None or not tagging):
                 return slot
 
     @cython.final
-    cdef object _store(self, object key, object value, bint keep):
-        """Put an entry; with `keep`, an entry that is there stays and its value is returned."""
+    cdef inline int _set(self, object key, object value) except -1:
+        if not self.plain or self.timed or self.labels is not None or not self._store_plain(key, value):
+            self._store(key, value, False, None, None)
+        return 0
+
+    @cython.final
+    cdef bint _store_plain(self, object key, object value) except -1:
+        """What `_store` does where entries have no size, lifetime, tag or listener; False if they have."""
         cdef Py_hash_t hash = hg_hash(<PyObject *>key)
-        cdef int64_t size = self._measure(value)
         cdef PyObject *old_key = NULL
         cdef PyObject *old_value = NULL
-        cdef list replaced = None, dropped = None
         cdef uint32_t slot
-        if self.sizer is not None or self.listener is not None:
+        cdef bint stored = False
+        with cython.critical_section(self):
+            slot = self._find_or_slot(<PyObject *>key, hash, False)
+            if self.plain and self.room > 0 and not self.timed and self.labels is None:
+                stored = True
+                if slot != NIL:
+                    old_value = self._exchange(slot, <PyObject *>value)
+                    self._rewrite(slot)
+                else:
+                    if self.count >= self.room:
+                        self._remove(self._victim(1), &old_key, &old_value)
+                        self.eviction_count += 1
+                    self._insert(<PyObject *>key, hash, <PyObject *>value, 1)
+        Py_XDECREF(old_key)
+        Py_XDECREF(old_value)
+        return stored
+
+    @cython.final
+    cdef inline PyObject *_exchange(self, uint32_t slot, PyObject *value) noexcept:
+        """Give a live slot another value; the caller owns the old one."""
+        cdef PyObject *old = self._value(slot)
+        Py_INCREF(value)
+        PyList_SET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot + 1, value)
+        self.left[<int>REPLACED] += 1
+        return old
+
+    @cython.final
+    cdef object _store(self, object key, object value, bint keep, object ttl, tuple tags):
+        """Put an entry; with `keep`, an entry that is there stays and its value is returned."""
+        cdef Py_hash_t hash = hg_hash(<PyObject *>key)
+        cdef int64_t size = self._measure(value), now, hard, lifetime = self.lifetime
+        cdef PyObject *old_key = NULL
+        cdef PyObject *old_value = NULL
+        cdef list replaced = None, dropped = None, groups = None
+        cdef _Label label = None
+        cdef uint32_t slot
+        if ttl is not None:
+            lifetime = ttl
+            self.timed = True
+        now = self._now()
+        hard = self._ttl_end(now, lifetime)
+        if self.timers != NULL and hg_rank(now) >= self.wheel.soonest:
+            self._purge_at(now)
+        if self.sizer is not None or self.listener is not None or self.sweeps:
             dropped = []
             replaced = []
+        if tags:
+            label = _Label.__new__(_Label)
+            label.tags = tags
+            groups = [{} for _ in tags]
         with cython.critical_section(self):
-            slot = self._find_or_slot(<PyObject *>key, hash)
+            if self.learns:
+                self._asked(hash)
+            slot = self._find_or_slot(<PyObject *>key, hash, label is not None)
             if keep and slot != NIL:
-                self._touch(slot)
+                self._touch(slot, now)
                 value = <object>self._value(slot)
             elif size > self.room:
                 raise ValueError(f"value too large: size {size} exceeds maxsize {self.room}")
-            elif slot == NIL:
-                self._evict(size, dropped, &old_key, &old_value)
-                self._insert(<PyObject *>key, hash, <PyObject *>value, size)
             else:
-                if replaced is not None:
-                    replaced.append(<object>self._key(slot))
-                    replaced.append(<object>self._value(slot))
-                old_value = self._replace(slot, <PyObject *>value, size)
-                self._evict(0, dropped, &old_key, &old_value)
+                if self.timed:
+                    self._ready_timers()
+                if slot == NIL:
+                    self._evict(size, dropped, &old_key, &old_value)
+                    slot = self._insert(<PyObject *>key, hash, <PyObject *>value, size)
+                else:
+                    if replaced is not None:
+                        replaced.append(<object>self._key(slot))
+                        replaced.append(<object>self._value(slot))
+                    old_value = self._replace(slot, <PyObject *>value, size, dropped)
+                if self.timers != NULL:
+                    self._lease(slot, now, hard)
+                if self.labels is not None:
+                    self._unlabel(slot)
+                if label is not None:
+                    self._label(slot, label, groups)
         Py_XDECREF(old_key)
         Py_XDECREF(old_value)
         if self.listener is not None:
-            notify(self.listener, replaced, "replaced")
-            notify(self.listener, dropped, "size")
+            self._tell(replaced, "replaced")
+            self._tell(dropped, "size")
         return value
 
     @cython.final
@@ -524,38 +1040,63 @@ cdef class LRUCache:
         cdef PyObject *old_key = NULL
         cdef PyObject *old_value = NULL
         cdef uint32_t slot
+        cdef int64_t now = self._now()
         cdef tuple entry = None
+        cdef Reason reason = REMOVED
         with cython.critical_section(self):
             slot = self._find(key, hash)
             if slot != NIL:
+                if self._due(slot) <= now:
+                    reason = EXPIRED
                 self._remove(slot, &old_key, &old_value)
+                self.left[<int>reason] += 1
         if old_key != NULL:
-            try:
-                entry = (<object>old_key, <object>old_value)
-            finally:
-                Py_DECREF(old_key)
-                Py_DECREF(old_value)
-            if self.listener is not None:
-                notify(self.listener, entry, "removed")
+            entry = self._let_go(old_key, old_value, "expired" if reason == EXPIRED else "removed")
+        return None if reason == EXPIRED else entry
+
+    @cython.final
+    cdef tuple _let_go(self, PyObject *key, PyObject *value, str reason):
+        """Own what was removed, and tell the listener."""
+        cdef tuple entry
+        try:
+            entry = (<object>key, <object>value)
+        finally:
+            Py_DECREF(key)
+            Py_DECREF(value)
+        self._tell(entry, reason)
         return entry
 
     @cython.final
-    cdef PyObject *_replace(self, uint32_t slot, PyObject *value, int64_t size) noexcept:
-        """Exchange the value of a live slot; the caller owns the old one."""
-        cdef PyObject *old = self._value(slot)
-        Py_INCREF(value)
-        PyList_SET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot + 1, value)
-        if self.sizes != NULL:
-            self.filled += size - self.sizes[slot]
+    cdef PyObject *_replace(self, uint32_t slot, PyObject *value, int64_t size, list dropped) except? NULL:
+        """Exchange the value of a live slot; the caller owns the old one.
+
+        What grows beyond the room leaves its place and comes in anew, when the others have made room.
+        """
+        cdef PyObject *old = self._exchange(slot, value)
+        cdef int64_t old_size = self._size(slot)
+        if self.filled - old_size > self.room - size:
+            self._part(slot)
+            self.filled -= old_size
+            self._evict(size, dropped, NULL, NULL)
             self.sizes[slot] = size
-        self._touch(slot)
+            self.filled += size
+            self._join(slot)
+            return old
+        if self.sizes != NULL:
+            self._part_resized(slot, size - old_size)
+            self.filled += size - old_size
+            self.sizes[slot] = size
+        self._rewrite(slot)
         return old
+
+    cdef void _part_resized(self, uint32_t slot, int64_t growth) noexcept:
+        """The size of a live entry changes by `growth`, in its place."""
 
     @cython.final
     cdef list _flat(self):
-        """Keys and values in turn, in the order of eviction."""
+        """Keys and values in turn, list by list, the oldest first."""
         cdef list flat
-        cdef uint32_t slot
+        cdef uint32_t slot, end
         cdef Py_ssize_t at = 0
         while True:
             if not self._intact():
@@ -563,36 +1104,60 @@ cdef class LRUCache:
             flat = PyList_New(2 * <Py_ssize_t>self.count)
             if self._intact() and PyList_GET_SIZE(<PyObject *>flat) == 2 * <Py_ssize_t>self.count:
                 break
-        slot = self.nodes[0].next
-        while slot != 0:
-            Py_INCREF(self._key(slot))
-            Py_INCREF(self._value(slot))
-            PyList_SET_ITEM(<PyObject *>flat, at, self._key(slot))
-            PyList_SET_ITEM(<PyObject *>flat, at + 1, self._value(slot))
-            at += 2
-            slot = self.nodes[slot].next
+        for end in range(LISTS):
+            slot = self.nodes[end].next
+            while slot != end:
+                Py_INCREF(self._key(slot))
+                Py_INCREF(self._value(slot))
+                PyList_SET_ITEM(<PyObject *>flat, at, self._key(slot))
+                PyList_SET_ITEM(<PyObject *>flat, at + 1, self._value(slot))
+                at += 2
+                slot = self.nodes[slot].next
         return flat
+
+    @cython.final
+    cdef object _read(self, PyObject *key, Py_hash_t hash, object default):
+        """The value of `key`, or `default`; counts a hit or a miss."""
+        cdef PyObject *old_key = NULL
+        cdef PyObject *old_value = NULL
+        cdef uint32_t slot
+        cdef int64_t now = self._now()
+        cdef object value = default
+        with cython.critical_section(self):
+            slot = self._seek(key, hash)
+            if slot != NIL and self._due(slot) > now:
+                self.hit_count += 1
+                self._touch(slot, now)
+                value = <object>self._value(slot)
+            else:
+                self.miss_count += 1
+                if slot != NIL:
+                    self._remove(slot, &old_key, &old_value)
+                    self.left[<int>EXPIRED] += 1
+        if old_key != NULL:
+            self._let_go(old_key, old_value, "expired")
+        return value
+
+    @cython.final
+    cdef int _remove_labelled(self, list labels, list dropped) except -1:
+        """Remove the entries that still have one of `labels`."""
+        cdef _Label label
+        for label in labels:
+            if label.slot != NIL and self._intact():
+                self._drop(label.slot, dropped)
+                self.left[<int>REMOVED] += 1
+        return 0
 
     # ---- the mapping ------------------------------------------------------------------------
 
     def __getitem__(self, key):
-        cdef Py_hash_t hash = hg_hash(<PyObject *>key)
-        cdef uint32_t slot
-        cdef object value = None
-        with cython.critical_section(self):
-            slot = self._seek(<PyObject *>key, hash)
-            if slot != NIL:
-                self.hit_count += 1
-                self._touch(slot)
-                value = <object>self._value(slot)
-            else:
-                self.miss_count += 1
-        if slot == NIL:
+        value = self._read(<PyObject *>key, hg_hash(<PyObject *>key), _ABSENT)
+        if value is _ABSENT:
             raise KeyError(key)
         return value
 
     def __setitem__(self, key, value):
-        self._store(key, value, False)
+        self._set(key, value)
 
     def __delitem__(self, key):
         if self._take(<PyObject *>key, hg_hash(<PyObject *>key)) is None:
@@ -600,16 +1165,20 @@ cdef class LRUCache:
 
     def __contains__(self, key):
         cdef Py_hash_t hash = hg_hash(<PyObject *>key)
-        cdef uint32_t slot
+        cdef int64_t now = self._now()
+        cdef bint found
         with cython.critical_section(self):
             slot = self._find(<PyObject *>key, hash)
-        return slot != NIL
+            found = slot != NIL and self._due(slot) > now
+        return found
 
     def __len__(self):
+        if self.timed:
+            self._purge_now()
         return self.count if self._intact() else 0
 
     def __iter__(self):
-        return iter(self._flat_locked()[::2])
+        return iter(self._flat_now()[::2])
 
     def __eq__(self, other):
         if not isinstance(other, Mapping):
@@ -628,25 +1197,42 @@ cdef class LRUCache:
     def __sizeof__(self):
         """The bytes of the cache and its slab, without keys and values."""
         cdef size_t slot = sizeof(Node) + 2 * sizeof(PyObject *)
+        cdef size_t fixed = object.__sizeof__(self) + self._policy_bytes()
         if self.sizes != NULL:
             slot += sizeof(int64_t)
-        return (object.__sizeof__(self) + (<size_t>self.capacity + 1) * slot
-                + (<size_t>self.mask + 1) * sizeof(uint32_t))
+        if self.marks != NULL:
+            slot += sizeof(uint8_t)
+        if self.ranks != NULL:
+            slot += sizeof(uint32_t) + sizeof(uint64_t)
+        if self.timers != NULL:
+            slot += sizeof(hg_timer)
+        if self.hards != NULL:
+            slot += sizeof(int64_t)
+        if self.labels is not None:
+            slot += sizeof(PyObject *)
+        if self.wheel != NULL:
+            fixed += sizeof(hg_wheel)
+        return fixed + <size_t>self._slots() * slot + (<size_t>self.mask + 1) * sizeof(uint32_t)
+
+    cdef size_t _policy_bytes(self) noexcept:
+        return 0
 
     @cython.final
-    cdef list _flat_locked(self):
+    cdef list _flat_now(self):
         cdef list flat
+        if self.timed:
+            self._purge_now()
         with cython.critical_section(self):
             flat = self._flat()
         return flat
 
     def _entries(self):
-        flat = iter(self._flat_locked())
+        flat = iter(self._flat_now())
         return list(zip(flat, flat, strict=True))
 
     @cython.binding(False)
     def get(self, key, default=None):
-        """The value of `key`, made the most recently used; `default` where there is none.
+        """The value of `key`, read as the policy counts reads; `default` where there is none.
 
         Counts a hit or a miss. Complexity: O(1).
 
@@ -657,11 +1243,13 @@ cdef class LRUCache:
         cdef Py_hash_t hash = hg_hash(<PyObject *>key)
         cdef uint32_t slot
         cdef object value = default
+        if self.timed:
+            return self._read(<PyObject *>key, hash, default)
         with cython.critical_section(self):
             slot = self._seek(<PyObject *>key, hash)
             if slot != NIL:
                 self.hit_count += 1
-                self._touch(slot)
+                self._hit(slot)
                 value = <object>self._value(slot)
             else:
                 self.miss_count += 1
@@ -680,28 +1268,36 @@ cdef class LRUCache:
         """
         cdef Py_hash_t hash = hg_hash(<PyObject *>key)
         cdef uint32_t slot
+        cdef int64_t now = self._now()
         cdef object value = default
         with cython.critical_section(self):
             slot = self._find(<PyObject *>key, hash)
-            if slot != NIL:
+            if slot != NIL and self._due(slot) > now:
                 value = <object>self._value(slot)
         return value
 
     @cython.binding(False)
-    def put(self, key, value):
-        """Store `value` under `key` as the most recently used and evict what no longer fits.
+    def put(self, key, value, *, ttl=None, tags=()):
+        """Store `value` under `key` and evict what no longer fits.
 
-        The same as ``cache[key] = value``. Raises ValueError if the value's size is negative or
-        above `maxsize`; the cache is then as it was. Complexity: O(1), amortised over the
-        entries evicted where sizes differ.
+        The same as ``cache[key] = value``, for an entry of its own lifetime `ttl`, in seconds:
+        None takes that of the cache, ``math.inf`` none at all. An entry can be dropped by each
+        of its `tags`, see ``invalidate``.
+
+        Raises ValueError if the value's size is negative or above `maxsize` or `ttl` is not
+        positive, TypeError if `ttl` is no number or a tag no str; the cache is then as it was.
+        Complexity: O(1), amortised over the entries evicted where sizes differ.
 
         >>> cache = LRUCache(3, getsizeof=len)
         >>> cache.put("a", "xy")
-        >>> cache.put("b", "xyz")
+        >>> cache.put("b", "xyz", ttl=60)
         >>> list(cache)
         ['b']
         """
-        self._store(key, value, False)
+        if ttl is None and type(tags) is tuple and not tags:
+            self._set(key, value)
+        else:
+            self._store(key, value, False, None if ttl is None else _nanoseconds(ttl), checked_tags(tags))
 
     def pop(self, key, default=_ABSENT):
         """Remove `key` and return its value; `default` where there is none.
@@ -732,19 +1328,15 @@ cdef class LRUCache:
         """
         cdef PyObject *key = NULL
         cdef PyObject *value = NULL
+        if self.timed:
+            self._purge_now()
         with cython.critical_section(self):
             if self.count > 0 and self._intact():
-                self._remove(self._victim(), &key, &value)
+                self._remove(self._victim(0), &key, &value)
+                self.left[<int>REMOVED] += 1
         if key == NULL:
             raise KeyError(f"{type(self).__name__} is empty")
-        try:
-            entry = (<object>key, <object>value)
-        finally:
-            Py_DECREF(key)
-            Py_DECREF(value)
-        if self.listener is not None:
-            notify(self.listener, entry, "removed")
-        return entry
+        return self._let_go(key, value, "removed")
 
     def setdefault(self, key, default=None):
         """The value of `key`; where there is none, `default`, stored under `key`.
@@ -755,8 +1347,8 @@ cdef class LRUCache:
         >>> cache.setdefault("a", 1), cache.setdefault("a", 2)
         (1, 1)
         """
-        found = self.get(key, _ABSENT)
-        return self._store(key, default, True) if found is _ABSENT else found
+        found = self._read(<PyObject *>key, hg_hash(<PyObject *>key), _ABSENT)
+        return self._store(key, default, True, None, None) if found is _ABSENT else found
 
     def update(self, other=(), /, **kwargs):
         """Put every entry of a mapping, of an iterable of pairs, and of the keyword arguments.
@@ -771,26 +1363,32 @@ cdef class LRUCache:
         MutableMapping.update(self, other, **kwargs)
 
     def clear(self):
-        """Remove every entry and give the memory back; counters stay.
+        """Remove every entry and give the memory back; counters stay, `generation` goes up.
 
         Complexity: O(n).
 
         >>> cache = LRUCache(2)
         >>> cache["a"] = 1
         >>> cache.clear()
-        >>> len(cache)
-        0
+        >>> len(cache), cache.generation
+        (0, 1)
         """
-        cdef list fresh = [None, None]
-        cdef list flat = None
+        cdef list fresh = [None] * (2 * <Py_ssize_t>LISTS)
+        cdef list flat = None, labels = None
+        cdef dict tagged = None
         with cython.critical_section(self):
             if self.listener is not None:
                 flat = self._flat()
+            self.left[<int>REMOVED] += self.count
+            self.emptied += 1
             self.entries, fresh = fresh, self.entries
+            labels, self.labels = self.labels, None
+            tagged, self.tagged = self.tagged, tagged
             self._forget_slots()
-        del fresh
+        _forget_labels(labels)
+        del fresh, tagged
         if flat is not None:
-            notify(self.listener, flat, "removed")
+            self._tell(flat, "removed")
 
     def keys(self):
         """A view of the keys, the next victim first; iterating it goes over a snapshot.
@@ -842,6 +1440,8 @@ cdef class LRUCache:
         >>> cache.currsize
         3
         """
+        if self.timed:
+            self._purge_now()
         return self.filled if self._intact() else 0
 
     @property
@@ -863,6 +1463,42 @@ cdef class LRUCache:
         a 1 size
         """
         return self.listener
+
+    @property
+    def ttl(self):
+        """The lifetime of an entry in seconds, or None.
+
+        >>> LRUCache(2, ttl=60).ttl
+        60.0
+        """
+        return None if self.lifetime == NEVER else self.lifetime / 1e9
+
+    @property
+    def tti(self):
+        """The time in seconds after which an entry that is not used ends, or None.
+
+        >>> LRUCache(2, tti=0.5).tti
+        0.5
+        """
+        return None if self.idle == NEVER else self.idle / 1e9
+
+    @property
+    def clock(self):
+        """The callable that answers integer nanoseconds, or None for the monotonic clock.
+
+        >>> LRUCache(2).clock is None
+        True
+        """
+        return self.tick
+
+    @property
+    def generation(self):
+        """How often the whole cache was emptied, by ``clear`` or by ``invalidate()``.
+
+        >>> LRUCache(2).generation
+        0
+        """
+        return self.emptied
 
     @property
     def hits(self):
@@ -896,13 +1532,98 @@ cdef class LRUCache:
         """
         return self.eviction_count
 
-    def stats(self):
-        """A snapshot of the counters and of the size.
+    @property
+    def expirations(self):
+        """How many entries were dropped at the end of their lifetime.
 
-        >>> LRUCache(2).stats()
-        CacheStats(hits=0, misses=0, evictions=0, currsize=0, maxsize=2)
+        >>> LRUCache(1).expirations
+        0
         """
-        return CacheStats(self.hit_count, self.miss_count, self.eviction_count, self.currsize, self.room)
+        return self.left[<int>EXPIRED]
+
+    def stats(self, *, reset=False):
+        """A snapshot of the counters and of the size; with `reset` the counters start anew.
+
+        >>> cache = LRUCache(2)
+        >>> cache.get("a")
+        >>> cache.stats(reset=True).misses, cache.stats().misses
+        (1, 0)
+        """
+        cdef bint anew = reset
+        currsize = self.currsize
+        with cython.critical_section(self):
+            counts = (self.hit_count, self.miss_count, self.eviction_count, self.left[<int>EXPIRED],
+                      self.left[<int>REPLACED], self.left[<int>REMOVED], self.load_count, self.failure_count,
+                      self.load_time / 1e9)
+            if anew:
+                self.hit_count = self.miss_count = self.eviction_count = 0
+                self.left[<int>EXPIRED] = self.left[<int>REPLACED] = self.left[<int>REMOVED] = 0
+                self.load_count = self.failure_count = self.load_time = 0
+                self._counted_anew()
+        return CacheStats(*counts, currsize, self.room)
+
+    def expire(self):
+        """Drop every entry whose lifetime has ended, and return their keys and values.
+
+        It is never needed: whatever writes or counts does it too. Complexity: O(1) amortised an
+        entry.
+
+        >>> now = [0]
+        >>> cache = LRUCache(2, ttl=1, clock=lambda: now[0])
+        >>> cache["a"] = 1
+        >>> now[0] = 10**9
+        >>> cache.expire()
+        [('a', 1)]
+        """
+        flat = iter(self._purge_now())
+        return list(zip(flat, flat, strict=True))
+
+    def invalidate(self, *, tag=None, predicate=None):
+        """Remove the entries of a tag, or those for which ``predicate(key, value)`` is true, or all.
+
+        Returns how many they were. Raises TypeError if both are given, or are no str and no
+        callable. Complexity: O(entries of the tag); O(n) for a predicate and for all.
+
+        >>> cache = LRUCache(9)
+        >>> cache.put("a", 1, tags=("user:7",))
+        >>> cache.put("b", 2)
+        >>> cache.invalidate(tag="user:7"), list(cache)
+        (1, ['b'])
+        >>> cache.invalidate(predicate=lambda key, value: value > 1)
+        1
+        """
+        cdef list dropped = [], labels = None
+        if tag is not None and predicate is not None:
+            raise TypeError(f"either tag or predicate must be None, got {tag!r} and {predicate!r}")
+        if tag is not None:
+            checked_tags((tag,))
+            with cython.critical_section(self):
+                labels = list(self.tagged.get(tag, ())) if self.tagged is not None else []
+                self._remove_labelled(labels, dropped)
+            self._tell(dropped, "removed")
+            return len(dropped) // 2
+        _checked_callable("predicate", predicate)
+        if predicate is None:
+            count = len(self)
+            self.clear()
+            return count
+        for key, value in self._entries():
+            if predicate(key, value):
+                self._drop_unchanged(key, value, dropped)
+        self._tell(dropped, "removed")
+        return len(dropped) // 2
+
+    @cython.final
+    cdef int _drop_unchanged(self, object key, object value, list dropped) except -1:
+        """Drop the entry of `key` if its value is still this one."""
+        cdef Py_hash_t hash = hg_hash(<PyObject *>key)
+        cdef uint32_t slot
+        with cython.critical_section(self):
+            slot = self._find(<PyObject *>key, hash)
+            if slot != NIL and self._value(slot) == <PyObject *>value:
+                self._drop(slot, dropped)
+                self.left[<int>REMOVED] += 1
+        return 0
 
     def resize(self, maxsize):
         """Set another `maxsize`, evict what no longer fits and give spare memory back.
@@ -918,63 +1639,128 @@ cdef class LRUCache:
         """
         cdef int64_t room = _checked_maxsize(maxsize, self.sizer is not None)
         cdef list dropped = []
+        self._purge_now()
         with cython.critical_section(self):
             if not self._intact():
                 self._wipe()
             self.room = room
+            self._fit()
             self._evict(0, dropped, NULL, NULL)
             if self.capacity > self._limit() or self.capacity > 4 * <uint64_t>self.count:
                 self._move(max(self.count, min(<uint32_t>FIRST_CAPACITY, self._limit())))
-        if self.listener is not None:
-            notify(self.listener, dropped, "size")
+        self._tell(dropped, "size")
 
     # ---- copies, pickles, checks ------------------------------------------------------------
 
     def __copy__(self):
-        cdef LRUCache copy = type(self)._from_state(self._state())
-        attributes(copy).update(attributes(self))
+        cdef _Cache copy = type(self)._from_state(self._state())
         listener, copy.listener = copy.listener, None
         for key, value in self._entries():
-            copy._store(key, value, False)
+            copy._store(key, value, False, None, None)
+        copy.__setstate__((dict(attributes(self)), self._leases()))
+        copy.left[<int>REPLACED] = 0
         copy.listener = listener
         return copy
 
     def __reduce__(self):
-        rebuild = (name_class(self), self._state())
-        return restore, rebuild, attributes(self) or None, None, iter(self._entries())
+        entries, leases = self._entries(), self._leases()
+        more = (attributes(self), leases) if leases or attributes(self) else None
+        return restore, (name_class(self), self._state()), more, None, iter(entries)
 
     def _state(self):
-        return 1, self.room, self.sizer, self.listener
+        return (2, self.room, self.sizer, None if self.lifetime == NEVER else self.lifetime,
+                None if self.idle == NEVER else self.idle, self.jitter, self.tick, self.listener, self.seed)
 
     @classmethod
     def _from_state(cls, state):
-        version, maxsize, getsizeof, on_evict = state
-        if version != 1:
-            raise ValueError(f"state must be of version 1, got {version!r}")
-        cache = cls.__new__(cls)
-        LRUCache.__init__(cache, maxsize, getsizeof, on_evict=on_evict)
+        if state[0] != 2:
+            raise ValueError(f"state must be of version 2, got {state[0]!r}")
+        cdef _Cache cache = cls.__new__(cls)
+        _, room, sizer, lifetime, idle, jitter, clock, listener, seed = state
+        cache._configure(room, sizer, lifetime, idle, jitter, clock, listener, seed)
         return cache
 
+    def _leases(self):
+        """Key, nanoseconds left in all and by ttl, and tags, of the entries that have any of them."""
+        now = self._now()
+        leases = []
+        for key in self._flat_now()[::2]:
+            lease = self._lease_of(key, now)
+            if lease is not None:
+                leases.append(lease)
+        return leases
+
+    @cython.final
+    cdef object _lease_of(self, object key, int64_t now):
+        cdef Py_hash_t hash = hg_hash(<PyObject *>key)
+        cdef uint32_t slot
+        cdef int64_t due = NEVER, hard = NEVER
+        cdef tuple tags = ()
+        with cython.critical_section(self):
+            slot = self._find(<PyObject *>key, hash)
+            if slot != NIL:
+                due, hard = self._due(slot), self._hard(slot)
+                if self.labels is not None and PyList_GET_ITEM(<PyObject *>self.labels, slot) != Py_None:
+                    tags = (<_Label>PyList_GET_ITEM(<PyObject *>self.labels, slot)).tags
+        if due == NEVER and not tags:
+            return None
+        return (key, due - now if due != NEVER else NEVER, hard - now if hard != NEVER else NEVER, tags)
+
+    def __setstate__(self, state):
+        """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
+        own, leases = state
+        attributes(self).update(own)
+        for key, left, hard_left, tags in leases:
+            self._resume(key, left, hard_left, tags)
+
+    @cython.final
+    cdef int _resume(self, object key, int64_t left, int64_t hard_left, tuple tags) except -1:
+        """Let the entry of `key` live for `left` nanoseconds more, and give it its tags."""
+        cdef Py_hash_t hash = hg_hash(<PyObject *>key)
+        cdef uint32_t slot
+        cdef int64_t now
+        cdef list groups = [{} for _ in tags]
+        cdef _Label label = _Label.__new__(_Label)
+        label.tags = tags
+        self.timed = self.timed or left != NEVER
+        now = self._now()
+        with cython.critical_section(self):
+            slot = self._find_or_slot(<PyObject *>key, hash, bool(tags))
+            if slot != NIL:
+                if self.timed:
+                    self._ready_timers()
+                    if self.hards != NULL:
+                        self.hards[slot] = NEVER if hard_left == NEVER else now + hard_left
+                    self._set_timer(slot, NEVER if left == NEVER else now + left)
+                if tags:
+                    self._unlabel(slot)
+                    self._label(slot, label, groups)
+        return 0
+
     def _check(self):
-        cdef uint32_t slot, at, seen = 0, chained = 0, prev = 0
+        cdef uint32_t slot, at, end, seen = 0, chained = 0, prev, leased = 0, timers = 0
         cdef int64_t filled = 0
         assert self._intact(), "the list of entries fits the capacity"
-        assert self.used <= self.capacity <= self._limit() or self.capacity == FIRST_CAPACITY
+        assert self.used < self.capacity + LISTS
+        assert self.capacity <= self._limit() or self.capacity == FIRST_CAPACITY
         assert 2 * (<uint64_t>self.mask + 1) >= 5 * <uint64_t>self.capacity or self.capacity == 0
-        slot = self.nodes[0].next
-        while slot != 0:
-            assert self.nodes[slot].prev == prev, "the list is doubly linked"
-            assert slot <= self.used
-            at = self._home(self.nodes[slot].hash)
-            while self.table[at] != slot:
-                assert self.table[at] != NIL, "a live slot is reachable from its home"
-                at = (at + 1) & self.mask
-            filled += self._size(slot)
-            seen += 1
-            prev = slot
-            slot = self.nodes[slot].next
-        assert self.nodes[0].prev == prev
-        assert seen == self.count, "the list holds every live slot"
+        for end in range(LISTS):
+            prev = end
+            slot = self.nodes[end].next
+            while slot != end:
+                assert self.nodes[slot].prev == prev, "the lists are doubly linked"
+                assert LISTS <= slot <= self.used
+                at = self._home(self.nodes[slot].hash)
+                while self.table[at] != slot:
+                    assert self.table[at] != NIL, "a live slot is reachable from its home"
+                    at = (at + 1) & self.mask
+                filled += self._size(slot)
+                leased += self._due(slot) != NEVER
+                seen += 1
+                prev = slot
+                slot = self.nodes[slot].next
+            assert self.nodes[end].prev == prev
+        assert seen == self.count, "the lists hold every live slot"
         assert filled == self.filled <= self.room, "currsize is the sum of the sizes, within maxsize"
         for at in range(self.mask + 1):
             seen -= self.table[at] != NIL
@@ -982,9 +1768,694 @@ cdef class LRUCache:
         slot = self.free
         while slot != NIL:
             assert self._key(slot) == Py_None and self._value(slot) == Py_None, "free slots hold nothing"
+            assert self._due(slot) == NEVER, "free slots have no lifetime"
             chained += 1
             slot = self.nodes[slot].next
-        assert self.count + chained == self.used, "every used slot is live or free"
+        assert self.count + chained == self.used + 1 - LISTS, "every used slot is live or free"
+        if self.timers != NULL:
+            for at in range(704):
+                slot = self.wheel.first[at]
+                while slot != NIL:
+                    assert hg_bucket(self.wheel, hg_rank(self.timers[slot].due)) == at, "a timer's bucket"
+                    timers += 1
+                    slot = self.timers[slot].next
+        assert timers == leased, "the wheel holds every slot that has a lifetime"
+        self._check_labels()
+        self._check_policy()
+
+    @cython.final
+    cdef int _check_labels(self) except -1:
+        cdef _Label label
+        for tag, group in (self.tagged or {}).items():
+            assert group, "a tag that nothing has is forgotten"
+            for label in group:
+                assert PyList_GET_ITEM(<PyObject *>self.labels, label.slot) == <PyObject *>label
+                assert tag in label.tags and self._key(label.slot) != Py_None or label.slot >= LISTS
+        return 0
 
 
-MutableMapping.register(LRUCache)
+MutableMapping.register(_Cache)
+
+
+cdef int _forget_labels(list labels) except -1:
+    """Make clear to whoever holds one that its slot is gone."""
+    for label in labels or ():
+        if label is not None:
+            (<_Label>label).slot = NIL
+    return 0
+
+
+cdef class LRUCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops the least recently used one first.
+
+    With `getsizeof`, a callable from a value to a non-negative int, `maxsize` bounds the sum of
+    the sizes instead of the number of entries. ``on_evict(key, value, reason)`` is called after
+    an entry has left, with the reason ``"size"``, ``"expired"``, ``"replaced"`` or ``"removed"``;
+    what it raises goes to ``sys.unraisablehook``.
+
+    An entry ends `ttl` seconds after it was written, or `tti` seconds after it was last used,
+    whatever comes first; each ttl is shortened at random by up to the share `jitter`. `clock` is a
+    callable that answers integer nanoseconds, by default the monotonic clock. An entry that has
+    ended is never returned nor counted, and leaves with the next write or count. All draws follow
+    from `seed`.
+
+    ``cache[key]``, ``get``, ``setdefault`` and ``put`` make an entry the most recently used;
+    ``peek``, ``in`` and iteration touch nothing. Iteration goes over a snapshot, least recently
+    used first. Every method is atomic among threads.
+
+    Raises ValueError if `maxsize` is negative or above 2**31 entries (2**63 - 1 with
+    `getsizeof`), `ttl` or `tti` is not positive or `jitter` outside [0, 1), TypeError if an
+    argument has the wrong type.
+
+    Complexity: O(1) for every operation on one key; memory grows with use, never beyond maxsize.
+
+    >>> cache = LRUCache(2)
+    >>> cache["a"], cache["b"] = 1, 2
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> cache
+    LRUCache({'a': 1, 'c': 3}, maxsize=2, currsize=2)
+    """
+
+    @cython.final
+    cdef void _hit(self, uint32_t slot) noexcept:
+        self._renew(slot)
+
+
+cdef class TTLCache(LRUCache):
+    """An LRUCache whose entries end `ttl` seconds after they were written.
+
+    Arguments, errors and complexity are those of ``LRUCache``; ``put`` may give an entry another
+    lifetime.
+
+    >>> now = [0]
+    >>> cache = TTLCache(2, ttl=1, clock=lambda: now[0])
+    >>> cache["a"] = 1
+    >>> now[0] = 999_999_999
+    >>> cache["a"]
+    1
+    >>> now[0] = 1_000_000_000
+    >>> "a" in cache, len(cache), cache.expirations
+    (False, 0, 1)
+    """
+
+    def __init__(self, maxsize, ttl, getsizeof=None, *, tti=None, jitter=0.0, clock=None, on_evict=None,
+                 seed=0):
+        if ttl is None:
+            raise TypeError(f"ttl must be a number of seconds, got {ttl!r}")
+        self._begin(maxsize, getsizeof, ttl, tti, jitter, clock, on_evict, seed)
+
+
+cdef class FIFOCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops the one written longest ago first.
+
+    Reading an entry does not save it, writing it again puts it last in the queue. Arguments,
+    errors and complexity are those of ``LRUCache``. Iteration goes over a snapshot, the next
+    victim first.
+
+    >>> cache = FIFOCache(2)
+    >>> cache["a"], cache["b"] = 1, 2
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> list(cache)
+    ['b', 'c']
+    """
+
+    @cython.final
+    cdef void _hit(self, uint32_t slot) noexcept:
+        pass
+
+    @cython.final
+    cdef void _rewrite(self, uint32_t slot) noexcept:
+        self._renew(slot)
+
+
+cdef struct Group:
+    uint32_t uses
+    uint32_t last
+
+
+cdef class LFUCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops the least frequently used one first.
+
+    Writing an entry and each read count as one use; among equals the one that has had its count
+    for longest goes first. Counts end at 2**32 - 1. Arguments, errors and complexity are those of
+    ``LRUCache``. Iteration goes over a snapshot, the next victim first.
+
+    Source: Shah, Mitra, Matani, "An O(1) algorithm for implementing the LFU cache eviction
+    scheme", 2010.
+
+    >>> cache = LFUCache(2)
+    >>> cache["a"], cache["b"] = 1, 2
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> list(cache)
+    ['c', 'a']
+    """
+
+    cdef uint32_t spare
+    cdef uint32_t groups
+
+    def __cinit__(self, *args, **kwargs):
+        self.ranked = True
+
+    @cython.final
+    cdef inline Group *_group(self, uint32_t number) noexcept:
+        """Entries that follow each other and are used equally often; free ones are chained by `last`."""
+        return <Group *>self.side + number
+
+    @cython.final
+    cdef uint32_t _new_group(self, uint32_t uses) noexcept:
+        cdef uint32_t number = self.spare
+        if number != NIL:
+            self.spare = self._group(number).last
+        else:
+            self.groups += 1
+            number = self.groups
+        self._group(number).uses = uses
+        return number
+
+    @cython.final
+    cdef void _free_group(self, uint32_t number) noexcept:
+        self._group(number).last = self.spare
+        self.spare = number
+
+    @cython.final
+    cdef void _insert_after(self, uint32_t slot, uint32_t prev) noexcept:
+        cdef uint32_t next = self.nodes[prev].next
+        self.nodes[slot].prev = prev
+        self.nodes[slot].next = next
+        self.nodes[prev].next = slot
+        self.nodes[next].prev = slot
+
+    @cython.final
+    cdef bint _leave_group(self, uint32_t slot) noexcept:
+        """Let the group of `slot` end before it; whether nobody is left in the group."""
+        cdef uint32_t number = self.ranks[slot], prev = self.nodes[slot].prev
+        if self._group(number).last != slot:
+            return False
+        self._group(number).last = prev
+        return prev == 0 or self.ranks[prev] != number
+
+    @cython.final
+    cdef void _join(self, uint32_t slot) noexcept:
+        cdef uint32_t first = self.nodes[0].next, number
+        if first != 0 and self._group(self.ranks[first]).uses == 1:
+            number = self.ranks[first]
+            self._insert_after(slot, self._group(number).last)
+        else:
+            number = self._new_group(1)
+            self._insert_after(slot, 0)
+        self.ranks[slot] = number
+        self._group(number).last = slot
+
+    @cython.final
+    cdef void _part(self, uint32_t slot) noexcept:
+        if self._leave_group(slot):
+            self._free_group(self.ranks[slot])
+        self._unlink(slot)
+
+    @cython.final
+    cdef void _hit(self, uint32_t slot) noexcept:
+        cdef uint32_t number = self.ranks[slot], target = NIL
+        cdef uint32_t last = self._group(number).last, uses = self._group(number).uses
+        cdef uint32_t after = self.nodes[last].next
+        if uses == MOST_USES:
+            target = number
+        else:
+            uses += 1
+            if after != 0 and self._group(self.ranks[after]).uses == uses:
+                target = self.ranks[after]
+                last = self._group(target).last
+        if last == slot and target == number:
+            return
+        if self._leave_group(slot):
+            if target == NIL:
+                self._group(number).uses = uses
+                self._group(number).last = slot
+                return
+            self._free_group(number)
+        if last != slot:
+            self._unlink(slot)
+            self._insert_after(slot, last)
+        if target == NIL:
+            target = self._new_group(uses)
+        self.ranks[slot] = target
+        self._group(target).last = slot
+
+    @cython.final
+    cdef void _move_policy(self, const uint32_t *places, const uint64_t *side) noexcept:
+        cdef const Group *old = <const Group *>side
+        cdef uint32_t slot = self.nodes[0].next, number = NIL, before = NIL
+        self.groups = self.spare = 0
+        while slot != 0:
+            if self.ranks[slot] != before:
+                before = self.ranks[slot]
+                number = self._new_group(old[before].uses)
+            self.ranks[slot] = number
+            self._group(number).last = slot
+            slot = self.nodes[slot].next
+
+    @cython.final
+    cdef void _empty_policy(self) noexcept:
+        self.groups = self.spare = 0
+
+    @cython.final
+    cdef int _check_policy(self) except -1:
+        cdef uint32_t slot = self.nodes[0].next, uses = 0, next
+        while slot != 0:
+            next = self.nodes[slot].next
+            assert self._group(self.ranks[slot]).uses > uses, "groups stand in the order of their uses"
+            while next != 0 and self.ranks[next] == self.ranks[slot]:
+                slot = next
+                next = self.nodes[slot].next
+            uses = self._group(self.ranks[slot]).uses
+            assert self._group(self.ranks[slot]).last == slot, "a group knows its last entry"
+            slot = next
+        return 0
+
+
+cdef class SieveCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops one not read since the hand last passed it.
+
+    New entries join the newest end of a queue and never move. A read marks its entry; the hand goes
+    from old to new, takes marks off and evicts the first entry without one. Arguments, errors and
+    complexity are those of ``LRUCache``; an eviction is O(1) amortised over the reads. Iteration goes
+    over a snapshot, oldest first.
+
+    Source: Zhang, Yang, Yue, Vigfusson, Rashmi, "SIEVE is simpler than LRU", NSDI 2024.
+
+    >>> cache = SieveCache(2)
+    >>> cache["a"], cache["b"] = 1, 2
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> list(cache)
+    ['a', 'c']
+    """
+
+    cdef uint32_t hand
+
+    def __cinit__(self, *args, **kwargs):
+        self.marked = True
+
+    @cython.final
+    cdef void _hit(self, uint32_t slot) noexcept:
+        self.marks[slot] = 1
+
+    @cython.final
+    cdef void _join(self, uint32_t slot) noexcept:
+        self.marks[slot] = 0
+        self._link(slot, 0)
+
+    @cython.final
+    cdef void _part(self, uint32_t slot) noexcept:
+        if self.hand == slot:
+            self.hand = self.nodes[slot].next
+        self._unlink(slot)
+
+    @cython.final
+    cdef uint32_t _victim(self, int64_t size) noexcept:
+        cdef uint32_t slot = self.hand
+        while True:
+            if slot == 0:
+                slot = self.nodes[0].next
+            if not self.marks[slot]:
+                self.hand = slot
+                return slot
+            self.marks[slot] = 0
+            slot = self.nodes[slot].next
+
+    @cython.final
+    cdef void _move_policy(self, const uint32_t *places, const uint64_t *side) noexcept:
+        self.hand = places[self.hand]
+
+    @cython.final
+    cdef void _empty_policy(self) noexcept:
+        self.hand = 0
+
+
+cdef class _Queues(_Cache):
+    """What policies of several lists share: a mark is 16 * list + a count, sums are sizes of lists."""
+
+    cdef int64_t[3] sums
+
+    def __cinit__(self, *args, **kwargs):
+        self.marked = self.learns = True
+
+    @cython.final
+    cdef inline void _enlist(self, uint32_t slot, uint32_t end, uint8_t count) noexcept:
+        self.marks[slot] = <uint8_t>(16 * end + count)
+        self.sums[end] += self._size(slot)
+        self._link(slot, end)
+
+    @cython.final
+    cdef inline uint32_t _delist(self, uint32_t slot) noexcept:
+        cdef uint32_t end = self.marks[slot] >> 4
+        self.sums[end] -= self._size(slot)
+        self._unlink(slot)
+        return end
+
+    @cython.final
+    cdef inline void _move_to(self, uint32_t slot, uint32_t end, uint8_t count) noexcept:
+        self._delist(slot)
+        self._enlist(slot, end, count)
+
+    @cython.final
+    cdef void _part(self, uint32_t slot) noexcept:
+        self._delist(slot)
+
+    @cython.final
+    cdef void _part_resized(self, uint32_t slot, int64_t growth) noexcept:
+        self.sums[self.marks[slot] >> 4] += growth
+
+    cdef void _empty_policy(self) noexcept:
+        self.sums[0] = self.sums[1] = self.sums[2] = 0
+
+    cdef int _check_policy(self) except -1:
+        cdef uint32_t end, slot
+        cdef int64_t filled
+        for end in range(LISTS):
+            filled = 0
+            slot = self.nodes[end].next
+            while slot != end:
+                assert self.marks[slot] >> 4 == end, "a mark names the list of its slot"
+                filled += self._size(slot)
+                slot = self.nodes[slot].next
+            assert filled == self.sums[end], "a list knows its size"
+        return 0
+
+
+cdef class S3FIFOCache(_Queues):
+    """A mapping of at most `maxsize` entries in a small queue, a main queue and a queue of ghosts.
+
+    A new entry joins the small queue, a tenth of the cache; who was read twice there by its turn is
+    moved to the main queue, and who was not leaves a ghost: its hash, of which as many are kept as
+    the main queue has room for (an entry of size 0 counts there as 1). A key that still has a ghost
+    comes back into the main queue, whose entries get as many further turns as they were read, at
+    most three. Arguments, errors and complexity are those of ``LRUCache``; an eviction is O(1)
+    amortised over the reads. Iteration goes over a snapshot: the small queue, then the main one,
+    oldest first.
+
+    Source: Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you need for cache eviction",
+    SOSP 2023.
+
+    >>> cache = S3FIFOCache(10)
+    >>> cache.update((i, i) for i in range(10))
+    >>> cache[0], cache[0], cache[1]
+    (0, 0, 1)
+    >>> cache[10] = 10
+    >>> 0 in cache, 1 in cache
+    (True, False)
+    """
+
+    cdef hg_ghosts ghosts
+    cdef int64_t tenth
+
+    def __cinit__(self, *args, **kwargs):
+        self.sweeps = True
+
+    def __dealloc__(self):
+        hg_ghosts_clear(&self.ghosts)
+
+    @cython.final
+    cdef void _fit(self) noexcept:
+        self.tenth = self.room // 10 + (self.room % 10 != 0)
+        hg_ghosts_trim(&self.ghosts, <uint64_t>(self.room - self.tenth))
+
+    @cython.final
+    cdef void _hit(self, uint32_t slot) noexcept:
+        self.marks[slot] += (self.marks[slot] & 15) < 3
+
+    @cython.final
+    cdef void _join(self, uint32_t slot) noexcept:
+        cdef uint32_t ghost = hg_ghost_find(&self.ghosts, self.nodes[slot].hash)
+        if ghost != 0:
+            hg_ghost_remove(&self.ghosts, ghost)
+        self._enlist(slot, 0 if ghost == 0 else 1, 0)
+
+    @cython.final
+    cdef bint _is_small_turn(self) noexcept:
+        return self.nodes[0].next != 0 and (self.sums[0] >= self.tenth or self.nodes[1].next == 1)
+
+    @cython.final
+    cdef uint32_t _main_victim(self) noexcept:
+        cdef uint32_t slot = self.nodes[1].next
+        while slot != 1 and self.marks[slot] & 15:
+            self._move_to(slot, 1, (self.marks[slot] & 15) - 1)
+            slot = self.nodes[1].next
+        return slot
+
+    @cython.final
+    cdef uint32_t _victim(self, int64_t size) noexcept:
+        cdef uint32_t slot
+        while self._is_small_turn():
+            slot = self.nodes[0].next
+            if self.marks[slot] & 15 < 2:
+                return slot
+            self._move_to(slot, 1, 0)
+        return self._main_victim()
+
+    @cython.final
+    cdef int _evict_some(self, int64_t size, list dropped) except -1:
+        cdef uint32_t slot
+        cdef Py_hash_t hash
+        cdef int64_t weight
+        if not self._is_small_turn():
+            return self._evict_one(self._main_victim(), dropped)
+        slot = self.nodes[0].next
+        while slot != 0 and self.marks[slot] & 15 > 1:
+            self._move_to(slot, 1, 0)
+            if self.sums[1] > self.room - self.tenth:
+                self._evict_one(self._main_victim(), dropped)
+            slot = self.nodes[0].next
+        if slot != 0:
+            hash, weight = self.nodes[slot].hash, max(1, self._size(slot))
+            self._evict_one(slot, dropped)
+            hg_ghosts_add(&self.ghosts, hash, weight, <uint64_t>(self.room - self.tenth),
+                          self.sizer is not None)
+        return 0
+
+    @cython.final
+    cdef void _empty_policy(self) noexcept:
+        self.sums[0] = self.sums[1] = 0
+        hg_ghosts_clear(&self.ghosts)
+
+    @cython.final
+    cdef size_t _policy_bytes(self) noexcept:
+        cdef size_t ghost = 16 if self.sizer is None else 24
+        return (<size_t>self.ghosts.capacity + 1) * ghost + <size_t>self.ghosts.cells * sizeof(uint32_t)
+
+
+cdef class TinyLFUCache(_Queues):
+    """A mapping of at most `maxsize` entries that admits by frequency: W-TinyLFU.
+
+    A new entry joins a small LRU window. Who falls out of the window is on probation in the main
+    part, and when the cache is full his frequency, estimated by a Count-Min sketch of 4-bit counters
+    that are halved from time to time, is compared with that of the least recently used entry on
+    probation: the rarer of the two leaves. A read on probation protects, up to four fifths of the
+    main part. The window starts with 1% of the cache and follows the hit ratio by hill climbing.
+    Arguments, errors and complexity are those of ``LRUCache``, the ageing of the sketch O(1)
+    amortised. Iteration goes over a snapshot: window, probation, protected, each least recently
+    used first.
+
+    Source: Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission policy", ACM TOS
+    2017; Einziger, Eytan, Friedman, Manes, "Adaptive software cache management", Middleware 2018.
+
+    >>> cache = TinyLFUCache(100)
+    >>> for key in range(100):
+    ...     cache[key] = cache.get(key)
+    >>> all(cache.get(key, key) is None for key in range(100))
+    True
+    >>> cache.update((key, key) for key in range(100, 200))
+    >>> sum(key in cache for key in range(100))
+    99
+    """
+
+    cdef hg_sketch sketch
+    cdef int64_t window_room
+    cdef int64_t protected_room
+    cdef double step
+    cdef double before
+    cdef uint64_t climbed_hits
+    cdef uint64_t climbed_misses
+
+    def __cinit__(self, *args, **kwargs):
+        hg_sketch_clear(&self.sketch)
+
+    def __dealloc__(self):
+        hg_sketch_clear(&self.sketch)
+
+    @cython.final
+    cdef void _fit(self) noexcept:
+        self.window_room = self.room // 100
+        if self.window_room == 0:
+            self.window_room = min(1, self.room)
+        self._fit_protected()
+        self.step = -0.0625 * <double>self.room
+        self.before = 0.0
+        self._counted_anew()
+
+    @cython.final
+    cdef void _fit_protected(self) noexcept:
+        cdef int64_t main = self.room - self.window_room
+        self.protected_room = main // 5 * 4 + main % 5 * 4 // 5
+
+    @cython.final
+    cdef void _counted_anew(self) noexcept:
+        self.climbed_hits, self.climbed_misses = self.hit_count, self.miss_count
+
+    @cython.final
+    cdef void _asked(self, Py_hash_t hash) noexcept:
+        hg_sketch_ensure(&self.sketch, self.count)
+        hg_sketch_add(&self.sketch, hash)
+
+    @cython.final
+    cdef void _hit(self, uint32_t slot) noexcept:
+        hg_sketch_add(&self.sketch, self.nodes[slot].hash)
+        self._rewrite(slot)
+
+    @cython.final
+    cdef void _rewrite(self, uint32_t slot) noexcept:
+        cdef uint32_t end = self.marks[slot] >> 4
+        if end != 1:
+            if self.nodes[slot].next != end:
+                self._unlink(slot)
+                self._link(slot, end)
+            return
+        self._move_to(slot, 2, 0)
+        self._shrink_protected()
+
+    @cython.final
+    cdef void _shrink_protected(self) noexcept:
+        while self.sums[2] > self.protected_room and self.nodes[2].next != 2:
+            self._move_to(self.nodes[2].next, 1, 0)
+
+    @cython.final
+    cdef uint32_t _shrink_window(self, int64_t size) noexcept:
+        """Let entries fall out of the window until `size` more fits, and return the last of them, or 0."""
+        cdef uint32_t candidate = 0
+        while self.sums[0] > self.window_room - size and self.nodes[0].next != 0:
+            candidate = self.nodes[0].next
+            self._move_to(candidate, 1, 0)
+        return candidate
+
+    @cython.final
+    cdef void _join(self, uint32_t slot) noexcept:
+        self._shrink_window(self._size(slot))
+        self._enlist(slot, 0, 0)
+        self._climb()
+
+    @cython.final
+    cdef uint32_t _victim(self, int64_t size) noexcept:
+        cdef uint32_t candidate = self._shrink_window(size), victim = self.nodes[1].next
+        if victim == 1:
+            victim = self.nodes[2].next
+            if victim == 2:
+                victim = self.nodes[0].next
+        if candidate == 0 or candidate == victim:
+            return victim
+        if (hg_sketch_frequency(&self.sketch, self.nodes[candidate].hash)
+                > hg_sketch_frequency(&self.sketch, self.nodes[victim].hash)):
+            return victim
+        return candidate
+
+    @cython.final
+    cdef void _climb(self) noexcept:
+        """Move the border between window and main part where the hit ratio wants it."""
+        cdef uint64_t hits = self.hit_count - self.climbed_hits
+        cdef uint64_t misses = self.miss_count - self.climbed_misses
+        cdef double ratio, change, step
+        if hits + misses < self.sketch.sample:
+            return
+        ratio = <double>hits / <double>(hits + misses)
+        change = ratio - self.before
+        step = self.step if change >= 0 else -self.step
+        if change >= 0.05 or change <= -0.05:
+            self.step = 0.0625 * <double>self.room if step >= 0 else -0.0625 * <double>self.room
+        else:
+            self.step = 0.98 * step
+        self.before = ratio
+        self._counted_anew()
+        self.window_room = min(max(self.window_room + <int64_t>step, min(1, self.room)),
+                               self.room - min(1, self.room))
+        self._fit_protected()
+        self._shrink_protected()
+
+    @cython.final
+    cdef void _empty_policy(self) noexcept:
+        self.sums[0] = self.sums[1] = self.sums[2] = 0
+        hg_sketch_clear(&self.sketch)
+
+    @cython.final
+    cdef size_t _policy_bytes(self) noexcept:
+        return <size_t>self.sketch.size * sizeof(uint64_t)
+
+
+cdef class RRCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops one chosen at random.
+
+    Arguments, errors and complexity are those of ``LRUCache``. Iteration goes over a snapshot,
+    the entry written first at the front.
+
+    >>> cache = RRCache(2, seed=7)
+    >>> cache.update(a=1, b=2, c=3)
+    >>> len(cache), "c" in cache
+    (2, True)
+    """
+
+    cdef uint32_t linked
+
+    def __cinit__(self, *args, **kwargs):
+        self.ranked = True
+
+    @cython.final
+    cdef void _hit(self, uint32_t slot) noexcept:
+        pass
+
+    @cython.final
+    cdef void _join(self, uint32_t slot) noexcept:
+        self.side[self.linked] = slot
+        self.ranks[slot] = self.linked
+        self.linked += 1
+        self._link(slot, 0)
+
+    @cython.final
+    cdef void _part(self, uint32_t slot) noexcept:
+        cdef uint32_t last
+        self.linked -= 1
+        last = <uint32_t>self.side[self.linked]
+        self.side[self.ranks[slot]] = last
+        self.ranks[last] = self.ranks[slot]
+        self._unlink(slot)
+
+    @cython.final
+    cdef uint32_t _victim(self, int64_t size) noexcept:
+        return <uint32_t>self.side[hg_mulshift(self._draw(), self.linked, 64)]
+
+    @cython.final
+    cdef void _move_policy(self, const uint32_t *places, const uint64_t *side) noexcept:
+        cdef uint32_t at
+        for at in range(self.linked):
+            self.side[at] = places[side[at]]
+
+    @cython.final
+    cdef void _empty_policy(self) noexcept:
+        self.linked = 0
+
+    @cython.final
+    cdef int _check_policy(self) except -1:
+        cdef uint32_t at
+        assert self.linked == self.count
+        for at in range(self.linked):
+            assert self.ranks[self.side[at]] == at, "a slot knows its place among all"
+        return 0
+
+
+for cls in (LRUCache, TTLCache, FIFOCache, LFUCache, SieveCache, S3FIFOCache, TinyLFUCache, RRCache):
+    for name in ("get", "peek", "put"):
+        hg_own_method(<PyTypeObject *>cls, name, _Cache.__dict__[name])
+del cls, name

@@ -1,33 +1,52 @@
 """The cache engine and its policies in pure Python.
 
-    _data: a dict            _order: an OrderedDict whose keys are the entries
-    "a" -> entry a           entry b, entry a, ...
-    "b" -> entry b           next victim first
+    _data: a dict         lists: entries between the two sides of an end, the oldest first
+    "a" -> entry a        end <-> entry b <-> entry a <-> end      one list for LRU, two for S3-FIFO, ...
+    "b" -> entry b
+                          _heap: (due, stamp, entry) of the entries that have a lifetime
 
-Entries compare by identity, so only an access to `_data` runs ``__hash__`` and ``__eq__`` of keys. What
-stands in `_order` is live; an entry that only `_data` still has, because a key's ``__eq__`` raised or its
-hash changed, is dead: nobody sees it, and `_sweep` drops it. Foreign code - those two, getsizeof,
-finalizers run at a call or an allocation - may use the cache: the lock of the writers is re-entrant, and
-`_version` counts edits, so that whoever was interrupted looks again. From the last look to the edit
-nothing is called. Readers take no lock where there is a GIL, which makes each of their steps atomic.
-Evicted entries are dropped last.
+A policy answers where a new entry goes, what a hit changes and who is the victim; all else is the engine's.
+
+An entry that stands in no list is dead: nobody sees it, and `_sweep` drops what only `_data` still has,
+because a key's ``__eq__`` raised or its hash changed. An item of the heap counts while its stamp is the
+entry's. Foreign code - ``__hash__`` and ``__eq__`` of keys, getsizeof, the clock, finalizers run at a call or
+an allocation - may use the cache: the lock is re-entrant, and `_version` counts edits, so that whoever was
+interrupted looks again. An edit of a list is a straight line of attributes: nothing is called from the last
+look to its end. LRUCache's readers need no lock where there is a GIL. Evicted entries are dropped last.
 """
 
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
 from functools import wraps
+from heapq import heapify, heappop, heappush
 from operator import index
 from reprlib import recursive_repr
 from threading import RLock
+from time import monotonic_ns
 from types import GenericAlias
 
+from headgate._lifetimes import (
+    NEVER,
+    checked_clock,
+    checked_fraction,
+    checked_lifetime,
+    checked_seed,
+    checked_tags,
+    checked_time,
+    shortened,
+)
 from headgate._listeners import notify
 from headgate._pickling import attributes, name_class, restore
+from headgate._pure.hashing import splitmix64
 from headgate._stats import CacheStats
 from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
 
 _MOST_ENTRIES = 2**31
+_WORD = 2**64
+_MOST_USES = 2**32 - 1
+_COUNTED = ("expired", "replaced", "removed", "loads", "failures", "nanoseconds")
+_HALVED = bytes(i >> 1 for i in range(256))
 
 
 def _checked_maxsize(maxsize, weighted):
@@ -63,50 +82,64 @@ def _reader(method):
 
 
 class _Entry:
-    __slots__ = ("key", "size", "value")
+    """A key, its value and its place."""
+
+    __slots__ = (
+        "due", "end", "hard", "hash", "key", "mark", "next", "prev", "size", "stamp", "tags", "value",
+    )
+
+    def __init__(self, key=None):
+        self.key = key
+        self.prev = self.next = self.value = None
+        self.mark = self.size = self.stamp = 0
+        self.tags = ()
 
 
-class LRUCache(MutableMapping):
-    """A mapping of at most `maxsize` entries that drops the least recently used one first.
+class _End(_Entry):
+    """The end of a list: the oldest entry follows it, the newest precedes it, `size` is that of all."""
 
-    With `getsizeof`, a callable from a value to a non-negative int, `maxsize` bounds the sum of
-    the sizes instead of the number of entries. ``on_evict(key, value, reason)`` is called after
-    an entry has left, with the reason ``"size"``, ``"replaced"`` or ``"removed"``; what it
-    raises goes to ``sys.unraisablehook``.
+    __slots__ = ()
 
-    ``cache[key]``, ``get``, ``setdefault`` and ``put`` make an entry the most recently used;
-    ``peek``, ``in`` and iteration touch nothing. Iteration goes over a snapshot, least recently
-    used first. Every method is atomic among threads.
+    def __init__(self):
+        super().__init__()
+        self.prev = self.next = self
 
-    Raises ValueError if `maxsize` is negative or above 2**31 entries (2**63 - 1 with
-    `getsizeof`), TypeError if an argument has the wrong type.
 
-    Complexity: O(1) for every operation on one key; memory grows with use, never beyond maxsize.
+class _Cache(MutableMapping):
+    """What the policies share: see the picture of the module."""
 
-    >>> cache = LRUCache(2)
-    >>> cache["a"], cache["b"] = 1, 2
-    >>> cache["a"]
-    1
-    >>> cache["c"] = 3
-    >>> cache
-    LRUCache({'a': 1, 'c': 3}, maxsize=2, currsize=2)
-    """
     __slots__ = (
         "__weakref__",
         "_acquire",
+        "_clock",
+        "_count",
+        "_counts",
         "_data",
+        "_draws",
+        "_ends",
         "_evictions",
         "_filled",
+        "_generation",
+        "_heap",
         "_hits",
+        "_idle",
+        "_jitter",
+        "_lifetime",
         "_listener",
         "_lock",
         "_misses",
-        "_order",
         "_release",
         "_room",
+        "_seed",
         "_sizer",
+        "_stamps",
+        "_tagged",
+        "_timed",
         "_version",
     )
+
+    _LISTS = 1
+    _HASHES = False
 
     __hash__ = None
     __class_getitem__ = classmethod(GenericAlias)
@@ -115,80 +148,293 @@ class LRUCache(MutableMapping):
         self = super().__new__(cls)
         self._lock = RLock()
         self._acquire, self._release = self._lock.acquire, self._lock.release
-        self._hits = self._misses = self._evictions = self._room = self._version = 0
-        self._filled = 0
-        self._data, self._order = {}, OrderedDict()
-        self._sizer = self._listener = None
+        self._hits = self._misses = self._evictions = self._version = self._generation = 0
+        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._room = self._draws = self._seed = self._stamps = 0
+        self._sizer = self._listener = self._clock = self._lifetime = self._idle = None
+        self._jitter, self._timed = 0.0, False
+        self._data = self._heap = self._tagged = self._ends = None
+        self._empty()
         return self
 
-    def __init__(self, maxsize, getsizeof=None, *, on_evict=None):
+    def __init__(self, maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, on_evict=None,
+                 seed=0):
         room = _checked_maxsize(maxsize, getsizeof is not None)
         _checked_callable("getsizeof", getsizeof)
+        lifetime, idle = checked_lifetime("ttl", ttl), checked_lifetime("tti", tti)
+        share, tick, draws = checked_fraction("jitter", jitter), checked_clock(clock), checked_seed(seed)
         _checked_callable("on_evict", on_evict)
-        self.clear()
-        self._sizer = getsizeof
-        self._listener = on_evict
-        self._room = room
+        self._configure(room, getsizeof, lifetime, idle, share, tick, on_evict, draws)
 
-    # ---- entries and their order ------------------------------------------------------------
+    def _configure(self, room, sizer, lifetime, idle, jitter, clock, listener, seed):
+        self.clear()
+        self._generation = 0
+        self._sizer, self._listener = sizer, listener
+        self._lifetime, self._idle, self._jitter, self._clock = lifetime, idle, jitter, clock
+        self._timed = lifetime is not None or idle is not None
+        self._seed = self._draws = seed
+        self._room = room
+        self._fit()
+
+    def _empty(self):
+        """Start anew without entries, and return what was there for the caller to drop."""
+        data, heap, tagged, ends = {}, [], {}, tuple([self._new_end() for _ in range(self._LISTS)])
+        data, self._data = self._data, data
+        heap, self._heap = self._heap, heap
+        tagged, self._tagged = self._tagged, tagged
+        ends, self._ends = self._ends, ends
+        self._filled = self._count = 0
+        self._version += 1
+        return data, heap, tagged, ends
+
+    @staticmethod
+    def _new_end():
+        return _End()
+
+    # ---- the policy: what a subclass answers ------------------------------------------------
+
+    def _fit(self):
+        """Adopt another maxsize."""
+
+    def _asked(self, digest):
+        """A key with this hash is about to be stored."""
+
+    def _place(self, size, digest):
+        """The end of the list that a new entry joins."""
+        return self._ends[0]
+
+    def _placed(self, entry):
+        """A new entry has been linked."""
+
+    def _hit(self, entry):
+        """An entry was read."""
+
+    def _rewrite(self, entry):
+        """An entry has another value."""
+        self._hit(entry)
+
+    def _victim(self, size):
+        """The live entry that gives way to `size` more, None if foreign code was faster."""
+        end = self._ends[0]
+        victim = end.next
+        return None if victim is end else victim
+
+    def _evict_some(self, size, dropped):
+        """Evict one entry, or as many as one step of the policy evicts."""
+        self._evict_one(self._victim(size), dropped)
+
+    def _left(self, entry, end, next):
+        """An entry has been unlinked from the list of `end`, where `next` followed it."""
+
+    # ---- entries and their lists ------------------------------------------------------------
 
     def _live(self, key):
-        """The entry of `key`, or None."""
+        """The live entry of `key`, or None; neither expired ones nor the order are touched."""
+        now = self._now()
         entry = self._data.get(key)
-        return entry if entry in self._order else None
+        return None if entry is None or entry.next is None or entry.due <= now else entry
 
-    def _pop(self, key):
-        """Take the entry of `key` out and return it; None where there is none."""
-        entry = self._data.pop(key, None)
+    def _move(self, entry, end):
+        """Make a live entry the newest of the list of `end`."""
+        next = entry.next
+        if next is None:
+            return
+        prev, last, size = entry.prev, end.prev, entry.size
+        if last is entry:
+            return
+        prev.next = next
+        next.prev = prev
+        entry.end.size -= size
+        entry.prev, entry.next, entry.end = last, end, end
+        last.next = entry
+        end.prev = entry
+        end.size += size
         self._version += 1
-        if entry not in self._order:
-            return None
-        del self._order[entry]
-        self._filled -= entry.size
-        return entry
 
-    def _pop_victim(self):
-        """Take the next victim out and return it; None if foreign code was faster.
+    def _unlink(self, entry):
+        """Take a live entry out of its list; False if foreign code was faster."""
+        prev, next = entry.prev, entry.next
+        if next is None:
+            return False
+        end, size = entry.end, entry.size
+        prev.next = next
+        next.prev = prev
+        end.size -= size
+        self._filled -= size
+        self._count -= 1
+        self._version += 1
+        entry.prev = entry.next = None
+        self._left(entry, end, next)
+        return True
 
-        What the ``__eq__`` of its key raises leaves it dead.
+    def _drop(self, entry, dropped):
+        """Make an entry dead, and append its key and value to `dropped`; False if foreign code was faster.
+
+        What the ``__eq__`` of its key raises leaves it in `_data`.
         """
-        version = self._version
+        value = entry.value
+        if not self._unlink(entry):
+            return False
+        dropped += (entry.key, value)
+        entry.value = None
+        if entry.tags:
+            self._retag(entry, ())
         try:
-            victim, _ = self._order.popitem(last=False)
-        except KeyError:
-            return None
-        if version == self._version:
-            self._filled -= victim.size
-        else:
-            self._recount()
-        self._version += 1
-        try:
-            self._pop(victim.key)
-            if len(self._data) > 2 * len(self._order) + 8:
+            other = self._data.pop(entry.key, None)
+            if other is not None and other.next is not None:
+                self._put_back(other)
+            if len(self._data) > 2 * self._count + 8:
                 self._sweep()
         except Exception:
             pass
-        return victim
+        return True
 
-    def _recount(self):
-        version = None
-        while version != self._version:
-            version = self._version
-            filled = sum([entry.size for entry in self._snapshot()])
-        self._filled = filled
+    def _put_back(self, entry):
+        """Let a live entry be found again, or make it dead."""
+        found = None
+        try:
+            found = self._data.setdefault(entry.key, entry)
+        finally:
+            if found is not entry:
+                self._unlink(entry)
 
     def _sweep(self):
-        """Make `_data` and `_order` anew, small and without dead entries."""
+        """Make `_data` anew, small and without dead entries."""
         version = self._version
-        live = self._snapshot()
-        data = {entry.key: entry for entry in live}
-        order = OrderedDict.fromkeys(live)
+        data = {entry.key: entry for entry in self._snapshot()}
         if version == self._version:
             data, self._data = self._data, data
-            order, self._order = self._order, order
-            self._version += 1
+
+    @_reader
+    def _snapshot(self):
+        """The live entries, list by list, the oldest first."""
+        while True:
+            version = self._version
+            entries = self._chained(self._ends)
+            if version == self._version:
+                return entries
+
+    def _chained(self, ends):
+        """The entries of the lists of `ends`."""
+        entries = []
+        for end in self._all_ends(ends):
+            entry = end.next
+            while entry is not end and entry is not None:
+                entries.append(entry)
+                entry = entry.next
+        return entries
+
+    def _all_ends(self, ends):
+        return ends
+
+    # ---- lifetimes --------------------------------------------------------------------------
+
+    def _now(self):
+        """The time where entries may have a lifetime; runs the clock."""
+        if not self._timed:
+            return 0
+        return monotonic_ns() if self._clock is None else checked_time(self._clock())
+
+    def _due(self, now, lifetime):
+        """When an entry that is written now ends by its ttl."""
+        if lifetime is None or lifetime == NEVER:
+            return NEVER
+        if self._jitter:
+            lifetime = shortened(lifetime, self._jitter, self._draw())
+        return now + lifetime
+
+    def _draw(self):
+        """The next 64 bits of splitmix64's sequence."""
+        drawn = splitmix64(self._draws)
+        self._draws = (self._draws + 1) % _WORD
+        return drawn
+
+    def _lease(self, entry, now):
+        """Let a live entry be found when its lifetime ends."""
+        due = entry.hard if self._idle is None else min(entry.hard, now + self._idle)
+        self._stamps = stamp = self._stamps + 1
+        entry.due, entry.stamp = due, stamp
+        if due == NEVER or entry.next is None:
+            return
+        heappush(self._heap, (due, stamp, entry))
+        if len(self._heap) > 2 * self._count + 64:
+            heap = [item for item in self._heap if item[2].stamp == item[1] and item[2].next is not None]
+            heapify(heap)
+            if stamp == self._stamps:
+                self._heap = heap
+
+    def _purge(self, now, dropped):
+        """Drop every entry whose lifetime has ended."""
+        while self._heap and self._heap[0][0] <= now:
+            _, stamp, entry = heappop(self._heap)
+            if entry.stamp == stamp and self._drop(entry, dropped):
+                self._counts["expired"] += 1
+
+    def _purge_now(self):
+        """What `_purge_at` dropped now."""
+        return self._purge_at(self._now()) if self._timed else []
+
+    def _purge_at(self, now):
+        """What `_purge` dropped, told to the listener."""
+        dropped = []
+        with self._lock:
+            self._purge(now, dropped)
+        self._tell(dropped, "expired")
+        return dropped
+
+    def _end_lifetime(self, entry, now):
+        """Drop an entry that was found expired."""
+        dropped = []
+        with self._lock:
+            if entry.due <= now and self._drop(entry, dropped):
+                self._counts["expired"] += 1
+        self._tell(dropped, "expired")
+
+    # ---- tags -------------------------------------------------------------------------------
+
+    def _tag(self, entry, tag):
+        group = {}
+        if tag not in self._tagged:
+            self._tagged[tag] = group
+        self._tagged[tag][entry] = None
+
+    def _retag(self, entry, tags):
+        for tag in entry.tags:
+            self._untag(entry, tag)
+        entry.tags = tags
+        for tag in tags:
+            self._tag(entry, tag)
+
+    def _untag(self, entry, tag):
+        if tag in self._tagged and entry in self._tagged[tag]:
+            del self._tagged[tag][entry]
+            if not self._tagged[tag]:
+                del self._tagged[tag]
 
     # ---- what the methods are made of -------------------------------------------------------
+
+    def _touch(self, entry, now):
+        """Count a read of a live entry for the policy and for its idle time."""
+        if self._idle is not None:
+            self._lease(entry, now)
+        self._hit(entry)
+
+    def _read(self, key):
+        """The value of `key`, or _ABSENT; counts a hit or a miss."""
+        now = self._now()
+        with self._lock:
+            entry = self._data.get(key)
+            if entry is None or entry.next is None:
+                entry = None
+            elif entry.due > now:
+                self._hits += 1
+                value = entry.value
+                self._touch(entry, now)
+                return value
+            self._misses += 1
+        if entry is not None:
+            self._end_lifetime(entry, now)
+        return _ABSENT
 
     def _measure(self, value):
         """The size of `value`; runs getsizeof."""
@@ -201,91 +447,144 @@ class LRUCache(MutableMapping):
             raise ValueError(f"value size must be non-negative, got {size!r}")
         return size
 
+    def _tell(self, dropped, reason):
+        """Tell the listener of the keys and values that `dropped` alternates."""
+        if dropped and self._listener is not None:
+            notify(self._listener, dropped, reason)
+
+    def _evict_one(self, victim, dropped):
+        if victim is not None and self._drop(victim, dropped):
+            self._evictions += 1
+
     def _evict(self, size, dropped):
         """Evict until `size` more fits."""
         while self._filled > self._room - size:
-            victim = self._pop_victim()
-            if victim is not None:
-                self._evictions += 1
-                dropped.append(victim)
+            self._evict_some(size, dropped)
 
-    def _store(self, key, value, keep):
+    def _store(self, key, value, keep=False, lifetime=None, tags=()):
         """Put an entry; with `keep`, an entry that is there stays and its value is returned."""
         size = 1 if self._sizer is None else self._measure(value)
-        new, dropped = _Entry(), []
-        new.key = key
-        new.value = None
+        digest = hash(key) if self._HASHES else 0
+        if lifetime is not None:
+            self._timed = True
+        now = self._now()
+        hard = self._due(now, self._lifetime if lifetime is None else lifetime)
+        if self._heap and self._heap[0][0] <= now:
+            self._purge_at(now)
+        new, replaced, dropped = _Entry(key), [], []
         self._acquire()
         try:
+            self._asked(digest)
             while True:
                 version = self._version
                 entry = self._data.get(key)
-                live = entry in self._order
+                live = entry is not None and entry.next is not None
                 if keep and live:
-                    self._order.move_to_end(entry)
+                    self._touch(entry, now)
                     return entry.value
                 if size > self._room:
                     raise ValueError(f"value too large: size {size} exceeds maxsize {self._room}")
-                if not live and self._filled > self._room - size:
+                if live and self._filled - entry.size > self._room - size:
+                    old = entry.value
+                    if self._unlink(entry):
+                        replaced += (entry.key, old)
+                    continue
+                if live:
+                    old, entry.value = entry.value, value
+                    growth = size - entry.size
+                    entry.size, entry.due, entry.hard = size, hard, hard
+                    entry.end.size += growth
+                    self._filled += growth
+                    self._version += 1
+                    replaced += (entry.key, old)
+                    break
+                if self._filled > self._room - size:
                     self._evict(size, dropped)
                     continue
                 if entry is None:
                     entry = self._data.setdefault(key, new)
-                if version == self._version:
-                    break
-            stored, replaced, entry.value = entry.key, entry.value, value
-            self._filled += size
-            if live:
-                self._filled -= entry.size
-            entry.size = size
-            self._order[entry] = None
-            self._version += 1
-            if live:
-                self._order.move_to_end(entry)
-                self._evict(0, dropped)
+                    live = entry.next is not None
+                end = self._place(size, digest)
+                if version != self._version or live:
+                    continue
+                last, old = end.prev, entry.value
+                entry.value, entry.size, entry.due, entry.hard = value, size, hard, hard
+                entry.hash, entry.mark = digest, 0
+                entry.prev, entry.next, entry.end = last, end, end
+                last.next = entry
+                end.prev = entry
+                end.size += size
+                self._filled += size
+                self._count += 1
+                self._version += 1
+                break
+            self._settle(entry, live, now, tags)
         finally:
             self._release()
-        if self._listener is not None:
-            if live:
-                notify(self._listener, (stored, replaced), "replaced")
-            self._notify(dropped, "size")
+        if replaced:
+            self._counts["replaced"] += 1
+            self._tell(replaced, "replaced")
+        self._tell(dropped, "size")
         return value
 
+    def _settle(self, entry, was_live, now, tags):
+        """Tell the policy of a stored entry, and give it its lifetime and its tags."""
+        if was_live:
+            self._rewrite(entry)
+        else:
+            self._placed(entry)
+        if self._timed:
+            self._lease(entry, now)
+        if tags or entry.tags:
+            self._retag(entry, tags)
+
     def _take(self, key):
-        """Remove the entry of `key` and return it; None where there is none."""
+        """Remove the entry of `key` and return its key and value; None where there is none."""
+        now = self._now()
+        dropped = []
         with self._lock:
-            entry = self._pop(key)
-        if entry is not None and self._listener is not None:
-            self._notify([entry], "removed")
-        return entry
+            entry = self._data.get(key)
+            if entry is None or entry.next is None:
+                return None
+            reason = "expired" if entry.due <= now else "removed"
+            if not self._drop(entry, dropped):
+                return None
+            self._counts[reason] += 1
+        self._tell(dropped, reason)
+        return dropped if reason == "removed" else None
 
-    def _notify(self, entries, reason):
-        notify(self._listener, [part for entry in entries for part in (entry.key, entry.value)], reason)
-
-    @_reader
-    def _snapshot(self):
-        """The entries in the order of eviction."""
-        while True:
-            try:
-                return list(self._order)
-            except RuntimeError:
-                continue
+    def _remove_entries(self, entries):
+        """Remove those of `entries` that still live, and return how many they were."""
+        dropped = []
+        with self._lock:
+            for entry in entries:
+                if self._drop(entry, dropped):
+                    self._counts["removed"] += 1
+        self._tell(dropped, "removed")
+        return len(dropped) // 2
 
     # ---- the mapping ------------------------------------------------------------------------
 
-    @_reader
+    def __del__(self):
+        """Break the cycles of links, so that the entries go at once."""
+        old = self._empty()
+        self._unchain(self._chained(old[-1]), old[-1])
+
+    def _unchain(self, entries, ends):
+        """Make all entries of lists dead."""
+        for entry in entries:
+            entry.prev = entry.next = entry.end = None
+        for end in list(self._all_ends(ends)):
+            end.prev = end.next = None
+
     def __getitem__(self, key):
-        entry = self._data.get(key)
-        try:
-            self._order.move_to_end(entry)
-        except KeyError:
-            self._misses += 1
-            raise KeyError(key) from None
-        self._hits += 1
-        return entry.value
+        found = self._read(key)
+        if found is _ABSENT:
+            raise KeyError(key)
+        return found
 
     def __setitem__(self, key, value):
-        self._store(key, value, False)
+        self._store(key, value)
 
     def __delitem__(self, key):
         if self._take(key) is None:
@@ -295,9 +594,11 @@ class LRUCache(MutableMapping):
         return self._live(key) is not None
 
     def __len__(self):
-        return len(self._order)
+        self._purge_now()
+        return self._count
 
     def __iter__(self):
+        self._purge_now()
         return iter([entry.key for entry in self._snapshot()])
 
     def __eq__(self, other):
@@ -313,14 +614,14 @@ class LRUCache(MutableMapping):
     def __sizeof__(self):
         """The bytes of the cache and its slab, without keys and values."""
         entries = sum(map(sys.getsizeof, self._snapshot()))
-        return object.__sizeof__(self) + sys.getsizeof(self._data) + sys.getsizeof(self._order) + entries
+        return object.__sizeof__(self) + sys.getsizeof(self._data) + sys.getsizeof(self._heap) + entries
 
     def _entries(self):
+        self._purge_now()
         return [(entry.key, entry.value) for entry in self._snapshot()]
 
-    @_reader
     def get(self, key, default=None):
-        """The value of `key`, made the most recently used; `default` where there is none.
+        """The value of `key`, read as the policy counts reads; `default` where there is none.
 
         Counts a hit or a miss. Complexity: O(1).
 
@@ -328,14 +629,8 @@ class LRUCache(MutableMapping):
         >>> cache.get("a", "nothing")
         'nothing'
         """
-        entry = self._data.get(key)
-        try:
-            self._order.move_to_end(entry)
-        except KeyError:
-            self._misses += 1
-            return default
-        self._hits += 1
-        return entry.value
+        found = self._read(key)
+        return default if found is _ABSENT else found
 
     def peek(self, key, default=None):
         """The value of `key`, or `default`; neither the order nor a counter changes.
@@ -350,20 +645,27 @@ class LRUCache(MutableMapping):
         entry = self._live(key)
         return default if entry is None else entry.value
 
-    def put(self, key, value):
-        """Store `value` under `key` as the most recently used and evict what no longer fits.
+    def put(self, key, value, *, ttl=None, tags=()):
+        """Store `value` under `key` and evict what no longer fits.
 
-        The same as ``cache[key] = value``. Raises ValueError if the value's size is negative or
-        above `maxsize`; the cache is then as it was. Complexity: O(1), amortised over the
-        entries evicted where sizes differ.
+        The same as ``cache[key] = value``, for an entry of its own lifetime `ttl`, in seconds:
+        None takes that of the cache, ``math.inf`` none at all. An entry can be dropped by each
+        of its `tags`, see ``invalidate``.
+
+        Raises ValueError if the value's size is negative or above `maxsize` or `ttl` is not
+        positive, TypeError if `ttl` is no number or a tag no str; the cache is then as it was.
+        Complexity: O(1), amortised over the entries evicted where sizes differ.
 
         >>> cache = LRUCache(3, getsizeof=len)
         >>> cache.put("a", "xy")
-        >>> cache.put("b", "xyz")
+        >>> cache.put("b", "xyz", ttl=60)
         >>> list(cache)
         ['b']
         """
-        self._store(key, value, False)
+        if ttl is None and not tags:
+            self._store(key, value)
+        else:
+            self._store(key, value, False, checked_lifetime("ttl", ttl), checked_tags(tags))
 
     def pop(self, key, default=_ABSENT):
         """Remove `key` and return its value; `default` where there is none.
@@ -377,7 +679,7 @@ class LRUCache(MutableMapping):
         """
         entry = self._take(key)
         if entry is not None:
-            return entry.value
+            return entry[1]
         if default is _ABSENT:
             raise KeyError(key)
         return default
@@ -392,15 +694,18 @@ class LRUCache(MutableMapping):
         >>> cache.popitem()
         ('a', 1)
         """
+        self._purge_now()
+        dropped = []
         with self._lock:
-            entry = None
-            while entry is None:
-                if not self._order:
+            while not dropped:
+                if not self._count:
                     raise KeyError(f"{type(self).__name__} is empty")
-                entry = self._pop_victim()
-        if self._listener is not None:
-            self._notify([entry], "removed")
-        return entry.key, entry.value
+                victim = self._victim(0)
+                if victim is not None:
+                    self._drop(victim, dropped)
+            self._counts["removed"] += 1
+        self._tell(dropped, "removed")
+        return dropped[0], dropped[1]
 
     def setdefault(self, key, default=None):
         """The value of `key`; where there is none, `default`, stored under `key`.
@@ -411,7 +716,7 @@ class LRUCache(MutableMapping):
         >>> cache.setdefault("a", 1), cache.setdefault("a", 2)
         (1, 1)
         """
-        found = self.get(key, _ABSENT)
+        found = self._read(key)
         return self._store(key, default, True) if found is _ABSENT else found
 
     def update(self, other=(), /, **kwargs):
@@ -427,24 +732,25 @@ class LRUCache(MutableMapping):
         MutableMapping.update(self, other, **kwargs)
 
     def clear(self):
-        """Remove every entry and give the memory back; counters stay.
+        """Remove every entry and give the memory back; counters stay, `generation` goes up.
 
         Complexity: O(n).
 
         >>> cache = LRUCache(2)
         >>> cache["a"] = 1
         >>> cache.clear()
-        >>> len(cache)
-        0
+        >>> len(cache), cache.generation
+        (0, 1)
         """
-        data, order = {}, OrderedDict()
         with self._lock:
-            data, self._data = self._data, data
-            order, self._order = self._order, order
-            self._filled = 0
-            self._version += 1
-        if self._listener is not None:
-            self._notify(order, "removed")
+            old = self._empty()
+            entries = self._chained(old[-1])
+            self._counts["removed"] += len(entries)
+            self._generation += 1
+            dropped = [part for entry in entries for part in (entry.key, entry.value)]
+            self._unchain(entries, old[-1])
+        del old, entries
+        self._tell(dropped, "removed")
 
     def keys(self):
         """A view of the keys, the next victim first; iterating it goes over a snapshot.
@@ -496,6 +802,7 @@ class LRUCache(MutableMapping):
         >>> cache.currsize
         3
         """
+        self._purge_now()
         return self._filled
 
     @property
@@ -517,6 +824,42 @@ class LRUCache(MutableMapping):
         a 1 size
         """
         return self._listener
+
+    @property
+    def ttl(self):
+        """The lifetime of an entry in seconds, or None.
+
+        >>> LRUCache(2, ttl=60).ttl
+        60.0
+        """
+        return None if self._lifetime is None else self._lifetime / 1e9
+
+    @property
+    def tti(self):
+        """The time in seconds after which an entry that is not used ends, or None.
+
+        >>> LRUCache(2, tti=0.5).tti
+        0.5
+        """
+        return None if self._idle is None else self._idle / 1e9
+
+    @property
+    def clock(self):
+        """The callable that answers integer nanoseconds, or None for the monotonic clock.
+
+        >>> LRUCache(2).clock is None
+        True
+        """
+        return self._clock
+
+    @property
+    def generation(self):
+        """How often the whole cache was emptied, by ``clear`` or by ``invalidate()``.
+
+        >>> LRUCache(2).generation
+        0
+        """
+        return self._generation
 
     @property
     def hits(self):
@@ -550,13 +893,85 @@ class LRUCache(MutableMapping):
         """
         return self._evictions
 
-    def stats(self):
-        """A snapshot of the counters and of the size.
+    @property
+    def expirations(self):
+        """How many entries were dropped at the end of their lifetime.
 
-        >>> LRUCache(2).stats()
-        CacheStats(hits=0, misses=0, evictions=0, currsize=0, maxsize=2)
+        >>> LRUCache(1).expirations
+        0
         """
-        return CacheStats(self._hits, self._misses, self._evictions, self._filled, self._room)
+        return self._counts["expired"]
+
+    def stats(self, *, reset=False):
+        """A snapshot of the counters and of the size; with `reset` the counters start anew.
+
+        >>> cache = LRUCache(2)
+        >>> cache.get("a")
+        >>> cache.stats(reset=True).misses, cache.stats().misses
+        (1, 0)
+        """
+        self._purge_now()
+        with self._lock:
+            counts = self._counts
+            stats = CacheStats(
+                self._hits, self._misses, self._evictions, counts["expired"], counts["replaced"],
+                counts["removed"], counts["loads"], counts["failures"], counts["nanoseconds"] / 1e9,
+                self._filled, self._room)
+            if reset:
+                self._hits = self._misses = self._evictions = 0
+                self._counts = dict.fromkeys(counts, 0)
+                self._counted_anew()
+        return stats
+
+    def _counted_anew(self):
+        """The counters of hits and misses start at zero."""
+
+    def expire(self):
+        """Drop every entry whose lifetime has ended, and return their keys and values.
+
+        It is never needed: whatever writes or counts does it too. Complexity: O(1) amortised an
+        entry.
+
+        >>> now = [0]
+        >>> cache = LRUCache(2, ttl=1, clock=lambda: now[0])
+        >>> cache["a"] = 1
+        >>> now[0] = 10**9
+        >>> cache.expire()
+        [('a', 1)]
+        """
+        flat = iter(self._purge_now())
+        return list(zip(flat, flat, strict=True))
+
+    def invalidate(self, *, tag=None, predicate=None):
+        """Remove the entries of a tag, or those for which ``predicate(key, value)`` is true, or all.
+
+        Returns how many they were. Raises TypeError if both are given, or are no str and no
+        callable. Complexity: O(entries of the tag); O(n) for a predicate and for all.
+
+        >>> cache = LRUCache(9)
+        >>> cache.put("a", 1, tags=("user:7",))
+        >>> cache.put("b", 2)
+        >>> cache.invalidate(tag="user:7"), list(cache)
+        (1, ['b'])
+        >>> cache.invalidate(predicate=lambda key, value: value > 1)
+        1
+        """
+        if tag is not None and predicate is not None:
+            raise TypeError(f"either tag or predicate must be None, got {tag!r} and {predicate!r}")
+        if tag is not None:
+            checked_tags((tag,))
+            with self._lock:
+                group = list(self._tagged.get(tag, ()))
+            return self._remove_entries(group)
+        _checked_callable("predicate", predicate)
+        self._purge_now()
+        if predicate is not None:
+            found = [(entry, entry.value) for entry in self._snapshot()]
+            chosen = [(entry, value) for entry, value in found if predicate(entry.key, value)]
+            return self._remove_entries([entry for entry, value in chosen if entry.value is value])
+        count = self._count
+        self.clear()
+        return count
 
     def resize(self, maxsize):
         """Set another `maxsize`, evict what no longer fits and give spare memory back.
@@ -571,44 +986,643 @@ class LRUCache(MutableMapping):
         ['c']
         """
         room = _checked_maxsize(maxsize, self._sizer is not None)
+        self._purge_now()
         dropped = []
         with self._lock:
             self._room = room
             self._version += 1
+            self._fit()
             self._evict(0, dropped)
-            if len(dropped) > len(self._order):
+            if len(dropped) > 2 * self._count:
                 self._sweep()
-        if self._listener is not None:
-            self._notify(dropped, "size")
+        self._tell(dropped, "size")
 
     # ---- copies, pickles, checks ------------------------------------------------------------
 
     def __copy__(self):
         copy = type(self)._from_state(self._state())
-        attributes(copy).update(attributes(self))
         listener, copy._listener = copy._listener, None
         for key, value in self._entries():
-            copy._store(key, value, False)
+            copy._store(key, value)
+        copy.__setstate__((dict(attributes(self)), self._leases()))
         copy._listener = listener
         return copy
 
     def __reduce__(self):
-        how = name_class(self), self._state()
-        return restore, how, attributes(self) or None, None, iter(self._entries())
+        entries, leases = self._entries(), self._leases()
+        more = (attributes(self), leases) if leases or attributes(self) else None
+        return restore, (name_class(self), self._state()), more, None, iter(entries)
 
     def _state(self):
-        return 1, self._room, self._sizer, self._listener
+        return (2, self._room, self._sizer, self._lifetime, self._idle, self._jitter, self._clock,
+                self._listener, self._seed)
 
     @classmethod
     def _from_state(cls, state):
-        version, maxsize, getsizeof, on_evict = state
-        if version != 1:
-            raise ValueError(f"state must be of version 1, got {version!r}")
+        if state[0] != 2:
+            raise ValueError(f"state must be of version 2, got {state[0]!r}")
         cache = cls.__new__(cls)
-        LRUCache.__init__(cache, maxsize, getsizeof, on_evict=on_evict)
+        cache._configure(*state[1:])
         return cache
 
+    def _leases(self):
+        """Key, nanoseconds left in all and by ttl, and tags, of the entries that have any of them."""
+        now = self._now()
+        return [(entry.key, entry.due - now if entry.due != NEVER else NEVER,
+                 entry.hard - now if entry.hard != NEVER else NEVER, entry.tags)
+                for entry in self._snapshot() if entry.due != NEVER or entry.tags]
+
+    def __setstate__(self, state):
+        """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
+        own, leases = state
+        attributes(self).update(own)
+        for key, left, hard_left, tags in leases:
+            self._resume(key, left, hard_left, tags)
+
+    def _resume(self, key, left, hard_left, tags):
+        """Let the entry of `key` live for `left` nanoseconds more, and give it its tags."""
+        self._timed = self._timed or left != NEVER
+        now = self._now()
+        with self._lock:
+            entry = self._data.get(key)
+            if entry is None or entry.next is None:
+                return
+            entry.hard = hard_left if hard_left == NEVER else now + hard_left
+            idle, self._idle = self._idle, None if left == hard_left else max(1, left)
+            self._lease(entry, now)
+            self._idle = idle
+            self._retag(entry, tags)
+
     def _check(self):
+        entries = self._snapshot()
         found = set(map(id, self._data.values()))
-        assert all(id(entry) in found for entry in self._order), "every live entry can be found"
-        assert sum(entry.size for entry in self._order) == self._filled <= self._room, "currsize is the sum"
+        assert all(id(entry) in found for entry in entries), "every live entry can be found"
+        assert len(entries) == self._count, "the lists hold every live entry"
+        assert sum(entry.size for entry in entries) == self._filled <= self._room, "currsize is the sum"
+        for end in self._all_ends(self._ends):
+            entry, size = end.next, 0
+            while entry is not end:
+                assert entry.prev.next is entry and entry.end is end, "the lists are doubly linked"
+                size += entry.size
+                entry = entry.next
+            assert size == end.size, "an end counts the size of its list"
+        leased = {item[2] for item in self._heap if item[2].stamp == item[1]}
+        assert all(entry.due == NEVER or entry in leased for entry in entries), "lifetimes stand in the heap"
+        tagged = {(tag, entry) for tag, group in self._tagged.items() for entry in group}
+        assert tagged == {(tag, entry) for entry in entries for tag in entry.tags}, "tags find their entries"
+
+
+class LRUCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops the least recently used one first.
+
+    With `getsizeof`, a callable from a value to a non-negative int, `maxsize` bounds the sum of
+    the sizes instead of the number of entries. ``on_evict(key, value, reason)`` is called after
+    an entry has left, with the reason ``"size"``, ``"expired"``, ``"replaced"`` or ``"removed"``;
+    what it raises goes to ``sys.unraisablehook``.
+
+    An entry ends `ttl` seconds after it was written, or `tti` seconds after it was last used,
+    whatever comes first; each ttl is shortened at random by up to the share `jitter`. `clock` is a
+    callable that answers integer nanoseconds, by default the monotonic clock. An entry that has
+    ended is never returned nor counted, and leaves with the next write or count. All draws follow
+    from `seed`.
+
+    ``cache[key]``, ``get``, ``setdefault`` and ``put`` make an entry the most recently used;
+    ``peek``, ``in`` and iteration touch nothing. Iteration goes over a snapshot, least recently
+    used first. Every method is atomic among threads.
+
+    Raises ValueError if `maxsize` is negative or above 2**31 entries (2**63 - 1 with
+    `getsizeof`), `ttl` or `tti` is not positive or `jitter` outside [0, 1), TypeError if an
+    argument has the wrong type.
+
+    Complexity: O(1) for every operation on one key; memory grows with use, never beyond maxsize.
+
+    >>> cache = LRUCache(2)
+    >>> cache["a"], cache["b"] = 1, 2
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> cache
+    LRUCache({'a': 1, 'c': 3}, maxsize=2, currsize=2)
+    """
+
+    __slots__ = ()
+
+    def _hit(self, entry):
+        self._move(entry, self._ends[0])
+
+    @_reader
+    def __getitem__(self, key):
+        entry = self._data.get(key)
+        if self._timed or entry is None:
+            return super().__getitem__(key)
+        end, prev, next = self._ends[0], entry.prev, entry.next
+        if next is None:
+            return super().__getitem__(key)
+        if next is not end:
+            prev.next = next
+            next.prev = prev
+            last = end.prev
+            entry.prev, entry.next = last, end
+            last.next = entry
+            end.prev = entry
+            self._version += 1
+        self._hits += 1
+        return entry.value
+
+    @_reader
+    def get(self, key, default=None):
+        entry = self._data.get(key)
+        if self._timed or entry is None:
+            return super().get(key, default)
+        end, prev, next = self._ends[0], entry.prev, entry.next
+        if next is None:
+            return super().get(key, default)
+        if next is not end:
+            prev.next = next
+            next.prev = prev
+            last = end.prev
+            entry.prev, entry.next = last, end
+            last.next = entry
+            end.prev = entry
+            self._version += 1
+        self._hits += 1
+        return entry.value
+
+    get.__doc__ = _Cache.get.__doc__
+
+
+class TTLCache(LRUCache):
+    """An LRUCache whose entries end `ttl` seconds after they were written.
+
+    Arguments, errors and complexity are those of ``LRUCache``; ``put`` may give an entry another
+    lifetime.
+
+    >>> now = [0]
+    >>> cache = TTLCache(2, ttl=1, clock=lambda: now[0])
+    >>> cache["a"] = 1
+    >>> now[0] = 999_999_999
+    >>> cache["a"]
+    1
+    >>> now[0] = 1_000_000_000
+    >>> "a" in cache, len(cache), cache.expirations
+    (False, 0, 1)
+    """
+
+    __slots__ = ()
+
+    def __init__(self, maxsize, ttl, getsizeof=None, *, tti=None, jitter=0.0, clock=None, on_evict=None,
+                 seed=0):
+        if ttl is None:
+            raise TypeError(f"ttl must be a number of seconds, got {ttl!r}")
+        super().__init__(maxsize, getsizeof, ttl=ttl, tti=tti, jitter=jitter, clock=clock, on_evict=on_evict,
+                         seed=seed)
+
+
+class FIFOCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops the one written longest ago first.
+
+    Reading an entry does not save it, writing it again puts it last in the queue. Arguments,
+    errors and complexity are those of ``LRUCache``. Iteration goes over a snapshot, the next
+    victim first.
+
+    >>> cache = FIFOCache(2)
+    >>> cache["a"], cache["b"] = 1, 2
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> list(cache)
+    ['b', 'c']
+    """
+
+    __slots__ = ()
+
+    def _rewrite(self, entry):
+        self._move(entry, self._ends[0])
+
+
+class LFUCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops the least frequently used one first.
+
+    Writing an entry and each read count as one use; among equals the one that has had its count
+    for longest goes first. Counts end at 2**32 - 1. Arguments, errors and complexity are those of
+    ``LRUCache``. Iteration goes over a snapshot, the next victim first.
+
+    Source: Shah, Mitra, Matani, "An O(1) algorithm for implementing the LFU cache eviction
+    scheme", 2010.
+
+    >>> cache = LFUCache(2)
+    >>> cache["a"], cache["b"] = 1, 2
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> list(cache)
+    ['c', 'a']
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def _new_end():
+        return _Group(1)
+
+    def _all_ends(self, ends):
+        group = ends[0]
+        while group is not None:
+            yield group
+            group = group.above
+
+    def _hit(self, entry):
+        fresh = _Group(0)
+        prev, next, group = entry.prev, entry.next, entry.end
+        if next is None:
+            return
+        above, below = group.above, group.below
+        count = group.mark + (group.mark < _MOST_USES)
+        if count == group.mark:
+            above = group
+        elif above is None or above.mark != count:
+            fresh.mark, fresh.below, fresh.above = count, group, above
+            if above is not None:
+                above.below = fresh
+            group.above = above = fresh
+        prev.next = next
+        next.prev = prev
+        group.size -= entry.size
+        last = above.prev
+        entry.prev, entry.next, entry.end = last, above, above
+        last.next = entry
+        above.prev = entry
+        above.size += entry.size
+        if group.next is group and below is not None:
+            below.above = above
+            above.below = below
+        self._version += 1
+
+    def _left(self, entry, end, next):
+        below, above = end.below, end.above
+        if end.next is end and below is not None and below.above is end:
+            below.above = above
+            if above is not None:
+                above.below = below
+
+    def _victim(self, size):
+        group = self._ends[0]
+        while group is not None and group.next is group:
+            group = group.above
+        return None if group is None else group.next
+
+
+class _Group(_End):
+    """The end of the list of the entries used equally often; `mark` is that count."""
+
+    __slots__ = ("above", "below")
+
+    def __init__(self, count):
+        super().__init__()
+        self.mark = count
+        self.below = self.above = None
+
+
+class SieveCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops one not read since the hand last passed it.
+
+    New entries join the newest end of a queue and never move. A read marks its entry; the hand goes
+    from old to new, takes marks off and evicts the first entry without one. Arguments, errors and
+    complexity are those of ``LRUCache``; an eviction is O(1) amortised over the reads. Iteration goes
+    over a snapshot, oldest first.
+
+    Source: Zhang, Yang, Yue, Vigfusson, Rashmi, "SIEVE is simpler than LRU", NSDI 2024.
+
+    >>> cache = SieveCache(2)
+    >>> cache["a"], cache["b"] = 1, 2
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> list(cache)
+    ['a', 'c']
+    """
+
+    __slots__ = ("_hand",)
+
+    def _empty(self):
+        self._hand = None
+        return super()._empty()
+
+    def _hit(self, entry):
+        entry.mark = 1
+
+    def _left(self, entry, end, next):
+        if self._hand is entry:
+            self._hand = None if next is end else next
+
+    def _victim(self, size):
+        end, entry = self._ends[0], self._hand
+        if entry is None or entry.next is None:
+            entry = end.next
+        while entry is not None:
+            if entry is end:
+                entry = end.next
+            if entry is end:
+                return None
+            if not entry.mark:
+                self._hand = entry
+                return entry
+            entry.mark = 0
+            entry = entry.next
+        return None
+
+
+class S3FIFOCache(_Cache):
+    """A mapping of at most `maxsize` entries in a small queue, a main queue and a queue of ghosts.
+
+    A new entry joins the small queue, a tenth of the cache; who was read twice there by its turn is
+    moved to the main queue, and who was not leaves a ghost: its hash, of which as many are kept as
+    the main queue has room for (an entry of size 0 counts there as 1). A key that still has a ghost
+    comes back into the main queue, whose entries get as many further turns as they were read, at
+    most three. Arguments, errors and complexity are those of ``LRUCache``; an eviction is O(1)
+    amortised over the reads. Iteration goes over a snapshot: the small queue, then the main one,
+    oldest first.
+
+    Source: Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you need for cache eviction",
+    SOSP 2023.
+
+    >>> cache = S3FIFOCache(10)
+    >>> cache.update((i, i) for i in range(10))
+    >>> cache[0], cache[0], cache[1]
+    (0, 0, 1)
+    >>> cache[10] = 10
+    >>> 0 in cache, 1 in cache
+    (True, False)
+    """
+
+    __slots__ = ("_ghost_size", "_ghosts")
+
+    _LISTS = 2
+    _HASHES = True
+
+    def _empty(self):
+        self._ghosts = OrderedDict()
+        self._ghost_size = 0
+        return super()._empty()
+
+    def _fit(self):
+        self._haunt()
+
+    def _place(self, size, digest):
+        small, main = self._ends
+        return main if digest in self._ghosts else small
+
+    def _placed(self, entry):
+        self._ghost_size -= self._ghosts.pop(entry.hash, 0)
+
+    def _hit(self, entry):
+        entry.mark = min(3, entry.mark + 1)
+
+    def _haunt(self):
+        """Forget the oldest ghosts until the others fit."""
+        while self._ghosts and 10 * self._ghost_size > 9 * self._room:
+            self._ghost_size -= self._ghosts.popitem(last=False)[1]
+
+    def _is_small_turn(self):
+        small, main = self._ends
+        return small.next is not small and (10 * small.size >= self._room or main.next is main)
+
+    def _main_victim(self):
+        main = self._ends[1]
+        entry = main.next
+        while entry is not main and entry.mark:
+            entry.mark -= 1
+            self._move(entry, main)
+            entry = main.next
+        return None if entry is main else entry
+
+    def _victim(self, size):
+        small, main = self._ends
+        while self._is_small_turn():
+            entry = small.next
+            if entry.mark < 2:
+                return entry
+            entry.mark = 0
+            self._move(entry, main)
+        return self._main_victim()
+
+    def _evict_some(self, size, dropped):
+        small, main = self._ends
+        if not self._is_small_turn():
+            self._evict_one(self._main_victim(), dropped)
+            return
+        entry = small.next
+        while entry is not small and entry.mark > 1:
+            entry.mark = 0
+            self._move(entry, main)
+            if 10 * main.size > 9 * self._room:
+                self._evict_one(self._main_victim(), dropped)
+            entry = small.next
+        if entry is not small:
+            digest, weight = entry.hash, max(1, entry.size)
+            self._evict_one(entry, dropped)
+            self._ghost_size += weight - self._ghosts.pop(digest, 0)
+            self._ghosts[digest] = weight
+            self._haunt()
+
+
+class TinyLFUCache(_Cache):
+    """A mapping of at most `maxsize` entries that admits by frequency: W-TinyLFU.
+
+    A new entry joins a small LRU window. Who falls out of the window is on probation in the main
+    part, and when the cache is full his frequency, estimated by a Count-Min sketch of 4-bit counters
+    that are halved from time to time, is compared with that of the least recently used entry on
+    probation: the rarer of the two leaves. A read on probation protects, up to four fifths of the
+    main part. The window starts with 1% of the cache and follows the hit ratio by hill climbing.
+    Arguments, errors and complexity are those of ``LRUCache``, the ageing of the sketch O(1)
+    amortised. Iteration goes over a snapshot: window, probation, protected, each least recently
+    used first.
+
+    Source: Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission policy", ACM TOS
+    2017; Einziger, Eytan, Friedman, Manes, "Adaptive software cache management", Middleware 2018.
+
+    >>> cache = TinyLFUCache(100)
+    >>> for key in range(100):
+    ...     cache[key] = cache.get(key)
+    >>> all(cache.get(key, key) is None for key in range(100))
+    True
+    >>> cache.update((key, key) for key in range(100, 200))
+    >>> sum(key in cache for key in range(100))
+    99
+    """
+
+    __slots__ = ("_before", "_climbed", "_protected_room", "_sketch", "_step", "_window_room")
+
+    _LISTS = 3
+    _HASHES = True
+
+    def _empty(self):
+        self._sketch = _Sketch()
+        return super()._empty()
+
+    def _fit(self):
+        room = self._room
+        self._window_room = room // 100 or min(1, room)
+        self._protected_room = (room - self._window_room) * 4 // 5
+        self._step = -0.0625 * room
+        self._before = 0.0
+        self._counted_anew()
+
+    def _counted_anew(self):
+        self._climbed = self._hits, self._misses
+
+    def _asked(self, digest):
+        self._sketch.ensure(self._count)
+        self._sketch.add(digest)
+
+    def _place(self, size, digest):
+        self._shrink_window(size)
+        return self._ends[0]
+
+    def _placed(self, entry):
+        self._climb()
+
+    def _hit(self, entry):
+        self._sketch.add(entry.hash)
+        self._rewrite(entry)
+
+    def _rewrite(self, entry):
+        window, probation, protected = self._ends
+        if entry.end is not probation:
+            self._move(entry, entry.end or window)
+            return
+        self._move(entry, protected)
+        self._shrink_protected()
+
+    def _shrink_protected(self):
+        _, probation, protected = self._ends
+        while protected.size > self._protected_room and protected.next is not protected:
+            self._move(protected.next, probation)
+
+    def _shrink_window(self, size):
+        """Let entries fall out of the window until `size` more fits, and return the last of them."""
+        window, probation, _ = self._ends
+        candidate = None
+        while window.size > self._window_room - size and window.next is not window:
+            candidate = window.next
+            self._move(candidate, probation)
+        return candidate
+
+    def _victim(self, size):
+        window, probation, protected = self._ends
+        candidate = self._shrink_window(size)
+        for end in (probation, protected, window):
+            victim = end.next
+            if victim is not end:
+                break
+        else:
+            return None
+        if candidate is None or candidate is victim:
+            return victim
+        frequency = self._sketch.frequency
+        return victim if frequency(candidate.hash) > frequency(victim.hash) else candidate
+
+    def _climb(self):
+        """Move the border between window and main part where the hit ratio wants it."""
+        hits, misses = self._hits - self._climbed[0], self._misses - self._climbed[1]
+        if hits + misses < self._sketch.sample:
+            return
+        ratio = hits / (hits + misses)
+        change = ratio - self._before
+        step = self._step if change >= 0 else -self._step
+        if abs(change) >= 0.05:
+            self._step = 0.0625 * self._room if step >= 0 else -0.0625 * self._room
+        else:
+            self._step = 0.98 * step
+        self._before = ratio
+        self._counted_anew()
+        main = self._room - min(1, self._room)
+        window = min(max(self._window_room + int(step), min(1, self._room)), main)
+        self._window_room = window
+        self._protected_room = (self._room - window) * 4 // 5
+        self._shrink_protected()
+
+
+class _Sketch:
+    """Count-Min of 4-bit counters: four rows of 32 in a block of 128, and a hash chooses its block.
+
+    It has eight words of 16 counters or more, a power of two and as many as the cache has had
+    entries. After ten times as many additions all counters are halved.
+    """
+
+    __slots__ = ("additions", "counters", "sample")
+
+    def __init__(self):
+        self.counters = bytearray(8 * 16)
+        self.sample = 80
+        self.additions = 0
+
+    def ensure(self, entries):
+        """Have a word an entry; what was counted is seen from the new words too."""
+        while len(self.counters) < 16 * entries:
+            self.counters = self.counters * 2
+            self.sample *= 2
+
+    def _places(self, digest):
+        drawn = splitmix64(digest % _WORD)
+        block = (drawn & 0xFFFF_FFFF) % (len(self.counters) // 128) * 128
+        return [block + 32 * row + (drawn >> 32 + 5 * row & 31) for row in range(4)]
+
+    def add(self, digest):
+        counters, added = self.counters, 0
+        for place in self._places(digest):
+            if counters[place] < 15:
+                counters[place] += 1
+                added = 1
+        self.additions += added
+        if self.additions >= self.sample:
+            self.additions //= 2
+            self.counters = counters.translate(_HALVED)
+
+    def frequency(self, digest):
+        """How often a hash was added, at most 15 and rather too often than too seldom."""
+        return min([self.counters[place] for place in self._places(digest)])
+
+
+class RRCache(_Cache):
+    """A mapping of at most `maxsize` entries that drops one chosen at random.
+
+    Arguments, errors and complexity are those of ``LRUCache``. Iteration goes over a snapshot,
+    the entry written first at the front.
+
+    >>> cache = RRCache(2, seed=7)
+    >>> cache.update(a=1, b=2, c=3)
+    >>> len(cache), "c" in cache
+    (2, True)
+    """
+
+    __slots__ = ("_dense",)
+
+    def _empty(self):
+        self._dense = []
+        return super()._empty()
+
+    def _placed(self, entry):
+        dense = self._dense
+        entry.mark = len(dense)
+        dense.append(entry)
+
+    def _left(self, entry, end, next):
+        self._forget(entry.mark)
+
+    def _forget(self, place):
+        """Let the last entry take a place of another."""
+        dense = self._dense
+        last = dense[-1]
+        dense[place] = last
+        last.mark = place
+        del dense[-1]
+
+    def _victim(self, size):
+        while self._dense:
+            place = self._draw() * len(self._dense) >> 64
+            entry = self._dense[place]
+            if entry.next is not None:
+                return entry
+            self._forget(place)
+        return None

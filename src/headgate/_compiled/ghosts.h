@@ -1,0 +1,162 @@
+/* Keys that have left a cache, known by their mixed hash, in the order of leaving.
+ *
+ *   table (u32)                     slab: mixed, prev, next         weights, where sizes differ
+ *   home = mixed * cells / 2**64    slot 0: the ends of the queue, prev the newest and next the oldest
+ *
+ * Linear probing at two thirds full at most; removal shifts back. Free slots are chained by next.
+ */
+#ifndef HEADGATE_GHOSTS_H
+#define HEADGATE_GHOSTS_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include "xxh64.h"
+
+typedef struct {
+    uint64_t mixed;
+    uint32_t prev, next;
+} hg_ghost;
+
+typedef struct {
+    hg_ghost *slab;
+    int64_t *weights;
+    uint32_t *table;
+    uint64_t weight;
+    uint32_t capacity, used, free, cells, count;
+} hg_ghosts;
+
+static inline void hg_ghosts_clear(hg_ghosts *ghosts)
+{
+    free(ghosts->slab);
+    free(ghosts->weights);
+    free(ghosts->table);
+    memset(ghosts, 0, sizeof *ghosts);
+}
+
+static inline uint32_t hg_ghost_home(const hg_ghosts *ghosts, uint64_t mixed)
+{
+    return (uint32_t)((mixed >> 32) * ghosts->cells >> 32);
+}
+
+static inline void hg_ghost_enter(hg_ghosts *ghosts, uint32_t slot)
+{
+    uint32_t at = hg_ghost_home(ghosts, ghosts->slab[slot].mixed);
+    while (ghosts->table[at] != 0)
+        at = at + 1 == ghosts->cells ? 0 : at + 1;
+    ghosts->table[at] = slot;
+}
+
+static inline uint32_t hg_ghost_find(const hg_ghosts *ghosts, int64_t hash)
+{
+    uint64_t mixed = hg_splitmix64((uint64_t)hash);
+    uint32_t at, slot;
+    if (ghosts->count == 0)
+        return 0;
+    at = hg_ghost_home(ghosts, mixed);
+    while ((slot = ghosts->table[at]) != 0 && ghosts->slab[slot].mixed != mixed)
+        at = at + 1 == ghosts->cells ? 0 : at + 1;
+    return slot;
+}
+
+static inline void hg_ghost_remove(hg_ghosts *ghosts, uint32_t slot)
+{
+    hg_ghost *slab = ghosts->slab;
+    uint32_t cells = ghosts->cells, hole = hg_ghost_home(ghosts, slab[slot].mixed), at, other;
+    while (ghosts->table[hole] != slot)
+        hole = hole + 1 == cells ? 0 : hole + 1;
+    for (at = hole;;) {
+        uint32_t home, from_home, from_hole;
+        at = at + 1 == cells ? 0 : at + 1;
+        other = ghosts->table[at];
+        if (other == 0)
+            break;
+        home = hg_ghost_home(ghosts, slab[other].mixed);
+        from_home = at >= home ? at - home : at + cells - home;
+        from_hole = at >= hole ? at - hole : at + cells - hole;
+        if (from_home >= from_hole) {
+            ghosts->table[hole] = other;
+            hole = at;
+        }
+    }
+    ghosts->table[hole] = 0;
+    slab[slab[slot].prev].next = slab[slot].next;
+    slab[slab[slot].next].prev = slab[slot].prev;
+    ghosts->count--;
+    ghosts->weight -= ghosts->weights == NULL ? 1 : (uint64_t)ghosts->weights[slot];
+    slab[slot].next = ghosts->free;
+    ghosts->free = slot;
+}
+
+/* Room for `capacity` ghosts, at least as many as there are; 0 where memory lacks. */
+static inline int hg_ghosts_grow(hg_ghosts *ghosts, uint64_t capacity, int weighted)
+{
+    uint64_t cells = capacity + capacity / 2 + 2;
+    hg_ghost *slab = capacity < UINT32_MAX / 2 ? realloc(ghosts->slab, (capacity + 1) * sizeof *slab) : NULL;
+    uint32_t *table;
+    uint32_t slot;
+    if (slab == NULL)
+        return 0;
+    if (ghosts->slab == NULL)
+        slab[0].prev = slab[0].next = 0;
+    ghosts->slab = slab;
+    if (weighted) {
+        int64_t *weights = realloc(ghosts->weights, (capacity + 1) * sizeof *weights);
+        if (weights == NULL)
+            return 0;
+        ghosts->weights = weights;
+    }
+    table = calloc(cells, sizeof *table);
+    if (table == NULL)
+        return 0;
+    free(ghosts->table);
+    ghosts->table = table;
+    ghosts->cells = (uint32_t)cells;
+    ghosts->capacity = (uint32_t)capacity;
+    for (slot = slab[0].next; slot != 0; slot = slab[slot].next)
+        hg_ghost_enter(ghosts, slot);
+    return 1;
+}
+
+/* Forget the oldest ghosts until the weight of the others is at most `room`. */
+static inline void hg_ghosts_trim(hg_ghosts *ghosts, uint64_t room)
+{
+    while (ghosts->weight > room)
+        hg_ghost_remove(ghosts, ghosts->slab[0].next);
+}
+
+/* Remember one more, whose weight is at least 1; where memory lacks, none. `room` bounds the weight of all. */
+static inline void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight, uint64_t room, int weighted)
+{
+    uint32_t slot = hg_ghost_find(ghosts, hash), last;
+    if (slot != 0)
+        hg_ghost_remove(ghosts, slot);
+    if ((uint64_t)weight > room) {
+        hg_ghosts_trim(ghosts, 0);
+        return;
+    }
+    hg_ghosts_trim(ghosts, room - (uint64_t)weight);
+    if (ghosts->free == 0 && ghosts->used == ghosts->capacity) {
+        uint64_t most = room < ghosts->capacity * UINT64_C(2) + 8 ? room : ghosts->capacity * UINT64_C(2) + 8;
+        if (!hg_ghosts_grow(ghosts, most, weighted))
+            return;
+    }
+    slot = ghosts->free;
+    if (slot != 0)
+        ghosts->free = ghosts->slab[slot].next;
+    else
+        slot = ++ghosts->used;
+    ghosts->slab[slot].mixed = hg_splitmix64((uint64_t)hash);
+    last = ghosts->slab[0].prev;
+    ghosts->slab[slot].prev = last;
+    ghosts->slab[slot].next = 0;
+    ghosts->slab[last].next = slot;
+    ghosts->slab[0].prev = slot;
+    if (weighted)
+        ghosts->weights[slot] = weight;
+    ghosts->weight += (uint64_t)weight;
+    ghosts->count++;
+    hg_ghost_enter(ghosts, slot);
+}
+
+#endif

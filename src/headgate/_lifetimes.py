@@ -1,0 +1,74 @@
+"""What both twins of the caches make of the arguments that concern time."""
+
+from __future__ import annotations
+
+from operator import index
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NEVER = 2**63 - 1
+_MOST_SECONDS = NEVER / 1e9 / 2
+
+
+def checked_lifetime(name: str, seconds: float | None) -> int | None:
+    """`seconds` in whole nanoseconds, at least one; `NEVER` beyond 146 years; None as it is."""
+    if seconds is None:
+        return None
+    if not hasattr(seconds, "__float__"):
+        raise TypeError(f"{name} must be a number of seconds or None, got {seconds!r}")
+    number = float(seconds)
+    if not number > 0:
+        raise ValueError(f"{name} must be positive, got {seconds!r}")
+    return max(1, round(number * 1e9)) if number < _MOST_SECONDS else NEVER
+
+
+def checked_fraction(name: str, value: float) -> float:
+    """`value` as a float in [0, 1)."""
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    number = float(value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value!r}")
+    return number
+
+
+def checked_seed(seed: int) -> int:
+    """`seed` as the 64 bits from which all draws follow."""
+    try:
+        return index(seed) % 2**64
+    except TypeError:
+        raise TypeError(f"seed must be an int, got {seed!r}") from None
+
+
+def checked_clock(clock: Callable[[], int] | None) -> Callable[[], int] | None:
+    """`clock`, if it can be called."""
+    if clock is not None and not callable(clock):
+        raise TypeError(f"clock must be callable or None, got {clock!r}")
+    return clock
+
+
+def checked_time(now: int) -> int:
+    """What a clock returned, if it is a time."""
+    if not isinstance(now, int):
+        raise TypeError(f"clock must return an int, got {now!r}")
+    if not -(2**62) < now < 2**62:
+        raise ValueError(f"clock must return nanoseconds within 2**62 of zero, got {now!r}")
+    return now
+
+
+def shortened(lifetime: int, jitter: float, drawn: int) -> int:
+    """`lifetime` less a share of it, up to `jitter`, that the 64 bits `drawn` choose."""
+    return max(1, lifetime - int(lifetime * jitter * (drawn / 2**64)))
+
+
+def checked_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """`tags` as a tuple of plain strings, each once."""
+    if isinstance(tags, str):
+        raise TypeError(f"tags must be an iterable of str, got {tags!r}")
+    plain = tuple(dict.fromkeys(tags))
+    for tag in plain:
+        if type(tag) is not str:
+            raise TypeError(f"tags must be str, got {tag!r}")
+    return plain
