@@ -52,7 +52,7 @@ def number(value: float) -> str:
 
 def amount(value: float) -> str:
     """The same, but a small ratio as a fraction."""
-    return f"1/{1 / value:.3g}" if value < 0.5 else number(value)
+    return f"1/{1 / value:.3g}" if 0 < value < 0.5 else number(value)
 
 
 def _faster_rival(result: Result) -> Timing | None:
