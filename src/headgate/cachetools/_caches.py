@@ -1,0 +1,502 @@
+"""The caches without time.
+
+    Cache          what users see and override, in terms of a store
+    |-- FIFOCache, LFUCache                 stores in Python
+    `-- Recent     a store that is headgate's own LRUCache: its C methods are the cache's methods
+        `-- LRUCache, RRCache, and the timed ones
+
+A store is `_hg_find` (which touches), `_hg_peek`, `_hg_store`, `_hg_drop`, `_hg_victim` (which removes) and
+`_hg_clear`. An instance without weights, of a class without hooks, is *plain*: its store bounds itself.
+Everywhere else the methods here keep the bound, by way of whatever a subclass overrides. The compiled store's
+methods know nothing of hooks: a subclass that has any gets `Hooked` before it in its method resolution order.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABCMeta
+from collections import OrderedDict
+from collections.abc import MutableMapping
+from reprlib import recursive_repr
+
+from headgate._backend import backend
+from headgate._views import _ABSENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any, ClassVar
+
+_MOST_ENTRIES = 2**31
+_HOOKS = frozenset({
+    "__contains__", "__delitem__", "__getitem__", "__iter__", "__len__", "__missing__", "__setitem__",
+    "clear", "currsize", "expire", "get", "getsizeof", "maxsize", "pop", "popitem", "setdefault",
+})
+
+
+class _Aware(ABCMeta):
+    """Knows whether a class has hooks."""
+
+    def mro(cls) -> list[type]:
+        order = super().mro()
+        fast = [at for at, base in enumerate(order) if "_hg_fast" in vars(base)]
+        if fast and _has_hooks(order) and Hooked not in order:
+            order.insert(fast[0], Hooked)
+        return order
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
+        super().__init__(name, bases, namespace, **options)
+        cls._hg_hooked = _has_hooks(cls.__mro__)
+
+
+def _has_hooks(order: Iterable[type]) -> bool:
+    return any(_is_foreign(base) and not _HOOKS.isdisjoint(vars(base)) for base in order)
+
+
+def _is_foreign(base: type) -> bool:
+    """Whether a class is a user's; attributes are not to be had before the resolution order is there."""
+    return isinstance(base, _Aware) and not vars(base)["__module__"].startswith("headgate.cachetools.")
+
+
+def _blank(cls: type[Cache]) -> Cache:
+    return cls.__new__(cls)
+
+
+class Cache(MutableMapping["Any", "Any"], metaclass=_Aware):
+    """A mapping bounded in entries, or by `getsizeof` in the sum of sizes, that drops arbitrary entries.
+
+    Subclasses may override ``__getitem__``, ``__setitem__``, ``__delitem__``, ``__missing__``, ``popitem``
+    and ``getsizeof``; whatever must leave to make room leaves by way of ``popitem``.
+
+    Raises ValueError if `maxsize` or a size is negative, or if a value is larger than `maxsize`.
+
+    >>> from headgate.cachetools import LRUCache
+    >>> class Told(LRUCache):
+    ...     def popitem(self):
+    ...         key, value = super().popitem()
+    ...         print("dropped", key)
+    ...         return key, value
+    >>> cache = Told(maxsize=2)
+    >>> cache.update(a=1, b=2, c=3)
+    dropped a
+    >>> cache
+    Told({'b': 2, 'c': 3}, maxsize=2, currsize=2)
+    """
+
+    _hg_hooked: ClassVar[bool]
+    _hg_containers: ClassVar[tuple[str, ...]] = ("_hg_entries", "_hg_sizes")
+    _hg_plain = False
+    _hg_sizes: dict[Any, Any] | None
+
+    def __init__(self, maxsize: float, getsizeof: Callable[[Any], float] | None = None) -> None:
+        if maxsize < 0:
+            raise ValueError(f"maxsize must be non-negative, got {maxsize!r}")
+        if getsizeof is not None:
+            self.__dict__["getsizeof"] = getsizeof
+        self._hg_room = maxsize
+        weighted = "getsizeof" in self.__dict__ or type(self).getsizeof is not Cache.getsizeof
+        self._hg_sizes = {} if weighted else None
+        self._hg_weight: Any = 0
+        self._hg_begin()
+
+    # ---- the store ---------------------------------------------------------------------------
+
+    def _hg_begin(self) -> None:
+        self._hg_entries: Any = OrderedDict()
+
+    def _hg_find(self, key: Any, default: Any) -> Any:
+        return self._hg_entries.get(key, default)
+
+    def _hg_peek(self, key: Any, default: Any) -> Any:
+        return self._hg_entries.get(key, default)
+
+    def _hg_store(self, key: Any, value: Any) -> None:
+        self._hg_entries[key] = value
+
+    def _hg_drop(self, key: Any, default: Any) -> Any:
+        return self._hg_entries.pop(key, default)
+
+    def _hg_victim(self) -> tuple[Any, Any]:
+        victim: tuple[Any, Any] = self._hg_entries.popitem(last=False)
+        return victim
+
+    def _hg_clear(self) -> None:
+        self._hg_entries.clear()
+
+    def _hg_count(self) -> int:
+        return len(self._hg_entries)
+
+    def _hg_keys(self) -> list[Any]:
+        return list(self._hg_entries)
+
+    def _hg_forget(self, key: Any) -> None:
+        """Let go of what is known of an entry that has left the store."""
+        if self._hg_sizes is not None:
+            self._hg_weight -= self._hg_sizes.pop(key)
+
+    # ---- the mapping -------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self._hg_find(key, _ABSENT)
+        return self.__missing__(key) if found is _ABSENT else found
+
+    def __missing__(self, key: Any) -> Any:
+        raise KeyError(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if self._hg_plain:
+            self._hg_store(key, value)
+        elif self._hg_sizes is None:
+            self._hg_set(key, value)
+        else:
+            self._hg_set_weighted(key, value, self._hg_sizes)
+
+    def _hg_set(self, key: Any, value: Any) -> None:
+        if self._hg_room < 1:
+            raise ValueError("value too large")
+        if self._hg_peek(key, _ABSENT) is _ABSENT:
+            while self._hg_count() + 1 > self._hg_room:
+                self.popitem()
+        self._hg_store(key, value)
+
+    def _hg_set_weighted(self, key: Any, value: Any, sizes: dict[Any, Any]) -> None:
+        size = self.getsizeof(value)
+        if size > self._hg_room:
+            raise ValueError("value too large")
+        if size < 0:
+            raise ValueError("value size must be non-negative")
+        while self._hg_weight - sizes.get(key, 0) + size > self._hg_room:
+            self.popitem()
+        self._hg_store(key, value)
+        self._hg_weight += size - sizes.get(key, 0)
+        sizes[key] = size
+
+    def __delitem__(self, key: Any) -> None:
+        if self._hg_drop(key, _ABSENT) is _ABSENT:
+            raise KeyError(key)
+        self._hg_forget(key)
+
+    def __contains__(self, key: object) -> bool:
+        return self._hg_peek(key, _ABSENT) is not _ABSENT
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._hg_keys())
+
+    def __len__(self) -> int:
+        return self._hg_count()
+
+    @recursive_repr("...")
+    def __repr__(self) -> str:
+        pairs = {key: self._hg_peek(key, None) for key in self}
+        return f"{type(self).__name__}({pairs!r}, maxsize={self.maxsize!r}, currsize={self.currsize!r})"
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, or `default`; ``__missing__`` is not asked."""
+        if key in self:
+            return self[key]
+        return default
+
+    def pop(self, key: Any, default: Any = _ABSENT) -> Any:
+        """Remove `key` and return its value, or `default`; raises KeyError where there is neither."""
+        if key in self:
+            value = self[key]
+            del self[key]
+            return value
+        if default is _ABSENT:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Remove and return the next entry to go; raises KeyError if the cache is empty."""
+        if not self._hg_count():
+            raise KeyError(f"{type(self).__name__} is empty") from None
+        key, value = self._hg_victim()
+        if not self._hg_hooked:
+            self._hg_forget(key)
+            return key, value
+        self._hg_store(key, value)
+        return key, self.pop(key)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, which is `default` from now on if there was none."""
+        if key in self:
+            return self[key]
+        self[key] = default
+        return default
+
+    def clear(self) -> None:
+        """Remove all entries; not by way of ``popitem``."""
+        self._hg_clear()
+        if self._hg_sizes is not None:
+            self._hg_sizes.clear()
+            self._hg_weight = 0
+
+    @property
+    def maxsize(self) -> Any:
+        """The bound that was given."""
+        return self._hg_room
+
+    @property
+    def currsize(self) -> Any:
+        """The number of entries, or the sum of their sizes."""
+        return self._hg_count() if self._hg_sizes is None else self._hg_weight
+
+    @staticmethod
+    def getsizeof(value: Any) -> Any:
+        """The size of a value: 1."""
+        return 1
+
+    # ---- copies ------------------------------------------------------------------------------
+
+    def _hg_state(self) -> dict[str, Any]:
+        """The attributes, with containers of their own."""
+        state = dict(vars(self))
+        for name in self._hg_containers:
+            if state.get(name) is not None:
+                state[name] = state[name].copy()
+        return state
+
+    def __reduce__(self) -> Any:
+        return _blank, (type(self),), self._hg_state()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+class FIFOCache(Cache):
+    """A cache that drops entries in the order in which they were set, for the first time or again."""
+
+    def _hg_store(self, key: Any, value: Any) -> None:
+        self._hg_entries.pop(key, None)
+        self._hg_entries[key] = value
+
+
+class _Counted:
+    """An entry of an LFUCache; compares by identity, so that the ranks run no foreign code."""
+
+    __slots__ = ("key", "uses", "value")
+
+    def __init__(self, key: Any, value: Any, uses: int) -> None:
+        self.key, self.value, self.uses = key, value, uses
+
+
+class LFUCache(Cache):
+    """A cache that drops the entry used least often; of several, the one that has been so for longest."""
+
+    def _hg_begin(self) -> None:
+        self._hg_entries = {}
+        self._hg_ranks: dict[int, OrderedDict[_Counted, None]] = {}
+        self._hg_least = 1
+
+    def _hg_enter(self, entry: _Counted) -> None:
+        self._hg_ranks.setdefault(entry.uses, OrderedDict())[entry] = None
+
+    def _hg_leave(self, entry: _Counted) -> None:
+        rank = self._hg_ranks[entry.uses]
+        del rank[entry]
+        if not rank:
+            del self._hg_ranks[entry.uses]
+
+    def _hg_use(self, entry: _Counted) -> None:
+        self._hg_leave(entry)
+        entry.uses += 1
+        self._hg_enter(entry)
+
+    def _hg_find(self, key: Any, default: Any) -> Any:
+        entry = self._hg_entries.get(key)
+        if entry is None:
+            return default
+        self._hg_use(entry)
+        return entry.value
+
+    def _hg_peek(self, key: Any, default: Any) -> Any:
+        entry = self._hg_entries.get(key)
+        return default if entry is None else entry.value
+
+    def _hg_store(self, key: Any, value: Any) -> None:
+        new = _Counted(key, value, 1)
+        entry = self._hg_entries.setdefault(key, new)
+        if entry is new:
+            self._hg_least = 1
+            self._hg_enter(entry)
+        else:
+            entry.value = value
+            self._hg_use(entry)
+
+    def _hg_drop(self, key: Any, default: Any) -> Any:
+        entry = self._hg_entries.pop(key, None)
+        if entry is None:
+            return default
+        self._hg_leave(entry)
+        return entry.value
+
+    def _hg_victim(self) -> tuple[Any, Any]:
+        while self._hg_least not in self._hg_ranks:
+            self._hg_least = min(self._hg_ranks)
+        entry = next(iter(self._hg_ranks[self._hg_least]))
+        return entry.key, self._hg_drop(entry.key, None)
+
+    def _hg_clear(self) -> None:
+        self._hg_begin()
+
+    def _hg_state(self) -> dict[str, Any]:
+        state = super()._hg_state()
+        entries = list(state.pop("_hg_entries").values())
+        places = {entry: place for place, entry in enumerate(entries)}
+        state["_hg_entries"] = [(entry.key, entry.value, entry.uses) for entry in entries]
+        state["_hg_ranks"] = [places[entry] for rank in self._hg_ranks.values() for entry in rank]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        entries = [_Counted(*fields) for fields in state.pop("_hg_entries")]
+        ranking = state.pop("_hg_ranks")
+        super().__setstate__(state)
+        self._hg_begin()
+        self._hg_entries.update((entry.key, entry) for entry in entries)
+        for place in ranking:
+            self._hg_enter(entries[place])
+
+
+class Hooked(Cache):
+    """The methods of Cache, before those of a store that knows no hooks."""
+
+    __getitem__ = Cache.__getitem__
+    __setitem__ = Cache.__setitem__
+    __contains__ = Cache.__contains__
+    get = Cache.get
+
+
+if TYPE_CHECKING or backend != "compiled":
+
+    class Recent(Cache):
+        """A store that keeps what was used last."""
+
+        def _hg_find(self, key: Any, default: Any) -> Any:
+            found = self._hg_entries.get(key, default)
+            if found is not default:
+                self._hg_entries.move_to_end(key)
+            return found
+
+        def _hg_store(self, key: Any, value: Any) -> None:
+            self._hg_entries[key] = value
+            self._hg_entries.move_to_end(key)
+
+else:
+    from headgate._compiled.cache import LRUCache as _Engine
+
+    class _Hidden:
+        """Hides what the engine has and a cache of cachetools has not; instances may have it."""
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            self._name = name
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            name = (owner or type(instance)).__name__
+            raise AttributeError(f"{name!r} object has no attribute {self._name!r}")
+
+    class Recent(Cache, _Engine):
+        """A store that keeps what was used last."""
+
+        _hg_fast = True
+        _hg_find = _Engine.get
+        _hg_peek = _Engine.peek
+        _hg_store = _Engine.put
+        _hg_drop = _Engine.pop
+        _hg_victim = _Engine.popitem
+        _hg_clear = _Engine.clear
+        _hg_count = _Engine.__len__
+        __getitem__ = _Engine.__getitem__
+        __contains__ = _Engine.__contains__
+        __len__ = _Engine.__len__
+        get = _Engine.get
+        locals().update({name: _Hidden() for name in set(dir(_Engine)) - set(dir(Cache)) if name[0] != "_"})
+
+        def __init__(self, maxsize: float, getsizeof: Callable[[Any], float] | None = None) -> None:
+            Cache.__init__(self, maxsize, getsizeof)
+
+        def _hg_begin(self) -> None:
+            room = self._hg_room
+            self._hg_plain = (self._hg_sizes is None and not self._hg_hooked and type(room) is int
+                              and room <= _MOST_ENTRIES)
+            _Engine.clear(self)
+            _Engine.resize(self, room if self._hg_plain else _MOST_ENTRIES)
+
+        def _hg_keys(self) -> list[Any]:
+            return list(_Engine.__iter__(self))
+
+        def _hg_state(self) -> dict[str, Any]:
+            state = super()._hg_state()
+            state["_hg_pairs"] = [(key, self._hg_peek(key, None)) for key in self._hg_keys()]
+            return state
+
+        def __copy__(self) -> Any:
+            copied = _blank(type(self))
+            copied.__setstate__(self._hg_state())
+            return copied
+
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            pairs = state.pop("_hg_pairs")
+            super().__setstate__(state)
+            self._hg_begin()
+            for key, value in pairs:
+                self._hg_store(key, value)
+
+
+class LRUCache(Recent):
+    """A cache that drops the entry whose last use is longest ago.
+
+    >>> from headgate.cachetools import LRUCache
+    >>> cache = LRUCache(maxsize=2)
+    >>> cache.update(a=1, b=2)
+    >>> cache["a"]
+    1
+    >>> cache["c"] = 3
+    >>> cache
+    LRUCache({'a': 1, 'c': 3}, maxsize=2, currsize=2)
+    """
+
+
+class RRCache(Recent):
+    """A cache that drops the entry whose key `choice` picks from the list of keys, by default at random."""
+
+    _hg_containers = (*Recent._hg_containers, "_hg_list", "_hg_places")
+
+    def __init__(self, maxsize: float, choice: Callable[[Sequence[Any]], Any] = random.choice,
+                 getsizeof: Callable[[Any], float] | None = None) -> None:
+        self._hg_choice = choice
+        self._hg_list: list[Any] = []
+        self._hg_places: dict[Any, int] = {}
+        super().__init__(maxsize, getsizeof)
+
+    @property
+    def choice(self) -> Callable[[Sequence[Any]], Any]:
+        """The callable that picks from a list of keys."""
+        return self._hg_choice
+
+    def _hg_begin(self) -> None:
+        super()._hg_begin()
+        self._hg_plain = False
+
+    def _hg_store(self, key: Any, value: Any) -> None:
+        if key not in self._hg_places:
+            self._hg_places[key] = len(self._hg_list)
+            self._hg_list.append(key)
+        super()._hg_store(key, value)
+
+    def _hg_drop(self, key: Any, default: Any) -> Any:
+        place = self._hg_places.pop(key, None)
+        if place is not None:
+            last = self._hg_list.pop()
+            if place < len(self._hg_list):
+                self._hg_list[place] = last
+                self._hg_places[last] = place
+        return super()._hg_drop(key, default)
+
+    def _hg_victim(self) -> tuple[Any, Any]:
+        key = self._hg_choice(self._hg_list)
+        return key, self._hg_drop(key, None)
+
+    def _hg_clear(self) -> None:
+        super()._hg_clear()
+        self._hg_list.clear()
+        self._hg_places.clear()

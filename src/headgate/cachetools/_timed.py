@@ -1,0 +1,267 @@
+"""The caches with time: a store of what was used last, and when each entry expires."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+from headgate._views import _ABSENT
+from headgate.cachetools._caches import Cache, Recent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class _Timer:
+    """The user's timer, which stands still within ``with timer as now``."""
+
+    def __init__(self, source: Callable[[], Any]) -> None:
+        self._source = source
+        self._depth = 0
+        self._now: Any = None
+
+    def __call__(self) -> Any:
+        return self._now if self._depth else self._source()
+
+    def __enter__(self) -> Any:
+        if not self._depth:
+            self._now = self._source()
+        self._depth += 1
+        return self._now
+
+    def __exit__(self, *failure: object) -> None:
+        self._depth -= 1
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_source":
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
+    def __reduce__(self) -> Any:
+        return _Timer, (self._source,)
+
+    def copy(self) -> _Timer:
+        return _Timer(self._source)
+
+
+class _Timed(Recent):
+    _hg_containers = (*Recent._hg_containers, "_hg_expiries", "_hg_timer")
+
+    def __init__(self, maxsize: float, timer: Callable[[], Any],
+                 getsizeof: Callable[[Any], float] | None) -> None:
+        self._hg_timer = _Timer(timer)
+        self._hg_expiries: OrderedDict[Any, Any] = OrderedDict()
+        super().__init__(maxsize, getsizeof)
+
+    def _hg_begin(self) -> None:
+        super()._hg_begin()
+        self._hg_plain = False
+
+    @property
+    def timer(self) -> Any:
+        """The timer; ``with cache.timer as now:`` stops it for this cache."""
+        return self._hg_timer
+
+    def _hg_is_live(self, key: Any) -> bool:
+        expires = self._hg_expiry(key)
+        return expires is not _ABSENT and bool(self._hg_timer() < expires)
+
+    def _hg_expiry(self, key: Any) -> Any:
+        """When an entry expires, or _ABSENT."""
+        return self._hg_expiries.get(key, _ABSENT)
+
+    def _hg_forget(self, key: Any) -> None:
+        super()._hg_forget(key)
+        del self._hg_expiries[key]
+
+    def _hg_set_until(self, key: Any, value: Any, expires: Any) -> None:
+        if self._hg_sizes is None:
+            self._hg_set(key, value)
+        else:
+            self._hg_set_weighted(key, value, self._hg_sizes)
+        self._hg_expiries.pop(key, None)
+        self._hg_expiries[key] = expires
+
+    def _hg_remove(self, key: Any) -> tuple[Any, Any]:
+        value = self._hg_drop(key, None)
+        self._hg_forget(key)
+        return key, value
+
+    def __getitem__(self, key: Any) -> Any:
+        found = self._hg_find(key, _ABSENT) if self._hg_is_live(key) else _ABSENT
+        return self.__missing__(key) if found is _ABSENT else found
+
+    def __contains__(self, key: object) -> bool:
+        return self._hg_is_live(key)
+
+    def __delitem__(self, key: Any) -> None:
+        with self._hg_timer:
+            was_live = self._hg_is_live(key)
+            Cache.__delitem__(self, key)
+            if not was_live:
+                raise KeyError(key)
+
+    def __iter__(self) -> Iterator[Any]:
+        for key in list(self._hg_expiries):
+            if self._hg_is_live(key):
+                yield key
+
+    def __len__(self) -> int:
+        self.expire()
+        return self._hg_count()
+
+    def __repr__(self) -> str:
+        with self._hg_timer as now:
+            self.expire(now)
+            return Cache.__repr__(self)
+
+    @property
+    def currsize(self) -> Any:
+        """The number of live entries, or the sum of their sizes."""
+        self.expire()
+        return self._hg_count() if self._hg_sizes is None else self._hg_weight
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, or `default`; ``__missing__`` is not asked."""
+        if not self._hg_hooked:
+            return self._hg_find(key, default) if self._hg_is_live(key) else default
+        with self._hg_timer:
+            return Cache.get(self, key, default)
+
+    def pop(self, key: Any, default: Any = _ABSENT) -> Any:
+        """Remove `key` and return its value, or `default`; raises KeyError where there is neither."""
+        with self._hg_timer:
+            return Cache.pop(self, key, default)
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Remove and return the least recently used entry; raises KeyError if none is live."""
+        with self._hg_timer as now:
+            self.expire(now)
+            return Cache.popitem(self)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, which is `default` from now on if there was none."""
+        with self._hg_timer:
+            return Cache.setdefault(self, key, default)
+
+    def clear(self) -> None:
+        """Remove all entries; not by way of ``popitem``."""
+        Cache.clear(self)
+        self._hg_expiries.clear()
+
+    def expire(self, time: Any = None) -> list[tuple[Any, Any]]:
+        """Remove and return what has expired by `time`, by default now."""
+        raise NotImplementedError
+
+
+class TTLCache(_Timed):
+    """An LRU cache whose entries expire `ttl` after they were set.
+
+    >>> from headgate.cachetools import TTLCache
+    >>> now = 0
+    >>> cache = TTLCache(maxsize=10, ttl=5, timer=lambda: now)
+    >>> cache["a"] = 1
+    >>> now = 5
+    >>> cache.expire(), "a" in cache
+    ([('a', 1)], False)
+    """
+
+    def __init__(self, maxsize: float, ttl: Any, timer: Callable[[], Any] = time.monotonic,
+                 getsizeof: Callable[[Any], float] | None = None) -> None:
+        self._hg_ttl = ttl
+        super().__init__(maxsize, timer, getsizeof)
+
+    @property
+    def ttl(self) -> Any:
+        """For how long an entry lives."""
+        return self._hg_ttl
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        with self._hg_timer as now:
+            self.expire(now)
+            self._hg_set_until(key, value, now + self._hg_ttl)
+
+    def expire(self, time: Any = None) -> list[tuple[Any, Any]]:
+        """Remove and return what has expired by `time`, by default now."""
+        now = self._hg_timer() if time is None else time
+        gone = []
+        while self._hg_expiries:
+            key = next(iter(self._hg_expiries))
+            if now < self._hg_expiries[key]:
+                break
+            gone.append(self._hg_remove(key))
+        return gone
+
+
+class TLRUCache(_Timed):
+    """An LRU cache whose entries expire when ``ttu(key, value, now)`` says.
+
+    >>> from headgate.cachetools import TLRUCache
+    >>> now = 0
+    >>> cache = TLRUCache(maxsize=10, ttu=lambda key, value, now: now + value, timer=lambda: now)
+    >>> cache.update(a=1, b=5)
+    >>> now = 2
+    >>> cache
+    TLRUCache({'b': 5}, maxsize=10, currsize=1)
+    """
+
+    _hg_containers = (*_Timed._hg_containers, "_hg_heap")
+
+    def __init__(self, maxsize: float, ttu: Callable[[Any, Any, Any], Any],
+                 timer: Callable[[], Any] = time.monotonic,
+                 getsizeof: Callable[[Any], float] | None = None) -> None:
+        self._hg_ttu = ttu
+        self._hg_heap: list[tuple[Any, int, Any]] = []
+        self._hg_serial = 0
+        super().__init__(maxsize, timer, getsizeof)
+
+    @property
+    def ttu(self) -> Callable[[Any, Any, Any], Any]:
+        """The callable that says when an entry expires."""
+        return self._hg_ttu
+
+    def _hg_expiry(self, key: Any) -> Any:
+        term = self._hg_expiries.get(key, _ABSENT)
+        return term if term is _ABSENT else term[0]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        with self._hg_timer as now:
+            expires = self._hg_ttu(key, value, now)
+            if not now < expires:
+                if key in self._hg_expiries:
+                    self._hg_remove(key)
+                return
+            self.expire(now)
+            self._hg_serial += 1
+            self._hg_set_until(key, value, (expires, self._hg_serial))
+            heappush(self._hg_heap, (expires, self._hg_serial, key))
+
+    def expire(self, time: Any = None) -> list[tuple[Any, Any]]:
+        """Remove and return what has expired by `time`, by default now."""
+        now = self._hg_timer() if time is None else time
+        self._hg_compact()
+        gone = []
+        while self._hg_heap and not now < self._hg_heap[0][0]:
+            term = heappop(self._hg_heap)
+            if self._hg_is_due(term):
+                gone.append(self._hg_remove(term[2]))
+        return gone
+
+    def _hg_is_due(self, term: tuple[Any, int, Any]) -> bool:
+        """Whether no other expiry has come in the place of this one."""
+        current = self._hg_expiries.get(term[2])
+        return current is not None and current[1] == term[1]
+
+    def _hg_compact(self) -> None:
+        """Keep the heap of the order of the entries: those that left remain in it until they are due."""
+        if len(self._hg_heap) > 2 * len(self._hg_expiries) + 16:
+            self._hg_heap = [term for term in self._hg_heap if self._hg_is_due(term)]
+            heapify(self._hg_heap)
+
+    def clear(self) -> None:
+        """Remove all entries; not by way of ``popitem``."""
+        super().clear()
+        self._hg_heap.clear()

@@ -1,0 +1,145 @@
+"""Decorators in the manner of ``functools.lru_cache`` on every cache of `headgate.cachetools`.
+
+Each takes ``maxsize=128, typed=False``, or the function alone; `maxsize` None means no bound. The functions
+have ``cache_info()``, ``cache_clear()`` and ``cache_parameters()``. They may be called by several threads:
+equal calls at one time run once, and a function that comes back to the same call is called through.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from functools import partial, update_wrapper
+from threading import RLock
+from types import MethodType
+
+from headgate._flights import Flights
+from headgate._views import _ABSENT
+from headgate.cachetools._caches import Cache, FIFOCache, LFUCache, LRUCache, RRCache
+from headgate.cachetools._decorators import CacheInfo
+from headgate.cachetools._timed import TTLCache
+from headgate.cachetools.keys import hashkey, typedkey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+__all__ = ["fifo_cache", "lfu_cache", "lru_cache", "rr_cache", "ttl_cache"]
+
+
+class _Function:
+    """Stands for a function; is the store of its loads."""
+
+    def __init__(self, function: Any, cache: Any, maxsize: int | None, typed: bool) -> None:
+        update_wrapper(self, function)
+        self.cache, self.cache_key, self.cache_lock = cache, typedkey if typed else hashkey, RLock()
+        self._maxsize, self._typed = maxsize, typed
+        self._flights = Flights()
+        self._hits = self._misses = 0
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        key = self.cache_key(*args, **kwargs)
+        with self.cache_lock:
+            found = self.cache.get(key, _ABSENT)
+            if found is not _ABSENT:
+                self._hits += 1
+                return found
+            self._misses += 1
+        return self._flights.load(self, key, partial(self.__wrapped__, *args, **kwargs))
+
+    def peek(self, key: Any, default: Any, /) -> Any:
+        """Look up for a load."""
+        with self.cache_lock:
+            return self.cache.get(key, default)
+
+    def put(self, key: Any, value: Any, /) -> None:
+        """Keep what was loaded."""
+        with self.cache_lock:
+            self.cache[key] = value
+
+    def pop(self, key: Any, default: Any, /) -> None:
+        """Drop what was loaded too late."""
+        with self.cache_lock:
+            self.cache.pop(key, default)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def cache_info(self) -> CacheInfo:
+        """Hits, misses, bound and size"""
+        with self.cache_lock:
+            return CacheInfo(self._hits, self._misses, self._maxsize, self.cache.currsize)
+
+    def cache_clear(self) -> None:
+        """Clear the cache and the counts"""
+        self._flights.ground()
+        with self.cache_lock:
+            self.cache.clear()
+            self._hits = self._misses = 0
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """The arguments of the decorator, by name"""
+        return {"maxsize": self._maxsize, "typed": self._typed}
+
+    def __repr__(self) -> str:
+        return f"<cached {self.__wrapped__!r}>"
+
+    def __copy__(self) -> _Function:
+        return self
+
+    def __deepcopy__(self, memo: object) -> _Function:
+        return self
+
+    def __reduce__(self) -> str:
+        return self.__qualname__
+
+    if TYPE_CHECKING:
+        __wrapped__: Callable[..., Any]
+        __qualname__: str
+
+
+def _decorator(new_cache: Callable[[float], Cache], maxsize: Any, typed: bool) -> Any:
+    if callable(maxsize):
+        return _Function(maxsize, new_cache(128), 128, typed)
+
+    def decorating_function(function: Any) -> _Function:
+        return _Function(function, new_cache(math.inf if maxsize is None else maxsize), maxsize, typed)
+
+    return decorating_function
+
+
+def fifo_cache(maxsize: Any = 128, typed: bool = False) -> Any:
+    """Let a function remember its `maxsize` latest results.
+
+    >>> from headgate.cachetools.func import fifo_cache
+    >>> @fifo_cache(maxsize=2)
+    ... def double(number):
+    ...     return 2 * number
+    >>> [double(number) for number in (1, 2, 1, 3, 1)], double.cache_info()
+    ([2, 4, 2, 6, 2], CacheInfo(hits=1, misses=4, maxsize=2, currsize=2))
+    """
+    return _decorator(FIFOCache, maxsize, typed)
+
+
+def lfu_cache(maxsize: Any = 128, typed: bool = False) -> Any:
+    """Let a function remember its `maxsize` most frequently used results."""
+    return _decorator(LFUCache, maxsize, typed)
+
+
+def lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
+    """Let a function remember its `maxsize` most recently used results."""
+    return _decorator(LRUCache, maxsize, typed)
+
+
+def rr_cache(maxsize: Any = 128, choice: Callable[[Sequence[Any]], Any] = random.choice,
+             typed: bool = False) -> Any:
+    """Let a function remember `maxsize` results; `choice` picks the key that goes, by default at random."""
+    return _decorator(partial(RRCache, choice=choice), maxsize, typed)
+
+
+def ttl_cache(maxsize: Any = 128, ttl: Any = 600, timer: Callable[[], Any] = time.monotonic,
+              typed: bool = False) -> Any:
+    """Let a function remember its `maxsize` most recently used results, each for `ttl`."""
+    return _decorator(partial(TTLCache, ttl=ttl, timer=timer), maxsize, typed)
