@@ -26,7 +26,8 @@ def documented(module):
         if getattr(value, "__module__", None) == module.__name__:
             found[name] = value
             if isinstance(value, type):
-                found |= {f"{name}.{member}": item for member, item in vars(value).items()}
+                found |= {f"{name}.{member}": item for member, item in vars(value).items()
+                          if getattr(item, "__module__", module.__name__) == module.__name__}
     return {f"{module.__name__}.{name}": item.__doc__ for name, item in found.items()
             if isinstance(getattr(item, "__doc__", None), str)}
 
