@@ -27,9 +27,15 @@ def documented(module):
             found[name] = value
             if isinstance(value, type):
                 found |= {f"{name}.{member}": item for member, item in vars(value).items()
-                          if getattr(item, "__module__", module.__name__) == module.__name__}
+                          if not is_borrowed(item, value)}
     return {f"{module.__name__}.{name}": item.__doc__ for name, item in found.items()
             if isinstance(getattr(item, "__doc__", None), str)}
+
+
+def is_borrowed(item, owner):
+    """Whether a member of a class is another class's method; its examples are run there."""
+    home = getattr(item, "__module__", None) or owner.__module__
+    return home != owner.__module__ or getattr(item, "__objclass__", owner) is not owner
 
 
 def run_examples(text, names, where):

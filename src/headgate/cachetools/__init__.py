@@ -3,6 +3,17 @@
 The classes, their hooks for subclasses and the decorators do what those of cachetools 8 do. ``hashkey`` and
 its kin are in ``headgate.cachetools.keys``, the decorators in the manner of functools in
 ``headgate.cachetools.func``.
+
+>>> class Told(LRUCache):
+...     def popitem(self):
+...         key, value = super().popitem()
+...         print("dropped", key)
+...         return key, value
+>>> cache = Told(maxsize=2)
+>>> cache.update(a=1, b=2, c=3)
+dropped a
+>>> cache
+Told({'b': 2, 'c': 3}, maxsize=2, currsize=2)
 """
 
 from headgate.cachetools._caches import Cache, FIFOCache, LFUCache, LRUCache, RRCache

@@ -69,18 +69,6 @@ class Cache(MutableMapping["Any", "Any"], metaclass=_Aware):
     and ``getsizeof``; whatever must leave to make room leaves by way of ``popitem``.
 
     Raises ValueError if `maxsize` or a size is negative, or if a value is larger than `maxsize`.
-
-    >>> from headgate.cachetools import LRUCache
-    >>> class Told(LRUCache):
-    ...     def popitem(self):
-    ...         key, value = super().popitem()
-    ...         print("dropped", key)
-    ...         return key, value
-    >>> cache = Told(maxsize=2)
-    >>> cache.update(a=1, b=2, c=3)
-    dropped a
-    >>> cache
-    Told({'b': 2, 'c': 3}, maxsize=2, currsize=2)
     """
 
     _hg_hooked: ClassVar[bool]
