@@ -1,14 +1,15 @@
 """The caches without time.
 
-    Cache          what users see and override, in terms of a store
-    |-- FIFOCache, LFUCache                 stores in Python
-    `-- Recent     a store that is headgate's own LRUCache: its C methods are the cache's methods
-        `-- LRUCache, RRCache, and the timed ones
+    Cache                              what users see and override, in terms of a store
+    |-- FIFOStore, LFUStore, Recent    stores: with the compiled twin, headgate's own caches
+    |   `-- FIFOCache, LFUCache, LRUCache, RRCache, and the timed ones
+    `-- Hooked                         Cache's methods once more
 
 A store is `_hg_find` (which touches), `_hg_peek`, `_hg_store`, `_hg_drop`, `_hg_victim` (which removes) and
-`_hg_clear`. An instance without weights, of a class without hooks, is *plain*: its store bounds itself.
-Everywhere else the methods here keep the bound, by way of whatever a subclass overrides. The compiled store's
-methods know nothing of hooks: a subclass that has any gets `Hooked` before it in its method resolution order.
+`_hg_clear`. With the compiled twin the store's C methods are the cache's own, as long as a subclass
+overrides nothing: one that does gets `Hooked` before the store in its method resolution order. An instance
+without weights, of a class without hooks, is *plain*: its store keeps the bound. Everywhere else the methods
+here do, by way of whatever a subclass overrides.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class _Aware(ABCMeta):
 
     def mro(cls) -> list[type]:
         order = super().mro()
-        fast = [at for at, base in enumerate(order) if "_hg_fast" in vars(base)]
-        if fast and _has_hooks(order) and Hooked not in order:
-            order.insert(fast[0], Hooked)
+        stores = [at for at, base in enumerate(order) if "_hg_engine" in vars(base)]
+        if stores and _has_hooks(order) and Hooked not in order:
+            order.insert(stores[0], Hooked)
         return order
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
@@ -125,8 +126,10 @@ class Cache(MutableMapping["Any", "Any"], metaclass=_Aware):
     # ---- the mapping -------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Any:
-        found = self._hg_find(key, _ABSENT)
-        return self.__missing__(key) if found is _ABSENT else found
+        try:
+            return self._hg_entries[key]
+        except KeyError:
+            return self.__missing__(key)
 
     def __missing__(self, key: Any) -> Any:
         raise KeyError(key)
@@ -142,9 +145,11 @@ class Cache(MutableMapping["Any", "Any"], metaclass=_Aware):
     def _hg_set(self, key: Any, value: Any) -> None:
         if self._hg_room < 1:
             raise ValueError("value too large")
-        if self._hg_peek(key, _ABSENT) is _ABSENT:
-            while self._hg_count() + 1 > self._hg_room:
-                self.popitem()
+        entries = self._hg_entries
+        if key not in entries:
+            evict = self.popitem if self._hg_hooked else self._hg_evict
+            while len(entries) + 1 > self._hg_room:
+                evict()
         self._hg_store(key, value)
 
     def _hg_set_weighted(self, key: Any, value: Any, sizes: dict[Any, Any]) -> None:
@@ -165,7 +170,7 @@ class Cache(MutableMapping["Any", "Any"], metaclass=_Aware):
         self._hg_forget(key)
 
     def __contains__(self, key: object) -> bool:
-        return self._hg_peek(key, _ABSENT) is not _ABSENT
+        return key in self._hg_entries
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._hg_keys())
@@ -180,6 +185,8 @@ class Cache(MutableMapping["Any", "Any"], metaclass=_Aware):
 
     def get(self, key: Any, default: Any = None) -> Any:
         """The value of `key`, or `default`; ``__missing__`` is not asked."""
+        if not self._hg_hooked:
+            return self._hg_find(key, default)
         if key in self:
             return self[key]
         return default
@@ -198,12 +205,17 @@ class Cache(MutableMapping["Any", "Any"], metaclass=_Aware):
         """Remove and return the next entry to go; raises KeyError if the cache is empty."""
         if not self._hg_count():
             raise KeyError(f"{type(self).__name__} is empty") from None
-        key, value = self._hg_victim()
         if not self._hg_hooked:
-            self._hg_forget(key)
-            return key, value
-        self._hg_store(key, value)
-        return key, self.pop(key)
+            return self._hg_evict()
+        victim = self._hg_victim()
+        self._hg_store(*victim)
+        return victim[0], self.pop(victim[0])
+
+    def _hg_evict(self) -> tuple[Any, Any]:
+        victim = self._hg_victim()
+        if self._hg_sizes is not None:
+            self._hg_forget(victim[0])
+        return victim
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """The value of `key`, which is `default` from now on if there was none."""
@@ -251,12 +263,10 @@ class Cache(MutableMapping["Any", "Any"], metaclass=_Aware):
         vars(self).update(state)
 
 
-class FIFOCache(Cache):
-    """A cache that drops entries in the order in which they were set, for the first time or again."""
-
-    def _hg_store(self, key: Any, value: Any) -> None:
-        self._hg_entries.pop(key, None)
-        self._hg_entries[key] = value
+def _look_up(self: Cache, key: Any) -> Any:
+    """``__getitem__`` of a cache whose store knows better."""
+    found = self._hg_find(key, _ABSENT)
+    return self.__missing__(key) if found is _ABSENT else found
 
 
 class _Counted:
@@ -268,8 +278,10 @@ class _Counted:
         self.key, self.value, self.uses = key, value, uses
 
 
-class LFUCache(Cache):
-    """A cache that drops the entry used least often; of several, the one that has been so for longest."""
+class LFUStore(Cache):
+    """A store that drops what was used least often."""
+
+    __getitem__ = _look_up
 
     def _hg_begin(self) -> None:
         self._hg_entries = {}
@@ -327,50 +339,65 @@ class LFUCache(Cache):
     def _hg_clear(self) -> None:
         self._hg_begin()
 
+    def _hg_keys(self) -> list[Any]:
+        return [entry.key for uses in sorted(self._hg_ranks) for entry in self._hg_ranks[uses]]
+
     def _hg_state(self) -> dict[str, Any]:
         state = super()._hg_state()
-        entries = list(state.pop("_hg_entries").values())
-        places = {entry: place for place, entry in enumerate(entries)}
-        state["_hg_entries"] = [(entry.key, entry.value, entry.uses) for entry in entries]
-        state["_hg_ranks"] = [places[entry] for rank in self._hg_ranks.values() for entry in rank]
-        return state
+        del state["_hg_entries"], state["_hg_ranks"]
+        return state | {"_hg_pairs": [(key, self._hg_peek(key, None)) for key in self._hg_keys()]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        entries = [_Counted(*fields) for fields in state.pop("_hg_entries")]
-        ranking = state.pop("_hg_ranks")
+        pairs = state.pop("_hg_pairs")
         super().__setstate__(state)
         self._hg_begin()
-        self._hg_entries.update((entry.key, entry) for entry in entries)
-        for place in ranking:
-            self._hg_enter(entries[place])
+        for key, value in pairs:
+            self._hg_store(key, value)
+
+
+class FIFOStore(Cache):
+    """A store that drops what was set first."""
+
+    def _hg_store(self, key: Any, value: Any) -> None:
+        self._hg_entries.pop(key, None)
+        self._hg_entries[key] = value
+
+
+class Recent(Cache):
+    """A store that drops what was used last the longest ago."""
+
+    def __getitem__(self, key: Any) -> Any:
+        entries = self._hg_entries
+        try:
+            found = entries[key]
+            entries.move_to_end(key)
+        except KeyError:
+            return self.__missing__(key)
+        return found
+
+    def _hg_find(self, key: Any, default: Any) -> Any:
+        found = self._hg_entries.get(key, default)
+        if found is not default:
+            self._hg_entries.move_to_end(key)
+        return found
+
+    def _hg_store(self, key: Any, value: Any) -> None:
+        self._hg_entries[key] = value
+        self._hg_entries.move_to_end(key)
 
 
 class Hooked(Cache):
     """The methods of Cache, before those of a store that knows no hooks."""
 
-    __getitem__ = Cache.__getitem__
-    __setitem__ = Cache.__setitem__
-    __contains__ = Cache.__contains__
+    __getitem__ = _look_up
     get = Cache.get
 
+    def __contains__(self, key: object) -> bool:
+        return self._hg_peek(key, _ABSENT) is not _ABSENT
 
-if TYPE_CHECKING or backend != "compiled":
 
-    class Recent(Cache):
-        """A store that keeps what was used last."""
-
-        def _hg_find(self, key: Any, default: Any) -> Any:
-            found = self._hg_entries.get(key, default)
-            if found is not default:
-                self._hg_entries.move_to_end(key)
-            return found
-
-        def _hg_store(self, key: Any, value: Any) -> None:
-            self._hg_entries[key] = value
-            self._hg_entries.move_to_end(key)
-
-else:
-    from headgate._compiled.cache import LRUCache as _Engine
+if not TYPE_CHECKING and backend == "compiled":
+    from headgate._compiled import cache as engines
 
     class _Hidden:
         """Hides what the engine has and a cache of cachetools has not; instances may have it."""
@@ -382,40 +409,40 @@ else:
             name = (owner or type(instance)).__name__
             raise AttributeError(f"{name!r} object has no attribute {self._name!r}")
 
-    class Recent(Cache, _Engine):
-        """A store that keeps what was used last."""
+    def _methods_of(engine: Any) -> dict[str, Any]:
+        hidden = {name: _Hidden() for name in set(dir(engine)) - set(dir(Cache)) if name[0] != "_"}
+        return hidden | {
+            "_hg_engine": engine, "_hg_find": engine.get, "_hg_peek": engine.peek, "_hg_store": engine.put,
+            "_hg_drop": engine.pop, "_hg_victim": engine.popitem, "_hg_clear": engine.clear,
+            "_hg_count": engine.__len__, "__getitem__": engine.__getitem__, "get": engine.get,
+            "__contains__": engine.__contains__, "__len__": engine.__len__,
+        }
 
-        _hg_fast = True
-        _hg_find = _Engine.get
-        _hg_peek = _Engine.peek
-        _hg_store = _Engine.put
-        _hg_drop = _Engine.pop
-        _hg_victim = _Engine.popitem
-        _hg_clear = _Engine.clear
-        _hg_count = _Engine.__len__
-        __getitem__ = _Engine.__getitem__
-        __contains__ = _Engine.__contains__
-        __len__ = _Engine.__len__
-        get = _Engine.get
-        locals().update({name: _Hidden() for name in set(dir(_Engine)) - set(dir(Cache)) if name[0] != "_"})
-
-        def __init__(self, maxsize: float, getsizeof: Callable[[Any], float] | None = None) -> None:
-            Cache.__init__(self, maxsize, getsizeof)
+    class _Engined(Cache):
+        """A store that is an engine, which a subclass inherits from next."""
 
         def _hg_begin(self) -> None:
             room = self._hg_room
             self._hg_plain = (self._hg_sizes is None and not self._hg_hooked and type(room) is int
                               and room <= _MOST_ENTRIES)
-            _Engine.clear(self)
-            _Engine.resize(self, room if self._hg_plain else _MOST_ENTRIES)
+            self._hg_engine.clear(self)
+            self._hg_engine.resize(self, room if self._hg_plain else _MOST_ENTRIES)
+
+        def _hg_set(self, key: Any, value: Any) -> None:
+            if self._hg_room < 1:
+                raise ValueError("value too large")
+            if self._hg_peek(key, _ABSENT) is _ABSENT:
+                evict = self.popitem if self._hg_hooked else self._hg_evict
+                while self._hg_count() + 1 > self._hg_room:
+                    evict()
+            self._hg_store(key, value)
 
         def _hg_keys(self) -> list[Any]:
-            return list(_Engine.__iter__(self))
+            return list(self._hg_engine.__iter__(self))
 
         def _hg_state(self) -> dict[str, Any]:
-            state = super()._hg_state()
-            state["_hg_pairs"] = [(key, self._hg_peek(key, None)) for key in self._hg_keys()]
-            return state
+            pairs = [(key, self._hg_peek(key, None)) for key in self._hg_keys()]
+            return super()._hg_state() | {"_hg_pairs": pairs}
 
         def __copy__(self) -> Any:
             copied = _blank(type(self))
@@ -428,6 +455,27 @@ else:
             self._hg_begin()
             for key, value in pairs:
                 self._hg_store(key, value)
+
+    class FIFOStore(_Engined, engines.FIFOCache):
+        locals().update(_methods_of(engines.FIFOCache))
+
+        def _hg_store(self, key: Any, value: Any) -> None:
+            self._hg_drop(key, None)
+            self._hg_engine.put(self, key, value)
+
+    class LFUStore(_Engined, engines.LFUCache):
+        locals().update(_methods_of(engines.LFUCache))
+
+    class Recent(_Engined, engines.LRUCache):
+        locals().update(_methods_of(engines.LRUCache))
+
+
+class FIFOCache(FIFOStore):
+    """A cache that drops entries in the order in which they were set, for the first time or again."""
+
+
+class LFUCache(LFUStore):
+    """A cache that drops the entry used least often; of several, the one that has been so for longest."""
 
 
 class LRUCache(Recent):

@@ -24,25 +24,17 @@ CacheInfo = namedtuple("CacheInfo", "hits misses maxsize currsize")
 class Calls:
     """How the calls of one function are answered; counts them."""
 
-    __slots__ = ("answer", "hits", "misses", "pending")
+    __slots__ = ("answer", "hits", "is_locked", "misses", "pending")
 
     def __init__(self, has_lock: bool, has_condition: bool) -> None:
         self.hits = self.misses = 0
         self.pending: set[Any] = set()
-        if has_condition:
-            self.answer = self._answer_once
-        else:
-            self.answer = self._answer_locked if has_lock else self._answer
+        self.is_locked = has_lock or has_condition
+        self.answer = self._answer_once if has_condition else self._answer_locked
 
-    def _answer(self, cache: Any, lock: Any, condition: Any, key: Any, call: Any, args: Any,
-                kwargs: Any) -> Any:
-        try:
-            found = cache[key]
-        except KeyError:
-            self.misses += 1
-        else:
-            self.hits += 1
-            return found
+    def load(self, cache: Any, key: Any, call: Any, args: Any, kwargs: Any) -> Any:
+        """Answer a call that was not found, where there is no lock."""
+        self.misses += 1
         result = call(*args, **kwargs)
         try:
             cache[key] = result
@@ -126,10 +118,20 @@ class _Cached:
         self.cache, self.cache_key, self.cache_condition = cache, key, condition
         self.cache_lock = condition if lock is None else lock
         self._calls = Calls(lock is not None, condition is not None)
+        self._takes_args = key is hashkey
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._calls.answer(self.cache, self.cache_lock, self.cache_condition,
-                                  self.cache_key(*args, **kwargs), self.__wrapped__, args, kwargs)
+        key = args if self._takes_args and not kwargs else self.cache_key(*args, **kwargs)
+        calls, cache = self._calls, self.cache
+        if calls.is_locked:
+            return calls.answer(cache, self.cache_lock, self.cache_condition, key, self.__wrapped__,
+                                args, kwargs)
+        try:
+            found = cache[key]
+        except KeyError:
+            return calls.load(cache, key, self.__wrapped__, args, kwargs)
+        calls.hits += 1
+        return found
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else MethodType(self, instance)

@@ -30,9 +30,18 @@ class _Method:
         self._calls = Calls(descriptor.lock is not None, descriptor.condition is not None)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        of, instance = self._descriptor, self._instance
-        return self._calls.answer(of.cache(instance), self.cache_lock, self.cache_condition,
-                                  of.key(instance, *args, **kwargs), of.function, (instance, *args), kwargs)
+        of, instance, calls = self._descriptor, self._instance, self._calls
+        key = args if of.takes_args and not kwargs else of.key(instance, *args, **kwargs)
+        cache = of.cache(instance)
+        if calls.is_locked:
+            return calls.answer(cache, self.cache_lock, self.cache_condition, key, of.function,
+                                (instance, *args), kwargs)
+        try:
+            found = cache[key]
+        except KeyError:
+            return calls.load(cache, key, of.function, (instance, *args), kwargs)
+        calls.hits += 1
+        return found
 
     @property
     def cache(self) -> Any:
@@ -118,6 +127,7 @@ class _Descriptor:
     def __init__(self, function: Any, cache: Any, key: Any, lock: Any, condition: Any, info: bool) -> None:
         self.function, self.cache, self.key, self.lock, self.condition = function, cache, key, lock, condition
         self.new_method = self._new_method_with_info if info else self._new_method
+        self.takes_args = key is methodkey
         self.owner: type | None = None
         self.name: str | None = None
         self.unbound = _Unbound(self)

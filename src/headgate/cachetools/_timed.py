@@ -18,33 +18,33 @@ if TYPE_CHECKING:
 class _Timer:
     """The user's timer, which stands still within ``with timer as now``."""
 
+    __slots__ = ("_hg_depth", "_hg_now", "_hg_source")
+
     def __init__(self, source: Callable[[], Any]) -> None:
-        self._source = source
-        self._depth = 0
-        self._now: Any = None
+        self._hg_source = source
+        self._hg_depth = 0
+        self._hg_now: Any = None
 
     def __call__(self) -> Any:
-        return self._now if self._depth else self._source()
+        return self._hg_now if self._hg_depth else self._hg_source()
 
     def __enter__(self) -> Any:
-        if not self._depth:
-            self._now = self._source()
-        self._depth += 1
-        return self._now
+        if not self._hg_depth:
+            self._hg_now = self._hg_source()
+        self._hg_depth += 1
+        return self._hg_now
 
     def __exit__(self, *failure: object) -> None:
-        self._depth -= 1
+        self._hg_depth -= 1
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_source":
-            raise AttributeError(name)
-        return getattr(self._source, name)
+        return getattr(self._hg_source, name)
 
     def __reduce__(self) -> Any:
-        return _Timer, (self._source,)
+        return _Timer, (self._hg_source,)
 
     def copy(self) -> _Timer:
-        return _Timer(self._source)
+        return _Timer(self._hg_source)
 
 
 class _Timed(Recent):
@@ -66,16 +66,25 @@ class _Timed(Recent):
         return self._hg_timer
 
     def _hg_is_live(self, key: Any) -> bool:
-        expires = self._hg_expiry(key)
-        return expires is not _ABSENT and bool(self._hg_timer() < expires)
+        expires = self._hg_expiries.get(key, _ABSENT)
+        if expires is _ABSENT:
+            return False
+        timer = self._hg_timer
+        return bool((timer._hg_now if timer._hg_depth else timer._hg_source()) < expires)
 
-    def _hg_expiry(self, key: Any) -> Any:
-        """When an entry expires, or _ABSENT."""
-        return self._hg_expiries.get(key, _ABSENT)
+    def _hg_find_live(self, key: Any, default: Any) -> Any:
+        expires = self._hg_expiries.get(key, _ABSENT)
+        if expires is _ABSENT:
+            return default
+        timer = self._hg_timer
+        if not (timer._hg_now if timer._hg_depth else timer._hg_source()) < expires:
+            return default
+        return self._hg_find(key, default)
 
     def _hg_forget(self, key: Any) -> None:
-        super()._hg_forget(key)
         del self._hg_expiries[key]
+        if self._hg_sizes is not None:
+            self._hg_weight -= self._hg_sizes.pop(key)
 
     def _hg_set_until(self, key: Any, value: Any, expires: Any) -> None:
         if self._hg_sizes is None:
@@ -91,8 +100,14 @@ class _Timed(Recent):
         return key, value
 
     def __getitem__(self, key: Any) -> Any:
-        found = self._hg_find(key, _ABSENT) if self._hg_is_live(key) else _ABSENT
-        return self.__missing__(key) if found is _ABSENT else found
+        expires = self._hg_expiries.get(key, _ABSENT)
+        if expires is not _ABSENT:
+            timer = self._hg_timer
+            if (timer._hg_now if timer._hg_depth else timer._hg_source()) < expires:
+                found = self._hg_find(key, _ABSENT)
+                if found is not _ABSENT:
+                    return found
+        return self.__missing__(key)
 
     def __contains__(self, key: object) -> bool:
         return self._hg_is_live(key)
@@ -111,7 +126,7 @@ class _Timed(Recent):
 
     def __len__(self) -> int:
         self.expire()
-        return self._hg_count()
+        return len(self._hg_expiries)
 
     def __repr__(self) -> str:
         with self._hg_timer as now:
@@ -122,12 +137,12 @@ class _Timed(Recent):
     def currsize(self) -> Any:
         """The number of live entries, or the sum of their sizes."""
         self.expire()
-        return self._hg_count() if self._hg_sizes is None else self._hg_weight
+        return len(self._hg_expiries) if self._hg_sizes is None else self._hg_weight
 
     def get(self, key: Any, default: Any = None) -> Any:
         """The value of `key`, or `default`; ``__missing__`` is not asked."""
         if not self._hg_hooked:
-            return self._hg_find(key, default) if self._hg_is_live(key) else default
+            return self._hg_find_live(key, default)
         with self._hg_timer:
             return Cache.get(self, key, default)
 
@@ -141,6 +156,11 @@ class _Timed(Recent):
         with self._hg_timer as now:
             self.expire(now)
             return Cache.popitem(self)
+
+    def _hg_evict(self) -> tuple[Any, Any]:
+        victim = self._hg_victim()
+        self._hg_forget(victim[0])
+        return victim
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """The value of `key`, which is `default` from now on if there was none."""
@@ -180,20 +200,27 @@ class TTLCache(_Timed):
         return self._hg_ttl
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        with self._hg_timer as now:
-            self.expire(now)
-            self._hg_set_until(key, value, now + self._hg_ttl)
+        if self._hg_hooked:
+            with self._hg_timer as now:
+                self.expire(now)
+                self._hg_set_until(key, value, now + self._hg_ttl)
+            return
+        now = self._hg_timer()
+        for expires in self._hg_expiries.values():
+            if not now < expires:
+                self.expire(now)
+            break
+        self._hg_set_until(key, value, now + self._hg_ttl)
 
     def expire(self, time: Any = None) -> list[tuple[Any, Any]]:
         """Remove and return what has expired by `time`, by default now."""
         now = self._hg_timer() if time is None else time
         gone = []
-        while self._hg_expiries:
-            key = next(iter(self._hg_expiries))
-            if now < self._hg_expiries[key]:
+        for key, expires in self._hg_expiries.items():
+            if now < expires:
                 break
-            gone.append(self._hg_remove(key))
-        return gone
+            gone.append(key)
+        return [self._hg_remove(key) for key in gone]
 
 
 class TLRUCache(_Timed):
@@ -208,13 +235,14 @@ class TLRUCache(_Timed):
     TLRUCache({'b': 5}, maxsize=10, currsize=1)
     """
 
-    _hg_containers = (*_Timed._hg_containers, "_hg_heap")
+    _hg_containers = (*_Timed._hg_containers, "_hg_heap", "_hg_serials")
 
     def __init__(self, maxsize: float, ttu: Callable[[Any, Any, Any], Any],
                  timer: Callable[[], Any] = time.monotonic,
                  getsizeof: Callable[[Any], float] | None = None) -> None:
         self._hg_ttu = ttu
         self._hg_heap: list[tuple[Any, int, Any]] = []
+        self._hg_serials: dict[Any, int] = {}
         self._hg_serial = 0
         super().__init__(maxsize, timer, getsizeof)
 
@@ -222,10 +250,6 @@ class TLRUCache(_Timed):
     def ttu(self) -> Callable[[Any, Any, Any], Any]:
         """The callable that says when an entry expires."""
         return self._hg_ttu
-
-    def _hg_expiry(self, key: Any) -> Any:
-        term = self._hg_expiries.get(key, _ABSENT)
-        return term if term is _ABSENT else term[0]
 
     def __setitem__(self, key: Any, value: Any) -> None:
         with self._hg_timer as now:
@@ -235,8 +259,9 @@ class TLRUCache(_Timed):
                     self._hg_remove(key)
                 return
             self.expire(now)
+            self._hg_set_until(key, value, expires)
             self._hg_serial += 1
-            self._hg_set_until(key, value, (expires, self._hg_serial))
+            self._hg_serials[key] = self._hg_serial
             heappush(self._hg_heap, (expires, self._hg_serial, key))
 
     def expire(self, time: Any = None) -> list[tuple[Any, Any]]:
@@ -252,8 +277,7 @@ class TLRUCache(_Timed):
 
     def _hg_is_due(self, term: tuple[Any, int, Any]) -> bool:
         """Whether no other expiry has come in the place of this one."""
-        current = self._hg_expiries.get(term[2])
-        return current is not None and current[1] == term[1]
+        return self._hg_serials.get(term[2]) == term[1]
 
     def _hg_compact(self) -> None:
         """Keep the heap of the order of the entries: those that left remain in it until they are due."""
@@ -265,3 +289,8 @@ class TLRUCache(_Timed):
         """Remove all entries; not by way of ``popitem``."""
         super().clear()
         self._hg_heap.clear()
+        self._hg_serials.clear()
+
+    def _hg_forget(self, key: Any) -> None:
+        super()._hg_forget(key)
+        del self._hg_serials[key]

@@ -36,11 +36,12 @@ class _Function:
         update_wrapper(self, function)
         self.cache, self.cache_key, self.cache_lock = cache, typedkey if typed else hashkey, RLock()
         self._maxsize, self._typed = maxsize, typed
+        self._takes_args = not typed
         self._flights = Flights()
         self._hits = self._misses = 0
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        key = self.cache_key(*args, **kwargs)
+        key = args if self._takes_args and not kwargs else self.cache_key(*args, **kwargs)
         with self.cache_lock:
             found = self.cache.get(key, _ABSENT)
             if found is not _ABSENT:
