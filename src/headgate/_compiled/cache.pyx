@@ -47,6 +47,7 @@ from collections.abc import Mapping, MutableMapping
 from operator import index
 from types import GenericAlias
 
+from headgate._flights import Flights
 from headgate._lifetimes import (
     checked_clock,
     checked_fraction,
@@ -57,9 +58,12 @@ from headgate._lifetimes import (
     shortened,
 )
 from headgate._listeners import notify
+from headgate._persist import dump_rows, load_rows
 from headgate._pickling import attributes, name_class, restore
 from headgate._stats import CacheStats
 from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
+
+_NO_LEASE = INT64_MAX, INT64_MAX, ()
 
 
 cdef extern from "Python.h":
@@ -251,6 +255,7 @@ cdef class _Cache:
     cdef object sizer
     cdef object listener
     cdef object tick
+    cdef object flights
     cdef Node *nodes
     cdef uint32_t *table
     cdef int64_t *sizes
@@ -1350,6 +1355,44 @@ cdef class _Cache:
         found = self._read(<PyObject *>key, hg_hash(<PyObject *>key), _ABSENT)
         return self._store(key, default, True, None, None) if found is _ABSENT else found
 
+    def get_or_load(self, key, loader):
+        """The value of `key`; where there is none, what ``loader(key)`` returns, stored under `key`.
+
+        Of all threads that ask for one missing key at one time, one calls its loader and the others
+        wait for the outcome, an error included; an error is never stored. A loader may ask for keys
+        itself, even for its own. What was loaded is not stored if the cache was cleared meanwhile, or
+        if it is too large. Counts a hit or a miss, and the load and its time.
+
+        Raises what the loader raises. Complexity: O(1), the loader aside.
+
+        >>> cache = LRUCache(2)
+        >>> cache.get_or_load("a", str.upper), cache.get_or_load("a", str.lower)
+        ('A', 'A')
+        >>> cache.stats().loads
+        1
+        """
+        _checked_callable("loader", loader)
+        found = self._read(<PyObject *>key, hg_hash(<PyObject *>key), _ABSENT)
+        if found is not _ABSENT:
+            return found
+        if self.flights is None:
+            self.flights = Flights()
+        return self.flights.load(self, key, lambda: self._load(key, loader))
+
+    @cython.final
+    cdef object _load(self, object key, object loader):
+        cdef bint failed = True
+        cdef int64_t started = hg_monotonic_ns()
+        try:
+            value = loader(key)
+            failed = False
+        finally:
+            with cython.critical_section(self):
+                self.load_count += 1
+                self.failure_count += failed
+                self.load_time += <uint64_t>(hg_monotonic_ns() - started)
+        return value
+
     def update(self, other=(), /, **kwargs):
         """Put every entry of a mapping, of an iterable of pairs, and of the keyword arguments.
 
@@ -1385,6 +1428,8 @@ cdef class _Cache:
             labels, self.labels = self.labels, None
             tagged, self.tagged = self.tagged, tagged
             self._forget_slots()
+        if self.flights is not None:
+            self.flights.ground()
         _forget_labels(labels)
         del fresh, tagged
         if flat is not None:
@@ -1649,6 +1694,49 @@ cdef class _Cache:
             if self.capacity > self._limit() or self.capacity > 4 * <uint64_t>self.count:
                 self._move(max(self.count, min(<uint32_t>FIRST_CAPACITY, self._limit())))
         self._tell(dropped, "size")
+
+    def dump(self, file, *, serializer=None):
+        """Write all entries, their lifetimes and tags to a path or a binary file.
+
+        `serializer` has ``dumps`` and ``loads``, as modules like pickle have; by default it is json. A
+        path is exchanged as a whole. Raises what the serializer raises, and TypeError if a key does not
+        survive it. Complexity: O(n).
+
+        >>> import io
+        >>> cache, file = LRUCache(2), io.BytesIO()
+        >>> cache["a"] = [1, 2]
+        >>> cache.dump(file)
+        >>> file.getvalue().startswith(b"headgate cache 1")
+        True
+        """
+        entries, leases = self._entries(), {id(lease[0]): lease[1:] for lease in self._leases()}
+        rows = [(key, value, *leases.get(id(key), _NO_LEASE)) for key, value in entries]
+        dump_rows([(key, value, None if left == NEVER else left, None if hard == NEVER else hard, tags)
+                   for key, value, left, hard, tags in rows], file, serializer)
+
+    def load(self, file, *, serializer=None):
+        """Put all entries of a path or a binary file that ``dump`` wrote, and return how many they were.
+
+        Lifetimes go on from where they stood at the dump. `serializer` must be the one that wrote the
+        file: reading it runs that serializer on what the file holds, so pickle is for trusted files
+        only. Raises ValueError if the file is no dump, was truncated or altered or names another
+        serializer; the cache is then as it was. Complexity: O(entries of the file).
+
+        >>> import io
+        >>> cache, file = LRUCache(2), io.BytesIO()
+        >>> cache["a"] = [1, 2]
+        >>> cache.dump(file)
+        >>> other = LRUCache(2)
+        >>> other.load(io.BytesIO(file.getvalue())), other["a"]
+        (1, [1, 2])
+        """
+        rows = load_rows(file, serializer)
+        for key, value, *_ in rows:
+            self[key] = value
+        leases = [(key, NEVER if left is None else left, NEVER if hard is None else hard, tags)
+                  for key, _, left, hard, tags in rows if left is not None or tags]
+        self.__setstate__(({}, leases))
+        return len(rows)
 
     # ---- copies, pickles, checks ------------------------------------------------------------
 

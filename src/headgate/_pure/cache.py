@@ -23,9 +23,10 @@ from heapq import heapify, heappop, heappush
 from operator import index
 from reprlib import recursive_repr
 from threading import RLock
-from time import monotonic_ns
+from time import monotonic_ns, perf_counter_ns
 from types import GenericAlias
 
+from headgate._flights import Flights
 from headgate._lifetimes import (
     NEVER,
     checked_clock,
@@ -37,6 +38,7 @@ from headgate._lifetimes import (
     shortened,
 )
 from headgate._listeners import notify
+from headgate._persist import dump_rows, load_rows
 from headgate._pickling import attributes, name_class, restore
 from headgate._pure.hashing import splitmix64
 from headgate._stats import CacheStats
@@ -45,6 +47,7 @@ from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
 _MOST_ENTRIES = 2**31
 _WORD = 2**64
 _MOST_USES = 2**32 - 1
+_NO_LEASE = NEVER, NEVER, ()
 _COUNTED = ("expired", "replaced", "removed", "loads", "failures", "nanoseconds")
 _HALVED = bytes(i >> 1 for i in range(256))
 
@@ -119,6 +122,7 @@ class _Cache(MutableMapping):
         "_ends",
         "_evictions",
         "_filled",
+        "_flights",
         "_generation",
         "_heap",
         "_hits",
@@ -151,7 +155,7 @@ class _Cache(MutableMapping):
         self._hits = self._misses = self._evictions = self._version = self._generation = 0
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._room = self._draws = self._seed = self._stamps = 0
-        self._sizer = self._listener = self._clock = self._lifetime = self._idle = None
+        self._sizer = self._listener = self._clock = self._lifetime = self._idle = self._flights = None
         self._jitter, self._timed = 0.0, False
         self._data = self._heap = self._tagged = self._ends = None
         self._empty()
@@ -719,6 +723,42 @@ class _Cache(MutableMapping):
         found = self._read(key)
         return self._store(key, default, True) if found is _ABSENT else found
 
+    def get_or_load(self, key, loader):
+        """The value of `key`; where there is none, what ``loader(key)`` returns, stored under `key`.
+
+        Of all threads that ask for one missing key at one time, one calls its loader and the others
+        wait for the outcome, an error included; an error is never stored. A loader may ask for keys
+        itself, even for its own. What was loaded is not stored if the cache was cleared meanwhile, or
+        if it is too large. Counts a hit or a miss, and the load and its time.
+
+        Raises what the loader raises. Complexity: O(1), the loader aside.
+
+        >>> cache = LRUCache(2)
+        >>> cache.get_or_load("a", str.upper), cache.get_or_load("a", str.lower)
+        ('A', 'A')
+        >>> cache.stats().loads
+        1
+        """
+        _checked_callable("loader", loader)
+        found = self._read(key)
+        if found is not _ABSENT:
+            return found
+        if self._flights is None:
+            self._flights = Flights()
+        return self._flights.load(self, key, lambda: self._load(key, loader))
+
+    def _load(self, key, loader):
+        failed, started = True, perf_counter_ns()
+        try:
+            value = loader(key)
+            failed = False
+        finally:
+            with self._lock:
+                self._counts["loads"] += 1
+                self._counts["failures"] += failed
+                self._counts["nanoseconds"] += perf_counter_ns() - started
+        return value
+
     def update(self, other=(), /, **kwargs):
         """Put every entry of a mapping, of an iterable of pairs, and of the keyword arguments.
 
@@ -747,6 +787,8 @@ class _Cache(MutableMapping):
             entries = self._chained(old[-1])
             self._counts["removed"] += len(entries)
             self._generation += 1
+            if self._flights is not None:
+                self._flights.ground()
             dropped = [part for entry in entries for part in (entry.key, entry.value)]
             self._unchain(entries, old[-1])
         del old, entries
@@ -996,6 +1038,49 @@ class _Cache(MutableMapping):
             if len(dropped) > 2 * self._count:
                 self._sweep()
         self._tell(dropped, "size")
+
+    def dump(self, file, *, serializer=None):
+        """Write all entries, their lifetimes and tags to a path or a binary file.
+
+        `serializer` has ``dumps`` and ``loads``, as modules like pickle have; by default it is json. A
+        path is exchanged as a whole. Raises what the serializer raises, and TypeError if a key does not
+        survive it. Complexity: O(n).
+
+        >>> import io
+        >>> cache, file = LRUCache(2), io.BytesIO()
+        >>> cache["a"] = [1, 2]
+        >>> cache.dump(file)
+        >>> file.getvalue().startswith(b"headgate cache 1")
+        True
+        """
+        entries, leases = self._entries(), {id(lease[0]): lease[1:] for lease in self._leases()}
+        rows = [(key, value, *leases.get(id(key), _NO_LEASE)) for key, value in entries]
+        dump_rows([(key, value, None if left == NEVER else left, None if hard == NEVER else hard, tags)
+                   for key, value, left, hard, tags in rows], file, serializer)
+
+    def load(self, file, *, serializer=None):
+        """Put all entries of a path or a binary file that ``dump`` wrote, and return how many they were.
+
+        Lifetimes go on from where they stood at the dump. `serializer` must be the one that wrote the
+        file: reading it runs that serializer on what the file holds, so pickle is for trusted files
+        only. Raises ValueError if the file is no dump, was truncated or altered or names another
+        serializer; the cache is then as it was. Complexity: O(entries of the file).
+
+        >>> import io
+        >>> cache, file = LRUCache(2), io.BytesIO()
+        >>> cache["a"] = [1, 2]
+        >>> cache.dump(file)
+        >>> other = LRUCache(2)
+        >>> other.load(io.BytesIO(file.getvalue())), other["a"]
+        (1, [1, 2])
+        """
+        rows = load_rows(file, serializer)
+        for key, value, *_ in rows:
+            self[key] = value
+        leases = [(key, NEVER if left is None else left, NEVER if hard is None else hard, tags)
+                  for key, _, left, hard, tags in rows if left is not None or tags]
+        self.__setstate__(({}, leases))
+        return len(rows)
 
     # ---- copies, pickles, checks ------------------------------------------------------------
 

@@ -1,0 +1,103 @@
+"""dump and load: what is written comes back, what was altered is refused and changes nothing."""
+
+import io
+import json
+import pickle
+
+import pytest
+
+POLICIES = ["FIFOCache", "LFUCache", "LRUCache", "RRCache", "S3FIFOCache", "SieveCache", "TinyLFUCache"]
+
+
+def dumped(cache, **options):
+    file = io.BytesIO()
+    cache.dump(file, **options)
+    return file.getvalue()
+
+
+def example(twin, clock, policy="LRUCache"):
+    cache = getattr(twin.cache, policy)(9, clock=clock)
+    cache["plain"] = {"a": [1, 2]}
+    cache.put("timed", 2, ttl=10)
+    cache.put("tagged", None, tags=("x", "y"))
+    return cache
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_entries_lifetimes_and_tags_come_back(twin, clock, policy):
+    data = dumped(example(twin, clock, policy))
+    clock.advance(1000)
+    other = getattr(twin.cache, policy)(9, clock=clock)
+    assert other.load(io.BytesIO(data)) == 3
+    assert dict(other.items()) == {"plain": {"a": [1, 2]}, "timed": 2, "tagged": None}
+    clock.advance(9.999)
+    assert "timed" in other
+    clock.advance(0.001)
+    assert "timed" not in other
+    assert other.invalidate(tag="x") == 1
+    other._check()
+
+
+def test_twins_write_the_same_bytes(both_twins, clock):
+    compiled, pure = (dumped(example(twin, clock)) for twin in both_twins)
+    assert compiled == pure
+
+
+def test_a_path_is_exchanged_as_a_whole(twin, clock, tmp_path):
+    path = tmp_path / "cache"
+    path.write_bytes(b"something else")
+    example(twin, clock).dump(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["cache"]
+    cache = twin.cache.LRUCache(9)
+    assert cache.load(str(path)) == 3
+
+
+def test_a_dump_that_fails_leaves_the_file(twin, tmp_path):
+    path = tmp_path / "cache"
+    path.write_bytes(b"before")
+    cache = twin.cache.LRUCache(9)
+    cache["a"] = object()
+    with pytest.raises(TypeError):
+        cache.dump(path)
+    assert path.read_bytes() == b"before"
+
+
+def test_whatever_was_altered_or_cut_is_refused(twin, clock):
+    data = dumped(example(twin, clock))
+    cache = twin.cache.LRUCache(9)
+    cache["mine"] = 1
+    altered = [bytes([*data[:at], data[at] ^ 1, *data[at + 1:]]) for at in range(len(data))]
+    for wrong in [b"", data[:-1], data + b"x", *(data[:at] for at in range(0, len(data), 7)), *altered]:
+        with pytest.raises(ValueError, match=r"^file must be"):
+            cache.load(io.BytesIO(wrong))
+    assert list(cache.items()) == [("mine", 1)]
+
+
+def test_another_serializer_is_refused_by_name(twin, clock):
+    data = dumped(example(twin, clock), serializer=pickle)
+    cache = twin.cache.LRUCache(9)
+    with pytest.raises(ValueError, match=r"^serializer must be pickle, got json$"):
+        cache.load(io.BytesIO(data))
+    assert cache.load(io.BytesIO(data), serializer=pickle) == 3
+
+
+def test_a_key_that_json_would_change_is_refused(twin):
+    cache = twin.cache.LRUCache(9)
+    cache["a", 1] = 1
+    with pytest.raises(TypeError, match=r"^key \('a', 1\) does not survive json$"):
+        dumped(cache)
+    other = twin.cache.LRUCache(9)
+    other.load(io.BytesIO(dumped(cache, serializer=pickle)), serializer=pickle)
+    assert other["a", 1] == 1
+
+
+def test_what_is_no_serializer(twin):
+    with pytest.raises(TypeError, match=r"^serializer must have dumps and loads, got 7$"):
+        dumped(twin.cache.LRUCache(1), serializer=7)
+
+
+def test_records_are_plain_json(twin, clock):
+    data = dumped(example(twin, clock))
+    start = data.index(b'["timed"')
+    record = json.loads(data[start:data.index(b"]", start + 1) + 2])
+    assert record == ["timed", 2, 10**10, 10**10, []]
