@@ -441,7 +441,8 @@ class Naive:
         return len(tagged)
 
     def clear(self):
-        self.told += [(self.entries[key].key, self.entries[key].value, "removed") for key in self.policy.order()]
+        left = [self.entries[key] for key in self.policy.order()]
+        self.told += [(entry.key, entry.value, "removed") for entry in left]
         self.entries = {}
         self.policy.cleared()
 
