@@ -40,7 +40,7 @@ class _Aware(ABCMeta):
 
     def mro(cls) -> list[type]:
         order = super().mro()
-        stores = [at for at, base in enumerate(order) if "_hg_engine" in vars(base)]
+        stores = [at for at, base in enumerate(order) if vars(base).get("_hg_engine")]
         if stores and _has_hooks(order) and Hooked not in order:
             order.insert(stores[0], Hooked)
         return order
@@ -75,6 +75,7 @@ class Cache(MutableMapping["Any", "Any"], metaclass=_Aware):
     _hg_hooked: ClassVar[bool]
     _hg_containers: ClassVar[tuple[str, ...]] = ("_hg_entries", "_hg_sizes")
     _hg_plain = False
+    _hg_engine: Any = None
     _hg_sizes: dict[Any, Any] | None
 
     def __init__(self, maxsize: float, getsizeof: Callable[[Any], float] | None = None) -> None:
@@ -517,16 +518,17 @@ class RRCache(Recent):
         if key not in self._hg_places:
             self._hg_places[key] = len(self._hg_list)
             self._hg_list.append(key)
-        super()._hg_store(key, value)
+        Recent._hg_store(self, key, value)
 
     def _hg_drop(self, key: Any, default: Any) -> Any:
         place = self._hg_places.pop(key, None)
-        if place is not None:
-            last = self._hg_list.pop()
-            if place < len(self._hg_list):
-                self._hg_list[place] = last
-                self._hg_places[last] = place
-        return super()._hg_drop(key, default)
+        if place is None:
+            return default
+        last = self._hg_list.pop()
+        if place < len(self._hg_list):
+            self._hg_list[place] = last
+            self._hg_places[last] = place
+        return Recent._hg_drop(self, key, default)
 
     def _hg_victim(self) -> tuple[Any, Any]:
         key = self._hg_choice(self._hg_list)

@@ -30,30 +30,38 @@ __all__ = ["fifo_cache", "lfu_cache", "lru_cache", "rr_cache", "ttl_cache"]
 
 
 class _Function:
-    """Stands for a function; is the store of its loads."""
+    """Stands for a function; is the store of its loads.
+
+    A plain cache is atomic and counts hits and misses; any other is used under the lock, and counted here.
+    """
 
     def __init__(self, function: Any, cache: Any, maxsize: int | None, typed: bool) -> None:
         update_wrapper(self, function)
         self.cache, self.cache_key, self.cache_lock = cache, typedkey if typed else hashkey, RLock()
         self._maxsize, self._typed = maxsize, typed
         self._takes_args = not typed
+        self._engine = cache._hg_engine if cache._hg_plain else None
+        self._get = cache.get
         self._flights = Flights()
         self._hits = self._misses = 0
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         key = args if self._takes_args and not kwargs else self.cache_key(*args, **kwargs)
-        with self.cache_lock:
-            found = self.cache.get(key, _ABSENT)
-            if found is not _ABSENT:
-                self._hits += 1
-                return found
-            self._misses += 1
+        if self._engine is not None:
+            found = self._get(key, _ABSENT)
+        else:
+            with self.cache_lock:
+                found = self._get(key, _ABSENT)
+                self._hits += found is not _ABSENT
+                self._misses += found is _ABSENT
+        if found is not _ABSENT:
+            return found
         return self._flights.load(self, key, partial(self.__wrapped__, *args, **kwargs))
 
     def peek(self, key: Any, default: Any, /) -> Any:
         """Look up for a load."""
         with self.cache_lock:
-            return self.cache.get(key, default)
+            return self.cache._hg_peek(key, default) if key in self.cache else default
 
     def put(self, key: Any, value: Any, /) -> None:
         """Keep what was loaded."""
@@ -71,7 +79,14 @@ class _Function:
     def cache_info(self) -> CacheInfo:
         """Hits, misses, bound and size"""
         with self.cache_lock:
-            return CacheInfo(self._hits, self._misses, self._maxsize, self.cache.currsize)
+            hits, misses = self._counts()
+            return CacheInfo(hits, misses, self._maxsize, self.cache.currsize)
+
+    def _counts(self) -> tuple[int, int]:
+        if self._engine is None:
+            return self._hits, self._misses
+        stats = self._engine.stats(self.cache)
+        return stats.hits, stats.misses
 
     def cache_clear(self) -> None:
         """Clear the cache and the counts"""
@@ -79,6 +94,8 @@ class _Function:
         with self.cache_lock:
             self.cache.clear()
             self._hits = self._misses = 0
+            if self._engine is not None:
+                self._engine.stats(self.cache, reset=True)
 
     def cache_parameters(self) -> dict[str, Any]:
         """The arguments of the decorator, by name"""
