@@ -12,7 +12,7 @@ because a key's ``__eq__`` raised or its hash changed. An item of the heap count
 entry's. Foreign code - ``__hash__`` and ``__eq__`` of keys, getsizeof, the clock, finalizers run at a call or
 an allocation - may use the cache: the lock is re-entrant, and `_version` counts edits, so that whoever was
 interrupted looks again. An edit of a list is a straight line of attributes: nothing is called from the last
-look to its end. LRUCache's readers need no lock where there is a GIL. Evicted entries are dropped last.
+look to its end. Readers of what has no lifetime need no lock where there is a GIL. Evicted entries are dropped last.
 """
 
 import sys
@@ -94,7 +94,7 @@ class _Entry:
     def __init__(self, key=None):
         self.key = key
         self.prev = self.next = self.value = None
-        self.mark = self.size = self.stamp = 0
+        self.stamp = 0
         self.tags = ()
 
 
@@ -106,6 +106,7 @@ class _End(_Entry):
     def __init__(self):
         super().__init__()
         self.prev = self.next = self
+        self.size = 0
 
 
 class _Cache(MutableMapping):
@@ -132,6 +133,7 @@ class _Cache(MutableMapping):
         "_listener",
         "_lock",
         "_misses",
+        "_plain",
         "_release",
         "_room",
         "_seed",
@@ -144,6 +146,7 @@ class _Cache(MutableMapping):
 
     _LISTS = 1
     _HASHES = False
+    _QUEUE = False
 
     __hash__ = None
     __class_getitem__ = classmethod(GenericAlias)
@@ -156,7 +159,7 @@ class _Cache(MutableMapping):
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._room = self._draws = self._seed = self._stamps = 0
         self._sizer = self._listener = self._clock = self._lifetime = self._idle = self._flights = None
-        self._jitter, self._timed = 0.0, False
+        self._jitter, self._timed, self._plain = 0.0, False, False
         self._data = self._heap = self._tagged = self._ends = None
         self._empty()
         return self
@@ -178,6 +181,7 @@ class _Cache(MutableMapping):
         self._timed = lifetime is not None or idle is not None
         self._seed = self._draws = seed
         self._room = room
+        self._plain = self._QUEUE and sizer is None and listener is None
         self._fit()
 
     def _empty(self):
@@ -272,10 +276,7 @@ class _Cache(MutableMapping):
         return True
 
     def _drop(self, entry, dropped):
-        """Make an entry dead, and append its key and value to `dropped`; False if foreign code was faster.
-
-        What the ``__eq__`` of its key raises leaves it in `_data`.
-        """
+        """Make an entry dead, and append its key and value to `dropped`; False if foreign code was faster."""
         value = entry.value
         if not self._unlink(entry):
             return False
@@ -283,6 +284,11 @@ class _Cache(MutableMapping):
         entry.value = None
         if entry.tags:
             self._retag(entry, ())
+        self._forget_key(entry)
+        return True
+
+    def _forget_key(self, entry):
+        """Let a dead entry be found no more, unless the ``__eq__`` of its key raises."""
         try:
             other = self._data.pop(entry.key, None)
             if other is not None and other.next is not None:
@@ -291,7 +297,6 @@ class _Cache(MutableMapping):
                 self._sweep()
         except Exception:
             pass
-        return True
 
     def _put_back(self, entry):
         """Let a live entry be found again, or make it dead."""
@@ -531,6 +536,60 @@ class _Cache(MutableMapping):
         self._tell(dropped, "size")
         return value
 
+    def _store_plain(self, key, value):
+        """What `_store` does where entries have no size, lifetime, tag or listener and stand in a queue."""
+        new, dropped = _Entry(key), []
+        self._acquire()
+        try:
+            while True:
+                version, end = self._version, self._ends[0]
+                entry = self._data.get(key)
+                if entry is not None and entry.next is not None:
+                    old, entry.value = entry.value, value
+                    self._version += 1
+                    self._counts["replaced"] += 1
+                    self._rewrite(entry)
+                    return
+                if self._count >= self._room:
+                    if not self._room:
+                        raise ValueError("value too large: size 1 exceeds maxsize 0")
+                    self._evict_oldest(dropped)
+                    continue
+                if entry is None:
+                    entry = self._data.setdefault(key, new)
+                if version != self._version or entry.next is not None:
+                    continue
+                last, old = end.prev, entry.value
+                entry.value, entry.size, entry.due, entry.hard = value, 1, NEVER, NEVER
+                entry.prev, entry.next, entry.end = last, end, end
+                last.next = entry
+                end.prev = entry
+                end.size += 1
+                self._filled += 1
+                self._count += 1
+                self._version += 1
+                return
+        finally:
+            self._release()
+
+    def _evict_oldest(self, dropped):
+        """Evict the first entry of a queue without sizes, and append it to `dropped`."""
+        end = self._ends[0]
+        victim = end.next
+        next = victim.next
+        if victim is end:
+            return
+        end.next = next
+        next.prev = end
+        end.size -= 1
+        self._filled -= 1
+        self._count -= 1
+        self._evictions += 1
+        self._version += 1
+        victim.prev = victim.next = None
+        dropped.append(victim)
+        self._forget_key(victim)
+
     def _settle(self, entry, was_live, now, tags):
         """Tell the policy of a stored entry, and give it its lifetime and its tags."""
         if was_live:
@@ -581,14 +640,24 @@ class _Cache(MutableMapping):
         for end in list(self._all_ends(ends)):
             end.prev = end.next = None
 
+    @_reader
     def __getitem__(self, key):
-        found = self._read(key)
-        if found is _ABSENT:
-            raise KeyError(key)
-        return found
+        entry = self._data.get(key)
+        if self._timed or entry is None or entry.next is None:
+            found = self._read(key)
+            if found is _ABSENT:
+                raise KeyError(key)
+            return found
+        self._hits += 1
+        value = entry.value
+        self._hit(entry)
+        return value
 
     def __setitem__(self, key, value):
-        self._store(key, value)
+        if self._plain and not self._timed and not self._tagged:
+            self._store_plain(key, value)
+        else:
+            self._store(key, value)
 
     def __delitem__(self, key):
         if self._take(key) is None:
@@ -624,6 +693,7 @@ class _Cache(MutableMapping):
         self._purge_now()
         return [(entry.key, entry.value) for entry in self._snapshot()]
 
+    @_reader
     def get(self, key, default=None):
         """The value of `key`, read as the policy counts reads; `default` where there is none.
 
@@ -633,8 +703,14 @@ class _Cache(MutableMapping):
         >>> cache.get("a", "nothing")
         'nothing'
         """
-        found = self._read(key)
-        return default if found is _ABSENT else found
+        entry = self._data.get(key)
+        if self._timed or entry is None or entry.next is None:
+            found = self._read(key)
+            return default if found is _ABSENT else found
+        self._hits += 1
+        value = entry.value
+        self._hit(entry)
+        return value
 
     def peek(self, key, default=None):
         """The value of `key`, or `default`; neither the order nor a counter changes.
@@ -667,7 +743,7 @@ class _Cache(MutableMapping):
         ['b']
         """
         if ttl is None and not tags:
-            self._store(key, value)
+            _Cache.__setitem__(self, key, value)
         else:
             self._store(key, value, False, checked_lifetime("ttl", ttl), checked_tags(tags))
 
@@ -1192,6 +1268,8 @@ class LRUCache(_Cache):
 
     __slots__ = ()
 
+    _QUEUE = True
+
     def _hit(self, entry):
         self._move(entry, self._ends[0])
 
@@ -1280,6 +1358,8 @@ class FIFOCache(_Cache):
     """
 
     __slots__ = ()
+
+    _QUEUE = True
 
     def _rewrite(self, entry):
         self._move(entry, self._ends[0])
