@@ -12,7 +12,8 @@ because a key's ``__eq__`` raised or its hash changed. An item of the heap count
 entry's. Foreign code - ``__hash__`` and ``__eq__`` of keys, getsizeof, the clock, finalizers run at a call or
 an allocation - may use the cache: the lock is re-entrant, and `_version` counts edits, so that whoever was
 interrupted looks again. An edit of a list is a straight line of attributes: nothing is called from the last
-look to its end. Readers of what has no lifetime need no lock where there is a GIL. Evicted entries are dropped last.
+look to its end. Where there is a GIL, no lock is needed to read what has no lifetime. Evicted entries are
+dropped last.
 """
 
 import sys
@@ -557,9 +558,11 @@ class _Cache(MutableMapping):
                     continue
                 if entry is None:
                     entry = self._data.setdefault(key, new)
+                if entry is not new:
+                    dropped.append(entry.value)
                 if version != self._version or entry.next is not None:
                     continue
-                last, old = end.prev, entry.value
+                last = end.prev
                 entry.value, entry.size, entry.due, entry.hard = value, 1, NEVER, NEVER
                 entry.prev, entry.next, entry.end = last, end, end
                 last.next = entry
