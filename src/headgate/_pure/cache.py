@@ -546,7 +546,8 @@ class _Cache(MutableMapping):
                 version, end = self._version, self._ends[0]
                 entry = self._data.get(key)
                 if entry is not None and entry.next is not None:
-                    old, entry.value = entry.value, value
+                    dropped.append(entry.value)
+                    entry.value = value
                     self._version += 1
                     self._counts["replaced"] += 1
                     self._rewrite(entry)
@@ -558,8 +559,7 @@ class _Cache(MutableMapping):
                     continue
                 if entry is None:
                     entry = self._data.setdefault(key, new)
-                if entry is not new:
-                    dropped.append(entry.value)
+                dropped.append(entry.value)
                 if version != self._version or entry.next is not None:
                     continue
                 last = end.prev
