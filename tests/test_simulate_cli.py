@@ -96,9 +96,56 @@ def test_published_hit_ratios(capsys, shared, trace, size, hit_ratio):
     assert round(found["points"][0]["hit_ratio"], 4) == hit_ratio
 
 
-# logs
+def naive_timed_hits(requests, maxsize, ttl):
+    """The hits of an LRU cache whose entries end `ttl` after they were stored."""
+    cache, hits = OrderedDict(), 0
+    for now, key in requests:
+        for known in [known for known, due in cache.items() if due <= now]:
+            del cache[known]
+        if key in cache:
+            hits += 1
+            cache.move_to_end(key)
+        else:
+            cache[key] = now + ttl
+            if len(cache) > maxsize:
+                cache.popitem(last=False)
+    return hits
 
-REQUESTS = [("/a", 3), ("/b", 5), ("/a", 3)]
+
+@pytest.mark.parametrize(
+    "options", [["--key", "k", "--time", "t"], ["--pattern", r"(?P<time>\d+),(?P<key>.+)"]]
+)
+def test_entries_that_live_for_some_time(tmp_path, capsys, options):
+    requests = [(at * 250, rank) for at, rank in enumerate(RANKS)]
+    path = tmp_path / "keys.csv"
+    path.write_text("t,k\n" + "".join(f"{now},{key}\n" for now, key in requests))
+    found = simulate_json(
+        capsys, path, *options, "--time-unit", "ms", "--ttl", "20", "--policy", "lru", "--sizes", "5,50,1k"
+    )
+    assert found["ttl"] == 20
+    assert [point["hits"] for point in found["points"]] == [
+        naive_timed_hits(requests, size, 20_000) for size in (5, 50, 1_000)
+    ]
+
+
+def test_a_ttl_takes_weights_too(tmp_path, capsys):
+    path = tmp_path / "keys.csv"
+    path.write_text("k,t,w\na,0,3\na,1,3\na,9,3\nb,9,8\n")
+    columns = ["--key", "k", "--time", "t", "--weight", "w"]
+    found = simulate_json(capsys, path, *columns, "--ttl", "5", "--policy", "lru,tinylfu", "--sizes", "7")
+    assert [(point["hits"], point["weight_hit_ratio"]) for point in found["points"]] == [(1, 3 / 17)] * 2
+
+
+def test_bad_lines_alone_do_not_make_a_cache_forget_weights(tmp_path, capsys):
+    path = tmp_path / "keys.csv"
+    path.write_text("k,w\n" + "a\n" * 20_000 + "a,3\nb,3\na,3\n")
+    found = simulate_json(
+        capsys, path, "--key", "k", "--weight", "w", "--policy", "lru", "--sizes", "5"
+    )
+    assert (found["requests"], found["points"][0]["hits"]) == (3, 0)
+
+
+# logs
 
 
 @pytest.mark.parametrize(
@@ -179,6 +226,7 @@ def test_strict_stops_at_the_first_bad_line(tmp_path, capsys):
         ("log.csv", "a,b\n1,2\n", ["--key", "c"], "no column 'c': the log has a, b"),
         ("log.jsonl", "{}\n", [], "needs --key"),
         ("log", "a\n", ["--format", "regex"], "needs --pattern"),
+        ("log", "a\n", ["--ttl", "5"], "--ttl needs the times of the requests"),
         (
             "log.csv",
             "a,b\n1,-2\n",

@@ -13,7 +13,7 @@ from typing import Any
 from headgate.cli import keylog, sizes
 from headgate.cli.badlines import BadLines
 from headgate.cli.errors import CommandError
-from headgate.cli.options import known_names, pattern
+from headgate.cli.options import known_names, pattern, positive_float
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
 from headgate.cli.simulate.engine import distinct_weight, policies
@@ -21,6 +21,7 @@ from headgate.cli.simulate.engine import run as run_caches
 from headgate.cli.simulate.plot import draw
 from headgate.cli.simulate.records import FORMATS, Layout, read_requests
 from headgate.cli.simulate.show import Simulation, as_json, show, write_csv
+from headgate.cli.times import UNITS
 
 _DEFAULT_SIZES = "0.1%,0.5%,1%,5%,10%,25%"
 
@@ -35,12 +36,15 @@ def add_parser(commands: Any) -> None:
     option("--format", choices=FORMATS, default="auto", help="(default: by name and content)")
     option("--key", metavar="FIELD", help="column or field of the key; a number counts columns from 1")
     option("--weight", metavar="FIELD", help="column or field of the weight: sizes are then weights")
+    option("--ttl", type=positive_float, metavar="SECONDS", help="entries live so long; needs times")
+    option("--time", metavar="FIELD", help="column or field of the time of a request, for --ttl")
+    option("--time-unit", choices=UNITS, default="s", help="of times that are numbers (default: s)")
     option("--delimiter", default=",", metavar="CHAR", help="between the columns of CSV (default: ',')")
     option(
         "--pattern",
         type=pattern,
         metavar="REGEX",
-        help="for other logs: groups named key and weight, or one",
+        help="for other logs: groups named key, weight and time, or one",
     )
     option(
         "--policy",
@@ -66,17 +70,23 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the log once to count its keys if sizes need that, then feed the caches."""
     check_outputs(args, args.csv)
-    layout = Layout(args.format, args.key, args.weight, args.pattern, args.delimiter)
-    weighted = args.weight is not None or (args.pattern is not None and "weight" in args.pattern.groupindex)
+    layout = Layout(
+        args.format, args.key, args.weight, args.pattern, args.delimiter, args.time, args.time_unit
+    )
+    groups = args.pattern.groupindex if args.pattern else {}
+    weighted = args.weight is not None or "weight" in groups
+    if args.ttl is not None and args.time is None and "time" not in groups:
+        raise CommandError("--ttl needs the times of the requests: --time, or a group named time")
     relative = any(size.endswith("%") for size in args.sizes)
     bad_lines = BadLines("simulate", args.log, strict=args.strict)
     with _rereadable(args.log, relative) as path, Progress(None) as progress:
         distinct = _count_distinct(path, layout, args.strict, progress) if relative else None
         maxsizes = sorted({sizes.entries(size, distinct or 0) for size in args.sizes})
-        points = run_caches(read_requests(path, layout, bad_lines), args.policy, maxsizes, progress.step)
+        requests = read_requests(path, layout, bad_lines)
+        points = run_caches(requests, args.policy, maxsizes, progress.step, args.ttl)
     if not points:
         raise CommandError(f"{args.log} has no keys")
-    found = Simulation(args.log.name, weighted, distinct, bad_lines.count, points)
+    found = Simulation(args.log.name, weighted, args.ttl, distinct, bad_lines.count, points)
     if args.csv:
         write_csv(found, args.csv)
     deliver(args, partial(show, found), partial(as_json, found), partial(draw, found))

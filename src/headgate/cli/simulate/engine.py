@@ -1,6 +1,7 @@
 """Caches of every policy and size, fed with the same requests."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from operator import index
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -47,11 +48,15 @@ def _needs_only_a_size(cls: Callable[..., Any]) -> bool:
 
 
 def run(
-    chunks: Iterable[Chunk], names: Sequence[str], sizes: Sequence[int], step: Callable[[str], None]
+    chunks: Iterable[Chunk],
+    names: Sequence[str],
+    sizes: Sequence[int],
+    step: Callable[[str], None],
+    ttl: float | None = None,
 ) -> list[Point]:
     """Feed all caches in one pass over the log; the points come policy by policy, by size."""
     known = policies()
-    runs = [_Run(name, known[name], size) for name in names for size in sizes]
+    runs = [_Run(name, known[name], size, ttl) for name in names for size in sizes]
     requests = weight = 0
     for chunk in chunks:
         for each in runs:
@@ -77,10 +82,12 @@ def distinct_weight(chunks: Iterable[Chunk]) -> int:
 class _Run:
     """One cache and its counts."""
 
-    def __init__(self, policy: str, cls: Callable[..., Any], maxsize: int) -> None:
+    def __init__(self, policy: str, cls: Callable[..., Any], maxsize: int, ttl: float | None) -> None:
         self._policy = policy
         self._maxsize = maxsize
         self._cls = cls
+        self._ttl = ttl
+        self._now = 0
         self._cache: Any = None
         self._misses = 0
         self._missed_weight = 0
@@ -89,19 +96,29 @@ class _Run:
         self._feed_weights = _own_copy(_feed_weights)
 
     def feed(self, chunk: Chunk) -> None:
-        keys, weights, _ = chunk
         if self._cache is None:
-            self._cache = self._cls(self._maxsize) if weights is None else self._cls(self._maxsize, index)
+            sizer = None if chunk.weights is None else index
+            timed = {} if self._ttl is None else {"ttl": self._ttl, "clock": lambda: self._now}
+            self._cache = self._cls(self._maxsize, sizer, **timed)
         start = clock()
-        if weights is None:
+        self._feed(chunk)
+        self._elapsed += clock() - start
+
+    def _feed(self, chunk: Chunk) -> None:
+        keys, weights, times = chunk
+        if times is None and weights is None:
             misses = missed_weight = self._feed_keys(self._cache, keys)
         else:
-            misses, missed_weight = self._feed_weights(
-                self._cache, self._maxsize, zip(keys, weights, strict=True)
-            )
-        self._elapsed += clock() - start
+            requests: Iterable[tuple[Any, int]] = zip(keys, weights or repeat(1, len(keys)), strict=True)
+            requests = requests if times is None else self._in_time(times, requests)
+            misses, missed_weight = self._feed_weights(self._cache, self._maxsize, requests)
         self._misses += misses
         self._missed_weight += missed_weight
+
+    def _in_time(self, times: list[int], requests: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
+        """The requests, each when the clock of the cache is there."""
+        for self._now, request in zip(times, requests, strict=True):
+            yield request
 
     def point(self, requests: int, weight: int) -> Point:
         hits, hit_weight = requests - self._misses, weight - self._missed_weight

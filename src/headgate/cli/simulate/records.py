@@ -85,7 +85,8 @@ def _chunks(entries: Iterator[tuple[int, Entry]], bad_line: BadLine) -> Iterator
                 good.append(entry)
         weights = [request.weight for request in good if request.weight is not None]
         times = [request.time for request in good if request.time is not None]
-        yield Chunk([request.key for request in good], weights or None, times or None)
+        if good:
+            yield Chunk([request.key for request in good], weights or None, times or None)
 
 
 def _csv(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:

@@ -29,6 +29,7 @@ class Simulation(NamedTuple):
 
     log: str
     weighted: bool
+    ttl: float | None
     distinct: int | None
     bad_lines: int
     points: Sequence[Point]
@@ -51,7 +52,9 @@ class Simulation(NamedTuple):
 
 def show(found: Simulation, to: Printer) -> None:
     """A table with a column a policy, and a sentence."""
-    to.table(_ratio_table(f"{found.log}: hit ratio of {found.requests:,} requests", found, _hit_ratio))
+    lifetime = "" if found.ttl is None else f", entries living {found.ttl:g} s"
+    title = f"{found.log}: hit ratio of {found.requests:,} requests{lifetime}"
+    to.table(_ratio_table(title, found, _hit_ratio))
     if found.weighted:
         to.table(_ratio_table("The same by weight", found, _weight_hit_ratio))
     if found.bad_lines:
@@ -69,6 +72,7 @@ def as_json(found: Simulation) -> dict[str, Any]:
         "requests": found.requests,
         "distinct": found.distinct,
         "weighted": found.weighted,
+        "ttl": found.ttl,
         "bad_lines": found.bad_lines,
         "points": [_record(point) for point in found.points],
         "advice": advice(found.points),
