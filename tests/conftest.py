@@ -70,6 +70,44 @@ def clock():
     return FakeClock()
 
 
+class TickingClock(FakeClock):
+    """A clock that goes on by `step` nanoseconds whenever it is read."""
+
+    step = 10_000_000
+
+    def __call__(self):
+        self.now += self.step
+        return self.now
+
+
+class CacheMaker:
+    """Makes caches of one policy; with `timed`, entries end after some thirty readings of the clock."""
+
+    def __init__(self, cls, timed):
+        self.cls, self.clock = cls, TickingClock()
+        self.options = {"ttl": 0.4, "tti": 0.3, "jitter": 0.5, "clock": self.clock} if timed else {}
+
+    def __call__(self, *args, **kwargs):
+        return self.cls(*args, **self.options, **kwargs)
+
+
+POLICIES = (
+    "FIFOCache", "LFUCache", "LRUCache", "RRCache", "S3FIFOCache", "SieveCache", "TinyLFUCache",
+)
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request, twin):
+    """The cache class of each policy."""
+    return getattr(twin.cache, request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "timed"])
+def make_cache(request, policy):
+    """Makes caches of each policy, without and with lifetimes."""
+    return CacheMaker(policy, request.param)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder of vectors and traces that lies beside the checkout, or where HEADGATE_SHARED says."""

@@ -1,10 +1,27 @@
 """Pickles: versioned, the same from both twins, read by either."""
 
 import pickle
+from operator import index
 
 import pytest
+from conftest import POLICIES
 
 import headgate.cache
+
+
+class Shifting:
+    """A clock that is pickled by name."""
+
+    now = 10**9
+
+    def __call__(self):
+        return self.now
+
+    def __reduce__(self):
+        return "shifting"
+
+
+shifting = Shifting()
 
 
 def wrap(key, value, reason):
@@ -34,6 +51,32 @@ def test_round_trip(twin, protocol):
     assert list(other.items()) == [("b", "yy"), ("a", "x")]
     assert (other.maxsize, other.currsize, other.getsizeof, other.on_evict) == (10, 3, len, wrap)
     other._check()
+
+
+@pytest.mark.parametrize("options", [{}, {"ttl": 60, "tti": 2.5, "jitter": 0.25, "seed": 3}])
+def test_entries_keep_their_lifetimes_and_tags(policy, options):
+    cache = policy(30, index, clock=shifting, **options)
+    for key in range(40):
+        cache.put(key, key % 3, ttl=key % 5 + 1 if key % 4 else None, tags=("odd",) if key % 2 else ())
+    other = pickle.loads(pickle.dumps(cache))
+    other._check()
+    assert dict(other.items()) == dict(cache.items())
+    shifting.now += 2 * 10**9
+    assert sorted(other.expire()) == sorted(cache.expire()) != []
+    assert other.invalidate(tag="odd") == cache.invalidate(tag="odd") > 0
+    assert set(other) == set(cache) != set()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_twins_write_the_same_bytes_for_every_policy(both_twins, name):
+    written = []
+    for twin in both_twins:
+        cache = getattr(twin.cache, name)(20, ttl=5, jitter=0.5, clock=shifting)
+        for i in range(300):
+            if cache.get(i * i % 67) is None:
+                cache.put(i * i % 67, i, tags=("x",) if i % 3 else ())
+        written.append(pickle.dumps(cache))
+    assert written[0] == written[1]
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
