@@ -1,5 +1,9 @@
-"""Real servers on loopback, started and stopped by the tests."""
+"""Real servers on loopback, started and stopped by the tests.
 
+A test whose server is missing is skipped, or fails where HEADGATE_SERVERS is ``required``.
+"""
+
+import os
 import shutil
 import socket
 import subprocess
@@ -10,6 +14,13 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+
+def program(name):
+    """`name`, of a program that is installed here."""
+    if os.environ.get("HEADGATE_SERVERS") != "required" and shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed on this machine")
+    return name
 
 
 def free_port():
@@ -42,7 +53,8 @@ class Server:
         self._process = None
 
     def start(self):
-        self._process = subprocess.Popen(self._command)
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        self._process = subprocess.Popen(self._command, env=environment)
         wait_for(self.port, self._process)
 
     def kill(self):
@@ -58,9 +70,19 @@ class Server:
 
 
 def memcached():
-    if shutil.which("memcached") is None:
-        pytest.skip("memcached is not installed on this machine")
-    return Server(lambda port: ["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-u", "nobody"])
+    command = [program("memcached"), "-l", "127.0.0.1", "-U", "0", "-u", "nobody", "-p"]
+    return Server(lambda port: [*command, str(port)])
+
+
+def configured(name, arguments, folder, configure):
+    """A program that reads what `configure` answers for its port from a file in `folder`."""
+    name, path = program(name), folder / f"{name}.conf"
+
+    def make_command(port):
+        path.write_text(configure(port))
+        return [name, *arguments, str(path)]
+
+    return Server(make_command)
 
 
 class Origin:

@@ -1,0 +1,158 @@
+"""nginx and HAProxy send 1,000 fresh requests where our picks of the same scheme say."""
+
+import secrets
+from contextlib import closing
+from http.client import HTTPConnection
+from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import quote
+
+import pytest
+from servers import configured, free_port
+
+from headgate import schemes
+
+REQUESTS = 1000
+WEIGHTS = [1, 2, 1, 3, 1, 5]
+
+NGINX = """
+daemon off;
+master_process off;
+pid nginx.pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    set_real_ip_from 127.0.0.1;
+    real_ip_header X-Client;
+    {upstreams}
+    server {{
+        listen 127.0.0.1:{port};
+        keepalive_requests 100000;
+        location / {{ proxy_pass http://$http_x_fleet; }}
+    }}
+    {origins}
+}}
+"""
+NGINX_BALANCE = {
+    "hash": "hash $arg_key consistent;",
+    "header": "hash $http_x_key consistent;",
+    "ip_hash": "ip_hash;",
+    "smooth": "",
+}
+HAPROXY = """
+defaults
+    mode http
+    timeout connect 10s
+    timeout client 10s
+    timeout server 10s
+frontend proxy
+    bind 127.0.0.1:{port}
+    use_backend %[req.hdr(x-fleet)]
+{fleets}
+{origins}
+"""
+HAPROXY_BALANCE = {
+    "uri": ("uri", "", {}),
+    "parameter": ("url_param key", "", {}),
+    "header": ("hdr(x-key)", "", {}),
+    "hash": ("hash req.hdr(x-key)", "", {}),
+    "sdbm": ("hdr(x-key)", "sdbm", {"hash": "sdbm"}),
+    "djb2": ("hdr(x-key)", "djb2", {"hash": "djb2"}),
+    "wt6": ("hdr(x-key)", "wt6", {"hash": "wt6"}),
+    "crc32": ("hdr(x-key)", "crc32 avalanche", {"hash": "crc32", "avalanche": True}),
+}
+
+
+def fresh_keys():
+    """Words and percent-encoded text, as they stand in a URL."""
+    words = [secrets.token_urlsafe(1 + secrets.randbelow(40)) for _ in range(REQUESTS // 2)]
+    return words + [quote(f"grüße {secrets.token_hex(4)}/{number}") for number in range(REQUESTS // 2)]
+
+
+def ask(port, fleet, keys, clients=None):
+    """Which origin answers each key, from each of `clients`."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        answers = []
+        for key, client in zip(keys, clients or ["192.0.2.1"] * len(keys), strict=True):
+            headers = {"X-Fleet": fleet, "X-Key": key, "X-Client": client}
+            connection.request("GET", f"/{key}?key={key}", headers=headers)
+            answer = connection.getresponse()
+            answers.append(answer.read().decode())
+            assert answer.status == 200, answers[-1]
+    return answers
+
+
+
+def new_origins():
+    """Names of servers that the proxy runs itself, to their weights."""
+    return {f"127.0.0.1:{free_port()}": weight for weight in WEIGHTS}
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory):
+    folder, origins = tmp_path_factory.mktemp("nginx"), new_origins()
+    servers = "".join(f"server {name} weight={weight};" for name, weight in origins.items())
+    upstreams = "".join(f"upstream {fleet} {{ {balance} {servers} }}"
+                        for fleet, balance in NGINX_BALANCE.items())
+    answering = "".join(f'server {{ listen {name}; return 200 "{name}"; }}' for name in origins)
+    arguments = ["-p", str(folder), "-e", "stderr", "-c"]
+    with configured("nginx", arguments, folder, lambda port: NGINX.format(
+            port=port, upstreams=upstreams, origins=answering)) as server:
+        yield server, origins
+
+
+@pytest.fixture(scope="module")
+def haproxy(tmp_path_factory):
+    folder, origins = tmp_path_factory.mktemp("haproxy"), new_origins()
+    servers = "".join(f"    server s{number} {name} id {7 * number + 1} weight {weight}\n"
+                      for number, (name, weight) in enumerate(origins.items()))
+    fleets = "".join(f"backend {fleet}\n    balance {balance}\n    hash-type consistent {hash}\n{servers}"
+                     for fleet, (balance, hash, _) in HAPROXY_BALANCE.items())
+    answering = "".join(
+        f"frontend o{number}\n    bind {name}\n"
+        f"    http-request return status 200 content-type text/plain string {name}\n"
+        for number, name in enumerate(origins))
+    with configured("haproxy", ["-db", "-f"], folder, lambda port: HAPROXY.format(
+            port=port, fleets=fleets, origins=answering)) as server:
+        yield server, origins
+
+
+@pytest.mark.parametrize("fleet", ["hash", "header"])
+def test_nginx_hashes_consistently_to_our_pick(nginx, twin, fleet):
+    proxy, origins = nginx
+    keys = fresh_keys()
+    ring = twin.placement.HashRing(origins, scheme="nginx")
+    assert ask(proxy.port, fleet, keys) == ring.get_many(keys)
+
+
+def test_nginx_hashes_addresses_to_our_pick(nginx, twin):
+    proxy, origins = nginx
+    clients = [str(IPv4Address(secrets.randbits(32))) for _ in range(REQUESTS // 2)]
+    clients += [str(IPv6Address(secrets.randbits(128))) for _ in range(REQUESTS // 2)]
+    balancer = twin.balance.AddressHash(origins, scheme="nginx")
+    expected = [balancer.get_server(client) for client in clients]
+    assert ask(proxy.port, "ip_hash", ["-"] * REQUESTS, clients) == expected
+
+
+def test_nginx_goes_round_by_weight_as_we_do(nginx, twin):
+    proxy, origins = nginx
+    balancer = twin.balance.WeightedRoundRobin(origins)
+    period = sum(WEIGHTS)
+    count = REQUESTS // period * period
+    expected = [balancer.get_server() for _ in range(count)]
+    assert ask(proxy.port, "smooth", ["-"] * count) == expected
+
+
+@pytest.mark.parametrize("fleet", HAPROXY_BALANCE)
+def test_haproxy_hashes_consistently_to_our_pick(haproxy, twin, fleet):
+    proxy, origins = haproxy
+    keys = fresh_keys()
+    ids = {name: 7 * number + 1 for number, name in enumerate(origins)}
+    scheme = schemes.haproxy(**HAPROXY_BALANCE[fleet][2])
+    ring = twin.placement.HashRing(origins, scheme=scheme, node_key=ids.__getitem__)
+    hashed = [f"/{key}" for key in keys] if fleet == "uri" else keys
+    assert ask(proxy.port, fleet, keys) == ring.get_many(hashed)
