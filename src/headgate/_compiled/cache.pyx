@@ -1652,10 +1652,12 @@ cdef class _Cache:
             count = len(self)
             self.clear()
             return count
-        for key, value in self._entries():
-            if predicate(key, value):
+        chosen = [(key, value) for key, value in self._entries() if predicate(key, value)]
+        try:
+            for key, value in chosen:
                 self._drop_unchanged(key, value, dropped)
-        self._tell(dropped, "removed")
+        finally:
+            self._tell(dropped, "removed")
         return len(dropped) // 2
 
     @cython.final
