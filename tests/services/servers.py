@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -17,10 +18,13 @@ import pytest
 
 
 def program(name):
-    """`name`, of a program that is installed here."""
-    if os.environ.get("HEADGATE_SERVERS") != "required" and shutil.which(name) is None:
-        pytest.skip(f"{name} is not installed on this machine")
-    return name
+    """The path of a program, which may have been installed beside Python."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable)])
+    found = shutil.which(name, path=path)
+    if found is None:
+        report = pytest.fail if os.environ.get("HEADGATE_SERVERS") == "required" else pytest.skip
+        report(f"{name} is not installed on this machine")
+    return found
 
 
 def free_port():
@@ -76,11 +80,11 @@ def memcached():
 
 def configured(name, arguments, folder, configure):
     """A program that reads what `configure` answers for its port from a file in `folder`."""
-    name, path = program(name), folder / f"{name}.conf"
+    command, path = [program(name), *arguments], folder / f"{name}.conf"
 
     def make_command(port):
         path.write_text(configure(port))
-        return [name, *arguments, str(path)]
+        return [*command, str(path)]
 
     return Server(make_command)
 

@@ -1,18 +1,13 @@
 """nginx and HAProxy send 1,000 fresh requests where our picks of the same scheme say."""
 
 import secrets
-from contextlib import closing
-from http.client import HTTPConnection
 from ipaddress import IPv4Address, IPv6Address
-from urllib.parse import quote
 
 import pytest
-from servers import configured, free_port
+from proxies import REQUESTS, WEIGHTS, ask, fresh_keys, new_origins
+from servers import configured
 
 from headgate import schemes
-
-REQUESTS = 1000
-WEIGHTS = [1, 2, 1, 3, 1, 5]
 
 NGINX = """
 daemon off;
@@ -65,31 +60,6 @@ HAPROXY_BALANCE = {
     "wt6": ("hdr(x-key)", "wt6", {"hash": "wt6"}),
     "crc32": ("hdr(x-key)", "crc32 avalanche", {"hash": "crc32", "avalanche": True}),
 }
-
-
-def fresh_keys():
-    """Words and percent-encoded text, as they stand in a URL."""
-    words = [secrets.token_urlsafe(1 + secrets.randbelow(40)) for _ in range(REQUESTS // 2)]
-    return words + [quote(f"grüße {secrets.token_hex(4)}/{number}") for number in range(REQUESTS // 2)]
-
-
-def ask(port, fleet, keys, clients=None):
-    """Which origin answers each key, from each of `clients`."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
-        answers = []
-        for key, client in zip(keys, clients or ["192.0.2.1"] * len(keys), strict=True):
-            headers = {"X-Fleet": fleet, "X-Key": key, "X-Client": client}
-            connection.request("GET", f"/{key}?key={key}", headers=headers)
-            answer = connection.getresponse()
-            answers.append(answer.read().decode())
-            assert answer.status == 200, answers[-1]
-    return answers
-
-
-
-def new_origins():
-    """Names of servers that the proxy runs itself, to their weights."""
-    return {f"127.0.0.1:{free_port()}": weight for weight in WEIGHTS}
 
 
 @pytest.fixture(scope="module")

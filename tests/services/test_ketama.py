@@ -1,0 +1,82 @@
+"""memcached clients and a proxy put 1,000 fresh keys where our rings of the same scheme have them."""
+
+import secrets
+from contextlib import ExitStack, closing
+
+import pytest
+from servers import configured, free_port, memcached
+
+from headgate import schemes
+
+pymemcache = pytest.importorskip("pymemcache", reason="pymemcache is not installed")
+WEIGHTS = [1, 2, 1, 4]
+UNWEIGHTED = [1, 1, 1, 1]
+TWEMPROXY = """
+fleet:
+  listen: 127.0.0.1:{port}
+  hash: {hash}
+  distribution: ketama
+  timeout: 10000
+  servers:
+{servers}
+"""
+
+
+@pytest.fixture
+def fleet():
+    """The names of some servers of memcached."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(memcached()).name for _ in WEIGHTS]
+
+
+def check(fleet, store, ring):
+    """Fresh keys that `store` is given, with their value, are where `ring` has them."""
+    keys = [secrets.token_urlsafe(1 + secrets.randbelow(60)) for _ in range(1000)]
+    for key in keys:
+        store(key, "1")
+    for server in fleet:
+        with closing(pymemcache.Client(server)) as plain:
+            there = set(plain.get_many(keys))
+        assert there == {key for key in keys if ring.get_node(key) == server}
+
+
+@pytest.mark.parametrize(("weights", "behaviors", "options"), [
+    (WEIGHTS, {"ketama_weighted": True}, {}),
+    (UNWEIGHTED, {"ketama_weighted": True}, {}),
+    (UNWEIGHTED, {"ketama": True}, {"weighted": False, "hash": "default"}),
+    (UNWEIGHTED, {"ketama": True, "hash": "md5"}, {"weighted": False}),
+    (WEIGHTS, {"ketama": True, "hash": "md5"}, {"weighted": False}),
+])
+def test_libmemcached(twin, fleet, weights, behaviors, options):
+    pylibmc = pytest.importorskip("pylibmc", reason="pylibmc is not installed")
+    weighted = dict(zip(fleet, weights, strict=True))
+    client = pylibmc.Client([f"{name}:{weight}" for name, weight in weighted.items()], behaviors=behaviors)
+    ring = twin.placement.HashRing(weighted, scheme=schemes.libmemcached(**options))
+    check(fleet, client.set, ring)
+
+
+@pytest.mark.parametrize("hash", ["fnv1a_64", "md5", "crc32", "crc32a"])
+def test_twemproxy(twin, fleet, tmp_path, hash):
+    weighted = dict(zip(fleet, WEIGHTS, strict=True))
+    servers = "\n".join(f"    - {name}:{weight}" for name, weight in weighted.items())
+    ring = twin.placement.HashRing(weighted, scheme=schemes.twemproxy(hash=hash))
+    with (
+        configured("nutcracker", ["-s", str(free_port()), "-o", str(tmp_path / "log"), "-c"], tmp_path,
+                   lambda port: TWEMPROXY.format(port=port, hash=hash, servers=servers)) as proxy,
+        closing(pymemcache.Client(proxy.name, default_noreply=False)) as client,
+    ):
+        check(fleet, client.set, ring)
+
+
+@pytest.mark.parametrize("ketama", [False, True])
+def test_uhashring(twin, fleet, ketama):
+    uhashring = pytest.importorskip("uhashring", reason="uhashring is not installed")
+    hashed = {"hash_fn": "ketama"} if ketama else {}
+    with closing(pymemcache.HashClient(fleet, hasher=lambda: uhashring.HashRing(**hashed),
+                                       default_noreply=False)) as client:
+        check(fleet, client.set, twin.placement.HashRing(fleet, scheme=schemes.uhashring(ketama=ketama)))
+
+
+def test_pymemcache(twin, fleet):
+    with closing(pymemcache.HashClient(fleet, default_noreply=False)) as client:
+        check(fleet, client.set, twin.placement.Rendezvous(fleet, scheme="pymemcache"))
