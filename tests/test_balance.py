@@ -5,10 +5,10 @@ import json
 from collections import Counter
 from copy import copy
 from functools import partial
-from heapq import heappop, heappush
 from ipaddress import ip_address
 from pickle import dumps
 from random import Random
+from time import thread_time_ns
 
 import pytest
 from conftest import FakeClock, Twin, twin_names
@@ -36,14 +36,15 @@ def record(balancer, server):
     return next(record for record in balancer.records if record.server == server)
 
 
-def smooth(weights, count):
-    """nginx's smooth weighted round robin, as its source says."""
-    current, total, names = dict.fromkeys(weights, 0), sum(weights.values()), []
-    for _ in range(count):
-        for server, weight in weights.items():
-            current[server] += weight
-        best = max(current, key=current.get)
-        current[best] -= total
+def smooth(weights, excluded):
+    """nginx's smooth weighted round robin, as its source says; each pick passes over some servers."""
+    current, names = dict.fromkeys(weights, 0), []
+    for skip in excluded:
+        left = [server for server in weights if server not in skip]
+        for server in left:
+            current[server] += weights[server]
+        best = max(left, key=current.get)
+        current[best] -= sum(weights[server] for server in left)
         names.append(best)
     return names
 
@@ -65,7 +66,23 @@ def test_smooth_sequence_of_nginx(twin, shared):
 def test_smooth_sequence_of_any_weights(twins, weights):
     fleet = dict(enumerate(weights))
     for twin in twins:
-        assert named(make(twin, "WeightedRoundRobin", fleet), 100) == smooth(fleet, 100)
+        assert named(make(twin, "WeightedRoundRobin", fleet), 100) == smooth(fleet, [()] * 100)
+
+
+@given(st.lists(st.integers(1, 9), min_size=4, max_size=12),
+       st.lists(st.lists(st.integers(0, 12), max_size=3), max_size=60))
+def test_smooth_sequence_with_retries(twins, weights, excluded):
+    fleet = dict(enumerate(weights))
+    for twin in twins:
+        balancer = make(twin, "WeightedRoundRobin", fleet)
+        assert [balancer.get_server(exclude=skip) for skip in excluded] == smooth(fleet, excluded)
+        balancer._check()
+
+
+def test_smooth_sequence_of_a_thousand_servers(twin):
+    weights = Random(4).choices(range(1, 60), k=1000)
+    fleet = dict(enumerate(weights))
+    assert named(make(twin, "WeightedRoundRobin", fleet), 1200) == smooth(fleet, [()] * 1200)
 
 
 def test_ip_hash_of_nginx(twin, shared):
@@ -381,6 +398,34 @@ def test_wrong_servers_are_named(twin):
             call(balancer)
 
 
+def least_time(call, repeats=5):
+    """The thread's time for a call, the least of some."""
+    times = []
+    for _ in range(repeats):
+        start = thread_time_ns()
+        call()
+        times.append(thread_time_ns() - start)
+    return min(times)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_pick_is_linear_in_the_servers(twin, name):
+    draw, times = Random(7), []
+    for count in (20, 2000):
+        weights = [1] * count if name == "AddressHash" else draw.choices(range(1, 100), k=count)
+        balancer = make(twin, name, dict(enumerate(weights)), max_failures=None)
+
+        def picks(balancer=balancer):
+            for _ in range(100):
+                pick = balancer.pick("10.0.0.1")
+                balancer.pick("10.0.0.1", exclude=[pick.server]).done(False)
+                pick.done()
+
+        picks()
+        times.append(least_time(picks))
+    assert times[1] < 20 * times[0]
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_threads_leave_nothing_in_flight(twin, name):
     balancer = make(twin, name, range(10), max_failures=None)
@@ -442,38 +487,3 @@ def test_evil_servers_and_clocks_find_the_balancer_whole(twin, name):
 def test_public_names():
     for name in [*ALL, "ServerRecord"]:
         assert getattr(headgate, name) is getattr(headgate.balance, name)
-
-
-# ---- a queue simulation ---------------------------------------------------------------------
-
-
-def p99(balancer, clock, requests=12_000):
-    """The 99th percentile of the waiting and service times, in mean service times of a fast server."""
-    draw, now, taken, busy = Random(11), 0.0, [], {}
-    speeds = {server: 5.0 if server < 2 else 1.0 for server in range(50)}
-    rate = 0.7 * sum(1 / slowness for slowness in speeds.values())
-    running = []
-    for _ in range(requests):
-        now += draw.expovariate(rate)
-        while running and running[0][0] <= now:
-            end, _, pick = heappop(running)
-            clock.now = round(end * 1e6)
-            pick.done()
-        clock.now = round(now * 1e6)
-        pick = balancer.pick()
-        end = max(now, busy.get(pick.server, 0.0)) + draw.expovariate(1) * speeds[pick.server]
-        busy[pick.server] = end
-        heappush(running, (end, len(taken), pick))
-        taken.append(end - now)
-    return sorted(taken)[len(taken) * 99 // 100]
-
-
-def test_the_power_of_two_choices_bounds_the_queue(twin):
-    waits = {}
-    for name in ["RoundRobin", "PowerOfTwo", "PeakEWMA", "LeastLoaded"]:
-        clock = FakeClock(0)
-        waits[name] = p99(make(twin, name, range(50), clock=clock, seed=1), clock)
-    assert waits["PowerOfTwo"] < 10
-    assert waits["PeakEWMA"] < 10
-    assert waits["LeastLoaded"] < 10
-    assert waits["RoundRobin"] > 50

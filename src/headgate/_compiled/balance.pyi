@@ -1,6 +1,6 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Generic, Literal, NoReturn, Self, SupportsIndex, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Self, SupportsIndex, TypeVar, final
 
 from typing_extensions import disjoint_base
 
@@ -8,7 +8,7 @@ from headgate._fleet import ServerRecord
 
 _Server = TypeVar("_Server", bound=Hashable)
 
-@disjoint_base
+@final
 class _Pick(Generic[_Server]):
     @property
     def server(self) -> _Server: ...
@@ -21,7 +21,6 @@ class _Pick(Generic[_Server]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
-    def __del__(self) -> None: ...
 
 @disjoint_base
 class _Balancer(Generic[_Server]):

@@ -4,7 +4,7 @@
 
     _members  server -> record     all members; a change of any of them ends in `_rebuild`
     _active   [record, ...]        those that picks go to, and what each balancer derives from them:
-                                   groups of equal weight, an alias table, a heap, a ring
+                                   a tournament, an alias table, a heap, a ring
     record    weight, in flight, latency, outcomes, ejected until, warm at
 
        pick() ---> _choose ---> in_flight + 1 ---> ... done(ok) ---> in_flight - 1, latency, outcome
@@ -44,6 +44,34 @@ from headgate.errors import NoServerError
 cdef extern from "clock.h" nogil:
     int64_t hg_monotonic_ns()
 
+cdef extern from "mulshift.h" nogil:
+    uint64_t hg_mulshift(uint64_t a, uint64_t b, unsigned int shift)
+
+cdef extern from "smooth.h" nogil:
+    ctypedef struct hg_seat:
+        double weight
+
+    ctypedef struct hg_match:
+        int64_t until
+        int64_t winner
+
+    ctypedef struct hg_smooth:
+        hg_seat *seats
+        hg_match *matches
+        int64_t count
+        int64_t step
+        double total
+
+    double hg_stand(const hg_smooth *all, int64_t at)
+    void hg_pay(hg_smooth *all, int64_t at, double price)
+    void hg_play_all(hg_smooth *all)
+    void hg_climb(hg_smooth *all, int64_t at)
+    void hg_advance(hg_smooth *all)
+    bint hg_beats(const hg_smooth *all, int64_t at, int64_t other)
+    int64_t hg_smooth_next(hg_smooth *all)
+    int hg_smooth_begin(hg_smooth *all, int64_t count)
+    void hg_smooth_free(hg_smooth *all)
+
 cdef extern from *:
     """
     #define NEVER INT64_MAX
@@ -55,7 +83,9 @@ cdef extern from *:
 cdef double TAU = 10e9
 cdef int64_t INTERVAL = 10_000_000_000
 cdef int64_t VOLUME = 20
+cdef int64_t STEP_BACK = 1_000_000_000
 cdef double PENALTY = 1e18
+cdef int DRAWS = 8
 cdef list NOBODY = []
 cdef tuple _NONE = ()
 
@@ -65,19 +95,19 @@ cdef class _Record:
 
     cdef object server
     cdef double weight
-    cdef double cost
     cdef int64_t in_flight
+    cdef double cost
     cdef int64_t stamp
-    cdef int64_t failures
-    cdef int64_t good
-    cdef int64_t total
-    cdef int64_t window
     cdef int64_t until
+    cdef int64_t failures
+    cdef int64_t total
+    cdef int64_t good
     cdef int64_t warm
+    cdef int64_t turn
+    cdef int64_t place
+    cdef int64_t window
     cdef int64_t ejections
     cdef int64_t since
-    cdef int64_t place
-    cdef int64_t turn
     cdef bint draining
 
     def __init__(self, server, weight, now):
@@ -94,6 +124,9 @@ cdef class _Record:
         return ServerRecord(self.server, self.weight, self.in_flight, self.cost / 1e9, health, self.since)
 
 
+@cython.final
+@cython.no_gc_clear  # the record must be there when the last reference goes
+@cython.freelist(64)
 cdef class _Pick:
     """A server picked: `server`, in flight until the ``with`` block or `done(ok)` ends it."""
 
@@ -108,9 +141,8 @@ cdef class _Pick:
 
         A pick that is dropped unended leaves the flight without an outcome.
         """
-        balancer = self._balancer
-        if balancer is not None:
-            balancer._finish(self, bool(ok))
+        if self._record is not None:
+            self._balancer._finish(self, bool(ok))
 
     def __enter__(self):
         return self
@@ -127,9 +159,9 @@ cdef class _Pick:
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
-    def __del__(self):
-        if self._balancer is not None:
-            self._balancer._abandon(self)
+    def __dealloc__(self):
+        if self._record is not None:
+            self._balancer._abandon(self._record)
 
 
 cdef class _Balancer:
@@ -146,6 +178,8 @@ cdef class _Balancer:
     cdef double _panic
     cdef int64_t _slow_start
     cdef int64_t _wake
+    cdef int64_t _seen
+    cdef bint _timed
     cdef int64_t _sequence
 
     def __cinit__(self, *args, **kwargs):
@@ -192,19 +226,14 @@ cdef class _Balancer:
         return drawn
 
     cdef uint64_t _below(self, uint64_t n) noexcept:
-        """An unbiased number below `n`: drawn again while the mask lets too great a one through."""
-        cdef uint64_t drawn
-        cdef uint64_t mask = n - 1
-        mask |= mask >> 1
-        mask |= mask >> 2
-        mask |= mask >> 4
-        mask |= mask >> 8
-        mask |= mask >> 16
-        mask |= mask >> 32
-        drawn = self._draw() & mask
-        while drawn >= n:
-            drawn = self._draw() & mask
-        return drawn
+        """An unbiased number below `n`: the upper half of n * draw, drawn again where that favours some."""
+        cdef uint64_t least
+        cdef uint64_t drawn = self._draw()
+        if drawn * n < n:
+            least = (0 - n) % n
+            while drawn * n < least:
+                drawn = self._draw()
+        return hg_mulshift(drawn, n, 64)
 
     cdef double _unit(self) noexcept:
         """A number in [0, 1) of 53 bits."""
@@ -218,6 +247,9 @@ cdef class _Balancer:
         cdef int64_t wake = NEVER
         cdef list present = []
         cdef list healthy = []
+        if now < self._seen - STEP_BACK:
+            self._shift(now - self._seen)
+        self._seen = now
         for record in self._members.values():
             if record.until and record.until <= now:
                 record.until = 0
@@ -242,10 +274,26 @@ cdef class _Balancer:
         self._arrange(healthy)
         self._active = healthy
 
+    cdef object _shift(self, int64_t step):
+        """Take the clock's step back in all times that are waited for."""
+        cdef _Record record
+        for record in self._members.values():
+            if record.until:
+                record.until += step
+            if record.warm:
+                record.warm += step
+            record.since += step
+
+    cdef int _settle(self, int64_t now) except -1:
+        """Rebuild where a server is due, or the clock has stepped back."""
+        if self._wake != NEVER and not self._seen - STEP_BACK <= now < self._wake:
+            self._rebuild(now)
+        return 0
+
     cdef object _arrange(self, list active):
         """Derive what this balancer picks by."""
 
-    cdef object _moved(self, _Record record):
+    cdef void _moved(self, _Record record) noexcept:
         """The picks in flight of a record have changed."""
 
     cdef _Record _known(self, server):
@@ -365,8 +413,7 @@ cdef class _Balancer:
         cdef _Record record
         now = self._now()
         with cython.critical_section(self):
-            if self._wake <= now:
-                self._rebuild(now)
+            self._settle(now)
             return [record.shown() for record in list(self._members.values())]
 
     def __len__(self):
@@ -400,7 +447,7 @@ cdef class _Balancer:
 
     # ---- picks ------------------------------------------------------------------------------
 
-    cdef _Record _choose(self, key, list skip):
+    cdef _Record _choose(self, key, list skip, int64_t now):
         """An active record that is not in `skip`, which leaves at least one."""
         raise NotImplementedError
 
@@ -408,26 +455,22 @@ cdef class _Balancer:
         """The active records that are not in `skip`."""
         return [record for record in self._active if record not in skip]
 
-    cdef _Record _chosen(self, key, list skip):
+    cdef _Record _chosen(self, key, list skip, int64_t now):
         """The record that a request goes to; a warming one is passed over in part."""
         cdef _Record record
-        cdef int64_t now = 0
-        if self._wake != NEVER:
-            now = self._now()
-            if self._wake <= now:
-                self._rebuild(now)
+        self._settle(now)
         if not self._active:
             raise NoServerError("there is no server")
         if len(skip) >= len(self._active) and not self._left(skip):
             raise NoServerError("every server is excluded")
-        record = self._choose(key, skip)
+        record = self._choose(key, skip, now)
         if record.warm and self._warms():
             tried = list(skip)
             while record.warm and self._unit() * self._slow_start >= self._warmth(record, now):
                 tried.append(record)
-                if not self._left(tried):
+                if len(tried) >= len(self._active) and not self._left(tried):
                     break
-                record = self._choose(key, tried)
+                record = self._choose(key, tried, now)
         return record
 
     cdef bint _warms(self) noexcept:
@@ -441,8 +484,9 @@ cdef class _Balancer:
 
     cdef list _skipped(self, exclude):
         """The records of the servers in `exclude`."""
-        found = [self._members.get(server) for server in exclude]
-        return [record for record in found if record is not None]
+        found = dict.fromkeys([self._members.get(server) for server in exclude])
+        found.pop(None, None)
+        return list(found)
 
     @cython.binding(False)
     def get_server(self, key=None, *, exclude=()):
@@ -452,16 +496,19 @@ cdef class _Balancer:
 
         Raises NoServerError if there is no server or every one is excluded.
 
-        Complexity: see the class; O(n) for n servers where many are excluded or in a slow start.
+        Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
 
         >>> balancer = RoundRobin(["a", "b"])
         >>> balancer.get_server(), balancer.get_server(exclude=["b"])
         ('a', 'a')
         """
+        cdef int64_t now = self._seen
         skip = self._skipped(exclude) if exclude else NOBODY
         key = self._read_key(key)
+        if self._timed or self._wake != NEVER:
+            now = self._now()
         with cython.critical_section(self):
-            return self._chosen(key, skip).server
+            return self._chosen(key, skip, now).server
 
     cdef object _read_key(self, key):
         """What `_choose` is given of a key."""
@@ -485,20 +532,21 @@ cdef class _Balancer:
         """
         cdef _Record record
         cdef _Pick pick = _Pick.__new__(_Pick)
+        cdef int64_t now
         skip = self._skipped(exclude) if exclude else NOBODY
         key = self._read_key(key)
         now = self._now()
         with cython.critical_section(self):
-            record = self._chosen(key, skip)
+            record = self._chosen(key, skip, now)
             record.in_flight += 1
             self._sequence += 1
             record.turn = self._sequence
             self._moved(record)
-        pick.server, pick._record, pick._start = record.server, record, now
-        pick._balancer = self
+        pick.server, pick._balancer, pick._start = record.server, self, now
+        pick._record = record
         return pick
 
-    cdef object _finish(self, _Pick pick, bint ok):
+    cdef int _finish(self, _Pick pick, bint ok) except -1:
         """Count a pick's outcome, once."""
         cdef int64_t now = self._now()
         cdef _Record record
@@ -509,17 +557,16 @@ cdef class _Balancer:
                 self._measure(record, now - pick._start, now)
                 self._judge(record, ok, now)
                 self._moved(record)
+        return 0
 
-    cdef object _abandon(self, _Pick pick):
+    cdef int _abandon(self, _Record record) except -1:
         """Take a pick that was dropped out of the flight."""
-        cdef _Record record
         with cython.critical_section(self):
-            record, pick._record = pick._record, None
-            if record is not None:
-                record.in_flight -= 1
-                self._moved(record)
+            record.in_flight -= 1
+            self._moved(record)
+        return 0
 
-    cdef object _measure(self, _Record record, int64_t taken, int64_t now):
+    cdef void _measure(self, _Record record, int64_t taken, int64_t now) noexcept:
         """Peak EWMA: a slower sample counts at once, a faster one by the time since the last."""
         cdef double keep
         cdef double sample = max(taken, 0)
@@ -531,21 +578,24 @@ cdef class _Balancer:
             record.cost = record.cost * keep + sample * (1.0 - keep)
         record.stamp = now
 
-    cdef object _judge(self, _Record record, bint ok, int64_t now):
+    cdef int _judge(self, _Record record, bint ok, int64_t now) except -1:
         """Feed the outcome of a pick to outlier ejection."""
         if record.until:
-            return
+            return 0
         record.failures = 0 if ok else record.failures + 1
-        if self._success_rate and now - record.window >= INTERVAL:
+        if self._success_rate and not 0 <= now - record.window < INTERVAL:
             record.window, record.good, record.total = now, 0, 0
         record.total += 1
         record.good += ok
         if record.failures >= self._max_failures or (
                 not ok and record.total >= VOLUME and record.good < self._success_rate * record.total):
+            if now - record.since > 10 * self._ejection_time:
+                record.ejections = 0
             record.ejections += 1
             record.until = now + self._ejection_time * min(record.ejections, 10)
             record.since = now
             self._rebuild(now)
+        return 0
 
 
 cdef class RoundRobin(_Balancer):
@@ -569,6 +619,19 @@ cdef class RoundRobin(_Balancer):
 
     cdef Py_ssize_t _cursor
 
+    cdef object _arrange(self, list active):
+        cdef _Record record
+        for record in self._active:
+            record.place = -1
+        for place, record in enumerate(active):
+            record.place = place
+        coming = self._active[self._cursor:] + self._active[:self._cursor]
+        self._cursor = 0
+        for record in coming:
+            if record.place >= 0:
+                self._cursor = record.place
+                break
+
     @cython.binding(False)
     def get_server(self, key=None, *, exclude=()):
         """Names the next server, without counting a request in flight.
@@ -577,7 +640,7 @@ cdef class RoundRobin(_Balancer):
 
         Raises NoServerError if there is no server or every one is excluded.
 
-        Complexity: see the class; O(n) for n servers where many are excluded or in a slow start.
+        Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
 
         >>> balancer = RoundRobin(["a", "b"])
         >>> balancer.get_server(), balancer.get_server(exclude=["b"])
@@ -586,12 +649,13 @@ cdef class RoundRobin(_Balancer):
         cdef _Record record
         if exclude is _NONE:
             with cython.critical_section(self):
-                if self._wake == NEVER and self._active:
-                    record = self._choose(None, NOBODY)
+                if self._wake == NEVER and self._cursor < len(self._active):
+                    record = self._active[self._cursor]
+                    self._cursor += 1
                     return record.server
         return _Balancer.get_server(self, key, exclude=exclude)
 
-    cdef _Record _choose(self, key, list skip):
+    cdef _Record _choose(self, key, list skip, int64_t now):
         cdef _Record record
         while True:
             if self._cursor >= len(self._active):
@@ -600,21 +664,6 @@ cdef class RoundRobin(_Balancer):
             self._cursor += 1
             if not skip or record not in skip:
                 return record
-
-
-cdef class _Group:
-    """Servers of one weight, which take turns: `head` is next, in its round number `rounds`."""
-
-    cdef double weight
-    cdef double rounds
-    cdef Py_ssize_t head
-    cdef list records
-
-    def __init__(self, weight):
-        self.weight = weight
-        self.rounds = 0.0
-        self.head = 0
-        self.records = []
 
 
 cdef class WeightedRoundRobin(_Balancer):
@@ -631,62 +680,80 @@ cdef class WeightedRoundRobin(_Balancer):
 
     Source: nginx, ngx_http_upstream_round_robin.c.
 
-    Complexity: O(d) a pick for d distinct weights.
+    Complexity: O(log n) amortised a pick for n servers.
 
     >>> balancer = WeightedRoundRobin({"a": 5, "b": 1, "c": 1})
     >>> "".join(balancer.get_server() for _ in range(7))
     'aabacaa'
     """
 
-    cdef list _groups
-    cdef double _sum
-    cdef double _step
+    cdef hg_smooth _smooth
+
+    def __dealloc__(self):
+        hg_smooth_free(&self._smooth)
 
     cdef object _arrange(self, list active):
+        """Starts the sequence anew: everybody stands at 0."""
         cdef _Record record
-        cdef _Group group
-        cdef dict groups = {}
-        self._sum = self._step = 0.0
-        for place, record in enumerate(active):
-            record.place = place
-            self._sum += record.weight
-            group = groups.setdefault(record.weight, _Group(record.weight))
-            group.records.append(record)
-        self._groups = list(groups.values())
+        cdef Py_ssize_t at
+        if hg_smooth_begin(&self._smooth, len(active)):
+            raise MemoryError
+        for at in range(len(active)):
+            record = active[at]
+            record.place = at
+            self._smooth.seats[at].weight = record.weight
+            self._smooth.total += record.weight
+        hg_play_all(&self._smooth)
 
-    cdef _Record _choose(self, key, list skip):
-        cdef _Record record = self._smooth()
-        while skip and record in skip:
-            record = self._smooth()
-        return record
+    cdef _Record _choose(self, key, list skip, int64_t now):
+        if skip:
+            return self._choose_left(skip)
+        return self._active[hg_smooth_next(&self._smooth)]
 
-    cdef _Record _smooth(self):
-        """The next of nginx's sequence.
-
-        After t picks a server of weight w that had p of them stands at t * w - p * sum. In a group the one
-        with the least p and, of those, the first is ahead of the others.
-        """
-        cdef _Group group
-        cdef _Group best = None
+    cdef _Record _choose_left(self, list skip):
+        """nginx's step without some servers: these stand still, and nobody pays for them."""
         cdef _Record record
-        cdef _Record first = None
-        cdef double current
-        cdef double most = 0.0
-        self._step += 1.0
-        for group in self._groups:
-            record = group.records[group.head]
-            current = self._step * group.weight - self._sum * group.rounds
-            if first is None or current > most or (current == most and record.place < first.place):
-                most, best, first = current, group, record
-        best.head += 1
-        if best.head == len(best.records):
-            best.head = 0
-            best.rounds += 1.0
-        if self._step == self._sum:
-            self._step = 0.0
-            for group in self._groups:
-                group.rounds = 0.0
-        return first
+        cdef double total = self._smooth.total
+        cdef int64_t best
+        hg_advance(&self._smooth)
+        best = self._ahead(1, skip)
+        for record in skip:
+            if 0 <= record.place < len(self._active) and self._active[record.place] is record:
+                hg_pay(&self._smooth, record.place, record.weight)
+                hg_climb(&self._smooth, record.place)
+                total -= record.weight
+        hg_pay(&self._smooth, best, total)
+        hg_climb(&self._smooth, best)
+        return self._active[best]
+
+    cdef int64_t _ahead(self, int64_t node, list skip):
+        """Who is ahead below `node` and not in `skip`, or -1."""
+        cdef int64_t at
+        cdef int64_t other
+        at = node - self._smooth.count
+        if at < 0:
+            at = self._smooth.matches[node].winner
+        if self._active[at] not in skip:
+            return at
+        if node >= self._smooth.count:
+            return -1
+        at, other = self._ahead(2 * node, skip), self._ahead(2 * node + 1, skip)
+        if at < 0 or (other >= 0 and hg_beats(&self._smooth, other, at)):
+            return other
+        return at
+
+    cdef object _check_order(self):
+        cdef Py_ssize_t at
+        cdef Py_ssize_t node
+        cdef Py_ssize_t count = len(self._active)
+        assert self._smooth.count == count
+        for at in range(count):
+            assert self._smooth.seats[at].weight == (<_Record>self._active[at]).weight
+        for node in range(1, count):
+            if self._smooth.matches[node].until > self._smooth.step:
+                below = [(hg_stand(&self._smooth, at), -at) for at in range(count)
+                         if (at + count) >> ((at + count).bit_length() - node.bit_length()) == node]
+                assert self._smooth.matches[node].winner == -max(below)[1]
 
 
 cdef class RandomChoice(_Balancer):
@@ -732,14 +799,16 @@ cdef class RandomChoice(_Balancer):
         for at in small + large:
             self._chances[at] = 1.0
 
-    cdef _Record _choose(self, key, list skip):
+    cdef _Record _choose(self, key, list skip, int64_t now):
         cdef Py_ssize_t at
-        if skip:
-            return self._choose_left(self._left(skip))
-        at = self._below(len(self._active))
-        if self._unit() >= self._chances[at]:
-            at = self._aliases[at]
-        return self._active[at]
+        cdef int _try
+        for _try in range(DRAWS):
+            at = self._below(len(self._active))
+            if self._unit() >= self._chances[at]:
+                at = self._aliases[at]
+            if not skip or self._active[at] not in skip:
+                return self._active[at]
+        return self._choose_left(self._left(skip))
 
     cdef _Record _choose_left(self, list left):
         """A weighted draw from a few."""
@@ -798,17 +867,17 @@ cdef class LeastLoaded(_Balancer):
             assert record.place == at
             assert not self._before(record, self._heap[max(at - 1, 0) // 2])
 
-    cdef bint _before(self, _Record a, _Record b):
+    cdef bint _before(self, _Record a, _Record b) noexcept:
         """Whether `a` has less in flight for its weight than `b`, or was picked longer ago."""
         cdef double left = <double>(a.in_flight + 1) * b.weight
         cdef double right = <double>(b.in_flight + 1) * a.weight
         return left < right or (left == right and a.turn < b.turn)
 
-    cdef object _swap(self, _Record a, _Record b):
+    cdef void _swap(self, _Record a, _Record b) noexcept:
         self._heap[a.place], self._heap[b.place] = b, a
         a.place, b.place = b.place, a.place
 
-    cdef object _sink(self, _Record record):
+    cdef void _sink(self, _Record record) noexcept:
         cdef Py_ssize_t at
         cdef _Record child
         while 2 * record.place + 1 < len(self._heap):
@@ -820,7 +889,7 @@ cdef class LeastLoaded(_Balancer):
                 break
             self._swap(record, child)
 
-    cdef object _moved(self, _Record record):
+    cdef void _moved(self, _Record record) noexcept:
         cdef _Record parent
         if not 0 <= record.place < len(self._heap) or self._heap[record.place] is not record:
             return
@@ -831,15 +900,23 @@ cdef class LeastLoaded(_Balancer):
             self._swap(record, parent)
         self._sink(record)
 
-    cdef _Record _choose(self, key, list skip):
+    cdef _Record _choose(self, key, list skip, int64_t now):
+        return self._first(0, skip)
+
+    cdef _Record _first(self, Py_ssize_t at, list skip):
+        """The first in order of the subtree at `at` that is not in `skip`, or None."""
         cdef _Record record
-        cdef _Record best = None
-        if not skip:
-            return self._heap[0]
-        for record in self._left(skip):
-            if best is None or self._before(record, best):
-                best = record
-        return best
+        cdef _Record left
+        cdef _Record right
+        if at >= len(self._heap):
+            return None
+        record = self._heap[at]
+        if not skip or record not in skip:
+            return record
+        left, right = self._first(2 * at + 1, skip), self._first(2 * at + 2, skip)
+        if left is None or (right is not None and self._before(right, left)):
+            return right
+        return left
 
 
 cdef class PowerOfTwo(_Balancer):
@@ -864,12 +941,12 @@ cdef class PowerOfTwo(_Balancer):
     True
     """
 
-    cdef double _load(self, _Record record, int64_t now):
-        """What a server carries for its weight, this request counted in."""
-        return <double>(record.in_flight + 1) / record.weight
+    cdef double _load(self, _Record record, int64_t now) noexcept:
+        """What a server carries, this request counted in."""
+        return record.in_flight + 1.0
 
-    cdef _Record _choose(self, key, list skip):
-        cdef list active = self._left(skip) if skip else self._active
+    cdef _Record _choose(self, key, list skip, int64_t now):
+        cdef list active = self._active if 2 * len(skip) < len(self._active) else self._left(skip)
         cdef Py_ssize_t count = len(active)
         cdef Py_ssize_t at
         cdef Py_ssize_t other
@@ -877,22 +954,17 @@ cdef class PowerOfTwo(_Balancer):
         cdef _Record b
         cdef double left
         cdef double right
-        cdef int64_t now
         if count == 1:
             return active[0]
-        at = self._below(count)
-        other = self._below(count - 1)
-        other += other >= at
-        a, b = active[at], active[other]
-        now = self._load_time()
-        left, right = self._load(a, now), self._load(b, now)
+        while True:
+            at, other = self._below(count), self._below(count - 1)
+            a, b = active[at], active[other + (other >= at)]
+            if not skip or not (a in skip or b in skip):
+                break
+        left, right = self._load(a, now) * b.weight, self._load(b, now) * a.weight
         if left == right:
             return a if self._draw() >> 63 else b
         return a if left < right else b
-
-    cdef int64_t _load_time(self) except? -1:
-        """The time at which loads are compared, where it matters."""
-        return 0
 
 
 cdef class PeakEWMA(PowerOfTwo):
@@ -920,16 +992,14 @@ cdef class PeakEWMA(PowerOfTwo):
     True
     """
 
-    cdef double _load(self, _Record record, int64_t now):
-        cdef double cost
+    def __cinit__(self, *args, **kwargs):
+        self._timed = True
+
+    cdef double _load(self, _Record record, int64_t now) noexcept:
         cdef double passed = max(now - record.stamp, 0)
         if record.cost == 0.0 and record.in_flight:
-            return (PENALTY + <double>record.in_flight) / record.weight
-        cost = record.cost * exp(-passed / TAU)
-        return cost * <double>(record.in_flight + 1) / record.weight
-
-    cdef int64_t _load_time(self) except? -1:
-        return self._now()
+            return PENALTY + <double>record.in_flight
+        return record.cost * exp(-passed / TAU) * <double>(record.in_flight + 1)
 
 
 cdef class AddressHash(_Balancer):
@@ -998,18 +1068,16 @@ cdef class AddressHash(_Balancer):
     cdef object _read_key(self, key):
         return address_bytes(key, self._scheme == "nginx")
 
-    cdef _Record _choose(self, key, list skip):
+    cdef _Record _choose(self, key, list skip, int64_t now):
         cdef _Record record
         if self._scheme == "nginx":
             return self._walk(key, skip)
-        record = self._members[self._ring.get_node(key)]
-        if record.place >= 0 and record not in skip:
-            return record
-        for server in self._ring.preference(key):
-            record = self._members[server]
-            if record.place >= 0 and record not in skip:
-                break
-        return record
+        for count in (1, 4, len(self._members)):
+            for server in self._ring.get_nodes(key, count):
+                record = self._members[server]
+                if record.place >= 0 and record not in skip:
+                    return record
+        return self._left(skip)[0]
 
     cdef _Record _walk(self, key, list skip):
         """nginx hashes on where a server is out, up to 20 times."""

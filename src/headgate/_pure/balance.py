@@ -2,7 +2,7 @@
 
     _members  server -> record     all members; a change of any of them ends in `_rebuild`
     _active   [record, ...]        those that picks go to, and what each balancer derives from them:
-                                   groups of equal weight, an alias table, a heap, a ring
+                                   a tournament, an alias table, a heap, a ring
     record    weight, in flight, latency, outcomes, ejected until, warm at
 
        pick() ---> _choose ---> in_flight + 1 ---> ... done(ok) ---> in_flight - 1, latency, outcome
@@ -43,7 +43,10 @@ _WORD = 2**64
 TAU = 10e9
 INTERVAL = 10_000_000_000
 VOLUME = 20
+STEP_BACK = 1_000_000_000
 PENALTY = 1e18
+_FAR = 2.0**62
+_DRAWS = 8
 NOBODY = []
 
 
@@ -69,7 +72,6 @@ class _Record:
         "window",
     )
 
-
     def __init__(self, server, weight, now):
         self.server, self.weight = server, float(weight)
         self.cost = 0.0
@@ -89,15 +91,13 @@ class _Pick:
 
     __slots__ = ("_balancer", "_record", "_start", "server")
 
-
     def done(self, ok=True):
         """Ends the pick with its outcome and the time since it began; later calls do nothing.
 
         A pick that is dropped unended leaves the flight without an outcome.
         """
-        balancer = self._balancer
-        if balancer is not None:
-            balancer._finish(self, bool(ok))
+        if self._record is not None:
+            self._balancer._finish(self, bool(ok))
 
     def __enter__(self):
         return self
@@ -115,21 +115,21 @@ class _Pick:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def __del__(self):
-        if self._balancer is not None:
+        if self._record is not None:
             self._balancer._abandon(self)
 
 
 class _Balancer:
     """What all balancers share: members, health, picks in flight, and the draws."""
 
-    _clock, _wake, _state, _sequence = None, _NEVER, 0, 0
+    _clock, _wake, _seen, _state, _sequence = None, _NEVER, 0, 0, 0
+    _timed = False
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
         self._lock = RLock()
         self._members, self._active = {}, []
         return self
-
 
     def __init__(self, servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30,
                  panic_threshold=0.5, slow_start=0):
@@ -170,18 +170,13 @@ class _Balancer:
         return drawn
 
     def _below(self, n):
-        """An unbiased number below `n`: drawn again while the mask lets too great a one through."""
-        mask = n - 1
-        mask |= mask >> 1
-        mask |= mask >> 2
-        mask |= mask >> 4
-        mask |= mask >> 8
-        mask |= mask >> 16
-        mask |= mask >> 32
-        drawn = self._draw() & mask
-        while drawn >= n:
-            drawn = self._draw() & mask
-        return drawn
+        """An unbiased number below `n`: the upper half of n * draw, drawn again where that favours some."""
+        product = self._draw() * n
+        if product % _WORD < n:
+            least = (_WORD - n) % n
+            while product % _WORD < least:
+                product = self._draw() * n
+        return product // _WORD
 
     def _unit(self):
         """A number in [0, 1) of 53 bits."""
@@ -191,6 +186,9 @@ class _Balancer:
 
     def _rebuild(self, now):
         """Derive what picks read from the members as they are."""
+        if now < self._seen - STEP_BACK:
+            self._shift(now - self._seen)
+        self._seen = now
         wake = _NEVER
         present = []
         healthy = []
@@ -217,6 +215,20 @@ class _Balancer:
         self._wake = wake
         self._arrange(healthy)
         self._active = healthy
+
+    def _shift(self, step):
+        """Take the clock's step back in all times that are waited for."""
+        for record in self._members.values():
+            if record.until:
+                record.until += step
+            if record.warm:
+                record.warm += step
+            record.since += step
+
+    def _settle(self, now):
+        """Rebuild where a server is due, or the clock has stepped back."""
+        if self._wake != _NEVER and not self._seen - STEP_BACK <= now < self._wake:
+            self._rebuild(now)
 
     def _arrange(self, active):
         """Derive what this balancer picks by."""
@@ -338,8 +350,7 @@ class _Balancer:
         """
         now = self._now()
         with self._lock:
-            if self._wake <= now:
-                self._rebuild(now)
+            self._settle(now)
             return [record.shown() for record in list(self._members.values())]
 
     def __len__(self):
@@ -372,7 +383,7 @@ class _Balancer:
 
     # ---- picks ------------------------------------------------------------------------------
 
-    def _choose(self, key, skip):
+    def _choose(self, key, skip, now):
         """An active record that is not in `skip`, which leaves at least one."""
         raise NotImplementedError
 
@@ -380,25 +391,21 @@ class _Balancer:
         """The active records that are not in `skip`."""
         return [record for record in self._active if record not in skip]
 
-    def _chosen(self, key, skip):
+    def _chosen(self, key, skip, now):
         """The record that a request goes to; a warming one is passed over in part."""
-        now = 0
-        if self._wake != _NEVER:
-            now = self._now()
-            if self._wake <= now:
-                self._rebuild(now)
+        self._settle(now)
         if not self._active:
             raise NoServerError("there is no server")
         if len(skip) >= len(self._active) and not self._left(skip):
             raise NoServerError("every server is excluded")
-        record = self._choose(key, skip)
+        record = self._choose(key, skip, now)
         if record.warm and self._warms():
             tried = list(skip)
             while record.warm and self._unit() * self._slow_start >= self._warmth(record, now):
                 tried.append(record)
-                if not self._left(tried):
+                if len(tried) >= len(self._active) and not self._left(tried):
                     break
-                record = self._choose(key, tried)
+                record = self._choose(key, tried, now)
         return record
 
     def _warms(self):
@@ -412,8 +419,9 @@ class _Balancer:
 
     def _skipped(self, exclude):
         """The records of the servers in `exclude`."""
-        found = [self._members.get(server) for server in exclude]
-        return [record for record in found if record is not None]
+        found = dict.fromkeys([self._members.get(server) for server in exclude])
+        found.pop(None, None)
+        return list(found)
 
     def get_server(self, key=None, *, exclude=()):
         """Names the next server, without counting a request in flight.
@@ -422,7 +430,7 @@ class _Balancer:
 
         Raises NoServerError if there is no server or every one is excluded.
 
-        Complexity: see the class; O(n) for n servers where many are excluded or in a slow start.
+        Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
 
         >>> balancer = RoundRobin(["a", "b"])
         >>> balancer.get_server(), balancer.get_server(exclude=["b"])
@@ -430,8 +438,9 @@ class _Balancer:
         """
         skip = self._skipped(exclude) if exclude else NOBODY
         key = self._read_key(key)
+        now = self._now() if self._timed or self._wake != _NEVER else self._seen
         with self._lock:
-            return self._chosen(key, skip).server
+            return self._chosen(key, skip, now).server
 
     def _read_key(self, key):
         """What `_choose` is given of a key."""
@@ -453,18 +462,18 @@ class _Balancer:
         ('a', 'b')
         """
         pick = _Pick()
-        pick._balancer = None
+        pick._record = None
         skip = self._skipped(exclude) if exclude else NOBODY
         key = self._read_key(key)
         now = self._now()
         with self._lock:
-            record = self._chosen(key, skip)
+            record = self._chosen(key, skip, now)
             record.in_flight += 1
             self._sequence += 1
             record.turn = self._sequence
             self._moved(record)
-        pick.server, pick._record, pick._start = record.server, record, now
-        pick._balancer = self
+        pick.server, pick._balancer, pick._start = record.server, self, now
+        pick._record = record
         return pick
 
     def _finish(self, pick, ok):
@@ -502,12 +511,14 @@ class _Balancer:
         if record.until:
             return
         record.failures = 0 if ok else record.failures + 1
-        if self._success_rate and now - record.window >= INTERVAL:
+        if self._success_rate and not 0 <= now - record.window < INTERVAL:
             record.window, record.good, record.total = now, 0, 0
         record.total += 1
         record.good += ok
         if record.failures >= self._max_failures or (
                 not ok and record.total >= VOLUME and record.good < self._success_rate * record.total):
+            if now - record.since > 10 * self._ejection_time:
+                record.ejections = 0
             record.ejections += 1
             record.until = now + self._ejection_time * min(record.ejections, 10)
             record.since = now
@@ -535,7 +546,15 @@ class RoundRobin(_Balancer):
 
     _cursor = 0
 
-    def _choose(self, key, skip):
+    def _arrange(self, active):
+        for record in self._active:
+            record.place = -1
+        for place, record in enumerate(active):
+            record.place = place
+        coming = self._active[self._cursor:] + self._active[:self._cursor]
+        self._cursor = next((record.place for record in coming if record.place >= 0), 0)
+
+    def _choose(self, key, skip, now):
         while True:
             if self._cursor >= len(self._active):
                 self._cursor = 0
@@ -543,19 +562,6 @@ class RoundRobin(_Balancer):
             self._cursor += 1
             if not skip or record not in skip:
                 return record
-
-
-class _Group:
-    """Servers of one weight, which take turns: `head` is next, in its round number `rounds`."""
-
-    __slots__ = ("head", "records", "rounds", "weight")
-
-
-    def __init__(self, weight):
-        self.weight = weight
-        self.rounds = 0.0
-        self.head = 0
-        self.records = []
 
 
 class WeightedRoundRobin(_Balancer):
@@ -572,54 +578,109 @@ class WeightedRoundRobin(_Balancer):
 
     Source: nginx, ngx_http_upstream_round_robin.c.
 
-    Complexity: O(d) a pick for d distinct weights.
+    Complexity: O(log n) amortised a pick for n servers.
 
     >>> balancer = WeightedRoundRobin({"a": 5, "b": 1, "c": 1})
     >>> "".join(balancer.get_server() for _ in range(7))
     'aabacaa'
     """
 
-
     def _arrange(self, active):
-        groups = {}
-        self._sum = self._step = 0.0
+        """Starts the sequence anew: everybody stands at 0."""
+        self._weights, self._total = [], 0.0
         for place, record in enumerate(active):
             record.place = place
-            self._sum += record.weight
-            group = groups.setdefault(record.weight, _Group(record.weight))
-            group.records.append(record)
-        self._groups = list(groups.values())
+            self._weights.append(record.weight)
+            self._total += record.weight
+        self._stands, self._steps = [0.0] * len(active), [0] * len(active)
+        self._step = 0
+        self._winners, self._until = [0] * len(active), [_NEVER] * len(active)
+        self._play_all()
 
-    def _choose(self, key, skip):
-        record = self._smooth()
-        while skip and record in skip:
-            record = self._smooth()
-        return record
+    def _stand(self, at):
+        """nginx's `current_weight` of a server: it grows by the weight at every step."""
+        return self._stands[at] + (self._step - self._steps[at]) * self._weights[at]
 
-    def _smooth(self):
-        """The next of nginx's sequence.
+    def _play(self, node):
+        """Let the winners of both halves meet, and note when the other one will have overtaken."""
+        count, left, right = len(self._weights), 2 * node, 2 * node + 1
+        ahead = left - count if left >= count else self._winners[left]
+        other = right - count if right >= count else self._winners[right]
+        lead = self._stand(ahead) - self._stand(other)
+        if lead < 0.0 or (lead == 0.0 and other < ahead):
+            ahead, other, lead = other, ahead, -lead
+        until = min(_NEVER if left >= count else self._until[left],
+                    _NEVER if right >= count else self._until[right])
+        gain = self._weights[other] - self._weights[ahead]
+        if gain > 0.0 and lead < gain * _FAR:
+            until = min(until, self._step + max(1, int(lead / gain)))
+        self._winners[node], self._until[node] = ahead, until
 
-        After t picks a server of weight w that had p of them stands at t * w - p * sum. In a group the one
-        with the least p and, of those, the first is ahead of the others.
-        """
-        best = None
-        first = None
-        most = 0.0
-        self._step += 1.0
-        for group in self._groups:
-            record = group.records[group.head]
-            current = self._step * group.weight - self._sum * group.rounds
-            if first is None or current > most or (current == most and record.place < first.place):
-                most, best, first = current, group, record
-        best.head += 1
-        if best.head == len(best.records):
-            best.head = 0
-            best.rounds += 1.0
-        if self._step == self._sum:
-            self._step = 0.0
-            for group in self._groups:
-                group.rounds = 0.0
-        return first
+    def _play_all(self):
+        for node in range(len(self._weights) - 1, 0, -1):
+            self._play(node)
+
+    def _replay(self, node):
+        """Play again where somebody was to overtake by now."""
+        if node < len(self._weights) and self._until[node] <= self._step:
+            self._replay(2 * node)
+            self._replay(2 * node + 1)
+            self._play(node)
+
+    def _climb(self, at):
+        """A server has changed where it stands: its matches, up to the last."""
+        node = (at + len(self._weights)) // 2
+        while node:
+            self._play(node)
+            node //= 2
+
+    def _pay(self, at, price):
+        """Take `price` from where a server stands."""
+        self._stands[at] = self._stand(at) - price
+        self._steps[at] = self._step
+        self._climb(at)
+
+    def _choose(self, key, skip, now):
+        self._step += 1
+        self._replay(1)
+        best = self._ahead(1, skip)
+        total = self._total
+        for record in skip:
+            if 0 <= record.place < len(self._active) and self._active[record.place] is record:
+                self._pay(record.place, record.weight)
+                total -= record.weight
+        self._pay(best, total)
+        return self._active[best]
+
+    def _ahead(self, node, skip):
+        """Who is ahead below `node` and not in `skip`, or -1."""
+        count = len(self._weights)
+        at = node - count if node >= count else self._winners[node]
+        if not skip or self._active[at] not in skip:
+            return at
+        if node >= count:
+            return -1
+        at, other = self._ahead(2 * node, skip), self._ahead(2 * node + 1, skip)
+        if at < 0 or (other >= 0 and self._beats(other, at)):
+            return other
+        return at
+
+    def _beats(self, at, other):
+        """Whether a server is ahead of another one."""
+        stand, against = self._stand(at), self._stand(other)
+        return stand > against or (stand == against and at < other)
+
+    def _check_order(self):
+        assert self._weights == [record.weight for record in self._active]
+        for node in range(1, len(self._weights)):
+            if self._until[node] > self._step:
+                below = [at for at in range(len(self._weights)) if self._is_below(node, at)]
+                assert self._winners[node] == max(below, key=lambda at: (self._stand(at), -at))
+
+    def _is_below(self, node, at):
+        """Whether a server's leaf is in the subtree of `node`."""
+        leaf = at + len(self._weights)
+        return leaf >> (leaf.bit_length() - node.bit_length()) == node
 
 
 class RandomChoice(_Balancer):
@@ -643,7 +704,6 @@ class RandomChoice(_Balancer):
     True
     """
 
-
     def _arrange(self, active):
         """Vose's alias table: each slot holds its own record up to its chance, above it the alias."""
         total = 0.0
@@ -662,13 +722,14 @@ class RandomChoice(_Balancer):
         for at in small + large:
             self._chances[at] = 1.0
 
-    def _choose(self, key, skip):
-        if skip:
-            return self._choose_left(self._left(skip))
-        at = self._below(len(self._active))
-        if self._unit() >= self._chances[at]:
-            at = self._aliases[at]
-        return self._active[at]
+    def _choose(self, key, skip, now):
+        for _ in range(_DRAWS):
+            at = self._below(len(self._active))
+            if self._unit() >= self._chances[at]:
+                at = self._aliases[at]
+            if not skip or self._active[at] not in skip:
+                return self._active[at]
+        return self._choose_left(self._left(skip))
 
     def _choose_left(self, left):
         """A weighted draw from a few."""
@@ -702,7 +763,6 @@ class LeastLoaded(_Balancer):
     >>> pick.server, balancer.get_server(), balancer.get_server()
     ('a', 'b', 'b')
     """
-
 
     def _arrange(self, active):
         self._heap = []
@@ -750,14 +810,20 @@ class LeastLoaded(_Balancer):
             self._swap(record, parent)
         self._sink(record)
 
-    def _choose(self, key, skip):
-        best = None
-        if not skip:
-            return self._heap[0]
-        for record in self._left(skip):
-            if best is None or self._before(record, best):
-                best = record
-        return best
+    def _choose(self, key, skip, now):
+        return self._first(0, skip)
+
+    def _first(self, at, skip):
+        """The first in order of the subtree at `at` that is not in `skip`, or None."""
+        if at >= len(self._heap):
+            return None
+        record = self._heap[at]
+        if not skip or record not in skip:
+            return record
+        left, right = self._first(2 * at + 1, skip), self._first(2 * at + 2, skip)
+        if left is None or (right is not None and self._before(right, left)):
+            return right
+        return left
 
 
 class PowerOfTwo(_Balancer):
@@ -783,27 +849,22 @@ class PowerOfTwo(_Balancer):
     """
 
     def _load(self, record, now):
-        """What a server carries for its weight, this request counted in."""
-        return (record.in_flight + 1) / record.weight
+        """What a server carries, this request counted in."""
+        return record.in_flight + 1.0
 
-    def _choose(self, key, skip):
-        active = self._left(skip) if skip else self._active
-        count = len(active)
-        if count == 1:
+    def _choose(self, key, skip, now):
+        active = self._active if 2 * len(skip) < len(self._active) else self._left(skip)
+        if len(active) == 1:
             return active[0]
-        at = self._below(count)
-        other = self._below(count - 1)
-        other += other >= at
-        a, b = active[at], active[other]
-        now = self._load_time()
-        left, right = self._load(a, now), self._load(b, now)
+        while True:
+            at, other = self._below(len(active)), self._below(len(active) - 1)
+            a, b = active[at], active[other + (other >= at)]
+            if not skip or not (a in skip or b in skip):
+                break
+        left, right = self._load(a, now) * b.weight, self._load(b, now) * a.weight
         if left == right:
             return a if self._draw() >> 63 else b
         return a if left < right else b
-
-    def _load_time(self):
-        """The time at which loads are compared, where it matters."""
-        return 0
 
 
 class PeakEWMA(PowerOfTwo):
@@ -831,15 +892,13 @@ class PeakEWMA(PowerOfTwo):
     True
     """
 
-    def _load(self, record, now):
-        passed = max(now - record.stamp, 0)
-        if record.cost == 0.0 and record.in_flight:
-            return (PENALTY + record.in_flight) / record.weight
-        cost = record.cost * exp(-passed / TAU)
-        return cost * (record.in_flight + 1) / record.weight
+    _timed = True
 
-    def _load_time(self):
-        return self._now()
+    def _load(self, record, now):
+        if record.cost == 0.0 and record.in_flight:
+            return PENALTY + record.in_flight
+        passed = max(now - record.stamp, 0)
+        return record.cost * exp(-passed / TAU) * (record.in_flight + 1)
 
 
 class AddressHash(_Balancer):
@@ -905,17 +964,15 @@ class AddressHash(_Balancer):
     def _read_key(self, key):
         return address_bytes(key, self._scheme == "nginx")
 
-    def _choose(self, key, skip):
+    def _choose(self, key, skip, now):
         if self._scheme == "nginx":
             return self._walk(key, skip)
-        record = self._members[self._ring.get_node(key)]
-        if record.place >= 0 and record not in skip:
-            return record
-        for server in self._ring.preference(key):
-            record = self._members[server]
-            if record.place >= 0 and record not in skip:
-                break
-        return record
+        for count in (1, 4, len(self._members)):
+            for server in self._ring.get_nodes(key, count):
+                record = self._members[server]
+                if record.place >= 0 and record not in skip:
+                    return record
+        return self._left(skip)[0]
 
     def _walk(self, key, skip):
         """nginx hashes on where a server is out, up to 20 times."""
