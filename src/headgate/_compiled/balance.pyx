@@ -90,6 +90,13 @@ cdef list NOBODY = []
 cdef tuple _NONE = ()
 
 
+cdef inline double _kept(double passed) noexcept:
+    """What a moving average keeps of itself over `passed` nanoseconds; linear where exp would not tell."""
+    cdef double share = passed / TAU
+    return 1.0 - share if share < 1e-4 else exp(-share)
+
+
+@cython.final
 cdef class _Record:
     """A server as its balancer knows it."""
 
@@ -212,20 +219,23 @@ cdef class _Balancer:
     def __copy__(self):
         raise TypeError(f"cannot copy {type(self).__name__!r} object")
 
-    cdef int64_t _now(self) except? -1:
+    @cython.final
+    cdef inline int64_t _now(self) except? -1:
         if self._clock is None:
             return hg_monotonic_ns()
         return checked_now(self._clock())
 
     # ---- draws ------------------------------------------------------------------------------
 
-    cdef uint64_t _draw(self) noexcept:
+    @cython.final
+    cdef inline uint64_t _draw(self) noexcept:
         """The next 64 bits of splitmix64's sequence."""
         cdef uint64_t drawn = hg_splitmix64(self._state)
         self._state = self._state + GOLDEN
         return drawn
 
-    cdef uint64_t _below(self, uint64_t n) noexcept:
+    @cython.final
+    cdef inline uint64_t _below(self, uint64_t n) noexcept:
         """An unbiased number below `n`: the upper half of n * draw, drawn again where that favours some."""
         cdef uint64_t least
         cdef uint64_t drawn = self._draw()
@@ -235,7 +245,8 @@ cdef class _Balancer:
                 drawn = self._draw()
         return hg_mulshift(drawn, n, 64)
 
-    cdef double _unit(self) noexcept:
+    @cython.final
+    cdef inline double _unit(self) noexcept:
         """A number in [0, 1) of 53 bits."""
         return <double>(self._draw() >> 11) * (1.0 / 9007199254740992.0)
 
@@ -284,7 +295,8 @@ cdef class _Balancer:
                 record.warm += step
             record.since += step
 
-    cdef int _settle(self, int64_t now) except -1:
+    @cython.final
+    cdef inline int _settle(self, int64_t now) except -1:
         """Rebuild where a server is due, or the clock has stepped back."""
         if self._wake != NEVER and not self._seen - STEP_BACK <= now < self._wake:
             self._rebuild(now)
@@ -451,10 +463,12 @@ cdef class _Balancer:
         """An active record that is not in `skip`, which leaves at least one."""
         raise NotImplementedError
 
+    @cython.final
     cdef list _left(self, list skip):
         """The active records that are not in `skip`."""
         return [record for record in self._active if record not in skip]
 
+    @cython.final
     cdef _Record _chosen(self, key, list skip, int64_t now):
         """The record that a request goes to; a warming one is passed over in part."""
         cdef _Record record
@@ -546,6 +560,7 @@ cdef class _Balancer:
         pick._record = record
         return pick
 
+    @cython.final
     cdef int _finish(self, _Pick pick, bint ok) except -1:
         """Count a pick's outcome, once."""
         cdef int64_t now = self._now()
@@ -559,6 +574,7 @@ cdef class _Balancer:
                 self._moved(record)
         return 0
 
+    @cython.final
     cdef int _abandon(self, _Record record) except -1:
         """Take a pick that was dropped out of the flight."""
         with cython.critical_section(self):
@@ -566,6 +582,7 @@ cdef class _Balancer:
             self._moved(record)
         return 0
 
+    @cython.final
     cdef void _measure(self, _Record record, int64_t taken, int64_t now) noexcept:
         """Peak EWMA: a slower sample counts at once, a faster one by the time since the last."""
         cdef double keep
@@ -574,10 +591,11 @@ cdef class _Balancer:
         if sample >= record.cost:
             record.cost = sample
         else:
-            keep = exp(-passed / TAU)
+            keep = _kept(passed)
             record.cost = record.cost * keep + sample * (1.0 - keep)
         record.stamp = now
 
+    @cython.final
     cdef int _judge(self, _Record record, bint ok, int64_t now) except -1:
         """Feed the outcome of a pick to outlier ejection."""
         if record.until:
@@ -646,24 +664,24 @@ cdef class RoundRobin(_Balancer):
         >>> balancer.get_server(), balancer.get_server(exclude=["b"])
         ('a', 'a')
         """
-        cdef _Record record
         if exclude is _NONE:
             with cython.critical_section(self):
-                if self._wake == NEVER and self._cursor < len(self._active):
-                    record = self._active[self._cursor]
-                    self._cursor += 1
-                    return record.server
+                if self._wake == NEVER and self._active:
+                    return self._next().server
         return _Balancer.get_server(self, key, exclude=exclude)
 
+    @cython.final
+    cdef inline _Record _next(self):
+        if self._cursor >= len(self._active):
+            self._cursor = 0
+        self._cursor += 1
+        return <_Record>self._active[self._cursor - 1]
+
     cdef _Record _choose(self, key, list skip, int64_t now):
-        cdef _Record record
-        while True:
-            if self._cursor >= len(self._active):
-                self._cursor = 0
-            record = self._active[self._cursor]
-            self._cursor += 1
-            if not skip or record not in skip:
-                return record
+        cdef _Record record = self._next()
+        while skip and record in skip:
+            record = self._next()
+        return record
 
 
 cdef class WeightedRoundRobin(_Balancer):
@@ -999,7 +1017,7 @@ cdef class PeakEWMA(PowerOfTwo):
         cdef double passed = max(now - record.stamp, 0)
         if record.cost == 0.0 and record.in_flight:
             return PENALTY + <double>record.in_flight
-        return record.cost * exp(-passed / TAU) * <double>(record.in_flight + 1)
+        return record.cost * _kept(passed) * <double>(record.in_flight + 1)
 
 
 cdef class AddressHash(_Balancer):

@@ -50,6 +50,12 @@ _DRAWS = 8
 NOBODY = []
 
 
+def _kept(passed):
+    """What a moving average keeps of itself over `passed` nanoseconds; linear where exp would not tell."""
+    share = passed / TAU
+    return 1.0 - share if share < 1e-4 else exp(-share)
+
+
 class _Record:
     """A server as its balancer knows it."""
 
@@ -502,7 +508,7 @@ class _Balancer:
         if sample >= record.cost:
             record.cost = sample
         else:
-            keep = exp(-passed / TAU)
+            keep = _kept(passed)
             record.cost = record.cost * keep + sample * (1.0 - keep)
         record.stamp = now
 
@@ -898,7 +904,7 @@ class PeakEWMA(PowerOfTwo):
         if record.cost == 0.0 and record.in_flight:
             return PENALTY + record.in_flight
         passed = max(now - record.stamp, 0)
-        return record.cost * exp(-passed / TAU) * (record.in_flight + 1)
+        return record.cost * _kept(passed) * (record.in_flight + 1)
 
 
 class AddressHash(_Balancer):
