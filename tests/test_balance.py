@@ -6,6 +6,7 @@ from collections import Counter
 from copy import copy
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from pickle import dumps
 from random import Random
 from time import thread_time_ns
@@ -90,6 +91,17 @@ def test_ip_hash_of_nginx(twin, shared):
     fleet = dict(zip(case["nodes"], case["weights"], strict=True))
     balancer = make(twin, "AddressHash", fleet, scheme="nginx")
     assert {key: balancer.get_server(key) for key in case["keys"]} == case["keys"]
+
+
+def test_golden_answers_of_nginx(twin):
+    case = json.loads((Path(__file__).parent / "golden" / "nginx.json").read_text())
+    balancer = make(twin, "AddressHash", case["weights"], scheme="nginx")
+    down = list(case["weights"])[-1:]
+    for fleet, excluded in {"ip_hash": (), "ip_hash_down": down}.items():
+        answers = {key: balancer.get_server(key, exclude=excluded) for key in case[fleet]}
+        assert answers == case[fleet]
+    smooth = make(twin, "WeightedRoundRobin", case["weights"])
+    assert named(smooth, len(case["smooth"])) == case["smooth"]
 
 
 def test_ip_hash_rehashes_where_a_server_is_out(twin):

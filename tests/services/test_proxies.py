@@ -36,6 +36,7 @@ NGINX_BALANCE = {
     "hash": "hash $arg_key consistent;",
     "header": "hash $http_x_key consistent;",
     "ip_hash": "ip_hash;",
+    "ip_hash_down": "ip_hash;",
     "smooth": "",
 }
 HAPROXY = """
@@ -65,8 +66,10 @@ HAPROXY_BALANCE = {
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory):
     folder, origins = tmp_path_factory.mktemp("nginx"), new_origins()
-    servers = "".join(f"server {name} weight={weight};" for name, weight in origins.items())
-    upstreams = "".join(f"upstream {fleet} {{ {balance} {servers} }}"
+    servers = [f"server {name} weight={weight};" for name, weight in origins.items()]
+    servers_of = dict.fromkeys(NGINX_BALANCE, servers)
+    servers_of["ip_hash_down"] = [*servers[:-1], servers[-1].replace(";", " down;")]
+    upstreams = "".join(f"upstream {fleet} {{ {balance} {''.join(servers_of[fleet])} }}"
                         for fleet, balance in NGINX_BALANCE.items())
     answering = "".join(f'server {{ listen {name}; return 200 "{name}"; }}' for name in origins)
     arguments = ["-p", str(folder), "-e", "stderr", "-c"]
@@ -99,13 +102,15 @@ def test_nginx_hashes_consistently_to_our_pick(nginx, twin, fleet):
     assert ask(proxy.port, fleet, keys) == ring.get_many(keys)
 
 
-def test_nginx_hashes_addresses_to_our_pick(nginx, twin):
+@pytest.mark.parametrize("fleet", ["ip_hash", "ip_hash_down"])
+def test_nginx_hashes_addresses_to_our_pick(nginx, twin, fleet):
     proxy, origins = nginx
     clients = [str(IPv4Address(secrets.randbits(32))) for _ in range(REQUESTS // 2)]
     clients += [str(IPv6Address(secrets.randbits(128))) for _ in range(REQUESTS // 2)]
     balancer = twin.balance.AddressHash(origins, scheme="nginx")
-    expected = [balancer.get_server(client) for client in clients]
-    assert ask(proxy.port, "ip_hash", ["-"] * REQUESTS, clients) == expected
+    down = list(origins)[-1:] if fleet == "ip_hash_down" else ()
+    expected = [balancer.get_server(client, exclude=down) for client in clients]
+    assert ask(proxy.port, fleet, ["-"] * REQUESTS, clients) == expected
 
 
 def test_nginx_goes_round_by_weight_as_we_do(nginx, twin):
