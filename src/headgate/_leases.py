@@ -16,18 +16,13 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-import threading
-import weakref
 
+from headgate._shared import FileLock, allocate, boot_id, namespace, read_bytes
 from headgate.errors import HeadgateError
-
-if os.name == "posix":
-    import fcntl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
-    from typing import Self
 
 _MAGIC = int.from_bytes(b"hgLease\n", "little")
 _VERSION = 1
@@ -41,34 +36,11 @@ _SIZE = _WORD * (_HEADER + _LEASE * _LEASES)
 _PAUSE = 100_000_000
 _SETTINGS = ("algorithm", "min_limit", "max_limit")
 _UNKNOWN, _ZOMBIE = 0, -1
-_open_ledgers: weakref.WeakSet[SharedLedger] = weakref.WeakSet()
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
-
-
-def _boot() -> int:
-    """A number of this start of the system, 0 where it does not tell."""
-    text = _read("/proc/sys/kernel/random/boot_id").replace(b"-", b"").strip()
-    return int(text[:16], 16) if text else 0
-
-
-def _namespace() -> int:
-    """A number of the namespace in which our pids are valid, 0 where there are none."""
-    try:
-        return os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        return 0
 
 
 def _started(pid: int) -> int:
     """When a process started, so that a later one with the same pid is not taken for it."""
-    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    fields = read_bytes(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     if not fields:
         return _UNKNOWN
     return _ZOMBIE if fields[0] in (b"Z", b"X") else int(fields[19])
@@ -84,59 +56,25 @@ def _is_alive(pid: int, started: int) -> bool:
     return _started(pid) in (_UNKNOWN, started)
 
 
-def _allocate(file: int) -> None:
-    """Give the file its size, and its blocks where the system can, so that no write fails later."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, _SIZE)
-    else:
-        os.ftruncate(file, _SIZE)
-
-
-class SharedLedger:
+class SharedLedger(FileLock):
     """The ledger of headgate._concurrency in a file."""
 
-    __slots__ = (
-        "__weakref__",
-        "_checked",
-        "_file",
-        "_lease",
-        "_lock",
-        "_map",
-        "_mode",
-        "_path",
-        "_settings",
-        "_words",
-        "owner",
-        "state",
-    )
+    __slots__ = ("_checked", "_lease", "_map", "_settings", "_words", "owner", "state")
 
     def __init__(
         self, path: str | PathLike[str], mode: int, limit: float, algorithm: str, least: int, most: int
     ) -> None:
-        self._file = -1
-        self._path = os.fspath(path)
-        self._mode = mode
+        self._lease = 0
         self._settings = algorithm, least, most
-        if os.name != "posix":
-            raise ValueError(f"path must be None on a system without fcntl, got {path!r}")
-        self._open(limit)
-        _open_ledgers.add(self)
+        super().__init__(path, mode)
+        self._begin(limit)
 
-    def _open(self, limit: float) -> None:
-        self._lock = threading.Lock()
+    def _begin(self, limit: float) -> None:
         self._lease = 0
         self._checked: int | None = None
         self.owner = os.getpid()
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.open(self._path, flags, self._mode)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+        with self:
             self._map_words(limit)
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        except BaseException:
-            os.close(self._file)
-            self._file = -1
-            raise
 
     def _map_words(self, limit: float) -> None:
         status = os.fstat(self._file)
@@ -144,7 +82,7 @@ class SharedLedger:
             raise ValueError(f"path must be a file of a ConcurrencyLimiter, got {self._path!r}")
         if not status.st_size:
             os.fchmod(self._file, self._mode)
-            _allocate(self._file)
+            allocate(self._file, _SIZE)
         self._map = mmap.mmap(self._file, _SIZE)
         self._words = memoryview(self._map).cast("Q")
         self.state = memoryview(self._map).cast("d")[_STATE]
@@ -155,7 +93,7 @@ class SharedLedger:
     def _lay_out(self, limit: float) -> None:
         words = self._words
         words[_AT_VERSION] = _VERSION
-        words[_AT_NAMESPACE], words[_AT_BOOT] = _namespace(), _boot()
+        words[_AT_NAMESPACE], words[_AT_BOOT] = namespace("pid"), boot_id()
         algorithm, words[_AT_LEAST], words[_AT_MOST] = self._settings
         words[_AT_ALGORITHM] = int.from_bytes(algorithm.encode(), "little")
         self.state[0] = limit
@@ -172,25 +110,12 @@ class SharedLedger:
         for name, wanted, there in zip(_SETTINGS, self._settings, found, strict=True):
             if wanted != there:
                 raise ValueError(f"{name} must be {there!r} as in {self._path!r}, got {wanted!r}")
-        if words[_AT_BOOT] != _boot():
+        if words[_AT_BOOT] != boot_id():
             words[_HEADER:] = memoryview(bytes(_SIZE - _HEADER * _WORD)).cast("Q")
             words[_AT_TOTAL] = 0
-            words[_AT_NAMESPACE], words[_AT_BOOT] = _namespace(), _boot()
-        if words[_AT_NAMESPACE] != _namespace():
+            words[_AT_NAMESPACE], words[_AT_BOOT] = namespace("pid"), boot_id()
+        if words[_AT_NAMESPACE] != namespace("pid"):
             raise ValueError(f"path must belong to processes that see each other, got {self._path!r}")
-
-    def __enter__(self) -> Self:
-        self._lock.acquire()
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._lock.release()
 
     @property
     def inflight(self) -> int:
@@ -244,24 +169,13 @@ class SharedLedger:
         return next((at for at in range(_HEADER, len(self._words), _LEASE) if not self._words[at]), None)
 
     def _reopen(self) -> None:
-        """In a child: a lock and a lease of its own, since the parent's lock would let the child in too."""
-        os.close(self._file)
-        self._open(self.state[0])
+        """In a child: a lease of its own too."""
+        super()._reopen()
+        self._begin(self.state[0])
 
     def __del__(self) -> None:
         """Without the lock, which whoever is interrupted by the garbage collector may hold; so the total
         may stay too high until it is counted anew."""
-        if self._file < 0:
-            return
         if self._lease and self.owner == os.getpid():
             self._clear(self._lease)
-        os.close(self._file)
-
-
-def _reopen_all() -> None:
-    for ledger in list(_open_ledgers):
-        ledger._reopen()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reopen_all)
+        super().__del__()

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Coroutine, Iterable
+from os import PathLike
 from typing import Any, Literal, Never, SupportsFloat
 
 from typing_extensions import disjoint_base
@@ -14,6 +15,8 @@ class RateLimiter:
         *,
         burst: SupportsFloat | None = None,
         max_keys: int = 1_000_000,
+        path: str | PathLike[str] | None = None,
+        mode: int = 0o600,
         on_full: Literal["evict", "deny"] = "evict",
         clock: Callable[[], int] | None = None,
     ) -> None: ...

@@ -19,6 +19,7 @@ Invariants
 Foreign code - the clock, ``__float__`` and ``__index__`` of a cost - runs before a cell is read.
 """
 cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.math cimport ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
@@ -32,7 +33,7 @@ from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._rate import checked_rates
-from headgate._tables import checked_overflow, count_lines, scale_of, stride_of
+from headgate._tables import checked_overflow, count_lines, scale_of, shared_table, stride_of
 from headgate._units import checked_amount, wait
 
 
@@ -87,6 +88,7 @@ cdef extern from "cells.h" nogil:
 
 cdef enum:
     MOST_TIERS = 8
+    HEADER = 4096
 
 
 cdef hg_scale _scale(object rate) except *:
@@ -116,8 +118,14 @@ cdef class RateLimiter:
     or else the new key is denied (``"deny"``). `clock` is a callable that answers integer nanoseconds, by
     default the monotonic clock.
 
-    Raises ValueError if `rate` says no rate, if `burst` is given with several tiers, or if `max_keys` or
-    `on_full` is unknown or out of range; TypeError if an argument has a wrong type.
+    `path` names a file, best in /dev/shm, through which all processes of a host have one limit; it is made
+    with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
+    to take, at most. The limit outlives the processes, but not the system: after a restart nothing is owed.
+
+    Raises ValueError if `rate` says no rate, if `burst` is given with several tiers, if `max_keys` or
+    `on_full` is unknown or out of range, or if `path` is a file of something else, of other settings, of the
+    other twin or with another mode; TypeError if an argument has a wrong type; OSError if the file cannot
+    be opened or has no room.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
@@ -141,32 +149,54 @@ cdef class RateLimiter:
     cdef int count
     cdef hg_tier[MOST_TIERS] tiers
     cdef void* memory[MOST_TIERS]
+    cdef object table
+    cdef Py_buffer view
 
-    def __init__(self, rate, *, burst=None, max_keys=1_000_000, on_full="evict", clock=None):
+    def __init__(self, rate, *, burst=None, max_keys=1_000_000, path=None, mode=0o600, on_full="evict",
+                 clock=None):
         cdef hg_scale[MOST_TIERS] scales
         cdef int i
         rates = checked_rates(rate, burst)
-        lines = count_lines(max_keys)
+        cdef uint64_t lines = count_lines(max_keys)
         evict = checked_overflow(on_full)
         self.tick = checked_clock(clock)
         for i in range(len(rates)):
             scales[i] = _scale(rates[i])
-        secret = urandom(16)
-        self.secret[0] = int.from_bytes(secret[:8], "little")
-        self.secret[1] = int.from_bytes(secret[8:], "little")
         self.waiting = _waiting.Lines()
         self.evict = evict
         self.room = max_keys
-        now = self._now()
+        cdef int64_t now = self._now()
+        cdef size_t size = (HG_CONTROL + lines * HG_CELLS) * sizeof(uint64_t)
+        table = None
+        if path is not None:
+            table = shared_table(path, mode, "compiled", rates, max_keys, on_full, size, now)
+            now = table.epoch
+        secret = urandom(16) if table is None else table.secret
+        cdef uint64_t first = int.from_bytes(secret[:8], "little")
+        cdef uint64_t second = int.from_bytes(secret[8:], "little")
         with cython.critical_section(self):
+            self.secret[0], self.secret[1] = first, second
+            self._map(table)
             for i in range(len(rates)):
-                self._open(i, lines, scales[i], now)
+                if table is None:
+                    self._open(i, lines, scales[i], now)
+                else:
+                    self._begin(i, self.view.buf + HEADER + i * size, lines, scales[i], now)
             self._offer(rates)
 
     def __dealloc__(self):
         cdef int i
         for i in range(MOST_TIERS):
             PyMem_RawFree(self.memory[i])
+        PyBuffer_Release(&self.view)
+
+    cdef int _map(self, object table) except -1:
+        """Hold the map of a file for as long as its cells may be used."""
+        self.table = table
+        PyBuffer_Release(&self.view)
+        if table is not None:
+            PyObject_GetBuffer(table.map, &self.view, PyBUF_WRITABLE)
+        return 0
 
     cdef int _offer(self, tuple rates) except -1:
         self.count = len(rates)
@@ -176,17 +206,21 @@ cdef class RateLimiter:
 
     cdef int _open(self, int which, uint64_t lines, hg_scale scale, int64_t now) except -1:
         """An empty table for a tier, in memory that the system gives as it is used."""
-        cdef hg_tier *tier = &self.tiers[which]
         PyMem_RawFree(self.memory[which])
         self.memory[which] = PyMem_RawCalloc(HG_CONTROL + (lines + 1) * HG_CELLS, sizeof(uint64_t))
         if self.memory[which] is NULL:
             raise MemoryError
-        tier.control = <uint64_t *>((<uintptr_t>self.memory[which] + 63) & ~<uintptr_t>63)
+        aligned = (<uintptr_t>self.memory[which] + 63) & ~<uintptr_t>63
+        return self._begin(which, <void *>aligned, lines, scale, now)
+
+    cdef int _begin(self, int which, void *memory, uint64_t lines, hg_scale scale, int64_t epoch) except -1:
+        cdef hg_tier *tier = &self.tiers[which]
+        tier.control = <uint64_t *>memory
         tier.cells = tier.control + HG_CONTROL
         tier.lines = lines
         tier.stride = stride_of(lines)
         tier.scale = scale
-        tier.epoch = now
+        tier.epoch = epoch
         tier.ceiling = scale.burst
         return 0
 
@@ -426,7 +460,7 @@ cdef class RateLimiter:
     def reconfigure(self, rate, *, burst=None):
         """Set another rate; what is owed at a tier is owed at the tier in its place, up to 32 bursts.
 
-        Raises what the constructor raises. Complexity: O(max_keys).
+        Raises what the constructor raises, ValueError if processes share the limit. Complexity: O(max_keys).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
         >>> limiter.allow("ann", 8), limiter.reconfigure("20/s"), limiter.peek("ann").remaining
@@ -435,6 +469,8 @@ cdef class RateLimiter:
         cdef hg_scale[MOST_TIERS] scales
         cdef int i
         rates = checked_rates(rate, burst)
+        if self.table is not None:
+            raise self.table.refuse_change()
         for i in range(len(rates)):
             scales[i] = _scale(rates[i])
         cdef uint64_t lines = self.tiers[0].lines

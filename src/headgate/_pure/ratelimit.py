@@ -23,10 +23,13 @@ from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._membership import key_bytes
 from headgate._rate import checked_rates
-from headgate._tables import checked_overflow, count_lines, scale_of, stride_of
+from headgate._tables import checked_overflow, count_lines, scale_of, shared_table, stride_of
 from headgate._units import checked_amount, to_units, units_at, wait
 
 _CELLS = 8
+_CONTROL = 8
+_WORD_SIZE = 8
+_TAG_SIZE = 4
 _TIMES = 2**40
 _HALF = _TIMES // 2
 _WORD = 2**64
@@ -58,12 +61,15 @@ class _Tier:
     def __init__(self, rate, lines, now):
         self.rate = rate
         self.bits, self.multiplier, self.shift, self.burst = scale_of(rate)
-        self.tags = array("I", [0]) * (_CELLS * lines)
-        self.times = array("Q", [0]) * (_CELLS * lines)
+        self._allot(lines)
         self.lines = lines
         self.stride = stride_of(lines)
         self.epoch = now
         self.ceiling = self.burst
+
+    def _allot(self, lines):
+        self.tags = array("I", [0]) * (_CELLS * lines)
+        self.times = array("Q", [0]) * (_CELLS * lines)
         self.evictions = 0
         self.swept = 0
 
@@ -189,6 +195,59 @@ class _Tier:
         return table
 
 
+class _SharedTags:
+    """The tags of a shared table, with what a tier needs of an array."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self, words):
+        self._words = words
+
+    def __len__(self):
+        return len(self._words)
+
+    def __getitem__(self, at):
+        return self._words[at]
+
+    def __setitem__(self, at, tag):
+        self._words[at] = tag
+
+    def index(self, tag, start):
+        return start + self._words[start : start + _CELLS].tolist().index(tag)
+
+
+class _SharedTier(_Tier):
+    """A tier whose table, and the words that control it, lie in a file."""
+
+    __slots__ = ("_control", "_memory")
+
+    def __init__(self, rate, memory, lines, epoch):
+        self._memory = memory
+        super().__init__(rate, lines, epoch)
+
+    def _allot(self, lines):
+        words = _WORD_SIZE * (_CONTROL + _CELLS * lines)
+        self._control = self._memory[: _WORD_SIZE * _CONTROL].cast("Q")
+        self.times = self._memory[_WORD_SIZE * _CONTROL : words].cast("Q")
+        self.tags = _SharedTags(self._memory[words:].cast("I"))
+
+    @property
+    def swept(self):
+        return self._control[0]
+
+    @swept.setter
+    def swept(self, units):
+        self._control[0] = units % _WORD
+
+    @property
+    def evictions(self):
+        return self._control[1]
+
+    @evictions.setter
+    def evictions(self, count):
+        self._control[1] = count
+
+
 class RateLimiter:
     """At most so many requests in so long for each key, in memory of fixed size.
 
@@ -205,8 +264,14 @@ class RateLimiter:
     or else the new key is denied (``"deny"``). `clock` is a callable that answers integer nanoseconds, by
     default the monotonic clock.
 
-    Raises ValueError if `rate` says no rate, if `burst` is given with several tiers, or if `max_keys` or
-    `on_full` is unknown or out of range; TypeError if an argument has a wrong type.
+    `path` names a file, best in /dev/shm, through which all processes of a host have one limit; it is made
+    with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
+    to take, at most. The limit outlives the processes, but not the system: after a restart nothing is owed.
+
+    Raises ValueError if `rate` says no rate, if `burst` is given with several tiers, if `max_keys` or
+    `on_full` is unknown or out of range, or if `path` is a file of something else, of other settings, of the
+    other twin or with another mode; TypeError if an argument has a wrong type; OSError if the file cannot
+    be opened or has no room.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
@@ -227,21 +292,42 @@ class RateLimiter:
         "_largest",
         "_lock",
         "_max_keys",
+        "_table",
         "_tiers",
         "_waiting",
     )
 
-    def __init__(self, rate, *, burst=None, max_keys=1_000_000, on_full="evict", clock=None):
+    def __init__(
+        self,
+        rate,
+        *,
+        burst=None,
+        max_keys=1_000_000,
+        path=None,
+        mode=0o600,
+        on_full="evict",
+        clock=None,
+    ):
         rates = checked_rates(rate, burst)
         lines = count_lines(max_keys)
         self._evict = checked_overflow(on_full)
         self._clock = checked_clock(clock)
-        self._keyed = blake2b(key=urandom(16), digest_size=11)
         self._max_keys = max_keys
-        self._lock = threading.Lock()
         self._waiting = _waiting.Lines()
         now = self._now_ns()
-        self._offer([_Tier(tier, lines, now) for tier in rates])
+        if path is None:
+            self._table = None
+            self._lock = threading.Lock()
+            self._keyed = blake2b(key=urandom(16), digest_size=11)
+            self._offer([_Tier(tier, lines, now) for tier in rates])
+            return
+        size = _WORD_SIZE * (_CONTROL + _CELLS * lines) + _TAG_SIZE * _CELLS * lines
+        table = shared_table(path, mode, "pure", rates, max_keys, on_full, size, now)
+        self._table = self._lock = table
+        self._keyed = blake2b(key=table.secret, digest_size=11)
+        cells = memoryview(table.map)[-size * len(rates) :]
+        parts = [cells[size * at : size * (at + 1)] for at in range(len(rates))]
+        self._offer([_SharedTier(*tier, lines, table.epoch) for tier in zip(rates, parts, strict=True)])
 
     def _offer(self, tiers):
         self._tiers = tiers
@@ -409,13 +495,15 @@ class RateLimiter:
     def reconfigure(self, rate, *, burst=None):
         """Set another rate; what is owed at a tier is owed at the tier in its place, up to 32 bursts.
 
-        Raises what the constructor raises. Complexity: O(max_keys).
+        Raises what the constructor raises, ValueError if processes share the limit. Complexity: O(max_keys).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
         >>> limiter.allow("ann", 8), limiter.reconfigure("20/s"), limiter.peek("ann").remaining
         (True, None, 12.0)
         """
         rates = checked_rates(rate, burst)
+        if self._table is not None:
+            raise self._table.refuse_change()
         lines = self._tiers[0].lines
         now = self._swept()
         with self._lock:

@@ -1,0 +1,243 @@
+"""Files in which processes share the state of a limit: how one is made, known again, locked and refused.
+
+    words  | magic | layout | boot | time namespace | epoch | secret | secret |
+    text   | which limiter, of which twin, with which settings: a line each |
+    cells  | from byte 4096 on: what the limiter keeps |
+
+A header is written and read under a lock that the kernel drops with the process that holds it, its magic
+last: a file whose maker was killed has none, and is laid out anew. All blocks are there before the file is
+mapped. What the limiter keeps is counted from the epoch, by a clock that starts with the system; so after
+another start it is all forgotten, under that lock, before anybody maps it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import threading
+import weakref
+from operator import index
+
+if os.name == "posix":
+    import fcntl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+    from typing import Self
+
+HEADER = 4096
+_MAGIC = int.from_bytes(b"hgLimit\n", "little")
+_VERSION = 1
+_AT_MAGIC, _AT_VERSION, _AT_BOOT, _AT_NAMESPACE, _AT_EPOCH = range(5)
+_SECRET = slice(40, 56)
+_TEXT = slice(64, HEADER)
+_WORD = 2**64
+_BLOCK = bytes(2**20)
+_MODES = 0o777
+_OWN, _OTHERS = 0o600, 0o077
+_open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+def read_bytes(path: str) -> bytes:
+    """What a file of the system says, nothing if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def boot_id() -> int:
+    """A number of this start of the system, 0 where it does not tell."""
+    text = read_bytes("/proc/sys/kernel/random/boot_id").replace(b"-", b"").strip()
+    return int(text[:16], 16) if text else 0
+
+
+def namespace(kind: str) -> int:
+    """A number of our namespace of a kind, as "pid" and "time" are, 0 where there are none."""
+    try:
+        return os.stat(f"/proc/self/ns/{kind}").st_ino
+    except OSError:
+        return 0
+
+
+def allocate(file: int, size: int) -> None:
+    """Give an empty file its size, and its blocks where the system can, so that no write fails later."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        else:
+            os.ftruncate(file, size)
+    except OSError:
+        os.ftruncate(file, 0)
+        raise
+
+
+def checked_mode(mode: int) -> int:
+    """The permissions of a file that its owner can read and write."""
+    try:
+        number = index(mode)
+    except TypeError:
+        raise TypeError(f"mode must be an int, got {mode!r}") from None
+    if number & ~_MODES or number & _OWN != _OWN:
+        raise ValueError(f"mode must be permissions from 0o600 to 0o777, got {number:#o}")
+    return number
+
+
+class FileLock:
+    """A file, and a lock on it between all threads and processes that open it so."""
+
+    __slots__ = ("__weakref__", "_file", "_lock", "_mode", "_path")
+
+    def __init__(self, path: str | PathLike[str], mode: int) -> None:
+        self._file = -1
+        self._path = os.fspath(path)
+        self._mode = checked_mode(mode)
+        if os.name != "posix":
+            raise ValueError(f"path must be None on a system without fcntl, got {path!r}")
+        self._lock = threading.Lock()
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        _open_locks.add(self)
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._lock.release()
+
+    def _reopen(self) -> None:
+        """In a child: a lock of its own, since the parent's would let the child in too."""
+        inherited = self._file
+        self._lock = threading.Lock()
+        own = f"/proc/self/fd/{inherited}"
+        self._file = os.open(own if os.path.exists(own) else self._path, os.O_RDWR | os.O_CLOEXEC)
+        os.close(inherited)
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+
+
+def _reopen_all() -> None:
+    for lock in list(_open_locks):
+        lock._reopen()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reopen_all)
+
+
+class SharedTable(FileLock):
+    """The file of a limiter: `cells` bytes behind a header, mapped.
+
+    The state begins at `epoch`; `secret` is the key of its hash, the same for all processes.
+    """
+
+    __slots__ = ("_text", "epoch", "map", "secret")
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        mode: int,
+        settings: Mapping[str, object],
+        cells: int,
+        now: int,
+    ) -> None:
+        super().__init__(path, mode)
+        self._text = "".join(f"{name}={value!r}\n" for name, value in settings.items())
+        while not self._attach(HEADER + cells, now):
+            os.close(self._file)
+            self._file = -1
+            super().__init__(path, mode)
+
+    def _attach(self, size: int, now: int) -> bool:
+        """Map the file; False if it was removed meanwhile."""
+        with self:
+            status = os.fstat(self._file)
+            if not status.st_nlink:
+                return False
+            if not stat.S_ISREG(status.st_mode):
+                raise self._foreign()
+            if not status.st_size:
+                os.fchmod(self._file, self._mode)
+                allocate(self._file, size)
+            header = os.pread(self._file, HEADER, 0)
+            is_new = not any(header) and status.st_size in (0, size)
+            if not is_new:
+                self._check_header(header)
+                if status.st_size != size:
+                    raise ValueError(f"path must have {size} bytes, got {status.st_size} in {self._path!r}")
+            if status.st_size:
+                self._check_owner(status)
+            self.map = mmap.mmap(self._file, size)
+            if is_new:
+                self.map[_SECRET] = os.urandom(16)
+            self._start(now)
+        return True
+
+    def _foreign(self) -> ValueError:
+        return ValueError(f"path must be a file of a shared limit, got {self._path!r}")
+
+    def _check_owner(self, status: os.stat_result) -> None:
+        found = stat.S_IMODE(status.st_mode)
+        if found != self._mode:
+            raise ValueError(f"mode must be {found:#o} as of {self._path!r}, got {self._mode:#o}")
+        if not found & _OTHERS and status.st_uid != os.geteuid():
+            raise ValueError(
+                f"path must be a file of user {os.geteuid()}, got {self._path!r} of user {status.st_uid}"
+            )
+
+    def _check_header(self, header: bytes) -> None:
+        if len(header) < HEADER:
+            raise self._foreign()
+        words = memoryview(header).cast("Q")
+        if words[_AT_MAGIC] != _MAGIC:
+            raise self._foreign()
+        if words[_AT_VERSION] != _VERSION:
+            raise ValueError(f"path must have layout {_VERSION}, got {words[_AT_VERSION]} in {self._path!r}")
+        there = settings_of(header)
+        for name, wanted in _settings(self._text).items():
+            if there.get(name) != wanted:
+                raise ValueError(f"{name} must be {there.get(name)} as in {self._path!r}, got {wanted}")
+        if words[_AT_BOOT] == boot_id() and words[_AT_NAMESPACE] != namespace("time"):
+            raise ValueError(f"path must belong to processes with one clock, got {self._path!r}")
+
+    def _start(self, now: int) -> None:
+        """Begin anew if the file is, or if the system has been started since."""
+        words = memoryview(self.map).cast("Q")
+        if words[_AT_MAGIC] != _MAGIC or words[_AT_BOOT] != boot_id():
+            for start in range(HEADER, len(self.map), len(_BLOCK)):
+                end = min(start + len(_BLOCK), len(self.map))
+                self.map[start:end] = _BLOCK[: end - start]
+            text = self._text.encode()
+            self.map[_TEXT] = text.ljust(_TEXT.stop - _TEXT.start, b"\0")
+            words[_AT_VERSION] = _VERSION
+            words[_AT_NAMESPACE] = namespace("time")
+            words[_AT_EPOCH] = now % _WORD
+            words[_AT_BOOT] = boot_id()
+            words[_AT_MAGIC] = _MAGIC
+        self.epoch = (words[_AT_EPOCH] + _WORD // 2) % _WORD - _WORD // 2
+        self.secret = bytes(self.map[_SECRET])
+
+    def refuse_change(self) -> ValueError:
+        return ValueError(f"what processes share cannot be reconfigured, got {self._path!r}")
+
+
+def _settings(text: str) -> dict[str, str]:
+    rows = (line.partition("=") for line in text.splitlines())
+    return {name: value for name, _, value in rows}
+
+
+def settings_of(header: bytes) -> dict[str, str]:
+    """The settings that stand in a header, as Python writes their values."""
+    return _settings(header[_TEXT].rstrip(b"\0").decode(errors="replace"))

@@ -1,0 +1,327 @@
+"""Limits that processes share through a file: that all see one limit, who may open it, what is refused."""
+
+import os
+import struct
+import subprocess
+import sys
+
+import pytest
+from threads import run_threads
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
+
+CELLS = 4096
+ROOM = "headgate._{}.ratelimit"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "limit"
+
+
+@pytest.fixture
+def make(twin, path, clock):
+    """Makes limiters that share the file."""
+    def make(rate="5/s; 100/min", where=path, **options):
+        return twin.ratelimit.RateLimiter(rate, path=where, **{"max_keys": 100, "clock": clock, **options})
+    return make
+
+
+def words(path, *changes):
+    with path.open("r+b") as file:
+        for at, word in changes:
+            file.seek(8 * at)
+            file.write(struct.pack("=Q", word))
+
+
+def run(code, *arguments):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+# one limit
+
+
+def test_limiters_of_one_file_are_one_limit(make):
+    one, other = make(), make()
+    assert [one.allow("ann", 2), other.allow("ann", 3), one.allow("ann"), other.allow("ann")] == [
+        True, True, False, False]
+    assert other.allow("bob", 5)
+    one.refund("bob", 2)
+    assert other.peek("bob").remaining == 2
+    one.reset("ann")
+    assert other.peek("ann").remaining == 5
+    one._check()
+
+
+def test_a_shared_limit_decides_as_a_private_one(make, twin, clock):
+    shared = [make("3/s; 10/10s", max_keys=4), make("3/s; 10/10s", max_keys=4)]
+    private = twin.ratelimit.RateLimiter("3/s; 10/10s", max_keys=4, clock=clock)
+    for turn in range(300):
+        clock.advance((0.05, 0.21, 0.0, -0.03)[turn % 4])
+        key, cost = f"user:{turn * turn % 3}", (1, 0, 2, 0.5)[turn % 7 % 4]
+        assert shared[turn % 2].decide(key, cost) == private.decide(key, cost)
+    assert shared[0].evictions == shared[1].evictions == private.evictions
+
+
+def test_the_limit_outlives_its_limiters(make):
+    assert make().allow("ann", 5)
+    assert not make().allow("ann")
+
+
+def test_time_goes_on_for_all(make, clock):
+    one = make()
+    assert one.allow("ann", 5)
+    clock.advance(0.4)
+    other = make()
+    assert [other.allow("ann", 2), one.allow("ann")] == [True, False]
+    clock.advance(86400)
+    assert [one.allow("ann", 5), other.allow("ann")] == [True, False]
+
+
+def test_evictions_and_overflow(make):
+    limiters = [make("1/h", max_keys=4, on_full="deny"), make("1/h", max_keys=4, on_full="deny")]
+    assert sum(limiters[key % 2].allow(key) for key in range(20)) == 8
+    assert limiters[0].decide("new").allowed is False
+
+
+def test_evictions_are_counted_by_all(make):
+    limiters = [make("1/h", max_keys=4), make("1/h", max_keys=4)]
+    for key in range(20):
+        assert limiters[key % 2].allow(key)
+    assert [limiter.evictions for limiter in limiters] == [12, 12]
+
+
+def test_another_process_has_the_same_limit(make, twin, path):
+    limiter = make("5/h", clock=None)
+    code = f"""
+import sys
+from {ROOM.format(twin.name)} import RateLimiter
+limiter = RateLimiter("5/h", max_keys=100, path=sys.argv[1])
+print([limiter.allow("ann") for _ in range(3)].count(True))
+"""
+    assert limiter.allow("ann", 3)
+    assert run(code, path) == ["2"]
+    assert not limiter.allow("ann")
+
+
+def test_a_child_shares_the_limit_with_its_parent(twin, path):
+    code = f"""
+import os, sys
+from {ROOM.format(twin.name)} import RateLimiter
+limiter = RateLimiter("1000/h", max_keys=100, path=sys.argv[1])
+children = [os.fork() for _ in range(2)]
+admitted = sum(limiter.allow("ann") for _ in range(600))
+os.write(1, b"%d\\n" % admitted)
+if 0 not in children:
+    for child in children:
+        os.waitpid(child, 0)
+"""
+    assert sum(map(int, run(code, path))) == 1000
+
+
+def test_threads_through_limiters_of_their_own(make):
+    limiters = [make("100/h") for _ in range(4)]
+    admitted = [0] * 4
+
+    def work(number):
+        admitted[number] = sum(limiters[number].allow("ann") for _ in range(50))
+
+    run_threads(work, 4)
+    assert sum(admitted) == 100
+
+
+def test_waiting(make):
+    limiter = make("1000/s, burst 1", clock=None)
+    assert [limiter.acquire("ann", timeout=5) for _ in range(5)] == [True] * 5
+
+
+def test_many_openers_at_once(twin, path):
+    code = f"""
+import sys
+from {ROOM.format(twin.name)} import RateLimiter
+sys.stdin.readline()
+print(sum(RateLimiter("5/h", max_keys=100_000, path=sys.argv[1]).allow("ann") for _ in range(4)))
+"""
+    command = [sys.executable, "-c", code, str(path)]
+    openers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+               for _ in range(3)]
+    for opener in openers:
+        opener.stdin.write("go\n")
+        opener.stdin.flush()
+    assert sum(int(opener.communicate(timeout=60)[0]) for opener in openers) == 5
+    assert [opener.returncode for opener in openers] == [0, 0, 0]
+
+
+# the file
+
+
+def test_the_file_is_for_its_owner(make, path):
+    make()
+    assert path.stat().st_mode & 0o777 == 0o600
+    other = path.with_name("other")
+    make(where=other, mode=0o660)
+    assert other.stat().st_mode & 0o777 == 0o660
+    assert make(where=str(other), mode=0o660).allow("ann")
+
+
+def test_all_blocks_are_there_from_the_start(make, path):
+    make(max_keys=10_000)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size > 10_000 * 16
+
+
+def test_after_a_reboot_nothing_is_owed(make, path, clock):
+    assert make().allow("ann", 5)
+    words(path, (2, 12345))
+    clock.now = 77
+    one, other = make(), make()
+    assert [one.allow("ann", 5), other.allow("ann")] == [True, False]
+    clock.advance(1)
+    assert other.allow("ann", 5)
+
+
+def test_a_file_whose_maker_was_killed_is_laid_out_again(make, path):
+    make()
+    path.write_bytes(bytes(path.stat().st_size))
+    assert [make().allow("ann", 5), make().allow("ann")] == [True, False]
+
+
+def test_a_file_that_was_removed_is_made_anew(make, path):
+    old = make()
+    assert old.allow("ann", 5)
+    path.unlink()
+    assert make().allow("ann", 5)
+    assert not old.allow("ann")
+
+
+def test_no_room_is_found_out_at_once(make, path, monkeypatch):
+    def full(file, start, size):
+        os.ftruncate(file, size // 2)
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        make()
+    assert path.stat().st_size == 0
+    monkeypatch.undo()
+    assert make().allow("ann")
+
+
+def test_a_limit_on_file_sizes_is_met_at_once(make, path):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            make(max_keys=1_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.stat().st_size == 0
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": "5/s"}, "rate must be '5/s; 100/min' as in .*limit', got '5/s'"),
+        ({"max_keys": 99}, "max_keys must be 100 as in .*limit', got 99"),
+        ({"on_full": "deny"}, "on_full must be 'evict' as in .*limit', got 'deny'"),
+        ({"mode": 0o644}, "mode must be 0o600 as of .*limit', got 0o644"),
+    ],
+)
+def test_other_settings_are_refused(make, options, message):
+    limiter = make()
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+    assert limiter.allow("ann")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ((0, 7), "path must be a file of a shared limit, got '.*limit'"),
+        ((1, 2), "path must have layout 1, got 2 in '.*limit'"),
+        ((3, 99), "path must belong to processes with one clock, got '.*limit'"),
+    ],
+)
+def test_other_layouts_are_refused(make, path, change, message):
+    make()
+    words(path, change)
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("content", [b"hello", bytes(100), b"x" * CELLS, bytes(CELLS + 64)])
+def test_foreign_files_are_refused_and_kept(make, path, content):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"path must be a file of a shared limit, got '.*limit'"):
+        make()
+    assert path.read_bytes() == content
+
+
+def test_a_truncated_file_is_refused(make, path):
+    make()
+    size = path.stat().st_size
+    os.truncate(path, CELLS + 128)
+    with pytest.raises(ValueError, match=f"path must have {size} bytes, got {CELLS + 128} in '.*limit'"):
+        make()
+
+
+def test_what_is_no_file_is_refused(make, path):
+    path.symlink_to(path.with_name("elsewhere"))
+    for wrong in (path, path.parent, path.parent / "none" / "file"):
+        with pytest.raises(OSError, match="Errno"):
+            make(where=wrong)
+    with pytest.raises(ValueError, match="path must be a file"):
+        make(where="/dev/null")
+    with pytest.raises(TypeError):
+        make(where=7)
+
+
+@pytest.mark.parametrize(("mode", "error"), [(0o400, ValueError), (0o1600, ValueError), ("0600", TypeError)])
+def test_modes_that_make_no_sense_are_refused(make, path, mode, error):
+    with pytest.raises(error, match=r"^mode must be"):
+        make(mode=mode)
+    assert not path.exists()
+
+
+def test_a_file_of_another_user_is_refused(make, path, monkeypatch):
+    make()
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(ValueError, match=f"path must be a file of user {me + 1}, got .* of user {me}"):
+        make()
+
+
+def test_twins_refuse_the_file_of_each_other(both_twins, path):
+    for twin, other in (both_twins, both_twins[::-1]):
+        where = path.with_name(twin.name)
+        twin.ratelimit.RateLimiter("5/s", path=where)
+        message = f"twin must be '{twin.name}' as in .*, got '{other.name}'"
+        with pytest.raises(ValueError, match=message):
+            other.ratelimit.RateLimiter("5/s", path=where)
+
+
+def test_a_system_without_locks_is_refused(make, monkeypatch):
+    monkeypatch.setattr(os, "name", "nt")
+    with pytest.raises(ValueError, match="path must be None on a system without fcntl, got"):
+        make()
+
+
+def test_what_is_shared_keeps_its_rate(make):
+    limiter = make()
+    with pytest.raises(ValueError, match=r"what processes share cannot be reconfigured, got '.*limit'"):
+        limiter.reconfigure("7/s")
+    assert limiter.decide("ann").limit == 5
+
+
+def test_a_limiter_can_be_made_again(make):
+    limiter = make()
+    assert limiter.allow("ann", 5)
+    limiter.__init__("5/s")
+    assert limiter.allow("ann", 5)
+    limiter.reconfigure("7/s")
