@@ -17,7 +17,8 @@ start; only then does a pick that measures nothing read the clock. A record outl
 that picks in flight end where they began.
 
 Foreign code is the clock, ``__hash__`` and ``__eq__`` of servers, and arguments: all of it runs before
-anything changes.
+anything changes. A finalizer may come at any time: while `_busy` says that something is derived or chosen,
+its picks take any active record, and its changes leave `_stale` for whoever was interrupted.
 """
 cimport cython
 from libc.math cimport exp
@@ -26,6 +27,7 @@ from libc.stdint cimport int64_t, uint64_t
 from headgate._compiled.hashing cimport hg_splitmix64
 
 from bisect import bisect_right
+from itertools import accumulate
 
 from headgate._compiled.placement import HashRing
 from headgate._clock import checked_clock, checked_now
@@ -187,6 +189,8 @@ cdef class _Balancer:
     cdef int64_t _wake
     cdef int64_t _seen
     cdef bint _timed
+    cdef bint _busy
+    cdef bint _stale
     cdef int64_t _sequence
 
     def __cinit__(self, *args, **kwargs):
@@ -252,8 +256,20 @@ cdef class _Balancer:
 
     # ---- members ----------------------------------------------------------------------------
 
-    cdef object _rebuild(self, int64_t now):
-        """Derive what picks read from the members as they are."""
+    @cython.final
+    cdef int _rebuild(self, int64_t now) except -1:
+        """Derive what picks read from the members as they are; again where a finalizer changed them."""
+        self._stale = True
+        while self._stale and not self._busy:
+            self._busy, self._stale = True, False
+            try:
+                self._derive(now)
+            finally:
+                self._busy = False
+        return 0
+
+    @cython.final
+    cdef int _derive(self, int64_t now) except -1:
         cdef _Record record
         cdef int64_t wake = NEVER
         cdef list present = []
@@ -261,7 +277,7 @@ cdef class _Balancer:
         if now < self._seen - STEP_BACK:
             self._shift(now - self._seen)
         self._seen = now
-        for record in self._members.values():
+        for record in list(self._members.values()):
             if record.until and record.until <= now:
                 record.until = 0
                 record.failures = record.good = record.total = 0
@@ -284,11 +300,12 @@ cdef class _Balancer:
         self._wake = wake
         self._arrange(healthy)
         self._active = healthy
+        return 0
 
     cdef object _shift(self, int64_t step):
         """Take the clock's step back in all times that are waited for."""
         cdef _Record record
-        for record in self._members.values():
+        for record in list(self._members.values()):
             if record.until:
                 record.until += step
             if record.warm:
@@ -297,8 +314,8 @@ cdef class _Balancer:
 
     @cython.final
     cdef inline int _settle(self, int64_t now) except -1:
-        """Rebuild where a server is due, or the clock has stepped back."""
-        if self._wake != NEVER and not self._seen - STEP_BACK <= now < self._wake:
+        """Rebuild where a server is due, the clock has stepped back, or a finalizer asked for it."""
+        if self._stale or (self._wake != NEVER and not self._seen - STEP_BACK <= now < self._wake):
             self._rebuild(now)
         return 0
 
@@ -470,14 +487,27 @@ cdef class _Balancer:
 
     @cython.final
     cdef _Record _chosen(self, key, list skip, int64_t now):
-        """The record that a request goes to; a warming one is passed over in part."""
+        """The record that a request goes to; for a finalizer that comes amid an edit, any that is left."""
         cdef _Record record
+        cdef bint busy
         self._settle(now)
-        if not self._active:
-            raise NoServerError("there is no server")
-        if len(skip) >= len(self._active) and not self._left(skip):
-            raise NoServerError("every server is excluded")
-        record = self._choose(key, skip, now)
+        busy, self._busy = self._busy, True
+        try:
+            if not self._active:
+                raise NoServerError("there is no server")
+            if len(skip) >= len(self._active) and not self._left(skip):
+                raise NoServerError("every server is excluded")
+            record = self._left(skip)[0] if busy else self._considered(key, skip, now)
+        finally:
+            self._busy = busy
+            if self._stale:
+                self._rebuild(now)
+        return record
+
+    @cython.final
+    cdef _Record _considered(self, key, list skip, int64_t now):
+        """The record of this balancer's choice; a warming one is passed over in part."""
+        cdef _Record record = self._choose(key, skip, now)
         if record.warm and self._warms():
             tried = list(skip)
             while record.warm and self._unit() * self._slow_start >= self._warmth(record, now):
@@ -909,6 +939,9 @@ cdef class LeastLoaded(_Balancer):
 
     cdef void _moved(self, _Record record) noexcept:
         cdef _Record parent
+        if self._busy:
+            self._stale = True
+            return
         if not 0 <= record.place < len(self._heap) or self._heap[record.place] is not record:
             return
         while record.place > 0:
@@ -1069,16 +1102,13 @@ cdef class AddressHash(_Balancer):
         cdef _Record record
         for place, record in enumerate(active):
             record.place = place
-        present = {record.server: record.weight for record in self._members.values() if not record.draining}
+        present = [record for record in list(self._members.values()) if not record.draining]
         if self._scheme == "nginx":
-            total = 0
-            self._sums = []
-            for weight in present.values():
-                total += int(weight)
-                self._sums.append(total)
-            self._ring = list(present)
-        elif self._ring is None or self._ring.weights != present:
-            self._ring = HashRing(present)
+            self._ring, self._sums = present, list(accumulate([int(record.weight) for record in present]))
+            return
+        weights = {record.server: record.weight for record in present}
+        if self._ring is None or self._ring.weights != weights:
+            self._ring = HashRing(weights)
 
     cdef bint _warms(self) noexcept:
         return False
@@ -1092,8 +1122,8 @@ cdef class AddressHash(_Balancer):
             return self._walk(key, skip)
         for count in (1, 4, len(self._members)):
             for server in self._ring.get_nodes(key, count):
-                record = self._members[server]
-                if record.place >= 0 and record not in skip:
+                record = self._members.get(server)
+                if record is not None and record.place >= 0 and record not in skip:
                     return record
         return self._left(skip)[0]
 
@@ -1103,7 +1133,7 @@ cdef class AddressHash(_Balancer):
         hashed = 89
         for _ in range(21):
             hashed = nginx_hash(key, hashed)
-            record = self._members[self._ring[bisect_right(self._sums, hashed % self._sums[-1])]]
+            record = self._ring[bisect_right(self._sums, hashed % self._sums[-1])]
             if record.place >= 0 and record not in skip:
                 return record
         return self._left(skip)[0]

@@ -15,9 +15,11 @@ start; only then does a pick that measures nothing read the clock. A record outl
 that picks in flight end where they began.
 
 Foreign code is the clock, ``__hash__`` and ``__eq__`` of servers, and arguments: all of it runs before
-anything changes.
+anything changes. A finalizer may come at any time: while `_busy` says that something is derived or chosen,
+its picks take any active record, and its changes leave `_stale` for whoever was interrupted.
 """
 from bisect import bisect_right
+from itertools import accumulate
 from math import exp
 from threading import RLock
 from time import monotonic_ns
@@ -129,7 +131,7 @@ class _Balancer:
     """What all balancers share: members, health, picks in flight, and the draws."""
 
     _clock, _wake, _seen, _state, _sequence = None, _NEVER, 0, 0, 0
-    _timed = False
+    _timed = _busy = _stale = False
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
@@ -191,14 +193,23 @@ class _Balancer:
     # ---- members ----------------------------------------------------------------------------
 
     def _rebuild(self, now):
-        """Derive what picks read from the members as they are."""
+        """Derive what picks read from the members as they are; again where a finalizer changed them."""
+        self._stale = True
+        while self._stale and not self._busy:
+            self._busy, self._stale = True, False
+            try:
+                self._derive(now)
+            finally:
+                self._busy = False
+
+    def _derive(self, now):
         if now < self._seen - STEP_BACK:
             self._shift(now - self._seen)
         self._seen = now
         wake = _NEVER
         present = []
         healthy = []
-        for record in self._members.values():
+        for record in list(self._members.values()):
             if record.until and record.until <= now:
                 record.until = 0
                 record.failures = record.good = record.total = 0
@@ -224,7 +235,7 @@ class _Balancer:
 
     def _shift(self, step):
         """Take the clock's step back in all times that are waited for."""
-        for record in self._members.values():
+        for record in list(self._members.values()):
             if record.until:
                 record.until += step
             if record.warm:
@@ -232,8 +243,8 @@ class _Balancer:
             record.since += step
 
     def _settle(self, now):
-        """Rebuild where a server is due, or the clock has stepped back."""
-        if self._wake != _NEVER and not self._seen - STEP_BACK <= now < self._wake:
+        """Rebuild where a server is due, the clock has stepped back, or a finalizer asked for it."""
+        if self._stale or (self._wake != _NEVER and not self._seen - STEP_BACK <= now < self._wake):
             self._rebuild(now)
 
     def _arrange(self, active):
@@ -398,12 +409,23 @@ class _Balancer:
         return [record for record in self._active if record not in skip]
 
     def _chosen(self, key, skip, now):
-        """The record that a request goes to; a warming one is passed over in part."""
+        """The record that a request goes to; for a finalizer that comes amid an edit, any that is left."""
         self._settle(now)
-        if not self._active:
-            raise NoServerError("there is no server")
-        if len(skip) >= len(self._active) and not self._left(skip):
-            raise NoServerError("every server is excluded")
+        busy, self._busy = self._busy, True
+        try:
+            if not self._active:
+                raise NoServerError("there is no server")
+            if len(skip) >= len(self._active) and not self._left(skip):
+                raise NoServerError("every server is excluded")
+            record = self._left(skip)[0] if busy else self._considered(key, skip, now)
+        finally:
+            self._busy = busy
+            if self._stale:
+                self._rebuild(now)
+        return record
+
+    def _considered(self, key, skip, now):
+        """The record of this balancer's choice; a warming one is passed over in part."""
         record = self._choose(key, skip, now)
         if record.warm and self._warms():
             tried = list(skip)
@@ -807,6 +829,19 @@ class LeastLoaded(_Balancer):
             self._swap(record, child)
 
     def _moved(self, record):
+        if self._busy:
+            self._stale = True
+            return
+        self._busy = True
+        try:
+            self._mend(record)
+        finally:
+            self._busy = False
+        if self._stale:
+            self._rebuild(self._seen)
+
+    def _mend(self, record):
+        """Put a record where its load belongs."""
         if not 0 <= record.place < len(self._heap) or self._heap[record.place] is not record:
             return
         while record.place > 0:
@@ -953,16 +988,13 @@ class AddressHash(_Balancer):
     def _arrange(self, active):
         for place, record in enumerate(active):
             record.place = place
-        present = {record.server: record.weight for record in self._members.values() if not record.draining}
+        present = [record for record in list(self._members.values()) if not record.draining]
         if self._scheme == "nginx":
-            total = 0
-            self._sums = []
-            for weight in present.values():
-                total += int(weight)
-                self._sums.append(total)
-            self._ring = list(present)
-        elif self._ring is None or self._ring.weights != present:
-            self._ring = HashRing(present)
+            self._ring, self._sums = present, list(accumulate(int(record.weight) for record in present))
+            return
+        weights = {record.server: record.weight for record in present}
+        if self._ring is None or self._ring.weights != weights:
+            self._ring = HashRing(weights)
 
     def _warms(self):
         return False
@@ -975,8 +1007,8 @@ class AddressHash(_Balancer):
             return self._walk(key, skip)
         for count in (1, 4, len(self._members)):
             for server in self._ring.get_nodes(key, count):
-                record = self._members[server]
-                if record.place >= 0 and record not in skip:
+                record = self._members.get(server)
+                if record is not None and record.place >= 0 and record not in skip:
                     return record
         return self._left(skip)[0]
 
@@ -985,7 +1017,7 @@ class AddressHash(_Balancer):
         hashed = 89
         for _ in range(21):
             hashed = nginx_hash(key, hashed)
-            record = self._members[self._ring[bisect_right(self._sums, hashed % self._sums[-1])]]
+            record = self._ring[bisect_right(self._sums, hashed % self._sums[-1])]
             if record.place >= 0 and record not in skip:
                 return record
         return self._left(skip)[0]
