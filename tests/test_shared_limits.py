@@ -155,6 +155,98 @@ print(sum(RateLimiter("5/h", max_keys=100_000, path=sys.argv[1]).allow("ann") fo
     assert [opener.returncode for opener in openers] == [0, 0, 0]
 
 
+# one bucket
+
+
+@pytest.fixture
+def bucket(twin, path, clock):
+    """Makes buckets that share the file."""
+    def bucket(capacity=5, refill_rate=2, **options):
+        return twin.limit.TokenBucket(capacity, refill_rate, **{"path": path, "clock": clock, **options})
+    return bucket
+
+
+def test_buckets_of_one_file_are_one_bucket(bucket, clock):
+    one, other = bucket(), bucket(5.0, 2.0)
+    assert [one.consume(3), other.consume(3), other.consume(2), one.consume()] == [True, False, True, False]
+    clock.advance(1)
+    assert (one.available, bucket().available) == (2, 2)
+    other._check()
+
+
+def test_a_shared_bucket_decides_as_a_private_one(bucket, twin, clock):
+    shared, private = [bucket(), bucket()], twin.limit.TokenBucket(5, 2, clock=clock)
+    for turn in range(300):
+        clock.advance((0.5, 0.21, 0.0, -0.3)[turn % 4])
+        tokens = (1, 0, 2, 0.5)[turn % 7 % 4]
+        assert shared[turn % 2].decide(tokens) == private.decide(tokens)
+        if turn % 5 == 0:
+            bookings = shared[turn % 2].reserve(2), private.reserve(2)
+            assert bookings[0].delay == bookings[1].delay
+            if turn % 10 == 0:
+                for booking in bookings:
+                    booking.cancel()
+    for limiter in (*shared, private):
+        limiter._check()
+
+
+def test_a_reservation_is_known_to_all(bucket):
+    one, other = bucket(), bucket()
+    assert one.consume(5)
+    assert one.reserve(4).delay == 2
+    assert other.reserve(2).delay == 3
+
+
+def test_another_process_has_the_same_bucket(bucket, twin, path):
+    code = f"""
+import sys
+from headgate._{twin.name}.limit import TokenBucket
+bucket = TokenBucket(5, 0.001, path=sys.argv[1])
+print([bucket.consume() for _ in range(3)].count(True))
+"""
+    one = bucket(5, 0.001, clock=None)
+    assert one.consume(3)
+    assert run(code, path) == ["2"]
+    assert not one.consume()
+    assert not one.acquire(timeout=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"capacity": 6}, "capacity must be 5 as in .*limit', got 6"),
+        ({"refill_rate": 2.5}, r"refill_rate must be 2 as in .*limit', got 2\.5"),
+        ({"mode": 0o644}, "mode must be 0o600 as of .*limit', got 0o644"),
+    ],
+)
+def test_other_buckets_are_refused(bucket, options, message):
+    bucket()
+    with pytest.raises(ValueError, match=message):
+        bucket(**options)
+
+
+def test_a_limiter_refuses_the_file_of_a_bucket(bucket, make):
+    bucket()
+    with pytest.raises(ValueError, match=r"limiter must be 'TokenBucket' as in .*limit', got 'RateLimiter'"):
+        make()
+
+
+def test_a_shared_bucket_keeps_its_settings(bucket):
+    limiter = bucket()
+    for error, change in ((ValueError, limiter.reconfigure), (TypeError, limiter.__init__)):
+        with pytest.raises(error, match=r"what processes share cannot be set anew, got '.*limit'"):
+            change(7, 7)
+    assert limiter.capacity == 5
+    limiter._check()
+
+
+def test_a_bucket_is_full_after_a_reboot(bucket, path, clock):
+    assert bucket().consume(5)
+    words(path, (2, 12345))
+    clock.now = 77
+    assert bucket().consume(5)
+
+
 # the file
 
 
@@ -314,7 +406,7 @@ def test_a_system_without_locks_is_refused(make, monkeypatch):
 
 def test_what_is_shared_keeps_its_rate(make):
     limiter = make()
-    with pytest.raises(ValueError, match=r"what processes share cannot be reconfigured, got '.*limit'"):
+    with pytest.raises(ValueError, match=r"what processes share cannot be set anew, got '.*limit'"):
         limiter.reconfigure("7/s")
     assert limiter.decide("ann").limit == 5
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Self
 
+    from headgate._rate import Rate
+
 HEADER = 4096
 _MAGIC = int.from_bytes(b"hgLimit\n", "little")
 _VERSION = 1
@@ -35,6 +37,7 @@ _AT_MAGIC, _AT_VERSION, _AT_BOOT, _AT_NAMESPACE, _AT_EPOCH = range(5)
 _SECRET = slice(40, 56)
 _TEXT = slice(64, HEADER)
 _WORD = 2**64
+_BUCKET = 16
 _BLOCK = bytes(2**20)
 _MODES = 0o777
 _OWN, _OTHERS = 0o600, 0o077
@@ -229,8 +232,48 @@ class SharedTable(FileLock):
         self.epoch = (words[_AT_EPOCH] + _WORD // 2) % _WORD - _WORD // 2
         self.secret = bytes(self.map[_SECRET])
 
-    def refuse_change(self) -> ValueError:
-        return ValueError(f"what processes share cannot be reconfigured, got {self._path!r}")
+    @property
+    def refusal(self) -> str:
+        return f"what processes share cannot be set anew, got {self._path!r}"
+
+
+def shared_limiter(
+    path: str | PathLike[str],
+    mode: int,
+    twin: str,
+    rates: tuple[Rate, ...],
+    max_keys: int,
+    on_full: str,
+    tier_size: int,
+    now: int,
+) -> SharedTable:
+    """The file of a `RateLimiter`, with `tier_size` bytes for each tier."""
+    settings = {
+        "limiter": "RateLimiter",
+        "twin": twin,
+        "rate": "; ".join(map(str, rates)),
+        "max_keys": index(max_keys),
+        "on_full": on_full,
+    }
+    return SharedTable(path, mode, settings, tier_size * len(rates), now)
+
+
+def shared_bucket(
+    path: str | PathLike[str], mode: int, twin: str, capacity: float, refill_rate: float, now: int
+) -> SharedTable:
+    """The file of a `TokenBucket`: its word, and the largest debt."""
+    settings = {
+        "limiter": "TokenBucket",
+        "twin": twin,
+        "capacity": _plain(capacity),
+        "refill_rate": _plain(refill_rate),
+    }
+    return SharedTable(path, mode, settings, _BUCKET, now)
+
+
+def _plain(number: float) -> float:
+    """The same for all numbers that are equal."""
+    return int(number) if number == int(number) else number
 
 
 def _settings(text: str) -> dict[str, str]:

@@ -8,10 +8,7 @@ from headgate._units import scale
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from os import PathLike
-
     from headgate._rate import Rate
-    from headgate._shared import SharedTable
 
 _MOST_KEYS = 2**32
 _KEYS_A_LINE = 4
@@ -49,26 +46,3 @@ def scale_of(rate: Rate) -> tuple[int, int, int, int]:
 def stride_of(lines: int) -> int:
     """The binary logarithm of the units after which the next line is swept: all of them within 2**38."""
     return min(_MOST_STRIDE, _PASS_BITS - (lines - 1).bit_length())
-
-
-def shared_table(
-    path: str | PathLike[str],
-    mode: int,
-    twin: str,
-    rates: tuple[Rate, ...],
-    max_keys: int,
-    on_full: str,
-    tier_size: int,
-    now: int,
-) -> SharedTable:
-    """The file of a rate limiter, with `tier_size` bytes for each tier."""
-    from headgate._shared import SharedTable
-
-    settings = {
-        "limiter": "RateLimiter",
-        "twin": twin,
-        "rate": "; ".join(map(str, rates)),
-        "max_keys": index(max_keys),
-        "on_full": on_full,
-    }
-    return SharedTable(path, mode, settings, tier_size * len(rates), now)

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Coroutine
+from os import PathLike
 from typing import Any, Never, SupportsFloat
 
 from typing_extensions import disjoint_base
@@ -13,6 +14,8 @@ class TokenBucket:
         capacity: SupportsFloat,
         refill_rate: SupportsFloat,
         *,
+        path: str | PathLike[str] | None = None,
+        mode: int = 0o600,
         clock: Callable[[], int] | None = None,
     ) -> None: ...
     def consume(self, tokens: SupportsFloat = 1) -> bool: ...

@@ -22,6 +22,7 @@ Invariants
 Foreign code - the clock, ``__float__`` and ``__index__`` of arguments - runs before the word is read.
 """
 cimport cython
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.math cimport ldexp
 from libc.stdint cimport int64_t, uint64_t
 
@@ -54,6 +55,9 @@ cdef extern from *:
     #define BUSY UINT64_C(0x8000000000000000)
     """
     const uint64_t BUSY
+
+cdef enum:
+    HEADER = 4096
 
 cdef enum Mode:
     TAKE
@@ -88,8 +92,15 @@ cdef class TokenBucket:
     back, nothing is over-admitted, and the debt is at most that of an empty bucket. Decisions of any
     number of threads are made by one compare-and-swap on one 64-bit word.
 
-    Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61,
-    TypeError if one is no number or the clock is not callable.
+    `path` names a file, best in /dev/shm, through which all processes of a host have one bucket; it is made
+    with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
+    to take, or had reserved. The state outlives the processes, but not the system: after a restart the
+    bucket is full.
+
+    Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61, or if `path`
+    is a file of something else, of other settings, of the other twin or with another mode; TypeError if an
+    argument has a wrong type or the bucket is shared already; OSError if the file cannot be opened or has no
+    room.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
@@ -106,20 +117,39 @@ cdef class TokenBucket:
     cdef object tick
     cdef object line
     cdef tuple terms
-    cdef uint64_t word
-    cdef uint64_t ceiling
+    cdef object table
+    cdef Py_buffer view
+    cdef uint64_t[2] own
+    cdef uint64_t *word
+    cdef uint64_t *ceiling
     cdef uint64_t burst
     cdef uint64_t bits
     cdef uint64_t multiplier
     cdef uint64_t shift
     cdef uint64_t epoch
 
-    def __init__(self, capacity, refill_rate, *, clock=None):
+    def __cinit__(self):
+        self.word, self.ceiling = &self.own[0], &self.own[1]
+
+    def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
+        self._refuse_change(TypeError)
         self.tick = checked_clock(clock)
-        self._settle(size, rate, self._now(), False)
         self.line = _waiting.Line()
+        if path is None:
+            self._settle(size, rate, self._now(), False)
+            return
+        from headgate._shared import shared_bucket
+        self._share(size, rate, shared_bucket(path, mode, "compiled", size, rate, self._now()))
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+    cdef int _refuse_change(self, object error) except -1:
+        if self.table is not None:
+            raise error(self.table.refusal)
+        return 0
 
     cdef int64_t _now(self) except? -1:
         if self.tick is None:
@@ -137,21 +167,42 @@ cdef class TokenBucket:
         lag = min(2**40, wait(0, 1, multiplier, shift))
         with cython.critical_section(self):
             while keep_debt and old == BUSY:
-                old = hg_swap(&self.word, BUSY)
+                old = hg_swap(self.word, BUSY)
             if keep_debt:
                 debt = <int64_t>(old - self._units_at(now))
-                debt = min(max(debt, 0), <int64_t>self.ceiling)
+                debt = min(max(debt, 0), <int64_t>self.ceiling[0])
                 debt = hg_rescaled(debt, <unsigned>self.bits, <unsigned>bits, MOST_DEBT)
             if <uint64_t>debt != old:
                 lag = 0
             word = <uint64_t>debt + hg_units_at(<int64_t>lag, multiplier, <unsigned>shift)
-            hg_poke(&self.bits, bits)
-            hg_poke(&self.multiplier, multiplier)
-            hg_poke(&self.shift, shift)
-            hg_poke(&self.burst, burst)
-            hg_poke(&self.epoch, <uint64_t>(now - <int64_t>lag))
-            hg_poke(&self.ceiling, max(burst, <uint64_t>debt))
-            hg_store(&self.word, word)
+            self._write(bits, multiplier, shift, burst, now - <int64_t>lag)
+            hg_poke(self.ceiling, max(burst, <uint64_t>debt))
+            hg_store(self.word, word)
+            self.terms = size, rate
+        return 0
+
+    cdef void _write(self, uint64_t bits, uint64_t multiplier, uint64_t shift, uint64_t burst,
+                     int64_t epoch) noexcept nogil:
+        hg_poke(&self.bits, bits)
+        hg_poke(&self.multiplier, multiplier)
+        hg_poke(&self.shift, shift)
+        hg_poke(&self.burst, burst)
+        hg_poke(&self.epoch, <uint64_t>epoch)
+
+    cdef int _share(self, object size, object rate, object table) except -1:
+        """Let the state be that in a file, whose map is held for as long as this object is."""
+        cdef uint64_t bits, multiplier, shift, burst
+        cdef int64_t epoch = table.epoch
+        mapped = table.map
+        bits, multiplier, shift, burst = scale(size, rate)
+        with cython.critical_section(self):
+            self._refuse_change(TypeError)
+            PyObject_GetBuffer(mapped, &self.view, PyBUF_WRITABLE)
+            self.table = table
+            self._write(bits, multiplier, shift, burst, epoch)
+            self.word = <uint64_t *>(self.view.buf + HEADER)
+            self.ceiling = self.word + 1
+            self._raise_ceiling(<int64_t>burst)
             self.terms = size, rate
         return 0
 
@@ -165,7 +216,7 @@ cdef class TokenBucket:
         cdef int64_t debt
         out.now = now
         while True:
-            word = hg_load(&self.word)
+            word = hg_load(self.word)
             if word == BUSY:
                 continue
             out.bits = hg_peek(&self.bits)
@@ -174,7 +225,7 @@ cdef class TokenBucket:
             out.burst = <int64_t>hg_peek(&self.burst)
             out.elapsed = now - <int64_t>hg_peek(&self.epoch)
             out.units = hg_units_at(out.elapsed, out.multiplier, <unsigned>out.shift)
-            ceiling = hg_peek(&self.ceiling)
+            ceiling = hg_peek(self.ceiling)
             debt = <int64_t>(word - out.units)
             out.debt = min(max(debt, 0), <int64_t>ceiling)
             changed = word
@@ -195,18 +246,18 @@ cdef class TokenBucket:
                 if mode == BOOK:
                     self._raise_ceiling(out.debt + out.cost)
             if mode == LOOK or changed == word:
-                if hg_load(&self.word) == word:
+                if hg_load(self.word) == word:
                     return out
                 continue
             if changed == BUSY:
                 changed += 1
-            if hg_cas(&self.word, word, changed):
+            if hg_cas(self.word, word, changed):
                 return out
 
     cdef void _raise_ceiling(self, int64_t debt) noexcept nogil:
-        cdef uint64_t ceiling = hg_peek(&self.ceiling)
-        while <int64_t>ceiling < debt and not hg_cas(&self.ceiling, ceiling, debt):
-            ceiling = hg_peek(&self.ceiling)
+        cdef uint64_t ceiling = hg_peek(self.ceiling)
+        while <int64_t>ceiling < debt and not hg_cas(self.ceiling, ceiling, debt):
+            ceiling = hg_peek(self.ceiling)
 
     cdef tuple _terms(self):
         """Capacity and refill rate as they were given."""
@@ -328,7 +379,7 @@ cdef class TokenBucket:
     def reconfigure(self, capacity=None, refill_rate=None):
         """Set another capacity, another rate or both; the tokens that were taken stay taken.
 
-        Raises what the constructor raises. Complexity: O(1).
+        Raises what the constructor raises, ValueError if processes share the bucket. Complexity: O(1).
 
         >>> bucket = TokenBucket(10, 1, clock=lambda: 0)
         >>> bucket.consume(8)
@@ -340,6 +391,7 @@ cdef class TokenBucket:
         size, rate = self._terms()
         size = size if capacity is None else checked_positive("capacity", capacity)
         rate = rate if refill_rate is None else checked_positive("refill_rate", refill_rate)
+        self._refuse_change(ValueError)
         self._settle(size, rate, self._now(), True)
 
     @property
@@ -384,7 +436,7 @@ cdef class TokenBucket:
         cdef uint64_t word, units, changed
         cdef int64_t now = self._now(), then = booked, back
         while True:
-            word = hg_load(&self.word)
+            word = hg_load(self.word)
             if word == BUSY:
                 continue
             units = self._units_at(now)
@@ -393,7 +445,7 @@ cdef class TokenBucket:
             changed = word - max(0, back)
             if changed == BUSY:
                 changed += 1
-            if hg_cas(&self.word, word, changed):
+            if hg_cas(self.word, word, changed):
                 return
 
     def __repr__(self):
@@ -405,6 +457,6 @@ cdef class TokenBucket:
 
     def _check(self):
         cdef Outcome out = self._ask(0, LOOK)
-        assert 0 <= out.debt <= <int64_t>self.ceiling <= MOST_DEBT
-        assert 0 < out.burst <= <int64_t>self.ceiling
+        assert 0 <= out.debt <= <int64_t>self.ceiling[0] <= MOST_DEBT
+        assert 0 < out.burst <= <int64_t>self.ceiling[0]
         assert (out.bits, out.multiplier, out.shift, out.burst) == scale(*self._terms())

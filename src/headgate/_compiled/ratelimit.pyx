@@ -33,7 +33,7 @@ from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._rate import checked_rates
-from headgate._tables import checked_overflow, count_lines, scale_of, shared_table, stride_of
+from headgate._tables import checked_overflow, count_lines, scale_of, stride_of
 from headgate._units import checked_amount, wait
 
 
@@ -169,7 +169,8 @@ cdef class RateLimiter:
         cdef size_t size = (HG_CONTROL + lines * HG_CELLS) * sizeof(uint64_t)
         table = None
         if path is not None:
-            table = shared_table(path, mode, "compiled", rates, max_keys, on_full, size, now)
+            from headgate._shared import shared_limiter
+            table = shared_limiter(path, mode, "compiled", rates, max_keys, on_full, size, now)
             now = table.epoch
         secret = urandom(16) if table is None else table.secret
         cdef uint64_t first = int.from_bytes(secret[:8], "little")
@@ -470,7 +471,7 @@ cdef class RateLimiter:
         cdef int i
         rates = checked_rates(rate, burst)
         if self.table is not None:
-            raise self.table.refuse_change()
+            raise ValueError(self.table.refusal)
         for i in range(len(rates)):
             scales[i] = _scale(rates[i])
         cdef uint64_t lines = self.tiers[0].lines

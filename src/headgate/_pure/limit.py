@@ -29,6 +29,7 @@ from headgate._units import (
 _HALF = 2**63
 _WORD = 2**64
 _MOST_DEBT = 2**62
+_TAT, _CEILING = 0, 1
 
 
 class TokenBucket:
@@ -40,8 +41,15 @@ class TokenBucket:
     back, nothing is over-admitted, and the debt is at most that of an empty bucket. Decisions of any
     number of threads are made by one compare-and-swap on one 64-bit word.
 
-    Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61,
-    TypeError if one is no number or the clock is not callable.
+    `path` names a file, best in /dev/shm, through which all processes of a host have one bucket; it is made
+    with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
+    to take, or had reserved. The state outlives the processes, but not the system: after a restart the
+    bucket is full.
+
+    Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61, or if `path`
+    is a file of something else, of other settings, of the other twin or with another mode; TypeError if an
+    argument has a wrong type or the bucket is shared already; OSError if the file cannot be opened or has no
+    room.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
@@ -57,37 +65,55 @@ class TokenBucket:
         "__weakref__",
         "_bits",
         "_burst",
-        "_ceiling",
         "_clock",
         "_epoch",
         "_line",
         "_lock",
         "_multiplier",
         "_shift",
-        "_tat",
+        "_state",
+        "_table",
         "_terms",
     )
 
-    def __init__(self, capacity, refill_rate, *, clock=None):
+    def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
+        if getattr(self, "_table", None) is not None:
+            raise TypeError(self._table.refusal)
         self._clock = checked_clock(clock)
+        self._line = _waiting.Line()
+        self._table = None
         scaled = scale(size, rate)
         now = self._now_ns()
-        self._lock = threading.Lock()
-        self._settle(size, rate, scaled, now, 0, None)
-        self._line = _waiting.Line()
+        if path is None:
+            self._lock = threading.Lock()
+            self._state = [0, 0]
+            self._settle(size, rate, scaled, now, 0, None)
+            return
+        from headgate._shared import HEADER, shared_bucket
+
+        table = shared_bucket(path, mode, "pure", size, rate, now)
+        self._table = self._lock = table
+        self._state = memoryview(table.map)[HEADER:].cast("Q")
+        self._write(size, rate, scaled, table.epoch)
+        with table:
+            self._state[_CEILING] = max(self._burst, self._state[_CEILING])
 
     def _now_ns(self):
         return monotonic_ns() if self._clock is None else checked_now(self._clock())
 
     def _settle(self, size, rate, scaled, now, debt, old):
         """Write the parameters, with `debt` from the time `now` on."""
+        _, multiplier, shift, burst = scaled
+        lag = min(2**40, wait(0, 1, multiplier, shift)) if debt == old else 0
+        self._write(size, rate, scaled, now - lag)
+        self._state[_TAT] = debt + units_at(lag, multiplier, shift)
+        self._state[_CEILING] = max(burst, debt)
+
+    def _write(self, size, rate, scaled, epoch):
         self._bits, self._multiplier, self._shift, self._burst = scaled
-        lag = min(2**40, wait(0, 1, self._multiplier, self._shift)) if debt == old else 0
-        self._tat = debt + units_at(lag, self._multiplier, self._shift)
-        self._epoch = now - lag
-        self._ceiling = max(self._burst, debt)
+        self._epoch = epoch
         self._terms = size, rate
 
     def _debt(self, elapsed):
@@ -96,9 +122,9 @@ class TokenBucket:
             units = elapsed * self._multiplier >> self._shift
         else:
             units = units_at(elapsed, self._multiplier, self._shift)
-        debt = (self._tat - units + _HALF) % _WORD - _HALF
-        if debt > self._ceiling:
-            debt = self._ceiling
+        debt = (self._state[_TAT] - units + _HALF) % _WORD - _HALF
+        if debt > self._state[_CEILING]:
+            debt = self._state[_CEILING]
         return (debt if debt > 0 else 0), units
 
     def _cost(self, tokens):
@@ -120,9 +146,9 @@ class TokenBucket:
             debt, units = self._debt(elapsed)
             allowed = cost <= self._burst - debt or cost == 0
             if take and allowed and cost > 0:
-                self._tat = units + debt + cost
-            elif take and debt == self._ceiling:
-                self._tat = units + debt
+                self._state[_TAT] = (units + debt + cost) % _WORD
+            elif take and debt == self._state[_CEILING]:
+                self._state[_TAT] = (units + debt) % _WORD
         return allowed, cost, debt, elapsed
 
     def _decision(self, allowed, cost, debt, elapsed, taken):
@@ -192,9 +218,9 @@ class TokenBucket:
             owed = debt + cost
             if owed > _MOST_DEBT:
                 raise ValueError(f"tokens cannot be reserved that far ahead, got {tokens!r}")
-            if cost > 0 or debt == self._ceiling:
-                self._tat = units + owed
-                self._ceiling = max(self._ceiling, owed)
+            if cost > 0 or debt == self._state[_CEILING]:
+                self._state[_TAT] = (units + owed) % _WORD
+                self._state[_CEILING] = max(self._state[_CEILING], owed)
             delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
         return Reservation(self, tokens, now, now + delay)
 
@@ -226,7 +252,7 @@ class TokenBucket:
     def reconfigure(self, capacity=None, refill_rate=None):
         """Set another capacity, another rate or both; the tokens that were taken stay taken.
 
-        Raises what the constructor raises. Complexity: O(1).
+        Raises what the constructor raises, ValueError if processes share the bucket. Complexity: O(1).
 
         >>> bucket = TokenBucket(10, 1, clock=lambda: 0)
         >>> bucket.consume(8)
@@ -238,12 +264,14 @@ class TokenBucket:
         size, rate = self._terms
         size = size if capacity is None else checked_positive("capacity", capacity)
         rate = rate if refill_rate is None else checked_positive("refill_rate", refill_rate)
+        if self._table is not None:
+            raise ValueError(self._table.refusal)
         scaled = scale(size, rate)
         now = self._now_ns()
         with self._lock:
             debt, _ = self._debt(now - self._epoch)
             debt = min(_MOST_DEBT, -(-(debt << scaled[0]) >> self._bits))
-            self._settle(size, rate, scaled, now, debt, self._tat % _WORD)
+            self._settle(size, rate, scaled, now, debt, self._state[_TAT])
 
     @property
     def capacity(self):
@@ -287,8 +315,8 @@ class TokenBucket:
             units = units_at(elapsed, self._multiplier, self._shift)
             then = units_at(booked - self._epoch, self._multiplier, self._shift)
             back = to_units(number, self._bits) - max(0, units - then)
-            debt = (self._tat - units + _HALF) % _WORD - _HALF
-            self._tat -= max(0, min(back, debt))
+            debt = (self._state[_TAT] - units + _HALF) % _WORD - _HALF
+            self._state[_TAT] = (self._state[_TAT] - max(0, min(back, debt))) % _WORD
 
     def __repr__(self):
         size, rate = self._terms
@@ -299,6 +327,6 @@ class TokenBucket:
 
     def _check(self):
         _, _, debt, _ = self._charge(0, False)
-        assert 0 <= debt <= self._ceiling <= _MOST_DEBT
-        assert 0 < self._burst <= self._ceiling
+        assert 0 <= debt <= self._state[_CEILING] <= _MOST_DEBT
+        assert 0 < self._burst <= self._state[_CEILING]
         assert (self._bits, self._multiplier, self._shift, self._burst) == scale(*self._terms)

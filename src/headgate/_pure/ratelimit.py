@@ -23,7 +23,7 @@ from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._membership import key_bytes
 from headgate._rate import checked_rates
-from headgate._tables import checked_overflow, count_lines, scale_of, shared_table, stride_of
+from headgate._tables import checked_overflow, count_lines, scale_of, stride_of
 from headgate._units import checked_amount, to_units, units_at, wait
 
 _CELLS = 8
@@ -322,7 +322,9 @@ class RateLimiter:
             self._offer([_Tier(tier, lines, now) for tier in rates])
             return
         size = _WORD_SIZE * (_CONTROL + _CELLS * lines) + _TAG_SIZE * _CELLS * lines
-        table = shared_table(path, mode, "pure", rates, max_keys, on_full, size, now)
+        from headgate._shared import shared_limiter
+
+        table = shared_limiter(path, mode, "pure", rates, max_keys, on_full, size, now)
         self._table = self._lock = table
         self._keyed = blake2b(key=table.secret, digest_size=11)
         cells = memoryview(table.map)[-size * len(rates) :]
@@ -503,7 +505,7 @@ class RateLimiter:
         """
         rates = checked_rates(rate, burst)
         if self._table is not None:
-            raise self._table.refuse_change()
+            raise ValueError(self._table.refusal)
         lines = self._tiers[0].lines
         now = self._swept()
         with self._lock:
