@@ -12,8 +12,8 @@ because a key's ``__eq__`` raised or its hash changed. An item of the heap count
 entry's. Foreign code - ``__hash__`` and ``__eq__`` of keys, getsizeof, the clock, finalizers run at a call or
 an allocation - may use the cache: the lock is re-entrant, and `_version` counts edits, so that whoever was
 interrupted looks again. An edit of a list is a straight line of attributes: nothing is called from the last
-look to its end. Where there is a GIL, no lock is needed to read what has no lifetime. Evicted entries are
-dropped last.
+look to its end, nor made for the collector to count, as a tuple of four would be. Where there is a GIL, no
+lock is needed to read what has no lifetime. Evicted entries are dropped last.
 """
 
 import sys
@@ -224,9 +224,12 @@ class _Cache(MutableMapping):
 
     def _victim(self, size):
         """The live entry that gives way to `size` more, None if foreign code was faster."""
-        end = self._ends[0]
-        victim = end.next
-        return None if victim is end else victim
+        return self._first(self._ends[0])
+
+    def _first(self, end):
+        """The oldest entry of a list, None if it is empty or has been cleared."""
+        entry = end.next
+        return None if entry is end else entry
 
     def _evict_some(self, size, dropped):
         """Evict one entry, or as many as one step of the policy evicts."""
@@ -245,12 +248,10 @@ class _Cache(MutableMapping):
 
     def _move(self, entry, end):
         """Make a live entry the newest of the list of `end`."""
-        next = entry.next
-        if next is None:
+        next, last = entry.next, end.prev
+        if next is None or last is None or last is entry:
             return
-        prev, last, size = entry.prev, end.prev, entry.size
-        if last is entry:
-            return
+        prev, size = entry.prev, entry.size
         prev.next = next
         next.prev = prev
         entry.end.size -= size
@@ -272,7 +273,7 @@ class _Cache(MutableMapping):
         self._filled -= size
         self._count -= 1
         self._version += 1
-        entry.prev = entry.next = None
+        entry.prev = entry.next = entry.end = entry.value = None
         self._left(entry, end, next)
         return True
 
@@ -282,8 +283,7 @@ class _Cache(MutableMapping):
         if not self._unlink(entry):
             return False
         dropped += (entry.key, value)
-        entry.value = None
-        if entry.tags:
+        if entry.tags and entry.next is None:
             self._retag(entry, ())
         self._forget_key(entry)
         return True
@@ -402,24 +402,22 @@ class _Cache(MutableMapping):
 
     # ---- tags -------------------------------------------------------------------------------
 
-    def _tag(self, entry, tag):
-        group = {}
-        if tag not in self._tagged:
-            self._tagged[tag] = group
-        self._tagged[tag][entry] = None
-
     def _retag(self, entry, tags):
-        for tag in entry.tags:
-            self._untag(entry, tag)
-        entry.tags = tags
-        for tag in tags:
-            self._tag(entry, tag)
+        old, entry.tags = entry.tags, tags
+        for tag in old + tags:
+            self._label(entry, tag)
 
-    def _untag(self, entry, tag):
-        if tag in self._tagged and entry in self._tagged[tag]:
-            del self._tagged[tag][entry]
-            if not self._tagged[tag]:
-                del self._tagged[tag]
+    def _label(self, entry, tag):
+        """Let the group of a tag hold an entry if the entry has the tag, and not otherwise."""
+        fresh, groups = {}, self._tagged
+        if tag in entry.tags:
+            if tag not in groups:
+                groups[tag] = fresh
+            groups[tag][entry] = None
+        elif tag in groups and entry in groups[tag]:
+            del groups[tag][entry]
+            if not groups[tag]:
+                del groups[tag]
 
     # ---- what the methods are made of -------------------------------------------------------
 
@@ -518,8 +516,8 @@ class _Cache(MutableMapping):
                 if version != self._version or live:
                     continue
                 last, old = end.prev, entry.value
-                entry.value, entry.size, entry.due, entry.hard = value, size, hard, hard
-                entry.hash, entry.mark = digest, 0
+                entry.value, entry.size, entry.hash = value, size, digest
+                entry.due, entry.hard, entry.mark = hard, hard, 0
                 entry.prev, entry.next, entry.end = last, end, end
                 last.next = entry
                 end.prev = entry
@@ -538,13 +536,18 @@ class _Cache(MutableMapping):
         return value
 
     def _store_plain(self, key, value):
-        """What `_store` does where entries have no size, lifetime, tag or listener and stand in a queue."""
+        """What `_store` does in a queue while no entry has a size, a lifetime, a tag or a listener."""
         new, dropped = _Entry(key), []
         self._acquire()
         try:
             while True:
+                if self._timed or self._tagged:
+                    self._store(key, value)
+                    return
                 version, end = self._version, self._ends[0]
                 entry = self._data.get(key)
+                if version != self._version:
+                    continue
                 if entry is not None and entry.next is not None:
                     dropped.append(entry.value)
                     entry.value = value
@@ -563,7 +566,8 @@ class _Cache(MutableMapping):
                 if version != self._version or entry.next is not None:
                     continue
                 last = end.prev
-                entry.value, entry.size, entry.due, entry.hard = value, 1, NEVER, NEVER
+                entry.value, entry.size = value, 1
+                entry.due = entry.hard = NEVER
                 entry.prev, entry.next, entry.end = last, end, end
                 last.next = entry
                 end.prev = entry
@@ -657,7 +661,7 @@ class _Cache(MutableMapping):
         return value
 
     def __setitem__(self, key, value):
-        if self._plain and not self._timed and not self._tagged:
+        if self._plain:
             self._store_plain(key, value)
         else:
             self._store(key, value)
@@ -1470,21 +1474,22 @@ class SieveCache(_Cache):
     ['a', 'c']
     """
 
-    __slots__ = ("_hand",)
+    __slots__ = ()
 
-    def _empty(self):
-        self._hand = None
-        return super()._empty()
+    @staticmethod
+    def _new_end():
+        return _Dial()
 
     def _hit(self, entry):
         entry.mark = 1
 
     def _left(self, entry, end, next):
-        if self._hand is entry:
-            self._hand = None if next is end else next
+        if end.hand is entry:
+            end.hand = None if next is end else next
 
     def _victim(self, size):
-        end, entry = self._ends[0], self._hand
+        end = self._ends[0]
+        entry = end.hand
         if entry is None or entry.next is None:
             entry = end.next
         while entry is not None:
@@ -1493,11 +1498,21 @@ class SieveCache(_Cache):
             if entry is end:
                 return None
             if not entry.mark:
-                self._hand = entry
+                end.hand = entry
                 return entry
             entry.mark = 0
             entry = entry.next
         return None
+
+
+class _Dial(_End):
+    """The end of a list, and the entry at which the hand stands."""
+
+    __slots__ = ("hand",)
+
+    def __init__(self):
+        super().__init__()
+        self.hand = None
 
 
 class S3FIFOCache(_Cache):
@@ -1557,18 +1572,18 @@ class S3FIFOCache(_Cache):
 
     def _main_victim(self):
         main = self._ends[1]
-        entry = main.next
-        while entry is not main and entry.mark:
+        entry = self._first(main)
+        while entry is not None and entry.mark:
             entry.mark -= 1
             self._move(entry, main)
-            entry = main.next
-        return None if entry is main else entry
+            entry = self._first(main)
+        return entry
 
     def _victim(self, size):
         small, main = self._ends
         while self._is_small_turn():
-            entry = small.next
-            if entry.mark < 2:
+            entry = self._first(small)
+            if entry is None or entry.mark < 2:
                 return entry
             entry.mark = 0
             self._move(entry, main)
@@ -1579,14 +1594,14 @@ class S3FIFOCache(_Cache):
         if not self._is_small_turn():
             self._evict_one(self._main_victim(), dropped)
             return
-        entry = small.next
-        while entry is not small and entry.mark > 1:
+        entry = self._first(small)
+        while entry is not None and entry.mark > 1:
             entry.mark = 0
             self._move(entry, main)
             if 10 * main.size > 9 * self._room:
                 self._evict_one(self._main_victim(), dropped)
-            entry = small.next
-        if entry is not small:
+            entry = self._first(small)
+        if entry is not None:
             digest, weight = entry.hash, max(1, entry.size)
             self._evict_one(entry, dropped)
             self._ghost_size += weight - self._ghosts.pop(digest, 0)
@@ -1664,26 +1679,23 @@ class TinyLFUCache(_Cache):
 
     def _shrink_protected(self):
         _, probation, protected = self._ends
-        while protected.size > self._protected_room and protected.next is not protected:
-            self._move(protected.next, probation)
+        while protected.size > self._protected_room and (entry := self._first(protected)) is not None:
+            self._move(entry, probation)
 
     def _shrink_window(self, size):
         """Let entries fall out of the window until `size` more fits, and return the last of them."""
         window, probation, _ = self._ends
         candidate = None
-        while window.size > self._window_room - size and window.next is not window:
-            candidate = window.next
+        while window.size > self._window_room - size and (entry := self._first(window)) is not None:
+            candidate = entry
             self._move(candidate, probation)
         return candidate
 
     def _victim(self, size):
         window, probation, protected = self._ends
         candidate = self._shrink_window(size)
-        for end in (probation, protected, window):
-            victim = end.next
-            if victim is not end:
-                break
-        else:
+        victim = self._first(probation) or self._first(protected) or self._first(window)
+        if victim is None:
             return None
         if candidate is None or candidate is victim:
             return victim
@@ -1731,25 +1743,28 @@ class _Sketch:
             self.counters = self.counters * 2
             self.sample *= 2
 
-    def _places(self, digest):
-        drawn = splitmix64(digest % _WORD)
-        block = (drawn & 0xFFFF_FFFF) % (len(self.counters) // 128) * 128
-        return [block + 32 * row + (drawn >> 32 + 5 * row & 31) for row in range(4)]
-
     def add(self, digest):
         counters, added = self.counters, 0
-        for place in self._places(digest):
+        for place in _places(counters, digest):
             if counters[place] < 15:
                 counters[place] += 1
                 added = 1
         self.additions += added
         if self.additions >= self.sample:
             self.additions //= 2
-            self.counters = counters.translate(_HALVED)
+            self.counters = self.counters.translate(_HALVED)
 
     def frequency(self, digest):
         """How often a hash was added, at most 15 and rather too often than too seldom."""
-        return min([self.counters[place] for place in self._places(digest)])
+        counters = self.counters
+        return min([counters[place] for place in _places(counters, digest)])
+
+
+def _places(counters, digest):
+    """Where the four counters of a hash stand."""
+    drawn = splitmix64(digest % _WORD)
+    block = (drawn & 0xFFFF_FFFF) % (len(counters) // 128) * 128
+    return [block + 32 * row + (drawn >> 32 + 5 * row & 31) for row in range(4)]
 
 
 class RRCache(_Cache):
@@ -1764,33 +1779,49 @@ class RRCache(_Cache):
     (2, True)
     """
 
-    __slots__ = ("_dense",)
+    __slots__ = ()
 
-    def _empty(self):
-        self._dense = []
-        return super()._empty()
+    @staticmethod
+    def _new_end():
+        return _Urn()
 
     def _placed(self, entry):
-        dense = self._dense
-        entry.mark = len(dense)
-        dense.append(entry)
+        end, place = entry.end, entry.mark
+        if entry.next is None or (place in end.drawn and end.drawn[place] is entry):
+            return
+        entry.mark = count = end.count
+        end.drawn[count] = entry
+        end.count = count + 1
 
     def _left(self, entry, end, next):
-        self._forget(entry.mark)
+        if entry.next is None:
+            self._forget(end, entry.mark, entry)
 
-    def _forget(self, place):
-        """Let the last entry take a place of another."""
-        dense = self._dense
-        last = dense[-1]
-        dense[place] = last
-        last.mark = place
-        del dense[-1]
+    def _forget(self, end, place, entry):
+        """Let the last entry of an urn take the place of another."""
+        drawn = end.drawn
+        if place in drawn and drawn[place] is entry:
+            end.count = count = end.count - 1
+            drawn[place] = last = drawn[count]
+            last.mark = place
+            del drawn[count]
 
     def _victim(self, size):
-        while self._dense:
-            place = self._draw() * len(self._dense) >> 64
-            entry = self._dense[place]
-            if entry.next is not None:
+        end = self._ends[0]
+        while end.count:
+            place = self._draw() * end.count >> 64
+            entry = end.drawn.get(place)
+            if entry is not None and entry.next is not None:
                 return entry
-            self._forget(place)
+            self._forget(end, place, entry)
         return None
+
+
+class _Urn(_End):
+    """The end of a list, and its entries by places without gaps; an entry's `mark` is its place."""
+
+    __slots__ = ("count", "drawn")
+
+    def __init__(self):
+        super().__init__()
+        self.count, self.drawn = 0, {}
