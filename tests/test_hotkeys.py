@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 from conftest import FakeClock, Twin, twin_names
+from finalizers import struck_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threads import run_threads
@@ -259,6 +260,34 @@ def test_evil_keys_never_break_the_links(twin):
             pass
         hot._check()
     hot.clear()
+
+
+@pytest.mark.parametrize("half_life", [None, 3])
+@pytest.mark.parametrize("clears", [False, True])
+def test_finalizers_find_the_links_whole(twin, clock, half_life, clears):
+    draw, hot = Random(8), twin.hotkeys.HotKeys(6, half_life=half_life, clock=clock)
+    counted = []
+
+    def act():
+        choice = draw.randrange(8)
+        if choice < 5:
+            hot.add(draw.randrange(9), 1 + choice)
+            counted.append(1 + choice)
+        elif choice == 5 and clears:
+            hot.clear()
+        elif choice == 6:
+            assert len(hot.top()) <= 6 and hot.copy().k == 6
+        else:
+            assert (draw.randrange(9) in hot) in (False, True) and len(hot) <= 6
+
+    for _ in range(200):
+        with struck_by(act, 5):
+            hot.add(draw.randrange(12))
+        counted.append(1)
+        clock.advance(0.5)
+        hot._check()
+    if half_life is None and not clears:
+        assert hot.total == sum(counted)
 
 
 def test_threads_lose_no_count(twin):

@@ -7,7 +7,8 @@ The buckets, victims and errors are those of the compiled twin. Entries compare 
 is keyed by the hash alone, so that only `_find` runs the ``__eq__`` of keys; it starts over when `_version`
 says that the set of keys changed meanwhile. ``__index__``, ``__hash__``, the clock and ``__eq__`` run
 before the first edit, and a victim is dropped last. The lock is re-entrant, for foreign code that uses the
-structure.
+structure. A finalizer may come at any step: while `_busy` says that an edit is under way, what it adds or
+clears waits in `_late`, and what it reads may lack the key that is being moved.
 """
 
 from threading import RLock
@@ -77,10 +78,12 @@ class HotKeys:
     """
     __slots__ = (
         "__weakref__",
+        "_busy",
         "_clock",
         "_count",
         "_half",
         "_half_life",
+        "_late",
         "_lock",
         "_most",
         "_moves",
@@ -98,6 +101,7 @@ class HotKeys:
         self = super().__new__(cls)
         self._lock = RLock()
         self._version = self._moves = 0
+        self._busy, self._late = False, []
         self._install(1, None, 0, None)
         return self
 
@@ -113,12 +117,17 @@ class HotKeys:
             now = checked_now(clock()) if clock is not None else monotonic_ns()
         table, sentinel = {}, _Bucket(0)
         with self._lock:
-            self._table, table = table, getattr(self, "_table", None)
-            self._sentinel, sentinel = sentinel, getattr(self, "_sentinel", None)
+            old = getattr(self, "_table", None), getattr(self, "_sentinel", None)
+            busy, self._busy = self._busy, True
+            self._table, self._sentinel = table, sentinel
             self._most, self._half_life, self._half, self._clock = room, half_life, half, clock
             self._since = now
             self._count = self._total = 0
             self._version += 1
+            self._busy = busy
+            if not busy:
+                self._catch_up()
+            del old
 
     # ---- the table --------------------------------------------------------------------------
 
@@ -208,15 +217,20 @@ class HotKeys:
 
     def _age(self):
         """Halve the counts for each half-life that has passed; answers what is to be dropped last."""
-        if not self._half:
+        if not self._half or self._busy:
             return None
         now = self._now()
-        self._since = min(self._since, now)
-        if now - self._since < self._half:
-            return None
-        steps = (now - self._since) // self._half
-        self._since += steps * self._half
-        return self._halve(min(steps, 63))
+        self._busy = True
+        try:
+            self._since = min(self._since, now)
+            if now - self._since < self._half:
+                return None
+            steps = (now - self._since) // self._half
+            self._since += steps * self._half
+            return self._halve(min(steps, 63))
+        finally:
+            self._busy = False
+            self._catch_up()
 
     def _halve(self, steps):
         """Halve `steps` times, rounding down; answers the entries that nothing is left of."""
@@ -244,6 +258,37 @@ class HotKeys:
         self._count -= len(gone)
         return gone
 
+    # ---- additions --------------------------------------------------------------------------
+
+    def _count_in(self, entry, number, n):
+        """Count `number`, given as `n`, more of the key of `entry`; answers the victim, or None."""
+        while True:
+            version = self._version
+            found = self._find(entry.key, entry.hash)
+            self._busy = True
+            if version == self._version:
+                break
+            self._busy = False
+        try:
+            if number > _MOST_TOTAL - self._total:
+                raise ValueError(f"n must leave the total below 2**63, got {n!r}")
+            self._total += number
+            if found is None:
+                return self._admit(entry, number, self._sentinel)
+            self._raise(found, number)
+            return None
+        finally:
+            self._busy = False
+
+    def _catch_up(self):
+        """Do what finalizers wanted amid an edit: a clear is None, an addition its arguments."""
+        while self._late:
+            late = self._late.pop(0)
+            if late is None:
+                self.clear()
+            else:
+                self._count_in(*late)
+
     # ---- the public face --------------------------------------------------------------------
 
     def add(self, key, n=1):
@@ -264,15 +309,11 @@ class HotKeys:
         entry = _Entry(key, hash(key))
         with self._lock:
             _halved = self._age()
-            found = self._find(key, entry.hash)
-            if number > _MOST_TOTAL - self._total:
-                raise ValueError(f"n must leave the total below 2**63, got {n!r}")
-            self._total += number
-            if found is not None:
-                self._raise(found, number)
-                _victim = None
-            else:
-                _victim = self._admit(entry, number, self._sentinel)
+            if self._busy:
+                self._late.append((entry, number, n))
+                return
+            _victim = self._count_in(entry, number, n)
+            self._catch_up()
 
     def top(self, n=None):
         """The `n` most frequent keys, or all that are watched: `HotKey` records of key, count and error.
@@ -316,7 +357,11 @@ class HotKeys:
         >>> len(hot), hot.total
         (0, 0)
         """
-        self._install(self._most, self._half_life, self._half, self._clock)
+        with self._lock:
+            if self._busy:
+                self._late.append(None)
+            else:
+                self._install(self._most, self._half_life, self._half, self._clock)
 
     @property
     def k(self):
@@ -389,10 +434,17 @@ class HotKeys:
 
     def _state(self):
         with self._lock:
-            rows = self._rows(self._most)
-            phase = self._now() - self._since if self._half else 0
-            return (1, self._most, self._half_life, self._clock, phase, self._total, rising(rows),
-                    attributes(self))
+            _halved = self._age()
+            now = self._now() if self._half else 0
+            busy, self._busy = self._busy, True
+            try:
+                phase = now - self._since if self._half else 0
+                return (1, self._most, self._half_life, self._clock, phase, self._total,
+                        rising(self._rows(self._most)), attributes(self))
+            finally:
+                self._busy = busy
+                if not busy:
+                    self._catch_up()
 
     @classmethod
     def _from_state(cls, state):
