@@ -4,10 +4,10 @@
     text   | which limiter, of which twin, with which settings: a line each |
     cells  | from byte 4096 on: what the limiter keeps |
 
-A header is written and read under a lock that the kernel drops with the process that holds it, its magic
-last: a file whose maker was killed has none, and is laid out anew. All blocks are there before the file is
-mapped. What the limiter keeps is counted from the epoch, by a clock that starts with the system; so after
-another start it is all forgotten, under that lock, before anybody maps it.
+A header is read and written under a lock that the kernel drops with the process that holds it, and by one
+call to the system. Until all blocks are there it says that the file is being made; who finds it so under the
+lock makes it anew, as the maker was killed. What the limiter keeps is counted from the epoch, by a clock that
+starts with the system; so after another start it is all forgotten, under that lock, before anybody maps it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HEADER = 4096
 _MAGIC = int.from_bytes(b"hgLimit\n", "little")
+_MAKING = b"hgMaking"
 _VERSION = 1
 _AT_MAGIC, _AT_VERSION, _AT_BOOT, _AT_NAMESPACE, _AT_EPOCH = range(5)
 _SECRET = slice(40, 56)
@@ -171,21 +172,17 @@ class SharedTable(FileLock):
                 return False
             if not stat.S_ISREG(status.st_mode):
                 raise self._foreign()
-            if not status.st_size:
-                os.fchmod(self._file, self._mode)
-                allocate(self._file, size)
+            if status.st_size:
+                self._check_owner(status)
             header = os.pread(self._file, HEADER, 0)
-            is_new = not any(header) and status.st_size in (0, size)
-            if not is_new:
+            if not header or header.startswith(_MAKING):
+                self._make(size)
+            else:
                 self._check_header(header)
                 if status.st_size != size:
                     raise ValueError(f"path must have {size} bytes, got {status.st_size} in {self._path!r}")
-            if status.st_size:
-                self._check_owner(status)
             self.map = mmap.mmap(self._file, size)
-            if is_new:
-                self.map[_SECRET] = os.urandom(16)
-            self._start(now)
+            self._begin(now)
         return True
 
     def _foreign(self) -> ValueError:
@@ -215,22 +212,33 @@ class SharedTable(FileLock):
         if words[_AT_BOOT] == boot_id() and words[_AT_NAMESPACE] != namespace("time"):
             raise ValueError(f"path must belong to processes with one clock, got {self._path!r}")
 
-    def _start(self, now: int) -> None:
+    def _make(self, size: int) -> None:
+        os.fchmod(self._file, self._mode)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, _MAKING, 0)
+        allocate(self._file, size)
+
+    def _begin(self, now: int) -> None:
         """Begin anew if the file is, or if the system has been started since."""
-        words = memoryview(self.map).cast("Q")
+        words = memoryview(self.map)[:HEADER].cast("Q")
         if words[_AT_MAGIC] != _MAGIC or words[_AT_BOOT] != boot_id():
             for start in range(HEADER, len(self.map), len(_BLOCK)):
                 end = min(start + len(_BLOCK), len(self.map))
                 self.map[start:end] = _BLOCK[: end - start]
-            text = self._text.encode()
-            self.map[_TEXT] = text.ljust(_TEXT.stop - _TEXT.start, b"\0")
-            words[_AT_VERSION] = _VERSION
-            words[_AT_NAMESPACE] = namespace("time")
-            words[_AT_EPOCH] = now % _WORD
-            words[_AT_BOOT] = boot_id()
-            words[_AT_MAGIC] = _MAGIC
+            os.pwrite(self._file, self._header(now), 0)
         self.epoch = (words[_AT_EPOCH] + _WORD // 2) % _WORD - _WORD // 2
         self.secret = bytes(self.map[_SECRET])
+
+    def _header(self, now: int) -> bytes:
+        header = bytearray(HEADER)
+        words = memoryview(header).cast("Q")
+        words[_AT_MAGIC], words[_AT_VERSION] = _MAGIC, _VERSION
+        words[_AT_BOOT], words[_AT_NAMESPACE] = boot_id(), namespace("time")
+        words[_AT_EPOCH] = now % _WORD
+        header[_SECRET] = os.urandom(16)
+        text = self._text.encode()
+        header[_TEXT.start : _TEXT.start + len(text)] = text
+        return bytes(header)
 
     @property
     def refusal(self) -> str:

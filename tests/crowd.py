@@ -1,0 +1,130 @@
+"""Processes that share a limiter, in a program of its own that may fork: ``crowd.py NAME ARGUMENTS``.
+
+It prints what they were allowed, in words that the tests read.
+"""
+
+import mmap
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from importlib import import_module
+
+BURST = 500
+ROOM = 400_000
+KEYS = 100_000
+WORKERS = 4
+
+
+def counters(count):
+    """Words that this process and its children see."""
+    return memoryview(mmap.mmap(-1, 8 * count)).cast("Q")
+
+
+def room(twin, name):
+    return import_module(f"headgate._{twin}.{name}")
+
+
+def limiter(twin, path, rate, **options):
+    return room(twin, "ratelimit").RateLimiter(rate, path=path, **options)
+
+
+def forked(work):
+    """The pid of a child that does `work` and goes without a trace."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+    finally:
+        os._exit(0)
+
+
+def standing():
+    return 0
+
+
+def of_a_key(twin, path, burst):
+    return partial(limiter(twin, path, f"{burst}/h", max_keys=100, clock=standing).allow, "ann")
+
+
+def of_a_bucket(twin, path, burst):
+    return room(twin, "limit").TokenBucket(int(burst), 1, path=path, clock=standing).consume
+
+
+def together(make, twin, path, burst, decisions):
+    """Four processes of two threads ask for the same; the clock stands."""
+    counts = counters(2 * WORKERS)
+
+    def ask(slot):
+        allow = make(twin, path, burst)
+        allowed = 0
+        for _ in range(int(decisions) // len(counts)):
+            if allow():
+                allowed += 1
+        counts[slot] = allowed
+
+    def work(slots):
+        threads = [threading.Thread(target=ask, args=(slot,)) for slot in slots]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    children = [forked(lambda at=at: work((2 * at, 2 * at + 1))) for at in range(WORKERS)]
+    for child in children:
+        os.waitpid(child, 0)
+    print(*counts)
+
+
+def killed(twin, path, rate, kills):
+    """Four processes take all that there is of key after key, while they are killed and replaced at random.
+
+    They count what they took after they took it, so a kill makes the count at most one too low.
+    """
+    counts = counters(WORKERS * KEYS)
+    progress = counters(WORKERS)
+
+    def drain(slot, keys):
+        allow = limiter(twin, path, rate, max_keys=ROOM).allow
+        for key in keys:
+            while allow(key):
+                counts[slot * KEYS + key] += 1
+            progress[slot] = key
+
+    def start(slot):
+        return forked(lambda: drain(slot, range(max(progress), KEYS)))
+
+    limiter(twin, None, rate)  # what is imported late is imported now, so that the children are quick
+    chance = random.Random(7)
+    children = [start(slot) for slot in range(WORKERS)]
+    deaths = 0
+    while deaths < int(kills):
+        time.sleep(chance.random() / 200)
+        slot = chance.randrange(WORKERS)
+        os.kill(children[slot], signal.SIGKILL)
+        _, status = os.waitpid(children[slot], 0)
+        deaths += status == signal.SIGKILL
+        children[slot] = start(slot)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        deaths += status == signal.SIGKILL
+    keys = max(progress) + 1
+    drain(0, range(keys))
+    totals = [sum(counts[slot * KEYS + key] for slot in range(WORKERS)) for key in range(keys)]
+    evictions = limiter(twin, path, rate, max_keys=ROOM).evictions
+    print(deaths, keys, max(totals), keys * BURST - sum(totals), evictions)
+
+
+if __name__ == "__main__":
+    name, *arguments = sys.argv[1:]
+    programs = {
+        "key": partial(together, of_a_key),
+        "bucket": partial(together, of_a_bucket),
+        "killed": killed,
+    }
+    programs[name](*arguments)

@@ -1,0 +1,43 @@
+"""Many processes on one limit: together they are admitted what one would be, whoever is killed meanwhile."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes share a limit through fcntl")
+
+CROWD = Path(__file__).with_name("crowd.py")
+DECISIONS = {"compiled": 2_000_000, "pure": 40_000}
+KILLS = {"compiled": 200, "pure": 60}
+
+
+@pytest.fixture
+def crowd(twin, tmp_path):
+    """Runs a program of the crowd on a file, and reads the numbers that it prints."""
+    def crowd(name, *arguments):
+        command = [sys.executable, CROWD, name, twin.name, tmp_path / "limit", *arguments]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return list(map(int, done.stdout.split()))
+    return crowd
+
+
+@pytest.mark.parametrize("what", ["key", "bucket"])
+def test_processes_are_admitted_what_one_would_be(crowd, twin, what):
+    decisions = DECISIONS[twin.name]
+    admitted = crowd(what, decisions // 4, decisions)
+    assert sum(admitted) == decisions // 4
+    assert sum(count > 0 for count in admitted) > 1
+
+
+@pytest.mark.parametrize("rate", ["500/week", "500/week; 1000/week"])
+def test_a_kill_loses_one_token_at_most(crowd, twin, rate):
+    deaths, keys, most, lost, evictions = crowd("killed", rate, KILLS[twin.name])
+    assert deaths >= KILLS[twin.name]
+    assert keys > 1
+    assert evictions == 0
+    assert most == 500
+    assert 0 <= lost <= deaths
