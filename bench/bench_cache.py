@@ -1,4 +1,4 @@
-"""LRU caches: ours, its pure twin and what people use today, at 1,000 hot str keys."""
+"""Caches: LRU beside what people use today, then every policy and lifetimes; 1,000 hot str keys."""
 
 import sys
 from importlib import import_module
@@ -69,3 +69,47 @@ def test_bytes_an_entry(benchmark, make):
 
     benchmark.pedantic(fill, rounds=1)
     benchmark.extra_info["bytes an entry"] = sys.getsizeof(cache) / 100_000
+
+
+POLICIES = ["FIFOCache", "LFUCache", "RRCache", "S3FIFOCache", "SieveCache", "TinyLFUCache"]
+TWINS = ["compiled", "pure"]
+
+
+def hit_all(cache):
+    for key in HOT:
+        cache[key] = key
+
+    def get_all(get=cache.get, keys=HOT):
+        for key in keys:
+            get(key)
+
+    return get_all
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("twin", TWINS)
+def test_get_hit_by_policy(benchmark, twin, policy):
+    benchmark(hit_all(getattr(import_module(f"headgate._{twin}.cache"), policy)(SIZE)))
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_get_hit_of_what_has_a_lifetime(benchmark, twin):
+    benchmark(hit_all(import_module(f"headgate._{twin}.cache").TTLCache(SIZE, 3600)))
+
+
+def test_get_hit_of_what_has_a_lifetime_in_cachebox(benchmark):
+    benchmark(hit_all(pytest.importorskip("cachebox").TTLCache(SIZE, 3600)))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("twin", TWINS)
+def test_read_through_by_policy(benchmark, twin, policy):
+    cache = getattr(import_module(f"headgate._{twin}.cache"), policy)(SIZE)
+
+    def read_all(get=cache.get, put=cache.put, keys=CHURN):
+        for key in keys:
+            if get(key) is None:
+                put(key, key)
+
+    read_all()
+    benchmark(read_all)

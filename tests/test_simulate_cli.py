@@ -315,6 +315,13 @@ def test_advice_names_the_policy_that_saves_most():
     )
 
 
+def test_advice_prefers_the_better_of_those_that_save_as_much():
+    lru = curve("lru", (100, 0), (400, 0))
+    assert advice([*lru, *curve("rr", (100, 1), (400, 9)), *curve("tinylfu", (100, 90), (400, 490))]) == (
+        "tinylfu with 100 hits as often (9.00%) as LRU with more than 400."
+    )
+
+
 def test_advice_names_the_size_that_is_enough():
     assert advice(curve("lru", (100, 200), (400, 595), (1_600, 600))) == (
         "lru with 400 hits 59.50%, within a point of the best (60.00% with 1,600)."

@@ -20,8 +20,9 @@ class Equivalence(NamedTuple):
     beyond: bool
 
     @property
-    def gain(self) -> float:
-        return self.lru_size / self.point.maxsize
+    def gain(self) -> tuple[float, float]:
+        """How much smaller, and among equals how good."""
+        return self.lru_size / self.point.maxsize, self.point.hit_ratio
 
 
 def advice(points: Sequence[Point]) -> str:
@@ -31,7 +32,7 @@ def advice(points: Sequence[Point]) -> str:
         _equivalent(point, curve) for point in points if curve and point.policy != _REFERENCE and point.hits
     ]
     best = max(found, key=lambda equivalence: equivalence.gain, default=None)
-    if best is not None and best.gain >= _WORTH:
+    if best is not None and best.gain >= (_WORTH, 0):
         more = "more than " if best.beyond else ""
         return (
             f"{best.point.policy} with {best.point.maxsize:,} hits as often ({best.point.hit_ratio:.2%}) "
