@@ -83,6 +83,13 @@ static inline uint32_t hg_murmur_step(uint32_t h, uint32_t k)
     return hg_murmur_rotl(h ^ hg_murmur_mix(k), 13) * 5 + 0xe6546b64;
 }
 
+static inline uint32_t hg_murmur_last(uint32_t h)
+{
+    h = (h ^ h >> 16) * 0x85ebca6b;
+    h = (h ^ h >> 13) * 0xc2b2ae35;
+    return h ^ h >> 16;
+}
+
 static inline uint32_t hg_read_few(const unsigned char *p, size_t size)
 {
     uint32_t word = 0;
@@ -119,18 +126,50 @@ static inline uint32_t hg_murmur_end(const hg_prefix *prefix, const unsigned cha
             h = hg_murmur_step(h, hg_read32(at));
         rest = (uint32_t)((uint64_t)hg_read32(end - 4) >> (32 - 8 * (end - at)));
     }
-    h ^= hg_murmur_mix(rest) ^ (prefix->size + (uint32_t)size);
-    h = (h ^ h >> 16) * 0x85ebca6b;
-    h = (h ^ h >> 13) * 0xc2b2ae35;
-    return h ^ h >> 16;
+    return hg_murmur_last(h ^ hg_murmur_mix(rest) ^ (prefix->size + (uint32_t)size));
+}
+
+enum { HG_MOST_WORDS = 32 };
+
+/* What a key adds behind prefixes that leave `have` bytes over: but for its first word the same to all of them. */
+typedef struct {
+    uint32_t mixed[HG_MOST_WORDS];
+    size_t count;
+    uint32_t rest;
+} hg_suffix;
+
+static void hg_suffix_begin(hg_suffix *suffix, const unsigned char *p, size_t size, size_t have)
+{
+    const unsigned char *end = p + size, *at = p + (4 - have);
+    for (suffix->count = 0; at + 4 <= end; at += 4)
+        suffix->mixed[suffix->count++] = hg_murmur_mix(hg_read32(at));
+    suffix->rest = hg_murmur_mix((uint32_t)((uint64_t)hg_read32(end - 4) >> (32 - 8 * (end - at))));
+}
+
+static inline uint32_t hg_murmur_behind(const hg_prefix *prefix, const hg_suffix *suffix, uint32_t first,
+                                        uint32_t size)
+{
+    uint32_t h = hg_murmur_step(prefix->state, prefix->rest | first << (8 * prefix->rest_size));
+    for (size_t i = 0; i < suffix->count; i++)
+        h = hg_murmur_rotl(h ^ suffix->mixed[i], 13) * 5 + 0xe6546b64;
+    return hg_murmur_last(h ^ suffix->rest ^ (prefix->size + size));
 }
 
 static size_t hg_best_of_prefixes(const hg_prefix *prefixes, size_t count, const unsigned char *p, size_t size)
 {
+    hg_suffix suffixes[4];
     size_t best = 0;
-    uint32_t high = 0;
+    uint32_t high = 0, first, score;
+    int apart = size < 4 || size > 4 * HG_MOST_WORDS;
+    for (size_t have = 0; !apart && have < 4; have++)
+        hg_suffix_begin(&suffixes[have], p, size, have);
+    first = apart ? 0 : hg_read32(p);
     for (size_t i = 0; i < count; i++) {
-        uint32_t score = hg_murmur_end(&prefixes[i], p, size);
+        const hg_prefix *prefix = &prefixes[i];
+        if (apart)
+            score = hg_murmur_end(prefix, p, size);
+        else
+            score = hg_murmur_behind(prefix, &suffixes[prefix->rest_size], first, (uint32_t)size);
         best = score >= high ? i : best;
         high = score >= high ? score : high;
     }
