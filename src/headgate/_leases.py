@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import sys
 
 from headgate._shared import FileLock, allocate, boot_id, namespace, read_bytes
 from headgate.errors import HeadgateError
@@ -23,6 +24,7 @@ from headgate.errors import HeadgateError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
+    from typing import Any
 
 _MAGIC = int.from_bytes(b"hgLease\n", "little")
 _VERSION = 1
@@ -32,7 +34,7 @@ _STATE = slice(8, 16)
 _HEADER = 16
 _LEASE = 3
 _LEASES = 1000
-_SIZE = _WORD * (_HEADER + _LEASE * _LEASES)
+SIZE = _WORD * (_HEADER + _LEASE * _LEASES)
 _PAUSE = 100_000_000
 _SETTINGS = ("algorithm", "min_limit", "max_limit")
 _UNKNOWN, _ZOMBIE = 0, -1
@@ -78,12 +80,12 @@ class SharedLedger(FileLock):
 
     def _map_words(self, limit: float) -> None:
         status = os.fstat(self._file)
-        if not stat.S_ISREG(status.st_mode) or status.st_size not in (0, _SIZE):
+        if not stat.S_ISREG(status.st_mode) or status.st_size not in (0, SIZE):
             raise ValueError(f"path must be a file of a ConcurrencyLimiter, got {self._path!r}")
         if not status.st_size:
             os.fchmod(self._file, self._mode)
-            allocate(self._file, _SIZE)
-        self._map = mmap.mmap(self._file, _SIZE)
+            allocate(self._file, SIZE)
+        self._map = mmap.mmap(self._file, SIZE)
         self._words = memoryview(self._map).cast("Q")
         self.state = memoryview(self._map).cast("d")[_STATE]
         if not self._words[_AT_MAGIC]:
@@ -105,13 +107,12 @@ class SharedLedger(FileLock):
             raise ValueError(f"path must be a file of a ConcurrencyLimiter, got {self._path!r}")
         if words[_AT_VERSION] != _VERSION:
             raise ValueError(f"path must have layout {_VERSION}, got {words[_AT_VERSION]} in {self._path!r}")
-        algorithm = words[_AT_ALGORITHM].to_bytes(_WORD, "little").rstrip(b"\0").decode()
-        found = (algorithm, words[_AT_LEAST], words[_AT_MOST])
+        found = (_algorithm(words), words[_AT_LEAST], words[_AT_MOST])
         for name, wanted, there in zip(_SETTINGS, self._settings, found, strict=True):
             if wanted != there:
                 raise ValueError(f"{name} must be {there!r} as in {self._path!r}, got {wanted!r}")
         if words[_AT_BOOT] != boot_id():
-            words[_HEADER:] = memoryview(bytes(_SIZE - _HEADER * _WORD)).cast("Q")
+            words[_HEADER:] = memoryview(bytes(SIZE - _HEADER * _WORD)).cast("Q")
             words[_AT_TOTAL] = 0
             words[_AT_NAMESPACE], words[_AT_BOOT] = namespace("pid"), boot_id()
         if words[_AT_NAMESPACE] != namespace("pid"):
@@ -179,3 +180,27 @@ class SharedLedger(FileLock):
         if self._lease and self.owner == os.getpid():
             self._clear(self._lease)
         super().__del__()
+
+
+def is_ledger(content: bytes) -> bool:
+    """Whether `content` is that of a ledger."""
+    return len(content) == SIZE and int.from_bytes(content[:_WORD], sys.byteorder) == _MAGIC
+
+
+def settings_of(content: bytes) -> dict[str, Any]:
+    words = memoryview(content).cast("Q")
+    least, most = words[_AT_LEAST], words[_AT_MOST]
+    settings = dict(zip(_SETTINGS, (_algorithm(words), least, most), strict=True))
+    return {"limiter": "ConcurrencyLimiter"} | settings
+
+
+def state_of(content: bytes) -> dict[str, Any]:
+    """The limit, and how many are under way; nothing if that was before the system was started."""
+    words, reals = memoryview(content).cast("Q"), memoryview(content).cast("d")[_STATE]
+    if words[_AT_BOOT] != boot_id():
+        return {}
+    return {"limit": reals[0], "inflight": words[_AT_TOTAL]}
+
+
+def _algorithm(words: memoryview) -> str:
+    return words[_AT_ALGORITHM].to_bytes(_WORD, "little").rstrip(b"\0").decode()

@@ -17,6 +17,7 @@ import os
 import stat
 import threading
 import weakref
+from collections import namedtuple
 from operator import index
 
 if os.name == "posix":
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 HEADER = 4096
 _MAGIC = int.from_bytes(b"hgLimit\n", "little")
 _MAKING = b"hgMaking"
-_VERSION = 1
+VERSION = 1
 _AT_MAGIC, _AT_VERSION, _AT_BOOT, _AT_NAMESPACE, _AT_EPOCH = range(5)
 _SECRET = slice(40, 56)
 _TEXT = slice(64, HEADER)
@@ -89,6 +90,24 @@ def checked_mode(mode: int) -> int:
     if number & ~_MODES or number & _OWN != _OWN:
         raise ValueError(f"mode must be permissions from 0o600 to 0o777, got {number:#o}")
     return number
+
+
+class Header(namedtuple("Header", ["version", "boot", "namespace", "epoch", "settings"])):
+    """What the header of a file says, the settings as Python writes their values."""
+
+    __slots__ = ()
+
+
+def header_of(content: bytes) -> Header | None:
+    """The header with which `content` begins, None if it is no file of a shared limit."""
+    if len(content) < HEADER:
+        return None
+    words = memoryview(content)[:HEADER].cast("Q")
+    if words[_AT_MAGIC] != _MAGIC:
+        return None
+    epoch = (words[_AT_EPOCH] + _WORD // 2) % _WORD - _WORD // 2
+    text = content[_TEXT].rstrip(b"\0").decode(errors="replace")
+    return Header(words[_AT_VERSION], words[_AT_BOOT], words[_AT_NAMESPACE], epoch, _settings(text))
 
 
 class FileLock:
@@ -197,19 +216,17 @@ class SharedTable(FileLock):
                 f"path must be a file of user {os.geteuid()}, got {self._path!r} of user {status.st_uid}"
             )
 
-    def _check_header(self, header: bytes) -> None:
-        if len(header) < HEADER:
+    def _check_header(self, content: bytes) -> None:
+        there = header_of(content)
+        if there is None:
             raise self._foreign()
-        words = memoryview(header).cast("Q")
-        if words[_AT_MAGIC] != _MAGIC:
-            raise self._foreign()
-        if words[_AT_VERSION] != _VERSION:
-            raise ValueError(f"path must have layout {_VERSION}, got {words[_AT_VERSION]} in {self._path!r}")
-        there = settings_of(header)
+        if there.version != VERSION:
+            raise ValueError(f"path must have layout {VERSION}, got {there.version} in {self._path!r}")
         for name, wanted in _settings(self._text).items():
-            if there.get(name) != wanted:
-                raise ValueError(f"{name} must be {there.get(name)} as in {self._path!r}, got {wanted}")
-        if words[_AT_BOOT] == boot_id() and words[_AT_NAMESPACE] != namespace("time"):
+            found = there.settings.get(name)
+            if found != wanted:
+                raise ValueError(f"{name} must be {found} as in {self._path!r}, got {wanted}")
+        if there.boot == boot_id() and there.namespace != namespace("time"):
             raise ValueError(f"path must belong to processes with one clock, got {self._path!r}")
 
     def _make(self, size: int) -> None:
@@ -220,19 +237,21 @@ class SharedTable(FileLock):
 
     def _begin(self, now: int) -> None:
         """Begin anew if the file is, or if the system has been started since."""
-        words = memoryview(self.map)[:HEADER].cast("Q")
-        if words[_AT_MAGIC] != _MAGIC or words[_AT_BOOT] != boot_id():
+        there = header_of(self.map[:HEADER])
+        if there is None or there.boot != boot_id():
             for start in range(HEADER, len(self.map), len(_BLOCK)):
                 end = min(start + len(_BLOCK), len(self.map))
                 self.map[start:end] = _BLOCK[: end - start]
             os.pwrite(self._file, self._header(now), 0)
-        self.epoch = (words[_AT_EPOCH] + _WORD // 2) % _WORD - _WORD // 2
+            self.epoch = now
+        else:
+            self.epoch = there.epoch
         self.secret = bytes(self.map[_SECRET])
 
     def _header(self, now: int) -> bytes:
         header = bytearray(HEADER)
         words = memoryview(header).cast("Q")
-        words[_AT_MAGIC], words[_AT_VERSION] = _MAGIC, _VERSION
+        words[_AT_MAGIC], words[_AT_VERSION] = _MAGIC, VERSION
         words[_AT_BOOT], words[_AT_NAMESPACE] = boot_id(), namespace("time")
         words[_AT_EPOCH] = now % _WORD
         header[_SECRET] = os.urandom(16)
@@ -287,8 +306,3 @@ def _plain(number: float) -> float:
 def _settings(text: str) -> dict[str, str]:
     rows = (line.partition("=") for line in text.splitlines())
     return {name: value for name, _, value in rows}
-
-
-def settings_of(header: bytes) -> dict[str, str]:
-    """The settings that stand in a header, as Python writes their values."""
-    return _settings(header[_TEXT].rstrip(b"\0").decode(errors="replace"))

@@ -11,9 +11,10 @@ from headgate.cli.bench import command as bench
 from headgate.cli.errors import CommandError
 from headgate.cli.limit import command as limit
 from headgate.cli.ring import command as ring
+from headgate.cli.shm import command as shm
 from headgate.cli.simulate import command as simulate
 
-_COMMANDS = (bench, simulate, limit, ring, doctor)
+_COMMANDS = (bench, simulate, limit, ring, shm, doctor)
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 

@@ -1,0 +1,120 @@
+"""``headgate shm``: the files in which processes share limits."""
+
+import argparse
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from headgate._shared import FileLock
+from headgate.cli.errors import CommandError
+from headgate.cli.shm.files import SharedFile, look, state
+from headgate.cli.tables import Row, Table, printer
+
+_HOME = Path("/dev/shm")
+_COLUMNS = ("file", "limiter", "twin", "bytes", "mode", "processes")
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("shm", help="list, show or remove the files of shared limits")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("ls", help="the files of shared limits in a directory")
+    listing.add_argument("places", nargs="*", type=Path, default=[_HOME], metavar="DIRECTORY",
+                         help=f"directories or files (default: {_HOME})")
+    listing.set_defaults(run=_list)
+    showing = actions.add_parser("show", help="the settings and the state of a shared limit")
+    showing.add_argument("file", type=Path, metavar="FILE")
+    showing.set_defaults(run=_show)
+    removing = actions.add_parser("rm", help="remove files that no process uses")
+    removing.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    removing.add_argument("--force", action="store_true",
+                          help="also those in use, whose processes then keep a limit of their own")
+    removing.set_defaults(run=_remove)
+    for action in (listing, showing):
+        action.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _list(args: argparse.Namespace) -> int:
+    found = list(_found(args.places))
+    if args.json:
+        print(json.dumps([_as_json(file) for file in found], indent=1))
+    elif found:
+        printer().table(Table("Files of shared limits", _COLUMNS, [_row(file) for file in found]))
+    else:
+        print("There are no files of shared limits.")
+    return 0
+
+
+def _found(places: Iterable[Path]) -> Iterator[SharedFile]:
+    for place in places:
+        if not place.exists():
+            raise CommandError(f"{place} does not exist")
+        for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+            try:
+                file = look(path)
+            except PermissionError:
+                continue
+            if file is not None:
+                yield file
+
+
+def _row(file: SharedFile) -> Row:
+    processes = ", ".join(map(str, file.processes)) or "none"
+    settings = file.settings
+    limit = settings.get("rate") or ", ".join(
+        f"{name} {value}" for name, value in settings.items() if name not in ("limiter", "twin"))
+    return Row((str(file.path), f"{settings['limiter']} {limit}", settings.get("twin", "either"),
+                f"{file.bytes:,}", f"{file.mode:#o}", processes))
+
+
+def _as_json(file: SharedFile) -> dict[str, Any]:
+    return file._asdict() | {"path": str(file.path), "mode": f"{file.mode:#o}"}
+
+
+def _show(args: argparse.Namespace) -> int:
+    file = _known(args.file)
+    try:
+        found = state(file)
+    except (KeyError, ValueError, struct.error) as error:
+        raise CommandError(f"{file.path} is damaged") from error
+    if args.json:
+        print(json.dumps(_as_json(file) | {"state": found}, indent=1))
+        return 0
+    lines = {"file": file.path} | file.settings | found
+    lines |= {"bytes": f"{file.bytes:,}", "mode": f"{file.mode:#o}"}
+    lines["processes"] = ", ".join(map(str, file.processes)) or "none"
+    if isinstance(owing := lines.pop("owing", None), dict):
+        lines |= {f"keys that owe at {rate}": f"{count:,}" for rate, count in owing.items()}
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {value}")
+    return 0
+
+
+def _known(path: Path) -> SharedFile:
+    try:
+        file = look(path)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+    if file is None:
+        raise CommandError(f"{path} is no file of a shared limit")
+    return file
+
+
+def _remove(args: argparse.Namespace) -> int:
+    files = [_known(path) for path in args.files]
+    for file in files:
+        if file.processes and not args.force:
+            users = ", ".join(map(str, file.processes))
+            raise CommandError(
+                f"{file.path} is in use by process {users}; with --force they keep a limit of their own"
+            )
+    for file in files:
+        try:
+            with FileLock(file.path, file.mode):
+                file.path.unlink()
+        except OSError as error:
+            raise CommandError(f"{file.path}: {error.strerror}") from error
+        print(f"removed {file.path}")
+    return 0

@@ -1,0 +1,162 @@
+"""``headgate shm``: it knows the files of shared limits, says what is in them, removes what nobody uses."""
+
+import json
+import os
+import shutil
+import struct
+
+import pytest
+
+from headgate import ConcurrencyLimiter
+from headgate.cli import main
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Another file among those of limits, and something that is none."""
+    (tmp_path / "hello").write_text("hello")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "limit")
+    return tmp_path
+
+
+@pytest.fixture
+def limiter(twin, place):
+    return twin.ratelimit.RateLimiter("10/h; 100/day", max_keys=100, path=place / "limit")
+
+
+@pytest.fixture
+def bucket(twin, place):
+    return twin.limit.TokenBucket(8, 0.001, path=place / "bucket")
+
+
+@pytest.fixture
+def permits(place):
+    return ConcurrencyLimiter(5, path=place / "permits")
+
+
+def unused(path):
+    """A copy, which no process has open."""
+    return shutil.copy(path, path.with_name("copy"))
+
+
+def shown(capsys, *arguments):
+    assert main(["shm", "show", "--json", *map(str, arguments)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_ls_names_the_files_of_limits(place, limiter, bucket, permits, twin, capsys):
+    assert main(["shm", "ls", str(place)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if str(place) in line]
+    assert [row[0].removeprefix(f"{place}/") for row in rows] == ["bucket", "limit", "permits"]
+    assert [row[1] for row in rows] == ["TokenBucket", "RateLimiter", "ConcurrencyLimiter"]
+    assert twin.name in rows[0]
+    assert "0o600" in rows[1]
+
+
+def test_ls_in_json(place, limiter, bucket, permits, capsys):
+    assert main(["shm", "ls", "--json", str(place), str(place / "limit")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [os.path.basename(file["path"]) for file in found] == ["bucket", "limit", "permits", "limit"]
+    assert found[1]["settings"]["rate"] == "10/h; 100/day"
+    assert found[1]["bytes"] == (place / "limit").stat().st_size
+    assert found[2]["settings"]["algorithm"] == "aimd"
+
+
+def test_ls_of_nothing(tmp_path, capsys):
+    assert main(["shm", "ls", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "There are no files of shared limits.\n"
+    assert main(["shm", "ls", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err == f"headgate shm: {tmp_path / 'none'} does not exist\n"
+
+
+def test_show_counts_the_keys_that_owe(place, limiter, capsys):
+    for key in range(7):
+        assert limiter.allow(key)
+    found = shown(capsys, place / "limit")
+    assert found["state"] == {"owing": {"10/h": 7, "100/day": 7}, "evictions": 0}
+    assert main(["shm", "show", str(place / "limit")]) == 0
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["keys that owe at 10/h"].strip() == "7"
+
+
+def test_show_counts_evictions(place, twin, capsys):
+    limiter = twin.ratelimit.RateLimiter("1/h", max_keys=4, path=place / "limit")
+    for key in range(20):
+        assert limiter.allow(key)
+    assert shown(capsys, place / "limit")["state"] == {"owing": {"1/h": 8}, "evictions": 12}
+
+
+def test_show_of_a_bucket_and_of_permits(place, bucket, permits, capsys):
+    assert bucket.consume(5)
+    assert shown(capsys, place / "bucket")["state"]["available"] == pytest.approx(3, abs=0.5)
+    with permits.acquire():
+        assert shown(capsys, place / "permits")["state"] == {"limit": 5.0, "inflight": 1}
+
+
+@pytest.mark.parametrize(("name", "at"), [("limit", 2), ("permits", 3), ("limit", 1)])
+def test_the_state_of_another_boot_or_layout_is_none(place, limiter, permits, name, at, capsys):
+    copy = unused(place / name)
+    with open(copy, "r+b") as file:
+        file.seek(8 * at)
+        file.write(struct.pack("=Q", 7))
+    assert shown(capsys, copy)["state"] == {}
+
+
+def test_rm_removes_what_nobody_uses(place, limiter, capsys):
+    copy = unused(place / "limit")
+    assert main(["shm", "rm", str(copy)]) == 0
+    assert capsys.readouterr().out == f"removed {copy}\n"
+    assert not copy.exists()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="who uses a file stands in /proc")
+def test_rm_spares_what_is_in_use(place, limiter, twin, capsys):
+    path = place / "limit"
+    copy = unused(path)
+    assert main(["shm", "rm", str(copy), str(path)]) == 1
+    assert f"{path} is in use by process {os.getpid()}" in capsys.readouterr().err
+    assert copy.exists()
+    assert main(["shm", "rm", "--force", str(path)]) == 0
+    assert not path.exists()
+    assert limiter.allow("ann", 10)
+    assert twin.ratelimit.RateLimiter("10/h; 100/day", max_keys=100, path=path).allow("ann", 10)
+
+
+@pytest.mark.parametrize("name", ["hello", "folder", "link", "none"])
+def test_other_files_are_left_alone(place, limiter, name, capsys):
+    for action in ("show", "rm"):
+        assert main(["shm", action, str(place / name)]) == 1
+        assert capsys.readouterr().err == f"headgate shm: {place / name} is no file of a shared limit\n"
+    assert (place / "hello").read_text() == "hello"
+
+
+def test_files_that_cannot_be_read(place, limiter, monkeypatch, capsys):
+    def forbidden(path, *_):
+        raise PermissionError(13, "Permission denied")
+    monkeypatch.setattr("pathlib.Path.open", forbidden)
+    assert main(["shm", "show", str(place / "limit")]) == 1
+    assert capsys.readouterr().err == f"headgate shm: {place / 'limit'}: Permission denied\n"
+    assert main(["shm", "ls", str(place)]) == 0
+
+
+def truncate(file):
+    file.truncate(4096 + 100)
+
+
+def scribble(file):
+    file.seek(64)
+    file.write(b"limiter=(\nrate=\n")
+
+
+@pytest.mark.parametrize("damage", [truncate, scribble])
+def test_a_damaged_file_is_an_error(place, limiter, damage, capsys):
+    copy = unused(place / "limit")
+    with open(copy, "r+b") as file:
+        damage(file)
+    assert main(["shm", "ls", str(copy)]) == 0
+    capsys.readouterr()
+    assert main(["shm", "show", str(copy)]) == 1
+    assert capsys.readouterr().err == f"headgate shm: {copy} is damaged\n"
