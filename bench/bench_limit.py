@@ -48,6 +48,19 @@ def test_allowed(benchmark, make):
     benchmark(all_rounds)
 
 
+@pytest.mark.parametrize("twin", ["compiled", "pure"])
+@pytest.mark.benchmark(group="an allowed request at a shared bucket, a thousand times")
+def test_shared(benchmark, twin, tmp_path):
+    room = import_module(f"headgate._{twin}.limit")
+    call = room.TokenBucket(10**9, 10**9, path=tmp_path / "bucket").consume
+
+    def all_rounds():
+        for _ in ROUNDS:
+            call()
+
+    benchmark(all_rounds)
+
+
 @pytest.mark.parametrize("room", ["headgate._compiled.limit", "headgate._pure.limit"])
 @pytest.mark.benchmark(group="a denied request, a thousand times")
 def test_denied(benchmark, room):

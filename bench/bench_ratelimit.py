@@ -1,4 +1,4 @@
-"""A rate limiter's decision by key beside its peers': a few hot keys, many keys, several tiers."""
+"""A rate limiter's decision by key beside its peers': a few hot keys, many keys, several tiers, shared."""
 
 import time
 from importlib import import_module
@@ -11,8 +11,8 @@ RATE = "1000000/s"
 TIERS = "1000000/s; 10000000/min; 100000000/h"
 
 
-def limiter(twin, rate, max_keys):
-    return import_module(f"headgate._{twin}.ratelimit").RateLimiter(rate, max_keys=max_keys)
+def limiter(twin, rate, max_keys, **options):
+    return import_module(f"headgate._{twin}.ratelimit").RateLimiter(rate, max_keys=max_keys, **options)
 
 
 def compiled(max_keys, rate=RATE):
@@ -76,6 +76,26 @@ def test_denied(benchmark, make):
     call = make(10_000, "1/h")
     ask(call, FEW)
     benchmark(ask, call, FEW)
+
+
+@pytest.mark.parametrize("rate", [RATE, TIERS], ids=["one tier", "three tiers"])
+@pytest.mark.parametrize("shared", [False, True], ids=["private", "shared"])
+@pytest.mark.parametrize("twin", ["compiled", "pure"])
+@pytest.mark.benchmark(group="allowed, by a limit of one process or of all")
+def test_shared(benchmark, twin, shared, rate, tmp_path):
+    path = tmp_path / "limit" if shared else None
+    benchmark(ask, limiter(twin, rate, 10_000, path=path).allow, FEW)
+
+
+@pytest.mark.parametrize("max_keys", [1_000, 1_000_000])
+@pytest.mark.benchmark(group="opening a file that other processes have")
+def test_opening(benchmark, max_keys, tmp_path):
+    def open_it():
+        return limiter("compiled", RATE, max_keys, path=tmp_path / "limit")
+
+    first = open_it()
+    benchmark(open_it)
+    assert first.allow("user")
 
 
 @pytest.mark.benchmark(group="after a day of nothing, a million keys")
