@@ -44,6 +44,12 @@ def twin(request):
     return Twin(request.param)
 
 
+@pytest.fixture(scope="session")
+def twins():
+    """All twins that are tested, for tests whose other half is dear."""
+    return [Twin(name) for name in twin_names()]
+
+
 @pytest.fixture
 def both_twins():
     """The compiled and the pure twin, for tests that compare them."""

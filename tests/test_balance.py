@@ -12,7 +12,7 @@ from random import Random
 from time import thread_time_ns
 
 import pytest
-from conftest import FakeClock, Twin, twin_names
+from conftest import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threads import run_threads
@@ -112,11 +112,6 @@ def test_ip_hash_rehashes_where_a_server_is_out(twin):
     assert balancer.get_server(b"\x0a\0\0\x09") == first
 
 
-@pytest.fixture(scope="module")
-def twins():
-    return [Twin(name) for name in twin_names()]
-
-
 STEPS = st.lists(st.one_of(
     st.tuples(st.just("get"), st.lists(st.integers(0, 5), max_size=2)),
     st.tuples(st.just("pick"), st.lists(st.integers(0, 5), max_size=2)),
@@ -152,10 +147,10 @@ def perform(balancer, picks, step):
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=40)
 @given(steps=STEPS)
-def test_twins_answer_the_same_to_any_steps(both, name, steps):
+def test_twins_answer_the_same_to_any_steps(twins, name, steps):
     clock = FakeClock()
     pairs = [(make(twin, name, {0: 1, 1: 2, 2: 3}, clock=clock, seed=5, max_failures=2, success_rate=0.9,
-                   ejection_time=7, slow_start=20), []) for twin in both]
+                   ejection_time=7, slow_start=20), []) for twin in twins]
     for step in steps:
         if step[0] == "wait":
             clock.advance(step[1] / 4)
@@ -170,11 +165,6 @@ def test_twins_answer_the_same_to_any_steps(both, name, steps):
         for pick in picks:
             pick.done()
         assert all(row.in_flight == 0 for row in balancer.records)
-
-
-@pytest.fixture(scope="module")
-def both(twins):
-    return twins
 
 
 # ---- draws ----------------------------------------------------------------------------------

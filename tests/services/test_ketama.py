@@ -29,15 +29,16 @@ def fleet():
         yield [stack.enter_context(memcached()).name for _ in WEIGHTS]
 
 
-def check(fleet, store, ring):
-    """Fresh keys that `store` is given, with their value, are where `ring` has them."""
+def check(fleet, store, places):
+    """Fresh keys that `store` is given, with their value, are where all `places` have them."""
     keys = [secrets.token_urlsafe(1 + secrets.randbelow(60)) for _ in range(1000)]
     for key in keys:
         store(key, "1")
     for server in fleet:
         with closing(pymemcache.Client(server)) as plain:
             there = set(plain.get_many(keys))
-        assert there == {key for key in keys if ring.get_node(key) == server}
+        for place in places:
+            assert there == {key for key in keys if place.get_node(key) == server}
 
 
 @pytest.mark.parametrize(("weights", "behaviors", "options"), [
@@ -47,36 +48,38 @@ def check(fleet, store, ring):
     (UNWEIGHTED, {"ketama": True, "hash": "md5"}, {"weighted": False}),
     (WEIGHTS, {"ketama": True, "hash": "md5"}, {"weighted": False}),
 ])
-def test_libmemcached(twin, fleet, weights, behaviors, options):
+def test_libmemcached(twins, fleet, weights, behaviors, options):
     pylibmc = pytest.importorskip("pylibmc", reason="pylibmc is not installed")
     weighted = dict(zip(fleet, weights, strict=True))
     client = pylibmc.Client([f"{name}:{weight}" for name, weight in weighted.items()], behaviors=behaviors)
-    ring = twin.placement.HashRing(weighted, scheme=schemes.libmemcached(**options))
-    check(fleet, client.set, ring)
+    scheme = schemes.libmemcached(**options)
+    check(fleet, client.set, [twin.placement.HashRing(weighted, scheme=scheme) for twin in twins])
 
 
 @pytest.mark.parametrize("hash", ["fnv1a_64", "md5", "crc32", "crc32a"])
-def test_twemproxy(twin, fleet, tmp_path, hash):
+def test_twemproxy(twins, fleet, tmp_path, hash):
     weighted = dict(zip(fleet, WEIGHTS, strict=True))
     servers = "\n".join(f"    - {name}:{weight}" for name, weight in weighted.items())
-    ring = twin.placement.HashRing(weighted, scheme=schemes.twemproxy(hash=hash))
+    rings = [twin.placement.HashRing(weighted, scheme=schemes.twemproxy(hash=hash)) for twin in twins]
     with (
         configured("nutcracker", ["-s", str(free_port()), "-o", str(tmp_path / "log"), "-c"], tmp_path,
                    lambda port: TWEMPROXY.format(port=port, hash=hash, servers=servers)) as proxy,
         closing(pymemcache.Client(proxy.name, default_noreply=False)) as client,
     ):
-        check(fleet, client.set, ring)
+        check(fleet, client.set, rings)
 
 
 @pytest.mark.parametrize("ketama", [False, True])
-def test_uhashring(twin, fleet, ketama):
+def test_uhashring(twins, fleet, ketama):
     uhashring = pytest.importorskip("uhashring", reason="uhashring is not installed")
     hashed = {"hash_fn": "ketama"} if ketama else {}
     with closing(pymemcache.HashClient(fleet, hasher=lambda: uhashring.HashRing(**hashed),
                                        default_noreply=False)) as client:
-        check(fleet, client.set, twin.placement.HashRing(fleet, scheme=schemes.uhashring(ketama=ketama)))
+        scheme = schemes.uhashring(ketama=ketama)
+        check(fleet, client.set, [twin.placement.HashRing(fleet, scheme=scheme) for twin in twins])
 
 
-def test_pymemcache(twin, fleet):
+def test_pymemcache(twins, fleet):
     with closing(pymemcache.HashClient(fleet, default_noreply=False)) as client:
-        check(fleet, client.set, twin.placement.Rendezvous(fleet, scheme="pymemcache"))
+        check(fleet, client.set,
+              [twin.placement.Rendezvous(fleet, scheme="pymemcache") for twin in twins])
