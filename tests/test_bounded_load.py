@@ -8,6 +8,7 @@ import threading
 import weakref
 
 import pytest
+from finalizers import struck_by
 
 from headgate.errors import HeadgateError, NoServerError
 
@@ -260,3 +261,33 @@ def test_threads_never_exceed_a_bound_that_stands_still(twin):
     for thread in threads:
         thread.join(60)
     assert set(bounded.loads.values()) == {100}
+
+
+def test_finalizers_find_the_counts_whole(twin):
+    """They pick, and end picks or drop them, of a placement that changes."""
+    rng, picks, held = random.Random(4), [], []
+    ring = twin.placement.HashRing(NODES, 5)
+    bounded = twin.placement.BoundedLoad(ring, 1.1)
+
+    def act():
+        choice = rng.randrange(5)
+        if choice < 2:
+            held.append(bounded.pick(rng.randrange(30)))
+        elif choice < 4 and held:
+            held.pop().done()
+        elif f"late{choice}" in ring:
+            ring.remove_node(f"late{choice}")
+        else:
+            ring.add_node(f"late{choice}")
+
+    for number in range(400):
+        with struck_by(act, 6):
+            picks.append(bounded.pick(number % 30, exclude=NODES[: number % 3]))
+        if len(picks) > 20:
+            with struck_by(act, 6):
+                picks.pop(rng.randrange(20)).done()
+        bounded._check()
+    held.clear()
+    picks.clear()
+    assert set(bounded.loads.values()) == {0}
+    bounded._check()

@@ -1029,8 +1029,8 @@ class BoundedLoad:
     ('a', {'a': 1, 'b': 0})
     """
 
-    __slots__ = ("__weakref__", "_c", "_counted", "_loads", "_lock", "_names", "_placement", "_total",
-                 "_weight")
+    __slots__ = ("__weakref__", "_c", "_counted", "_edits", "_loads", "_lock", "_names", "_placement",
+                 "_total", "_weight")
 
     __class_getitem__ = classmethod(GenericAlias)
 
@@ -1042,6 +1042,7 @@ class BoundedLoad:
         self._lock = RLock()
         self._loads = {}
         self._names, self._counted, self._total, self._weight = None, frozenset(), 0, 0.0
+        self._edits = 0
 
     @property
     def placement(self):
@@ -1097,22 +1098,37 @@ class BoundedLoad:
         names = {name_bytes(node, self._placement._node_key) for node in exclude}
         view = self._placement._current()
         with self._lock:
-            rank = self._choose(view, key, names)
-            if rank >= 0:
-                name = view.names[rank]
-                self._loads[name] = self._loads.get(name, 0) + 1
-                self._total += 1
+            rank = self._chosen(view, key, names)
         if rank < 0:
             raise NoServerError("every server is excluded" if view.names else "the placement has no server")
-        return _Pick(self, name, view.nodes[rank])
+        return _Pick(self, view.names[rank], view.nodes[rank])
+
+    def _chosen(self, view, key, barred):
+        """Counts a pick in at the rank that it answers; chooses again where a finalizer came in between.
+
+        A finalizer comes at a call or an allocation: counting is a straight line without either.
+        """
+        while True:
+            edits = self._edits
+            rank = self._choose(view, key, barred)
+            if rank < 0:
+                return rank
+            name = view.names[rank]
+            if edits == self._edits:
+                self._loads[name] = self._loads[name] + 1 if name in self._loads else 1
+                self._total += 1
+                self._edits += 1
+                return rank
 
     def _follow(self, view):
         """Sums up by the nodes of `view` from now on."""
-        if self._names is not view.names:
-            self._names = view.names
-            self._total = sum([self._loads.get(name, 0) for name in view.names])
-            self._counted = frozenset(view.names)
-            self._weight = _sum(view.weights)
+        while self._names is not view.names:
+            edits = self._edits
+            total = sum([self._loads.get(name, 0) for name in view.names])
+            counted, weight = frozenset(view.names), _sum(view.weights)
+            if edits == self._edits:
+                self._names, self._counted, self._total, self._weight = view.names, counted, total, weight
+                self._edits += 1
 
     def _has_room(self, view, rank, total, weight):
         room = ceil(self._c * (total + 1) * view.weights[rank] / weight)
@@ -1138,11 +1154,13 @@ class BoundedLoad:
 
     def _release(self, name):
         """Takes one from what is in flight at a node, a member or not."""
-        load = self._loads.pop(name) - 1
-        if load:
-            self._loads[name] = load
+        if self._loads[name] > 1:
+            self._loads[name] -= 1
+        else:
+            del self._loads[name]
         if name in self._counted:
             self._total -= 1
+        self._edits += 1
 
     def __repr__(self):
         picks = sum(self.loads.values())
