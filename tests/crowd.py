@@ -80,6 +80,28 @@ def together(make, twin, path, burst, decisions):
     print(*counts)
 
 
+def timed(room_name, twin, path, rate, burst, seconds):
+    """Four processes ask for as much as they can while the clock runs: admitted, and the most that may be."""
+    counts = counters(WORKERS)
+
+    def ask(slot, end):
+        if room_name == "limit":
+            allow = room(twin, "limit").TokenBucket(int(burst), int(rate), path=path).consume
+        else:
+            allow = partial(limiter(twin, path, f"{rate}/s, burst {burst}", max_keys=100).allow, "ann")
+        while time.monotonic_ns() < end:
+            for _ in range(100):
+                if allow():
+                    counts[slot] += 1
+
+    start = time.monotonic_ns()
+    end = start + round(float(seconds) * 1e9)
+    for child in [forked(lambda slot=slot: ask(slot, end)) for slot in range(WORKERS)]:
+        os.waitpid(child, 0)
+    elapsed = time.monotonic_ns() - start
+    print(sum(counts), int(burst) + elapsed * int(rate) // 10**9 + 1)
+
+
 def killed(twin, path, rate, kills):
     """Four processes take all that there is of key after key, while they are killed and replaced at random.
 
@@ -125,6 +147,8 @@ if __name__ == "__main__":
     programs = {
         "key": partial(together, of_a_key),
         "bucket": partial(together, of_a_bucket),
+        "timed-key": partial(timed, "ratelimit"),
+        "timed-bucket": partial(timed, "limit"),
         "killed": killed,
     }
     programs[name](*arguments)

@@ -33,6 +33,12 @@ def test_processes_are_admitted_what_one_would_be(crowd, twin, what):
     assert sum(count > 0 for count in admitted) > 1
 
 
+@pytest.mark.parametrize("what", ["key", "bucket"])
+def test_processes_that_are_interrupted_admit_no_more(crowd, twin, what):
+    admitted, most = crowd(f"timed-{what}", {"compiled": 1_000_000, "pure": 20_000}[twin.name], 100, 0.5)
+    assert 0 < admitted <= most
+
+
 @pytest.mark.parametrize("rate", ["500/week", "500/week; 1000/week"])
 def test_a_kill_loses_one_token_at_most(crowd, twin, rate):
     deaths, keys, most, lost, evictions = crowd("killed", rate, KILLS[twin.name])

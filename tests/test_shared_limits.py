@@ -247,6 +247,67 @@ def test_a_bucket_is_full_after_a_reboot(bucket, path, clock):
     assert bucket().consume(5)
 
 
+# a clock that was read before others wrote
+
+
+class Interrupted:
+    """A clock whose reader is interrupted: what `meanwhile` does comes between the reading and its use."""
+
+    def __init__(self, clock):
+        self.clock, self.meanwhile = clock, None
+
+    def __call__(self):
+        now = self.clock()
+        if self.meanwhile:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return now
+
+
+def fill(clock, seconds, call):
+    """Something that lets time go by and then takes all that there is."""
+    def fill():
+        clock.advance(seconds)
+        assert call()
+    return fill
+
+
+@pytest.mark.parametrize("use", ["allow", "decide", "refund"])
+def test_a_stale_reading_gives_no_debt_back(make, clock, use):
+    interrupted = Interrupted(clock)
+    one, other = make("5/s", clock=interrupted), make("5/s")
+    assert other.allow("ann", 5)
+    interrupted.meanwhile = fill(clock, 1.0, lambda: other.allow("ann", 5))
+    if use == "refund":
+        one.refund("ann")
+        assert other.peek("ann").remaining == 1
+    else:
+        assert not getattr(one, use)("ann")
+        assert other.peek("ann").remaining == 0
+
+
+@pytest.mark.parametrize("use", ["consume", "decide", "reserve"])
+def test_a_stale_reading_gives_no_tokens_back(bucket, clock, use):
+    interrupted = Interrupted(clock)
+    one, other = bucket(5, 5, clock=interrupted), bucket(5, 5)
+    assert other.consume(5)
+    interrupted.meanwhile = fill(clock, 1.0, lambda: other.consume(5))
+    if use == "reserve":
+        assert one.reserve().delay == 0.2
+    else:
+        assert not getattr(one, use)()
+        assert other.available == 0
+
+
+def test_a_reading_that_is_hours_old(make, clock):
+    interrupted = Interrupted(clock)
+    one, other = make("5/s", clock=interrupted), make("5/s")
+    assert other.allow("ann", 5)
+    interrupted.meanwhile = fill(clock, 7200, lambda: other.allow("ann", 5))
+    assert not one.allow("ann")
+    assert other.peek("ann").remaining == 0
+
+
 # the file
 
 

@@ -53,12 +53,12 @@ typedef struct {
     enum hg_kind kind;
 } hg_found;
 
-enum hg_verdict { HG_DENIED, HG_ALLOWED, HG_FULL };
+enum hg_verdict { HG_DENIED, HG_ALLOWED, HG_FULL, HG_AHEAD };
 
 typedef struct {
     enum hg_verdict verdict;
     hg_scale scale;
-    uint64_t now;
+    uint64_t now, seen;
     int64_t elapsed, cost, debt, missing;
 } hg_charge;
 
@@ -115,12 +115,18 @@ static int hg_alone(const hg_tier *t, const hg_place *at, const uint64_t *own)
     return 1;
 }
 
-/* What a request of charge->cost meets. With `heal`, a time too far ahead, of a clock that stepped back, is cut. */
-static inline hg_found hg_look(hg_tier *t, const hg_place *at, int evict, int heal, hg_charge *charge)
+/* What a request of charge->cost meets. With `take`, HG_AHEAD if the clock seems to have stepped back: the time of the
+ * cell is too far ahead, or what others have swept is. As they may have written since the clock was read, whoever
+ * hears this reads the clock once more; what he has `seen` stood there before that. */
+static inline hg_found hg_look(hg_tier *t, const hg_place *at, int evict, int take, hg_charge *charge)
 {
     hg_found found = hg_find(t, at, charge->now);
-    if (heal && found.kind == HG_OWN && found.gap > t->ceiling)
-        hg_cas(found.cell, found.word, hg_cell(at->tag, charge->now + (uint64_t)t->ceiling));
+    if (take && ((found.kind == HG_OWN && found.gap > t->ceiling) ||
+                 (int64_t)(hg_load(&t->control[HG_SWEPT]) - charge->now) >= HG_PASS)) {
+        charge->verdict = HG_AHEAD;
+        charge->seen = found.word;
+        return found;
+    }
     charge->debt = found.kind == HG_OWN && found.gap > 0 ? hg_least(found.gap, t->ceiling) : 0;
     charge->missing = charge->debt + charge->cost - t->scale.burst;
     charge->verdict = charge->missing > 0 && charge->cost > 0 ? HG_DENIED : HG_ALLOWED;
@@ -152,6 +158,14 @@ static void hg_take(hg_tier *t, const hg_place *at, int evict, hg_charge *charge
     }
 }
 
+/* Cut a time that was seen, and is too far ahead of a clock that was read later. */
+static void hg_mend(hg_tier *t, const hg_place *at, uint64_t seen, uint64_t now)
+{
+    hg_found found = hg_find(t, at, now);
+    if (found.kind == HG_OWN && found.word == seen && found.gap > t->ceiling)
+        hg_cas(found.cell, seen, hg_cell(at->tag, now + (uint64_t)t->ceiling));
+}
+
 /* Give back at most `back` of what a key owes. */
 static void hg_give(hg_tier *t, const hg_place *at, uint64_t now, int64_t back)
 {
@@ -159,18 +173,18 @@ static void hg_give(hg_tier *t, const hg_place *at, uint64_t now, int64_t back)
         hg_found found = hg_find(t, at, now);
         if (found.kind != HG_OWN || found.gap <= 0 || back <= 0)
             return;
-        int64_t owed = hg_least(found.gap, t->ceiling);
-        if (hg_cas(found.cell, found.word, hg_cell(at->tag, now + (uint64_t)(owed - hg_least(back, owed)))))
+        if (hg_cas(found.cell, found.word, hg_cell(at->tag, found.word - (uint64_t)hg_least(back, found.gap))))
             return;
     }
 }
 
-/* Set the times of a line to `now + gap`: those long past, or all of them. */
-static void hg_restamp(uint64_t *line, uint64_t now, int64_t gap, int all)
+/* Set the times of a line to `now + gap`: those long past, or all of them. Whoever has swept meanwhile has moved the
+ * mark from `swept`, and new times may stand in the line: they are let be. */
+static void hg_restamp(hg_tier *t, uint64_t *line, uint64_t swept, uint64_t now, int64_t gap, int all)
 {
     for (int i = 0; i < HG_CELLS; i++) {
         uint64_t word = hg_load(line + i);
-        if (word != 0 && (all || hg_gap(word, now) < -HG_LONG_PAST))
+        if (word != 0 && (all || hg_gap(word, now) < -HG_LONG_PAST) && hg_load(&t->control[HG_SWEPT]) == swept)
             hg_cas(line + i, word, hg_cell(word >> HG_TIME_BITS, now + (uint64_t)gap));
     }
 }
@@ -186,7 +200,7 @@ static int hg_sweep_from(hg_tier *t, uint64_t now, uint64_t swept, int certain)
     int64_t gap = lag < 0 ? t->ceiling : -HG_LONG_PAST;
     uint64_t due = (uint64_t)lag >> t->stride, line = (swept >> t->stride) % t->lines;
     for (uint64_t left = all || due > t->lines ? t->lines : due; left > 0; left--) {
-        hg_restamp(t->cells + line * HG_CELLS, now, gap, all);
+        hg_restamp(t, t->cells + line * HG_CELLS, swept, now, gap, all);
         line = line + 1 == t->lines ? 0 : line + 1;
     }
     hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride));

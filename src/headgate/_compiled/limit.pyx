@@ -14,7 +14,7 @@ now + burst. Time and tokens are counted in the units of `headgate._units`.
 
 Invariants
 - TAT - now <= ceiling: the burst, or the largest debt that a reservation or a reconfiguration ever made.
-  Beyond it the clock has stepped back, and TAT is cut to now + ceiling.
+  Beyond it the clock has stepped back, if it says so once more, and TAT is cut to now + ceiling.
 - The word changes by compare-and-swap only, and a denial writes nothing.
 - Whoever rewrites the parameters holds the word at BUSY meanwhile and leaves another word than he found,
   so that a decision made with the old ones fails its swap.
@@ -69,12 +69,14 @@ cdef enum Verdict:
     ALLOWED
     TOO_MANY
     TOO_FAR
+    AHEAD
 
 cdef struct Outcome:
     Verdict verdict
     int64_t now
     int64_t elapsed
     uint64_t units
+    uint64_t seen
     int64_t debt
     int64_t cost
     int64_t burst
@@ -219,6 +221,7 @@ cdef class TokenBucket:
             word = hg_load(self.word)
             if word == BUSY:
                 continue
+            out.seen = word
             out.bits = hg_peek(&self.bits)
             out.multiplier = hg_peek(&self.multiplier)
             out.shift = hg_peek(&self.shift)
@@ -229,16 +232,14 @@ cdef class TokenBucket:
             debt = <int64_t>(word - out.units)
             out.debt = min(max(debt, 0), <int64_t>ceiling)
             changed = word
-            if debt > <int64_t>ceiling:
-                changed = out.units + ceiling
             out.cost = to_units(tokens, out.bits)
             out.verdict = ALLOWED
             if out.cost > out.burst:
                 out.verdict = TOO_MANY
-                changed = word
+            elif mode != LOOK and debt > <int64_t>ceiling:
+                out.verdict = AHEAD
             elif mode == BOOK and out.debt + out.cost > MOST_DEBT:
                 out.verdict = TOO_FAR
-                changed = word
             elif mode != BOOK and out.cost > out.burst - out.debt and out.cost > 0:
                 out.verdict = DENIED
             elif out.cost > 0:
@@ -253,6 +254,16 @@ cdef class TokenBucket:
                 changed += 1
             if hg_cas(self.word, word, changed):
                 return out
+
+    cdef Outcome _again(self, Amount tokens, Mode mode, uint64_t seen) except *:
+        """Decide after a TAT beyond the ceiling was seen: others have moved it since the clock was read, or
+        else the clock has stepped back, and it is cut."""
+        cdef int64_t now = self._now()
+        cdef uint64_t units = self._units_at(now), ceiling = hg_peek(self.ceiling), cut
+        if <int64_t>(seen - units) > <int64_t>ceiling:
+            cut = units + ceiling
+            hg_cas(self.word, seen, cut + 1 if cut == BUSY else cut)
+        return self._charge(now, tokens, mode)
 
     cdef void _raise_ceiling(self, int64_t debt) noexcept nogil:
         cdef uint64_t ceiling = hg_peek(self.ceiling)
@@ -273,6 +284,8 @@ cdef class TokenBucket:
     cdef Outcome _ask(self, object tokens, Mode mode) except *:
         cdef Amount read = split(checked_amount("tokens", tokens))
         cdef Outcome out = self._charge(self._now(), read, mode)
+        while out.verdict == AHEAD:
+            out = self._again(read, mode, out.seen)
         if out.verdict >= TOO_MANY:
             self._refuse(tokens, out.verdict)
         return out
@@ -310,6 +323,8 @@ cdef class TokenBucket:
         else:
             read = split(checked_amount("tokens", tokens))
         out = self._charge(self._now(), read, TAKE)
+        while out.verdict == AHEAD:
+            out = self._again(read, TAKE, out.seen)
         if out.verdict >= TOO_MANY:
             self._refuse(tokens, out.verdict)
         return out.verdict == ALLOWED

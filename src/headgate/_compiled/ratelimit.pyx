@@ -54,7 +54,7 @@ cdef extern from "siphash.h" nogil:
 
 cdef extern from "cells.h" nogil:
     enum: HG_CELLS, HG_SWEPT, HG_EVICTIONS, HG_CONTROL
-    enum hg_verdict: HG_DENIED, HG_ALLOWED, HG_FULL
+    enum hg_verdict: HG_DENIED, HG_ALLOWED, HG_FULL, HG_AHEAD
     ctypedef struct hg_scale:
         uint64_t multiplier
         int64_t burst
@@ -76,12 +76,14 @@ cdef extern from "cells.h" nogil:
         hg_verdict verdict
         hg_scale scale
         uint64_t now
+        uint64_t seen
         int64_t elapsed
         int64_t cost
         int64_t debt
         int64_t missing
-    void hg_look(hg_tier *tier, const hg_place *at, bint evict, bint heal, hg_charge *charge)
+    void hg_look(hg_tier *tier, const hg_place *at, bint evict, bint take, hg_charge *charge)
     void hg_take(hg_tier *tier, const hg_place *at, bint evict, hg_charge *charge)
+    void hg_mend(hg_tier *tier, const hg_place *at, uint64_t seen, uint64_t now)
     void hg_give(hg_tier *tier, const hg_place *at, uint64_t now, int64_t back)
     bint hg_sweep(hg_tier *tier, uint64_t now, bint certain)
     void hg_rescale(hg_tier *tier, hg_scale scale, int64_t now_ns)
@@ -279,7 +281,7 @@ cdef class RateLimiter:
         if not take or self.count > 1:
             for i in range(self.count):
                 hg_look(&self.tiers[i], at, self.evict, take, &charges[i])
-                if charges[i].verdict != HG_ALLOWED:
+                if charges[i].verdict != HG_ALLOWED and verdict != HG_AHEAD:
                     verdict = charges[i].verdict
         if not take or verdict != HG_ALLOWED:
             return verdict
@@ -306,10 +308,22 @@ cdef class RateLimiter:
             raise ValueError(f"cost must be at most the burst {least!r}, got {cost!r}")
         self._locate(key, &at)
         now = self._swept()
+        while True:
+            with cython.critical_section(self):
+                verdict[0] = self._settle(&at, now, amount, take, charges)
+                rates = self.terms
+            if verdict[0] != HG_AHEAD:
+                return rates
+            now = self._swept()
+            self._mend(&at, now, charges, len(rates))
+
+    cdef void _mend(self, const hg_place *at, int64_t now, const hg_charge *charges, int count):
+        """Cut the times that are too far ahead of the clock, as it was read after they were."""
+        cdef int i
         with cython.critical_section(self):
-            verdict[0] = self._settle(&at, now, amount, take, charges)
-            rates = self.terms
-        return rates
+            for i in range(min(count, self.count)):
+                if charges[i].verdict == HG_AHEAD:
+                    hg_mend(&self.tiers[i], at, charges[i].seen, self._units(i, now))
 
     @cython.binding(False)
     def allow(self, key, cost=1):
@@ -424,7 +438,10 @@ cdef class RateLimiter:
 
     cdef int _give(self, object key, Amount amount) except -1:
         cdef hg_place at
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict
         cdef int i
+        self._charge(key, 0, True, charges, &verdict)  # mends a time that is too far ahead
         self._locate(key, &at)
         cdef int64_t now = self._swept()
         with cython.critical_section(self):

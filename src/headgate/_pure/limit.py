@@ -117,15 +117,29 @@ class TokenBucket:
         self._terms = size, rate
 
     def _debt(self, elapsed):
-        """The debt after `elapsed` nanoseconds, cut at the ceiling, and the units of that time."""
+        """The debt after `elapsed` nanoseconds, cut at the ceiling, the units of that time, and TAT if it is
+        beyond the ceiling.
+        """
         if elapsed >= 0:
             units = elapsed * self._multiplier >> self._shift
         else:
             units = units_at(elapsed, self._multiplier, self._shift)
-        debt = (self._state[_TAT] - units + _HALF) % _WORD - _HALF
-        if debt > self._state[_CEILING]:
-            debt = self._state[_CEILING]
-        return (debt if debt > 0 else 0), units
+        tat, ceiling = self._state
+        debt = (tat - units + _HALF) % _WORD - _HALF
+        if debt > ceiling:
+            return ceiling, units, tat
+        return (debt if debt > 0 else 0), units, None
+
+    def _mend(self, seen):
+        """The clock, read after a TAT beyond the ceiling was seen: others have moved it since the clock was
+        read, or else the clock has stepped back, and it is cut.
+        """
+        now = self._now_ns()
+        with self._lock:
+            debt, units, ahead = self._debt(now - self._epoch)
+            if ahead is not None and ahead == seen:
+                self._state[_TAT] = (units + debt) % _WORD
+        return now
 
     def _cost(self, tokens):
         cost = to_units(tokens, self._bits) if tokens < _MOST_DEBT else _MOST_DEBT
@@ -138,18 +152,19 @@ class TokenBucket:
         if type(tokens) is not int or tokens < 0:
             tokens = checked_amount("tokens", tokens)
         now = monotonic_ns() if self._clock is None else self._now_ns()
-        with self._lock:
-            elapsed = now - self._epoch
-            cost = tokens << self._bits if type(tokens) is int else self._cost(tokens)
-            if cost > self._burst:
-                cost = self._cost(tokens)
-            debt, units = self._debt(elapsed)
-            allowed = cost <= self._burst - debt or cost == 0
-            if take and allowed and cost > 0:
-                self._state[_TAT] = (units + debt + cost) % _WORD
-            elif take and debt == self._state[_CEILING]:
-                self._state[_TAT] = (units + debt) % _WORD
-        return allowed, cost, debt, elapsed
+        while True:
+            with self._lock:
+                elapsed = now - self._epoch
+                cost = tokens << self._bits if type(tokens) is int else self._cost(tokens)
+                if cost > self._burst:
+                    cost = self._cost(tokens)
+                debt, units, ahead = self._debt(elapsed)
+                allowed = cost <= self._burst - debt or cost == 0
+                if ahead is None or not take:
+                    if take and allowed and cost > 0:
+                        self._state[_TAT] = (units + debt + cost) % _WORD
+                    return allowed, cost, debt, elapsed
+            now = self._mend(ahead)
 
     def _decision(self, allowed, cost, debt, elapsed, taken):
         size, rate = self._terms
@@ -211,18 +226,21 @@ class TokenBucket:
         """
         number = checked_amount("tokens", tokens)
         now = self._now_ns()
-        with self._lock:
-            elapsed = now - self._epoch
-            cost = self._cost(number)
-            debt, units = self._debt(elapsed)
-            owed = debt + cost
-            if owed > _MOST_DEBT:
-                raise ValueError(f"tokens cannot be reserved that far ahead, got {tokens!r}")
-            if cost > 0 or debt == self._state[_CEILING]:
-                self._state[_TAT] = (units + owed) % _WORD
-                self._state[_CEILING] = max(self._state[_CEILING], owed)
-            delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
-        return Reservation(self, tokens, now, now + delay)
+        while True:
+            with self._lock:
+                elapsed = now - self._epoch
+                cost = self._cost(number)
+                debt, units, ahead = self._debt(elapsed)
+                if ahead is None:
+                    owed = debt + cost
+                    if owed > _MOST_DEBT:
+                        raise ValueError(f"tokens cannot be reserved that far ahead, got {tokens!r}")
+                    if cost > 0:
+                        self._state[_TAT] = (units + owed) % _WORD
+                        self._state[_CEILING] = max(self._state[_CEILING], owed)
+                    delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
+                    return Reservation(self, tokens, now, now + delay)
+            now = self._mend(ahead)
 
     def acquire(self, tokens=1, timeout=None):
         """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
@@ -269,7 +287,7 @@ class TokenBucket:
         scaled = scale(size, rate)
         now = self._now_ns()
         with self._lock:
-            debt, _ = self._debt(now - self._epoch)
+            debt, _, _ = self._debt(now - self._epoch)
             debt = min(_MOST_DEBT, -(-(debt << scaled[0]) >> self._bits))
             self._settle(size, rate, scaled, now, debt, self._state[_TAT])
 

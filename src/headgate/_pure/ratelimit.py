@@ -36,7 +36,7 @@ _WORD = 2**64
 _PASS = 2**38
 _LONG_PAST = 2**37
 _MOST_COST = 2**40
-_MISSING = 6
+_AT, _MISSING, _AHEAD = 1, 6, 8
 
 
 class _Tier:
@@ -107,11 +107,9 @@ class _Tier:
             return -_TIMES
         return (self.times[at] - now + _HALF) % _TIMES - _HALF
 
-    def look(self, tag, hashed, now_ns, amount, evict, heal):
+    def look(self, tag, hashed, now_ns, amount, evict):
         """What a request meets: its cost and the debt of its key, the units that are missing, if above 0,
-        and the debt of the key that it would displace.
-
-        With `heal`, a time too far ahead, of a clock that stepped back, is cut.
+        the debt of the key that it would displace, and the time of its cell if that is too far ahead.
         """
         elapsed = now_ns - self.epoch
         if elapsed >= 0:
@@ -129,20 +127,26 @@ class _Tier:
             at, gap = self.earliest(places, now)
             inherited = min(max(gap, 0), self.ceiling)
             if inherited and cost and not evict:
-                return self, at, now, elapsed, cost, self.burst, inherited, 0
-            return self, at, now, elapsed, cost, 0, 0, inherited
+                return self, at, now, elapsed, cost, self.burst, inherited, 0, None
+            return self, at, now, elapsed, cost, 0, 0, inherited, None
+        ahead = None
         debt = gap = (self.times[at] - now + _HALF) % _TIMES - _HALF
         if gap > self.ceiling:
             debt = self.ceiling
-            if heal:
-                self.times[at] = (now + debt) % _TIMES
+            ahead = self.times[at]
         elif gap < 0:
             debt = 0
-        return self, at, now, elapsed, cost, debt, debt + cost - self.burst if cost else 0, 0
+        return self, at, now, elapsed, cost, debt, debt + cost - self.burst if cost else 0, 0, ahead
+
+    def mend(self, tag, charge, now):
+        """Cut a time that was seen, and is too far ahead of a clock that was read later."""
+        at, ahead = charge[_AT], charge[_AHEAD]
+        if self.tags[at] == tag and self.times[at] == ahead and self.gap(at, now) > self.ceiling:
+            self.times[at] = (now + self.ceiling) % _TIMES
 
     def take(self, tag, charge):
         """Write what an allowed request owes. Who takes the cell of another takes over his debt as well."""
-        _, at, now, _, cost, debt, _, inherited = charge
+        _, at, now, _, cost, debt, _, inherited, _ = charge
         if inherited > 0:
             self.evictions += 1
         self.tags[at] = tag
@@ -153,8 +157,7 @@ class _Tier:
         at = self.find(tag, self.places(hashed))
         gap = 0 if at is None else self.gap(at, now)
         if gap > 0 and back > 0:
-            owed = min(gap, self.ceiling)
-            self.times[at] = (now + owed - min(back, owed)) % _TIMES
+            self.times[at] = (self.times[at] - min(back, gap)) % _TIMES
 
     def restamp(self, line, now, gap, everything):
         """Set the times of a line to ``now + gap``: those long past, or all of them."""
@@ -369,22 +372,36 @@ class RateLimiter:
             raise ValueError(f"cost must be at most the burst {self._largest!r}, got {cost!r}")
         tag, hashed = self._locate(key)
         now = self._swept()
-        allowed, charges = True, []
+        while True:
+            allowed, ahead, charges = True, False, []
+            with self._lock:
+                for tier in self._tiers:
+                    charge = tier.look(tag, hashed, now, amount, self._evict)
+                    charges.append(charge)
+                    if charge[_MISSING] > 0:
+                        allowed = False
+                    if charge[_AHEAD] is not None:
+                        ahead = take
+                if take and allowed and amount and not ahead:
+                    for charge in charges:
+                        charge[0].take(tag, charge)
+            if not ahead:
+                return allowed, charges
+            now = self._swept()
+            self._mend(tag, now, charges)
+
+    def _mend(self, tag, now, charges):
+        """Cut the times that are too far ahead of the clock, as it was read after they were."""
         with self._lock:
-            for tier in self._tiers:
-                charge = tier.look(tag, hashed, now, amount, self._evict, take)
-                charges.append(charge)
-                if charge[_MISSING] > 0:
-                    allowed = False
-            if take and allowed and amount:
-                for charge in charges:
-                    charge[0].take(tag, charge)
-        return allowed, charges
+            for charge in charges:
+                tier = charge[0]
+                if charge[_AHEAD] is not None:
+                    tier.mend(tag, charge, tier.units(now))
 
     def _decision(self, allowed, charges, taken):
         """Of the tiers that deny the one that does so for longest, or the one with the least left."""
         answers = []
-        for tier, _, _, elapsed, cost, debt, missing, _ in charges:
+        for tier, _, _, elapsed, cost, debt, missing, _, _ in charges:
             owed = debt + cost if taken and allowed else debt
             wait_ns = wait(elapsed, missing, tier.multiplier, tier.shift)
             left = ldexp(max(0, tier.burst - owed), -tier.bits)
@@ -462,6 +479,7 @@ class RateLimiter:
         self._give(key, _MOST_COST)
 
     def _give(self, key, amount):
+        self._charge(key, 0, True)  # mends a time that is too far ahead
         tag, hashed = self._locate(key)
         now = self._swept()
         with self._lock:
@@ -546,7 +564,7 @@ class RateLimiter:
         _, charges = self._charge(key, 0, False)
         waits = [
             wait(elapsed, debt + int(cost * 2**tier.bits) - tier.burst, tier.multiplier, tier.shift)
-            for tier, _, _, elapsed, _, debt, _, _ in charges
+            for tier, _, _, elapsed, _, debt, _, _, _ in charges
         ]
         return max(waits) / 1e9
 
