@@ -299,6 +299,27 @@ def test_a_stale_reading_gives_no_tokens_back(bucket, clock, use):
         assert other.available == 0
 
 
+def test_who_waits_for_the_lock_for_minutes_gives_no_debt_back(both_twins, path, clock):
+    pure = both_twins[1].ratelimit.RateLimiter
+    one, other = (pure("5/s", max_keys=100, path=path, clock=clock) for _ in range(2))
+    assert other.allow("ann", 5)
+    enter = one._lock.__enter__
+    late = fill(clock, 300.0, lambda: other.allow("ann", 5))
+
+    class Contended:
+        def __enter__(self):
+            one._lock = one._table
+            late()
+            return enter()
+
+        def __exit__(self, *error):
+            one._table.__exit__(*error)
+
+    one._lock = Contended()
+    assert not one.allow("ann")
+    assert other.peek("ann").remaining == 0
+
+
 def test_a_reading_that_is_hours_old(make, clock):
     interrupted = Interrupted(clock)
     one, other = make("5/s", clock=interrupted), make("5/s")

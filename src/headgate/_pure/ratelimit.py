@@ -109,7 +109,8 @@ class _Tier:
 
     def look(self, tag, hashed, now_ns, amount, evict):
         """What a request meets: its cost and the debt of its key, the units that are missing, if above 0,
-        the debt of the key that it would displace, and the time of its cell if that is too far ahead.
+        the debt of the key that it would displace, and the time of its cell if that is too far ahead, or
+        if what others have swept is.
         """
         elapsed = now_ns - self.epoch
         if elapsed >= 0:
@@ -136,6 +137,8 @@ class _Tier:
             ahead = self.times[at]
         elif gap < 0:
             debt = 0
+            if (self.swept - now + _WORD // 2) % _WORD - _WORD // 2 >= _PASS:
+                ahead = self.times[at]
         return self, at, now, elapsed, cost, debt, debt + cost - self.burst if cost else 0, 0, ahead
 
     def mend(self, tag, charge, now):
