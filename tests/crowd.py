@@ -102,6 +102,29 @@ def timed(room_name, twin, path, rate, burst, seconds):
     print(sum(counts), int(burst) + elapsed * int(rate) // 10**9 + 1)
 
 
+def rested(twin, path, rounds):
+    """After hours of silence four processes ask at once, and all sweep the table: what each round admits."""
+    counts = counters(WORKERS * int(rounds))
+    begun, done = counters(1), counters(WORKERS)
+
+    def ask(slot):
+        allow = limiter(twin, path, "20/s", max_keys=ROOM, clock=lambda: begun[0] * 7200 * 10**9).allow
+        for round_ in range(int(rounds)):
+            done[slot] = round_ + 1
+            while begun[0] <= round_:
+                time.sleep(0)
+            counts[slot * int(rounds) + round_] = sum(allow("ann") for _ in range(20))
+
+    children = [forked(lambda slot=slot: ask(slot)) for slot in range(WORKERS)]
+    for round_ in range(1, int(rounds) + 1):
+        while min(done) < round_:
+            time.sleep(0)
+        begun[0] = round_
+    for child in children:
+        os.waitpid(child, 0)
+    print(*[sum(counts[round_ :: int(rounds)]) for round_ in range(int(rounds))])
+
+
 def killed(twin, path, rate, kills):
     """Four processes take all that there is of key after key, while they are killed and replaced at random.
 
@@ -149,6 +172,7 @@ if __name__ == "__main__":
         "bucket": partial(together, of_a_bucket),
         "timed-key": partial(timed, "ratelimit"),
         "timed-bucket": partial(timed, "limit"),
+        "rested": rested,
         "killed": killed,
     }
     programs[name](*arguments)

@@ -39,6 +39,11 @@ def test_processes_that_are_interrupted_admit_no_more(crowd, twin, what):
     assert 0 < admitted <= most
 
 
+def test_processes_that_sweep_at_once_forget_nothing(crowd, twin):
+    rounds = {"compiled": 100, "pure": 1}[twin.name]
+    assert crowd("rested", rounds) == [20] * rounds
+
+
 @pytest.mark.parametrize("rate", ["500/week", "500/week; 1000/week"])
 def test_a_kill_loses_one_token_at_most(crowd, twin, rate):
     deaths, keys, most, lost, evictions = crowd("killed", rate, KILLS[twin.name])
