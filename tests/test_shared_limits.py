@@ -299,6 +299,17 @@ def test_a_stale_reading_gives_no_tokens_back(bucket, clock, use):
         assert other.available == 0
 
 
+@pytest.mark.parametrize("on_full", ["evict", "deny"])
+def test_a_stale_reading_gives_no_debt_of_others_back(make, clock, on_full):
+    interrupted = Interrupted(clock)
+    options = {"rate": "5/s", "max_keys": 4, "on_full": on_full}
+    one, other = make(clock=interrupted, **options), make(**options)
+    interrupted.meanwhile = fill(clock, 1.0, lambda: all(other.allow(key, 5) for key in range(8)))
+    assert one.allow("ann") is (on_full == "evict")
+    assert [other.peek(key).remaining for key in range(8)].count(0) == 8 - one.evictions
+    assert other.peek("ann").remaining == 0
+
+
 def test_who_waits_for_the_lock_for_minutes_gives_no_debt_back(both_twins, path, clock):
     pure = both_twins[1].ratelimit.RateLimiter
     one, other = (pure("5/s", max_keys=100, path=path, clock=clock) for _ in range(2))

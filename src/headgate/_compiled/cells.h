@@ -121,8 +121,7 @@ static int hg_alone(const hg_tier *t, const hg_place *at, const uint64_t *own)
 static inline hg_found hg_look(hg_tier *t, const hg_place *at, int evict, int take, hg_charge *charge)
 {
     hg_found found = hg_find(t, at, charge->now);
-    if (take && ((found.kind == HG_OWN && found.gap > t->ceiling) ||
-                 (int64_t)(hg_load(&t->control[HG_SWEPT]) - charge->now) >= HG_PASS)) {
+    if (take && (found.gap > t->ceiling || (int64_t)(hg_load(&t->control[HG_SWEPT]) - charge->now) >= HG_PASS)) {
         charge->verdict = HG_AHEAD;
         charge->seen = found.word;
         return found;
@@ -147,7 +146,7 @@ static void hg_take(hg_tier *t, const hg_place *at, int evict, hg_charge *charge
             return;
         int64_t owed = charge->debt + charge->cost;
         if (found.kind == HG_OTHERS && found.gap > owed)
-            owed = hg_least(found.gap, t->ceiling);
+            owed = found.gap;
         uint64_t word = hg_cell(at->tag, charge->now + (uint64_t)owed);
         if (!hg_cas(found.cell, found.word, word))
             continue;
@@ -162,8 +161,8 @@ static void hg_take(hg_tier *t, const hg_place *at, int evict, hg_charge *charge
 static void hg_mend(hg_tier *t, const hg_place *at, uint64_t seen, uint64_t now)
 {
     hg_found found = hg_find(t, at, now);
-    if (found.kind == HG_OWN && found.word == seen && found.gap > t->ceiling)
-        hg_cas(found.cell, seen, hg_cell(at->tag, now + (uint64_t)t->ceiling));
+    if (found.word == seen && found.gap > t->ceiling)
+        hg_cas(found.cell, seen, hg_cell(seen >> HG_TIME_BITS, now + (uint64_t)t->ceiling));
 }
 
 /* Give back at most `back` of what a key owes. */

@@ -127,9 +127,10 @@ class _Tier:
         else:
             at, gap = self.earliest(places, now)
             inherited = min(max(gap, 0), self.ceiling)
+            ahead = self.times[at] if gap > self.ceiling else None
             if inherited and cost and not evict:
-                return self, at, now, elapsed, cost, self.burst, inherited, 0, None
-            return self, at, now, elapsed, cost, 0, 0, inherited, None
+                return self, at, now, elapsed, cost, self.burst, inherited, 0, ahead
+            return self, at, now, elapsed, cost, 0, 0, inherited, ahead
         ahead = None
         debt = gap = (self.times[at] - now + _HALF) % _TIMES - _HALF
         if gap > self.ceiling:
@@ -141,10 +142,10 @@ class _Tier:
                 ahead = self.times[at]
         return self, at, now, elapsed, cost, debt, debt + cost - self.burst if cost else 0, 0, ahead
 
-    def mend(self, tag, charge, now):
+    def mend(self, charge, now):
         """Cut a time that was seen, and is too far ahead of a clock that was read later."""
         at, ahead = charge[_AT], charge[_AHEAD]
-        if self.tags[at] == tag and self.times[at] == ahead and self.gap(at, now) > self.ceiling:
+        if self.times[at] == ahead and self.gap(at, now) > self.ceiling:
             self.times[at] = (now + self.ceiling) % _TIMES
 
     def take(self, tag, charge):
@@ -391,15 +392,15 @@ class RateLimiter:
             if not ahead:
                 return allowed, charges
             now = self._swept()
-            self._mend(tag, now, charges)
+            self._mend(now, charges)
 
-    def _mend(self, tag, now, charges):
+    def _mend(self, now, charges):
         """Cut the times that are too far ahead of the clock, as it was read after they were."""
         with self._lock:
             for charge in charges:
                 tier = charge[0]
                 if charge[_AHEAD] is not None:
-                    tier.mend(tag, charge, tier.units(now))
+                    tier.mend(charge, tier.units(now))
 
     def _decision(self, allowed, charges, taken):
         """Of the tiers that deny the one that does so for longest, or the one with the least left."""
