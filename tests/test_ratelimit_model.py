@@ -84,7 +84,7 @@ class RateMachine(RuleBasedStateMachine):
         decision = agreed([limiter.decide(key, cost) for limiter in self.limiters])
         self.settle(key, cost, decision.allowed)
         if decision.allowed:
-            left = min(tier.burst - tier.debts.get(key, 0) for tier in self.tiers)
+            left = max(0, min(tier.burst - tier.debts.get(key, 0) for tier in self.tiers))
             assert math.isclose(decision.remaining, left, abs_tol=1e-5)
 
     @rule(key=KEYS, cost=COSTS)
