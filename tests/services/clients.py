@@ -21,16 +21,16 @@ class Httpx:
     reads_bodies = False
 
     def __init__(self, name):
-        self.library = _package(name)
+        self.package = _package(name)
         self.adapter = import_module(f"headgate.adapters.{name}").BalancedTransport
-        self.no_connection = self.library.ConnectError
-        self.broken = self.library.RemoteProtocolError
+        self.no_connection = self.package.ConnectError
+        self.broken = self.package.RemoteProtocolError
 
     @contextmanager
     def open(self, balancer, **options):
-        transport = self.adapter(balancer, self.library.HTTPTransport(verify=False), **options)
+        transport = self.adapter(balancer, self.package.HTTPTransport(verify=False), **options)
         mounts = {"http://orders": transport}
-        with self.library.Client(mounts=mounts, timeout=5, verify=False) as self._client:
+        with self.package.Client(mounts=mounts, timeout=5, verify=False) as self._client:
             yield self
 
     def send(self, method, path="/", **options):
@@ -43,16 +43,16 @@ class AsyncHttpx:
     reads_bodies = False
 
     def __init__(self, name):
-        self.library = _package(name)
+        self.package = _package(name)
         self.adapter = import_module(f"headgate.adapters.{name}").AsyncBalancedTransport
-        self.no_connection = self.library.ConnectError
-        self.broken = self.library.RemoteProtocolError
+        self.no_connection = self.package.ConnectError
+        self.broken = self.package.RemoteProtocolError
 
     @contextmanager
     def open(self, balancer, **options):
-        transport = self.adapter(balancer, self.library.AsyncHTTPTransport(verify=False), **options)
+        transport = self.adapter(balancer, self.package.AsyncHTTPTransport(verify=False), **options)
         mounts = {"http://orders": transport}
-        self._client = self.library.AsyncClient(mounts=mounts, timeout=5, verify=False)
+        self._client = self.package.AsyncClient(mounts=mounts, timeout=5, verify=False)
         with asyncio.Runner() as self._runner:
             try:
                 yield self
@@ -77,13 +77,13 @@ class Requests:
     reads_bodies = True
 
     def __init__(self):
-        self.library = _package("requests")
+        self.package = _package("requests")
         self.adapter = import_module("headgate.adapters.requests").BalancedAdapter
-        self.no_connection = self.broken = self.library.ConnectionError
+        self.no_connection = self.broken = self.package.ConnectionError
 
     @contextmanager
     def open(self, balancer, **options):
-        with self.library.Session() as self._session:
+        with self.package.Session() as self._session:
             self._session.mount("http://orders/", self.adapter(balancer, **options))
             yield self
 

@@ -240,7 +240,7 @@ def test_a_cancelled_task_counts_neither_way(name, origins):
 
     async def main():
         transport = CLIENTS[f"{name}-async"]().adapter(balancer)
-        async with CLIENTS[name]().library.AsyncClient(mounts={"http://orders": transport}) as client:
+        async with CLIENTS[name]().package.AsyncClient(mounts={"http://orders": transport}) as client:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await client.get("http://orders/")
