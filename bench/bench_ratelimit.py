@@ -87,6 +87,31 @@ def test_shared(benchmark, twin, shared, rate, tmp_path):
     benchmark(ask, limiter(twin, rate, 10_000, path=path).allow, FEW)
 
 
+def strict_limits(limit):
+    peer = pytest.importorskip("limits")
+    strategy = peer.strategies.MovingWindowRateLimiter(peer.storage.MemoryStorage())
+    item = peer.RateLimitItemPerSecond(limit)
+    return lambda key: strategy.hit(item, key)
+
+
+def strict_compiled(limit):
+    return limiter("compiled", f"{limit}/s", 10, strict=True).allow
+
+
+def strict_pure(limit):
+    return limiter("pure", f"{limit}/s", 10, strict=True).allow
+
+
+STRICT = [strict_compiled, strict_pure, strict_limits]
+
+
+@pytest.mark.parametrize("limit", [10, 100, 1000])
+@pytest.mark.parametrize("make", STRICT, ids=lambda make: make.__name__)
+@pytest.mark.benchmark(group="a limit of every window, by its size, mostly denied")
+def test_strict(benchmark, make, limit):
+    benchmark(ask, make(limit), ["user"] * 100)
+
+
 @pytest.mark.parametrize("max_keys", [1_000, 1_000_000])
 @pytest.mark.benchmark(group="opening a file that other processes have")
 def test_opening(benchmark, max_keys, tmp_path):

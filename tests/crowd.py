@@ -10,10 +10,10 @@ import signal
 import sys
 import threading
 import time
+from bisect import bisect_left
 from functools import partial
 from importlib import import_module
 
-BURST = 500
 ROOM = 400_000
 KEYS = 100_000
 WORKERS = 4
@@ -49,6 +49,10 @@ def standing():
 
 def of_a_key(twin, path, burst):
     return partial(limiter(twin, path, f"{burst}/h", max_keys=100, clock=standing).allow, "ann")
+
+
+def of_a_log(twin, path, burst):
+    return partial(limiter(twin, path, f"{burst}/h", max_keys=4, strict=True, clock=standing).allow, "ann")
 
 
 def of_a_bucket(twin, path, burst):
@@ -102,6 +106,38 @@ def timed(room_name, twin, path, rate, burst, seconds):
     print(sum(counts), int(burst) + elapsed * int(rate) // 10**9 + 1)
 
 
+class Watch:
+    """The clock, and what it was when it was last read."""
+
+    now = 0
+
+    def __call__(self):
+        self.now = time.monotonic_ns()
+        return self.now
+
+
+def windows(twin, path, limit, period_ms, seconds):
+    """Four processes ask for all they can of a strict limit: windows they fill, and the most in any."""
+    room = int(float(seconds) * 1000 / int(period_ms) + 2) * int(limit)
+    admitted = counters(WORKERS * room)
+
+    def ask(slot, end):
+        watch, place = Watch(), slot * room
+        allow = limiter(twin, path, f"{limit}/{period_ms}ms", max_keys=4, strict=True, clock=watch).allow
+        while watch.now < end:
+            if allow("ann"):
+                admitted[place] = watch.now
+                place += 1
+
+    end = time.monotonic_ns() + round(float(seconds) * 1e9)
+    for child in [forked(lambda slot=slot: ask(slot, end)) for slot in range(WORKERS)]:
+        os.waitpid(child, 0)
+    times = sorted(filter(None, admitted))
+    period = int(period_ms) * 10**6
+    most = max(bisect_left(times, first + period) - at for at, first in enumerate(times))
+    print(len(times) // int(limit), most)
+
+
 def rested(twin, path, rounds):
     """After hours of silence four processes ask at once, and all sweep the table: what each round admits."""
     counts = counters(WORKERS * int(rounds))
@@ -125,16 +161,17 @@ def rested(twin, path, rounds):
     print(*[sum(counts[round_ :: int(rounds)]) for round_ in range(int(rounds))])
 
 
-def killed(twin, path, rate, kills):
+def killed(twin, path, rate, kills, room="400000", strict=""):
     """Four processes take all that there is of key after key, while they are killed and replaced at random.
 
     They count what they took after they took it, so a kill makes the count at most one too low.
     """
     counts = counters(WORKERS * KEYS)
     progress = counters(WORKERS)
+    options = {"max_keys": int(room), "strict": bool(strict)}
 
     def drain(slot, keys):
-        allow = limiter(twin, path, rate, max_keys=ROOM).allow
+        allow = limiter(twin, path, rate, **options).allow
         for key in keys:
             while allow(key):
                 counts[slot * KEYS + key] += 1
@@ -143,7 +180,7 @@ def killed(twin, path, rate, kills):
     def start(slot):
         return forked(lambda: drain(slot, range(max(progress), KEYS)))
 
-    limiter(twin, None, rate)  # what is imported late is imported now, so that the children are quick
+    limiter(twin, None, rate, **options)  # what is imported late is imported now: the children are quick
     chance = random.Random(7)
     children = [start(slot) for slot in range(WORKERS)]
     deaths = 0
@@ -161,15 +198,17 @@ def killed(twin, path, rate, kills):
     keys = max(progress) + 1
     drain(0, range(keys))
     totals = [sum(counts[slot * KEYS + key] for slot in range(WORKERS)) for key in range(keys)]
-    evictions = limiter(twin, path, rate, max_keys=ROOM).evictions
-    print(deaths, keys, max(totals), keys * BURST - sum(totals), evictions)
+    last = limiter(twin, path, rate, **options)
+    print(deaths, keys, max(totals), keys * last.rates[0].limit - sum(totals), last.evictions)
 
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
     programs = {
         "key": partial(together, of_a_key),
+        "log": partial(together, of_a_log),
         "bucket": partial(together, of_a_bucket),
+        "windows": windows,
         "timed-key": partial(timed, "ratelimit"),
         "timed-bucket": partial(timed, "limit"),
         "rested": rested,

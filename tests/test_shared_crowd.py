@@ -33,6 +33,18 @@ def test_processes_are_admitted_what_one_would_be(crowd, twin, what):
     assert sum(count > 0 for count in admitted) > 1
 
 
+def test_processes_are_admitted_what_a_strict_one_would_be(crowd, twin):
+    limit = {"compiled": 2000, "pure": 400}[twin.name]
+    admitted = crowd("log", limit, 40 * limit)
+    assert sum(admitted) == limit
+
+
+def test_no_window_of_processes_has_more_than_the_limit(crowd, twin):
+    filled, most = crowd("windows", 50, 10, 0.6)
+    assert filled > 5
+    assert most == 50
+
+
 @pytest.mark.parametrize("what", ["key", "bucket"])
 def test_processes_that_are_interrupted_admit_no_more(crowd, twin, what):
     admitted, most = crowd(f"timed-{what}", {"compiled": 1_000_000, "pure": 20_000}[twin.name], 100, 0.5)
@@ -51,4 +63,14 @@ def test_a_kill_loses_one_token_at_most(crowd, twin, rate):
     assert keys > 1
     assert evictions == 0
     assert most == 500
+    assert 0 <= lost <= deaths
+
+
+def test_a_kill_loses_one_entry_of_a_log_at_most(crowd, twin):
+    limit = {"compiled": 500, "pure": 20}[twin.name]
+    deaths, keys, most, lost, evictions = crowd("killed", f"{limit}/week", KILLS[twin.name], 4000, "strict")
+    assert deaths >= KILLS[twin.name]
+    assert keys > 1
+    assert evictions == 0
+    assert most == limit
     assert 0 <= lost <= deaths

@@ -66,6 +66,29 @@ def test_a_shared_limit_decides_as_a_private_one(make, twin, clock):
     assert shared[0].evictions == shared[1].evictions == private.evictions
 
 
+def test_a_shared_strict_limit_decides_as_a_private_one(make, twin, clock):
+    options = {"strict": True, "max_keys": 4}
+    shared = [make("3/s; 10/10s", **options), make("3/s; 10/10s", **options)]
+    private = twin.ratelimit.RateLimiter("3/s; 10/10s", clock=clock, **options)
+    for turn in range(300):
+        clock.advance((0.05, 0.21, 0.0, -0.03)[turn % 4])
+        key, cost = f"user:{turn * turn % 3}", (1, 0, 2)[turn % 7 % 3]
+        assert shared[turn % 2].decide(key, cost) == private.decide(key, cost)
+        if turn % 11 == 0:
+            for limiter in (shared[0], private):
+                limiter.refund(key)
+    assert shared[0].evictions == shared[1].evictions == private.evictions
+    shared[1]._check()
+    with pytest.raises(ValueError, match="what processes share cannot be set anew"):
+        shared[0].reconfigure("5/s")
+
+
+def test_a_strict_limit_outlives_its_limiters(make, clock):
+    assert make("5/min", strict=True).allow("ann", 4)
+    clock.advance(30)
+    assert [make("5/min", strict=True).allow("ann"), make("5/min", strict=True).allow("ann")] == [True, False]
+
+
 def test_the_limit_outlives_its_limiters(make):
     assert make().allow("ann", 5)
     assert not make().allow("ann")
@@ -415,6 +438,7 @@ def test_a_limit_on_file_sizes_is_met_at_once(make, path):
     [
         ({"rate": "5/s"}, "rate must be '5/s; 100/min' as in .*limit', got '5/s'"),
         ({"max_keys": 99}, "max_keys must be 100 as in .*limit', got 99"),
+        ({"strict": True}, "strict must be False as in .*limit', got True"),
         ({"on_full": "deny"}, "on_full must be 'evict' as in .*limit', got 'deny'"),
         ({"mode": 0o644}, "mode must be 0o600 as of .*limit', got 0o644"),
     ],

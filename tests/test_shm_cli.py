@@ -82,6 +82,13 @@ def test_show_counts_the_keys_that_owe(place, limiter, capsys):
     assert lines["keys that owe at 10/h"].strip() == "7"
 
 
+def test_show_counts_the_keys_of_a_strict_limit(place, twin, capsys):
+    limiter = twin.ratelimit.RateLimiter("2/h; 3/day", strict=True, max_keys=4, path=place / "limit")
+    for key in range(6):
+        assert limiter.allow(key)
+    assert shown(capsys, place / "limit")["state"] == {"owing": {"2/h; 3/day": 6}, "evictions": 0}
+
+
 def test_show_counts_evictions(place, twin, capsys):
     limiter = twin.ratelimit.RateLimiter("1/h", max_keys=4, path=place / "limit")
     for key in range(20):

@@ -271,18 +271,20 @@ def shared_limiter(
     rates: tuple[Rate, ...],
     max_keys: int,
     on_full: str,
-    tier_size: int,
+    strict: bool,
+    size: int,
     now: int,
 ) -> SharedTable:
-    """The file of a `RateLimiter`, with `tier_size` bytes for each tier."""
+    """The file of a `RateLimiter`, with `size` bytes for its tables."""
     settings = {
         "limiter": "RateLimiter",
         "twin": twin,
         "rate": "; ".join(map(str, rates)),
         "max_keys": index(max_keys),
         "on_full": on_full,
+        "strict": strict,
     }
-    return SharedTable(path, mode, settings, tier_size * len(rates), now)
+    return SharedTable(path, mode, settings, size, now)
 
 
 def shared_bucket(

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from operator import index
 
+from headgate._rate import Rate
 from headgate._units import scale
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from headgate._rate import Rate
+    from collections.abc import Sequence
+
+    Window = tuple[int, int]
 
 _MOST_KEYS = 2**32
 _KEYS_A_LINE = 4
 _BURST_BITS = 32
 _PASS_BITS = 38
 _MOST_STRIDE = 32
+_MOST_ENTRIES = 2**20
+_MOST_PERIOD = 2**31
+_NANOSECONDS = 10**9
 _ON_FULL = {"evict": True, "deny": False}
 
 
@@ -34,6 +40,42 @@ def checked_overflow(on_full: str) -> bool:
     if not isinstance(on_full, str) or on_full not in _ON_FULL:
         raise ValueError(f"on_full must be 'evict' or 'deny', got {on_full!r}")
     return _ON_FULL[on_full]
+
+
+def checked_windows(rates: Sequence[Rate]) -> tuple[Window, ...]:
+    """The limit of each tier of a strict limiter, and its period in nanoseconds."""
+    return tuple(map(_checked_window, rates))
+
+
+def _checked_window(rate: Rate) -> Window:
+    if rate.limit != int(rate.limit):
+        raise ValueError(f"rate must have a whole limit with strict=True, got {str(rate)!r}")
+    if rate.limit > _MOST_ENTRIES:
+        raise ValueError(
+            f"rate must have a limit of at most {_MOST_ENTRIES} with strict=True, got {str(rate)!r}"
+        )
+    if rate.burst != rate.limit:
+        raise ValueError(f"burst must be the limit with strict=True, got {str(rate)!r}")
+    if rate.period > _MOST_PERIOD:
+        raise ValueError(
+            f"rate must have a period of at most {_MOST_PERIOD} s with strict=True, got {str(rate)!r}"
+        )
+    return int(rate.limit), max(1, round(rate.period * _NANOSECONDS))
+
+
+def longest_log(windows: Sequence[Window]) -> int:
+    """How many entries a log has: one log serves all tiers."""
+    return max([limit for limit, _ in windows])
+
+
+def tables_of(rates: tuple[Rate, ...], windows: Sequence[Window]) -> tuple[Rate, ...]:
+    """The rates of the tables of a limiter: one for each tier, or where there are windows a single one whose
+    tokens are the seconds until the newest request has left the longest.
+    """
+    if not windows:
+        return rates
+    longest = max([period for _, period in windows]) / _NANOSECONDS
+    return (Rate(longest, longest),)
 
 
 def scale_of(rate: Rate) -> tuple[int, int, int, int]:

@@ -56,10 +56,17 @@ typedef struct {
 enum hg_verdict { HG_DENIED, HG_ALLOWED, HG_FULL, HG_AHEAD };
 
 typedef struct {
+    uint64_t oldest, newest;
+} hg_span;
+
+typedef struct {
     enum hg_verdict verdict;
     hg_scale scale;
     uint64_t now, seen;
     int64_t elapsed, cost, debt, missing;
+    hg_span span;
+    uint64_t moment; /* of logs only: now, the entries that were seen, and for how long any of them counts */
+    int64_t rest;
 } hg_charge;
 
 static inline int64_t hg_gap(uint64_t word, uint64_t now)
@@ -115,13 +122,19 @@ static int hg_alone(const hg_tier *t, const hg_place *at, const uint64_t *own)
     return 1;
 }
 
-/* What a request of charge->cost meets. With `take`, HG_AHEAD if the clock seems to have stepped back: the time of the
- * cell is too far ahead, or what others have swept is. As they may have written since the clock was read, whoever
- * hears this reads the clock once more; what he has `seen` stood there before that. */
+/* Whether the clock seems to have stepped back: the time of the cell is too far ahead, or what others have swept is. */
+static inline int hg_ahead(hg_tier *t, const hg_found *found, uint64_t now)
+{
+    return found->gap > t->ceiling || (int64_t)(hg_load(&t->control[HG_SWEPT]) - now) >= HG_PASS;
+}
+
+/* What a request of charge->cost meets. With `take`, HG_AHEAD if the clock seems to have stepped back. As others may
+ * have written since the clock was read, whoever hears this reads the clock once more; what he has `seen` stood there
+ * before that. */
 static inline hg_found hg_look(hg_tier *t, const hg_place *at, int evict, int take, hg_charge *charge)
 {
     hg_found found = hg_find(t, at, charge->now);
-    if (take && (found.gap > t->ceiling || (int64_t)(hg_load(&t->control[HG_SWEPT]) - charge->now) >= HG_PASS)) {
+    if (take && hg_ahead(t, &found, charge->now)) {
         charge->verdict = HG_AHEAD;
         charge->seen = found.word;
         return found;

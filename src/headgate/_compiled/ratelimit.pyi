@@ -18,6 +18,7 @@ class RateLimiter:
         path: str | PathLike[str] | None = None,
         mode: int = 0o600,
         on_full: Literal["evict", "deny"] = "evict",
+        strict: bool = False,
         clock: Callable[[], int] | None = None,
     ) -> None: ...
     def allow(self, key: str | bytes | int, cost: SupportsFloat = 1) -> bool: ...

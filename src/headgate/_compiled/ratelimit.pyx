@@ -10,9 +10,15 @@
 The protocol of the cells stands in cells.h; time and tokens are counted in the units of `headgate._units`.
 No key is kept, so memory does not grow, whoever asks.
 
+A strict limiter has one table, whose cells are the heads of logs (log.h) of the times, in nanoseconds, of the
+last requests of each key:
+
+    log   | time | time | ... |         one for each token of the largest limit, for all tiers together
+
 Invariants
 - A tag stands once in a line.
 - The time of a cell is at most `ceiling` ahead: the burst, or a larger debt from before a reconfiguration.
+- The head of a log is not dead before all of its entries have left the longest window.
 - Cells change by compare-and-swap only; the parameters of the tiers change in a critical section, where
   all decisions are made.
 
@@ -20,8 +26,8 @@ Foreign code - the clock, ``__float__`` and ``__index__`` of a cost - runs befor
 """
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from libc.math cimport ldexp
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from libc.math cimport floor, ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
 from headgate._compiled.amounts cimport Amount, split, to_units
@@ -33,7 +39,15 @@ from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._rate import checked_rates
-from headgate._tables import checked_overflow, count_lines, scale_of, stride_of
+from headgate._tables import (
+    checked_overflow,
+    checked_windows,
+    count_lines,
+    longest_log,
+    scale_of,
+    stride_of,
+    tables_of,
+)
 from headgate._units import checked_amount, wait
 
 
@@ -81,6 +95,9 @@ cdef extern from "cells.h" nogil:
         int64_t cost
         int64_t debt
         int64_t missing
+        uint64_t moment
+        int64_t rest
+    int64_t hg_gap(uint64_t word, uint64_t now)
     void hg_look(hg_tier *tier, const hg_place *at, bint evict, bint take, hg_charge *charge)
     void hg_take(hg_tier *tier, const hg_place *at, bint evict, hg_charge *charge)
     void hg_mend(hg_tier *tier, const hg_place *at, uint64_t seen, uint64_t now)
@@ -88,8 +105,37 @@ cdef extern from "cells.h" nogil:
     bint hg_sweep(hg_tier *tier, uint64_t now, bint certain)
     void hg_rescale(hg_tier *tier, hg_scale scale, int64_t now_ns)
 
+cdef extern from "log.h" nogil:
+    ctypedef struct hg_window:
+        int64_t limit
+        uint64_t period
+    ctypedef struct hg_log:
+        uint64_t *times
+        uint64_t length
+        uint64_t longest
+        int count
+        hg_window[8] windows
+    ctypedef struct hg_claim:
+        pass
+    uint64_t hg_moment(int64_t elapsed)
+    ctypedef struct hg_span:
+        uint64_t newest
+    hg_span hg_span_of(const hg_log *log, uint64_t *times)
+    void hg_consult(hg_tier *tier, const hg_log *log, const hg_place *at, bint evict, bint take,
+                    hg_charge *charges)
+    hg_verdict hg_worst(const hg_log *log, const hg_charge *charges)
+    hg_verdict hg_log_take(hg_tier *tier, const hg_log *log, const hg_place *at, bint evict,
+                           hg_charge *charges, hg_claim *claims)
+    void hg_log_mend(hg_tier *tier, const hg_log *log, const hg_place *at, const hg_charge *seen,
+                     uint64_t now, int64_t elapsed)
+    void hg_log_give(hg_tier *tier, const hg_log *log, const hg_place *at, uint64_t now, int64_t elapsed,
+                     int64_t back)
+    void hg_log_carry(const hg_tier *from_tier, const hg_log *from_log, hg_tier *tier, const hg_log *log,
+                      int64_t now_ns)
+
 cdef enum:
     MOST_TIERS = 8
+    FEW_CLAIMS = 16
     HEADER = 4096
 
 
@@ -97,6 +143,32 @@ cdef hg_scale _scale(object rate) except *:
     cdef hg_scale scale
     scale.bits, scale.multiplier, scale.shift, scale.burst = scale_of(rate)
     return scale
+
+
+cdef hg_log _log(tuple windows) except *:
+    """The log of a strict limiter without its memory; one of no length for other limiters."""
+    cdef hg_log log
+    cdef int i
+    log.times = NULL
+    log.length = longest_log(windows) if windows else 0
+    log.longest = 0
+    log.count = len(windows)
+    for i in range(log.count):
+        log.windows[i].limit, log.windows[i].period = windows[i]
+        log.longest = max(log.longest, log.windows[i].period)
+    return log
+
+
+cdef size_t _words(uint64_t lines, uint64_t length) noexcept:
+    """The words of a table with a log of that length for every cell."""
+    return HG_CONTROL + lines * HG_CELLS * (1 + length)
+
+
+cdef int64_t _entries(object cost, Amount amount) except -1:
+    """How many entries of a log a request takes."""
+    if amount.part != floor(amount.part):
+        raise ValueError(f"cost must be whole with strict=True, got {cost!r}")
+    return to_units(amount, 0)
 
 
 cdef object _wait(hg_charge *charge, object units):
@@ -113,6 +185,10 @@ cdef class RateLimiter:
     limit of a single rate. Over any interval of t seconds a key is allowed at most
     ``burst + t * limit / period``, so up to twice the limit within one period.
 
+    With `strict` a key is never allowed more than the limit in any interval as long as the period: the times
+    of its last requests are kept, exact to the nanosecond, in 16 bytes for each of the limit and each of
+    `max_keys`, once for all tiers. Limits and costs are whole then, and no burst is given.
+
     Keys are str, bytes or int. They are not kept: a keyed hash of 24 bits finds a cell among sixteen, and
     two keys may share one, with odds of one in a million. `max_keys` keys that owe something have room, in
     16 bytes a key and tier that are set aside from the start. When all sixteen cells are in use, the key that
@@ -124,20 +200,23 @@ cdef class RateLimiter:
     with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
     to take, at most. The limit outlives the processes, but not the system: after a restart nothing is owed.
 
-    Raises ValueError if `rate` says no rate, if `burst` is given with several tiers, if `max_keys` or
-    `on_full` is unknown or out of range, or if `path` is a file of something else, of other settings, of the
-    other twin or with another mode; TypeError if an argument has a wrong type; OSError if the file cannot
-    be opened or has no room.
+    Raises ValueError if `rate` says no rate, or none that can be `strict`, if `burst` is given with several
+    tiers, if `max_keys` or `on_full` is unknown or out of range, or if `path` is a file of something else, of
+    other settings, of the other twin or with another mode; TypeError if an argument has a wrong type;
+    OSError if the file cannot be opened or has no room.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
-    Complexity: O(tiers) for a decision.
+    Complexity: O(tiers) for a decision, O(tiers * limit) if it is strict.
 
     >>> limiter = RateLimiter("2/s", clock=lambda: 0)
     >>> limiter.allow("ann"), limiter.allow("ann"), limiter.allow("ann"), limiter.allow("bob")
     (True, True, False, True)
     >>> limiter
     RateLimiter('2/s')
+    >>> minute = RateLimiter("100/min", strict=True, max_keys=10, clock=lambda: 0)
+    >>> minute.allow("ann", 100), minute.decide("ann").retry_after
+    (True, 60.0)
     """
 
     cdef object __weakref__
@@ -149,30 +228,35 @@ cdef class RateLimiter:
     cdef double largest
     cdef object room
     cdef int count
+    cdef hg_log log
     cdef hg_tier[MOST_TIERS] tiers
     cdef void* memory[MOST_TIERS]
     cdef object table
     cdef Py_buffer view
 
     def __init__(self, rate, *, burst=None, max_keys=1_000_000, path=None, mode=0o600, on_full="evict",
-                 clock=None):
+                 strict=False, clock=None):
         cdef hg_scale[MOST_TIERS] scales
         cdef int i
         rates = checked_rates(rate, burst)
+        windows = checked_windows(rates) if strict else ()
+        cdef hg_log log = _log(windows)
         cdef uint64_t lines = count_lines(max_keys)
         evict = checked_overflow(on_full)
         self.tick = checked_clock(clock)
-        for i in range(len(rates)):
-            scales[i] = _scale(rates[i])
+        tables = tables_of(rates, windows)
+        for i in range(len(tables)):
+            scales[i] = _scale(tables[i])
         self.waiting = _waiting.Lines()
         self.evict = evict
         self.room = max_keys
         cdef int64_t now = self._now()
-        cdef size_t size = (HG_CONTROL + lines * HG_CELLS) * sizeof(uint64_t)
+        cdef size_t size = _words(lines, log.length) * sizeof(uint64_t)
         table = None
         if path is not None:
             from headgate._shared import shared_limiter
-            table = shared_limiter(path, mode, "compiled", rates, max_keys, on_full, size, now)
+            table = shared_limiter(path, mode, "compiled", rates, max_keys, on_full, bool(strict),
+                                   size * len(tables), now)
             now = table.epoch
         secret = urandom(16) if table is None else table.secret
         cdef uint64_t first = int.from_bytes(secret[:8], "little")
@@ -180,7 +264,8 @@ cdef class RateLimiter:
         with cython.critical_section(self):
             self.secret[0], self.secret[1] = first, second
             self._map(table)
-            for i in range(len(rates)):
+            self.log = log
+            for i in range(len(tables)):
                 if table is None:
                     self._open(i, lines, scales[i], now)
                 else:
@@ -202,7 +287,7 @@ cdef class RateLimiter:
         return 0
 
     cdef int _offer(self, tuple rates) except -1:
-        self.count = len(rates)
+        self.count = 1 if self.log.length else len(rates)
         self.terms = rates
         self.largest = min([rate.burst for rate in rates])
         return 0
@@ -210,7 +295,7 @@ cdef class RateLimiter:
     cdef int _open(self, int which, uint64_t lines, hg_scale scale, int64_t now) except -1:
         """An empty table for a tier, in memory that the system gives as it is used."""
         PyMem_RawFree(self.memory[which])
-        self.memory[which] = PyMem_RawCalloc(HG_CONTROL + (lines + 1) * HG_CELLS, sizeof(uint64_t))
+        self.memory[which] = PyMem_RawCalloc(_words(lines, self.log.length) + HG_CELLS, sizeof(uint64_t))
         if self.memory[which] is NULL:
             raise MemoryError
         aligned = (<uintptr_t>self.memory[which] + 63) & ~<uintptr_t>63
@@ -225,6 +310,9 @@ cdef class RateLimiter:
         tier.scale = scale
         tier.epoch = epoch
         tier.ceiling = scale.burst
+        if self.log.length:
+            tier.ceiling += <int64_t>1 << 32  # by one a request, however many come in one nanosecond
+            self.log.times = tier.cells + lines * HG_CELLS
         return 0
 
     cdef int64_t _now(self) except? -1:
@@ -307,6 +395,8 @@ cdef class RateLimiter:
             least = min([rate.burst for rate in self.rates])
             raise ValueError(f"cost must be at most the burst {least!r}, got {cost!r}")
         self._locate(key, &at)
+        if self.log.length:
+            return self._charge_log(&at, cost, amount, take, charges, verdict)
         now = self._swept()
         while True:
             with cython.critical_section(self):
@@ -325,12 +415,61 @@ cdef class RateLimiter:
                 if charges[i].verdict == HG_AHEAD:
                     hg_mend(&self.tiers[i], at, charges[i].seen, self._units(i, now))
 
+    cdef tuple _charge_log(self, const hg_place *at, object cost, Amount amount, bint take,
+                           hg_charge *charges, hg_verdict *verdict):
+        """``_charge`` of a strict limiter."""
+        cdef hg_claim[FEW_CLAIMS] few
+        cdef hg_claim *claims = few
+        cdef int64_t entries = _entries(cost, amount)
+        if take and entries > FEW_CLAIMS:
+            claims = <hg_claim *>PyMem_RawMalloc(entries * sizeof(hg_claim))
+            if claims is NULL:
+                raise MemoryError
+        try:
+            return self._decide_log(at, entries, take, charges, verdict, claims)
+        finally:
+            if claims is not few:
+                PyMem_RawFree(claims)
+
+    cdef tuple _decide_log(self, const hg_place *at, int64_t cost, bint take, hg_charge *charges,
+                           hg_verdict *verdict, hg_claim *claims):
+        cdef int64_t now = self._swept()
+        while True:
+            with cython.critical_section(self):
+                verdict[0] = self._settle_log(at, now, cost, take, charges, claims)
+                rates = self.terms
+            if verdict[0] != HG_AHEAD:
+                return rates
+            now = self._swept()
+            with cython.critical_section(self):
+                hg_log_mend(&self.tiers[0], &self.log, at, charges, self._units(0, now),
+                            now - self.tiers[0].epoch)
+
+    cdef hg_verdict _settle_log(self, const hg_place *at, int64_t now, int64_t cost, bint take,
+                                hg_charge *charges, hg_claim *claims) noexcept nogil:
+        """Ask every window; with `take`, log the request if all of them have room."""
+        cdef int i
+        if self.log.count == 0:  # another thread has called __init__ meanwhile
+            return HG_DENIED
+        for i in range(self.log.count):
+            self._ask_window(&charges[i], now, cost)
+        if take:
+            return hg_log_take(&self.tiers[0], &self.log, at, self.evict, charges, claims)
+        hg_consult(&self.tiers[0], &self.log, at, self.evict, False, charges)
+        return hg_worst(&self.log, charges)
+
+    cdef void _ask_window(self, hg_charge *charge, int64_t now, int64_t cost) noexcept nogil:
+        charge.moment = hg_moment(now - self.tiers[0].epoch)
+        charge.now = self._units(0, now)
+        charge.cost = cost
+
     @cython.binding(False)
     def allow(self, key, cost=1):
         """Take `cost` for `key` if every tier has it; True if so.
 
         Raises TypeError or ValueError if `key` is no key, ValueError if `cost` is negative, not finite or
-        above the smallest burst. A cost of 0 is always allowed. Complexity: O(tiers).
+        above the smallest burst, or not whole where the limiter is strict. A cost of 0 is always allowed.
+        Complexity: O(tiers).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
         >>> limiter.allow("ann", 8), limiter.allow("ann", 3), limiter.allow("ann", 2)
@@ -344,7 +483,7 @@ cdef class RateLimiter:
     cdef object _decision(self, tuple rates, hg_verdict verdict, hg_charge *charges, bint taken):
         """Of the tiers that deny the one that does so for longest, or the one with the least left."""
         cdef int i, worst = 0
-        cdef int64_t debt
+        cdef int64_t debt, rest
         cdef double left, least = 0
         cdef hg_charge *charge
         waits = [0] * len(rates)
@@ -356,7 +495,7 @@ cdef class RateLimiter:
                 if waits[i] > waits[worst]:
                     worst = i
                 continue
-            left = ldexp(<double>(charge.scale.burst - charge.debt - taken * charge.cost),
+            left = ldexp(<double>max(0, charge.scale.burst - charge.debt - taken * charge.cost),
                          -<int>charge.scale.bits)
             if i == 0 or left < least:
                 worst, least = i, left
@@ -364,12 +503,13 @@ cdef class RateLimiter:
         debt = charge.debt
         if taken and verdict == HG_ALLOWED:
             debt += charge.cost
+        rest = charge.rest if self.log.length else debt
         return Decision(
             verdict == HG_ALLOWED,
             rates[worst].burst,
             ldexp(<double>max(0, charge.scale.burst - debt), -<int>charge.scale.bits),
             waits[worst] / 1e9,
-            _wait(charge, debt) / 1e9,
+            _wait(charge, rest) / 1e9,
             str(rates[worst]),
         )
 
@@ -411,7 +551,8 @@ cdef class RateLimiter:
         """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
 
         More than is owed is not given. Requests that were refunded late do not count, so more than the rate
-        may have been allowed while they were under way.
+        may have been allowed while they were under way. A strict limiter drops the oldest entries, so that
+        no interval has too many, whichever request it was.
 
         Raises what ``allow`` raises, but a cost may be above the burst. Complexity: O(tiers).
 
@@ -420,6 +561,8 @@ cdef class RateLimiter:
         (True, None, 1.0)
         """
         cdef Amount amount = split(checked_amount("cost", cost))
+        if self.log.length:
+            _entries(cost, amount)
         self._give(key, amount)
 
     def reset(self, key):
@@ -445,6 +588,10 @@ cdef class RateLimiter:
         self._locate(key, &at)
         cdef int64_t now = self._swept()
         with cython.critical_section(self):
+            if self.log.length:
+                hg_log_give(&self.tiers[0], &self.log, &at, self._units(0, now), now - self.tiers[0].epoch,
+                            to_units(amount, 0))
+                return 0
             for i in range(self.count):
                 hg_give(&self.tiers[i], &at, self._units(i, now), to_units(amount, self.tiers[i].scale.bits))
         return 0
@@ -478,6 +625,8 @@ cdef class RateLimiter:
     def reconfigure(self, rate, *, burst=None):
         """Set another rate; what is owed at a tier is owed at the tier in its place, up to 32 bursts.
 
+        A strict limiter keeps as many of the last entries of each key as the largest limit.
+
         Raises what the constructor raises, ValueError if processes share the limit. Complexity: O(max_keys).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
@@ -487,18 +636,41 @@ cdef class RateLimiter:
         cdef hg_scale[MOST_TIERS] scales
         cdef int i
         rates = checked_rates(rate, burst)
+        windows = checked_windows(rates) if self.log.length else ()
         if self.table is not None:
             raise ValueError(self.table.refusal)
-        for i in range(len(rates)):
-            scales[i] = _scale(rates[i])
+        tables = tables_of(rates, windows)
+        for i in range(len(tables)):
+            scales[i] = _scale(tables[i])
         cdef uint64_t lines = self.tiers[0].lines
         cdef int64_t now = self._swept()
+        if windows:
+            self._reopen(rates, _log(windows), scales[0], now)
+            return
         with cython.critical_section(self):
             for i in range(self.count, len(rates)):
                 self._open(i, lines, scales[i], now)
             for i in range(min(self.count, len(rates))):
                 hg_rescale(&self.tiers[i], scales[i], now)
             self._offer(rates)
+
+    cdef int _reopen(self, tuple rates, hg_log log, hg_scale scale, int64_t now) except -1:
+        """Carry the logs of all keys over to a table with room for other windows."""
+        cdef hg_tier tier
+        cdef hg_log before
+        cdef void *memory
+        with cython.critical_section(self):
+            tier, before, memory = self.tiers[0], self.log, self.memory[0]
+            self.log, self.memory[0] = log, NULL
+            try:
+                self._open(0, tier.lines, scale, tier.epoch)
+            except MemoryError:
+                self.log, self.memory[0] = before, memory
+                raise
+            hg_log_carry(&tier, &before, &self.tiers[0], &self.log, now)
+            PyMem_RawFree(memory)
+            self._offer(rates)
+        return 0
 
     @property
     def rates(self):
@@ -540,6 +712,8 @@ cdef class RateLimiter:
         cdef hg_verdict verdict
         cdef hg_charge *charge
         cdef int i
+        if self.log.length:
+            return self._delay_log(key, int(cost)) / 1e9
         rates = self._charge(key, 0, False, charges, &verdict)
         delay = 0
         for i in range(len(rates)):
@@ -548,11 +722,30 @@ cdef class RateLimiter:
             delay = max(delay, _wait(charge, units))
         return delay / 1e9
 
+    cdef object _delay_log(self, object key, object cost):
+        """``_delay`` in nanoseconds: after the last whole windows come as many tokens as are left over."""
+        cdef hg_place at
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_log log
+        cdef int i
+        self._locate(key, &at)
+        cdef int64_t now = self._swept()
+        with cython.critical_section(self):
+            log = self.log
+            for i in range(log.count):
+                self._ask_window(&charges[i], now, (cost - 1) % log.windows[i].limit + 1)
+            hg_consult(&self.tiers[0], &log, &at, self.evict, False, charges)
+        delay = 0
+        for i in range(log.count):
+            rounds = (cost - 1) // log.windows[i].limit
+            delay = max(delay, _wait(&charges[i], charges[i].missing) + rounds * log.windows[i].period)
+        return delay
+
     def __sizeof__(self):
         cdef int i
         size = object.__sizeof__(self)
         for i in range(self.count):
-            size += (HG_CONTROL + (self.tiers[i].lines + 1) * HG_CELLS) * sizeof(uint64_t)
+            size += (_words(self.tiers[i].lines, self.log.length) + HG_CELLS) * sizeof(uint64_t)
         return size
 
     def __repr__(self):
@@ -566,12 +759,27 @@ cdef class RateLimiter:
         cdef hg_tier *tier
         cdef uint64_t line
         self._swept()
+        tables = tables_of(self.terms, checked_windows(self.terms) if self.log.length else ())
+        assert self.count == len(tables)
         for i in range(self.count):
             tier = &self.tiers[i]
             assert (tier.scale.bits, tier.scale.multiplier, tier.scale.shift, tier.scale.burst) == scale_of(
-                self.terms[i])
+                tables[i])
             assert 0 < tier.scale.burst <= tier.ceiling
             assert tier.lines == count_lines(self.room)
             for line in range(tier.lines):
                 tags = [tier.cells[line * HG_CELLS + j] >> 40 for j in range(HG_CELLS)]
                 assert len(set(tags) - {0}) == HG_CELLS - tags.count(0)
+        if self.log.length:
+            self._check_logs()
+
+    cdef int _check_logs(self) except -1:
+        """Where an entry counts, the head is not dead."""
+        cdef int64_t now = self._now()
+        cdef hg_tier *tier = &self.tiers[0]
+        cdef uint64_t at, moment = hg_moment(now - tier.epoch), newest
+        assert self.log.length == max([rate.limit for rate in self.terms])
+        for at in range(tier.lines * HG_CELLS):
+            newest = hg_span_of(&self.log, &self.log.times[at * self.log.length]).newest
+            assert newest + self.log.longest <= moment or hg_gap(tier.cells[at], self._units(0, now)) > 0
+        return 0

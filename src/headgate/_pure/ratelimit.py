@@ -8,14 +8,23 @@
 The cells, and what becomes of them, are those of the compiled twin; the tags stand in one array, which is
 searched at the speed of C, and the times in another. A lock takes the place of the compare-and-swap; the
 clock and the conversions of arguments, which are foreign code, run before it is taken.
+
+A strict limiter has one table, whose cells are the heads of logs of the times, in nanoseconds, of the last
+requests of each key:
+
+    log   | time | time | ... |         one for each token of the largest limit, for all tiers together
+
+The compiled twin keeps a log in no order, since many may write to it at once; here it is a ring.
 """
 
+import mmap
+import os
 import threading
 from array import array
+from bisect import bisect_right
 from hashlib import blake2b
 from math import inf, ldexp
 from operator import itemgetter
-from os import urandom
 from time import monotonic_ns
 
 from headgate import _waiting
@@ -23,7 +32,15 @@ from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._membership import key_bytes
 from headgate._rate import checked_rates
-from headgate._tables import checked_overflow, count_lines, scale_of, stride_of
+from headgate._tables import (
+    checked_overflow,
+    checked_windows,
+    count_lines,
+    longest_log,
+    scale_of,
+    stride_of,
+    tables_of,
+)
 from headgate._units import checked_amount, to_units, units_at, wait
 
 _CELLS = 8
@@ -37,6 +54,8 @@ _PASS = 2**38
 _LONG_PAST = 2**37
 _MOST_COST = 2**40
 _AT, _MISSING, _AHEAD = 1, 6, 8
+_STEPS = 2**32
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
 
 
 class _Tier:
@@ -107,7 +126,7 @@ class _Tier:
             return -_TIMES
         return (self.times[at] - now + _HALF) % _TIMES - _HALF
 
-    def look(self, tag, hashed, now_ns, amount, evict):
+    def look(self, tag, hashed, now_ns, amount, evict, fully=False):
         """What a request meets: its cost and the debt of its key, the units that are missing, if above 0,
         the debt of the key that it would displace, and the time of its cell if that is too far ahead, or
         if what others have swept is.
@@ -138,14 +157,22 @@ class _Tier:
             ahead = self.times[at]
         elif gap < 0:
             debt = 0
-            if (self.swept - now + _WORD // 2) % _WORD - _WORD // 2 >= _PASS:
+            if self.is_behind(now):
                 ahead = self.times[at]
         return self, at, now, elapsed, cost, debt, debt + cost - self.burst if cost else 0, 0, ahead
 
-    def mend(self, charge, now):
-        """Cut a time that was seen, and is too far ahead of a clock that was read later."""
-        at, ahead = charge[_AT], charge[_AHEAD]
-        if self.times[at] == ahead and self.gap(at, now) > self.ceiling:
+    def is_behind(self, now):
+        """Whether others have swept far ahead."""
+        return (self.swept - now + _WORD // 2) % _WORD - _WORD // 2 >= _PASS
+
+    def mend(self, charge, now_ns):
+        """Cut what was seen, and is too far ahead of a clock that was read later."""
+        self.cut(charge[_AT], charge[_AHEAD], now_ns)
+
+    def cut(self, at, seen, now_ns):
+        """Cut the time of a cell, if it is still the one that was seen."""
+        now = self.units(now_ns)
+        if self.times[at] == seen and self.gap(at, now) > self.ceiling:
             self.times[at] = (now + self.ceiling) % _TIMES
 
     def take(self, tag, charge):
@@ -156,8 +183,9 @@ class _Tier:
         self.tags[at] = tag
         self.times[at] = (now + max(debt + cost, inherited)) % _TIMES
 
-    def give(self, tag, hashed, now, back):
-        """Give back at most `back` of what a key owes."""
+    def give(self, tag, hashed, now_ns, amount):
+        """Give back at most `amount` of what a key owes."""
+        now, back = self.units(now_ns), to_units(min(amount, _MOST_COST), self.bits)
         at = self.find(tag, self.places(hashed))
         gap = 0 if at is None else self.gap(at, now)
         if gap > 0 and back > 0:
@@ -185,6 +213,24 @@ class _Tier:
             self.restamp((first + offset) % self.lines, now, gap, everything)
         self.swept = now if everything else self.swept + (due << self.stride)
         return True
+
+    def answers(self, charge, taken):
+        """How long the request has to wait, what is left, and for how long anything is owed; of the rate."""
+        elapsed, cost, debt, missing = charge[3:7]
+        owed = debt + cost if taken else debt
+        wait_ns = wait(elapsed, missing, self.multiplier, self.shift)
+        left = ldexp(max(0, self.burst - owed), -self.bits)
+        return [(wait_ns, left, wait(elapsed, owed, self.multiplier, self.shift), self.rate)]
+
+    def delay(self, tag, hashed, now_ns, cost, _):
+        """The nanoseconds until `cost`, however much, can have come for a key."""
+        elapsed, _, debt = self.look(tag, hashed, now_ns, 0, True)[3:6]
+        return wait(elapsed, debt + int(cost * 2**self.bits) - self.burst, self.multiplier, self.shift)
+
+    @property
+    def size(self):
+        """The bytes of the table."""
+        return self.tags.__sizeof__() + self.times.__sizeof__()
 
     def rescaled(self, rate, now_ns):
         """This table in the units of `rate`, with the debts of all cells."""
@@ -224,7 +270,7 @@ class _SharedTags:
 
 
 class _SharedTier(_Tier):
-    """A tier whose table, and the words that control it, lie in a file."""
+    """A tier whose table, and the words that control it, lie in memory such as that of a file."""
 
     __slots__ = ("_control", "_memory")
 
@@ -234,9 +280,15 @@ class _SharedTier(_Tier):
 
     def _allot(self, lines):
         words = _WORD_SIZE * (_CONTROL + _CELLS * lines)
+        tags = words + _TAG_SIZE * _CELLS * lines
         self._control = self._memory[: _WORD_SIZE * _CONTROL].cast("Q")
         self.times = self._memory[_WORD_SIZE * _CONTROL : words].cast("Q")
-        self.tags = _SharedTags(self._memory[words:].cast("I"))
+        self.tags = _SharedTags(self._memory[words:tags].cast("I"))
+
+    @property
+    def size(self):
+        """The bytes of the table."""
+        return self._memory.nbytes
 
     @property
     def swept(self):
@@ -255,6 +307,173 @@ class _SharedTier(_Tier):
         self._control[1] = count
 
 
+class _Logs(_SharedTier):
+    """The table of a strict limiter: the heads of logs, and for each of them a log of times.
+
+    A log is a ring that begins with its oldest entry. A time is the nanoseconds since the epoch, and 2**63,
+    so that a place never used is the earliest.
+    """
+
+    __slots__ = ("length", "logs", "longest", "rates", "starts", "windows")
+
+    def __init__(self, rates, memory, lines, epoch):
+        self.rates = rates
+        self.windows = checked_windows(rates)
+        self.longest = max([period for _, period in self.windows])
+        super().__init__(*tables_of(rates, self.windows), memory, lines, epoch)
+        self.ceiling += _STEPS  # by one a request, however many come in one nanosecond
+
+    def _allot(self, lines):
+        super()._allot(lines)
+        self.length = longest_log(self.windows)
+        logs = _WORD_SIZE * _CELLS * lines * self.length
+        self.logs = self._memory[-logs:].cast("Q")
+        self.starts = self._memory[-logs - _TAG_SIZE * _CELLS * lines : -logs].cast("I")
+
+    def place(self, at, number):
+        """Where the entry of a log is that has so many before it."""
+        return at * self.length + (self.starts[at] + number) % self.length
+
+    def entries(self, at):
+        """A function that answers an entry by its number."""
+        logs, first, start, length = self.logs, at * self.length, self.starts[at], self.length
+        return lambda number: logs[first + (start + number) % length]
+
+    def look(self, tag, hashed, now_ns, amount, evict, fully=False):
+        """As that of a tier, but the nanoseconds that are missing in all windows, for the debt what each of
+        them says, if that is asked for, and the times of the head and of the newest entry.
+        """
+        elapsed, cost = now_ns - self.epoch, int(amount)
+        now, moment = self.units(now_ns), elapsed + _WORD // 2
+        places = self.places(hashed)
+        at, gap, inherited = self.find(tag, places), 0, 0
+        if at is None:
+            at, gap = self.earliest(places, now)
+            inherited = min(max(gap, 0), self.ceiling)
+        entry = self.entries(at)
+        newest = entry(-1)
+        ahead = None
+        if newest > moment or self.gap(at, now) > self.ceiling or self.is_behind(now):
+            ahead = self.times[at], newest
+        if inherited:
+            full = wait(elapsed, inherited, self.multiplier, self.shift) if cost and not evict else 0
+            met = [(full, limit if full else 0, full) for limit, _ in self.windows]
+        elif fully:
+            met = [self.measure(entry, moment, cost, *window) for window in self.windows]
+        else:
+            met = [(_delay(entry, moment, cost, *window),) for window in self.windows]
+        return self, at, now, elapsed, cost, met, max(met)[0], inherited, ahead
+
+    def measure(self, entry, moment, cost, limit, period):
+        """How long a request waits at a window, how many entries count, and for how long any of them does."""
+        bound = moment - period
+        count = self.length - bisect_right(range(self.length), bound, key=entry)
+        rest = min(entry(-1), moment) - bound if count else 0
+        return _delay(entry, moment, cost, limit, period), count, rest
+
+    def answers(self, charge, taken):
+        """As those of a tier, of every window."""
+        cost, met = charge[4:6]
+        answers = []
+        for (delay, count, rest), (limit, period), rate in zip(met, self.windows, self.rates, strict=True):
+            left = float(max(0, limit - count - cost * taken))
+            answers.append((delay, left, period if taken and cost else rest, rate))
+        return answers
+
+    def delay(self, tag, hashed, now_ns, cost, evict):
+        """As that of a tier: after the last whole windows come as many tokens as are left over."""
+        delays = []
+        for which, (limit, period) in enumerate(self.windows):
+            rounds, rest = divmod(int(cost) - 1, limit)
+            met = self.look(tag, hashed, now_ns, rest + 1, evict)[5]
+            delays.append(met[which][0] + rounds * period)
+        return max(delays)
+
+    def mend(self, charge, now_ns):
+        """Cut what was seen, and lies ahead of a clock that was read later."""
+        at, (head, newest) = charge[_AT], charge[_AHEAD]
+        self.cut(at, head, now_ns)
+        moment, entry = now_ns - self.epoch + _WORD // 2, self.entries(at)
+        for number in range(self.length):
+            if moment < entry(number) <= newest:
+                self.logs[self.place(at, number)] = moment
+
+    def take(self, tag, charge):
+        """Log an allowed request, in the places of the oldest entries."""
+        _, at, now, elapsed, cost, _, _, inherited, _ = charge
+        for number in range(cost):
+            self.logs[self.place(at, number)] = elapsed + _WORD // 2
+        self.starts[at] = (self.starts[at] + cost) % self.length
+        if inherited > 0:
+            self.evictions += 1
+        head = self.head(elapsed, now, self.gap(at, now))
+        self.tags[at], self.times[at] = tag, head
+
+    def head(self, elapsed, now, gap):
+        """The time of a head whose newest entry is from `elapsed`: later than it was, and not before that
+        entry is of no use.
+        """
+        owed = units_at(elapsed + self.longest - 1, self.multiplier, self.shift) + 1 - now
+        return (now + (owed if gap < owed else gap + 1)) % _TIMES
+
+    def give(self, tag, hashed, now_ns, amount):
+        """Drop the oldest entries of a key that count, at most so many of them, and all before them."""
+        at = self.find(tag, self.places(hashed))
+        if at is None:
+            return
+        bound = now_ns - self.epoch + _WORD // 2 - self.longest
+        past = bisect_right(range(self.length), bound, key=self.entries(at))
+        back = min(int(amount), self.length - past)
+        for number in range(past + back if back else 0):
+            self.logs[self.place(at, number)] = 0
+
+    def rescaled(self, rates, now_ns):
+        """This table with room for other windows, with the logs of all keys."""
+        memory = _private(self.lines, longest_log(checked_windows(rates)))
+        table = _Logs(rates, memory, self.lines, self.epoch)
+        elapsed, now = now_ns - self.epoch, table.units(now_ns)
+        kept = min(self.length, table.length)
+        for at, tag in enumerate(self.tags):
+            newest = list(map(self.entries(at), range(self.length - kept, self.length))) if tag else [0]
+            if newest[-1] > elapsed + _WORD // 2 - table.longest:
+                end = (at + 1) * table.length
+                table.logs[end - kept : end] = memoryview(array("Q", newest))
+                table.tags[at] = tag
+                table.times[at] = table.head(elapsed, now, -_TIMES)
+        table.swept = now
+        table.evictions = self.evictions
+        return table
+
+    def check_logs(self, now_ns):
+        """A log is in order, and where an entry counts, the head is not dead."""
+        assert self.length == max([limit for limit, _ in self.windows])
+        now, moment = self.units(now_ns), now_ns - self.epoch + _WORD // 2
+        for at in range(len(self.tags)):
+            log = list(map(self.entries(at), range(self.length)))
+            assert log == sorted(log)
+            assert log[-1] + self.longest <= moment or self.gap(at, now) > 0
+
+
+def _delay(entry, moment, cost, limit, period):
+    """How long a request waits until enough entries of a log have left a window."""
+    if cost == 0:
+        return 0
+    if cost > limit:
+        return period
+    return max(0, min(entry(cost - limit - 1), moment) - moment + period)
+
+
+def _size(lines, length):
+    """The bytes of a table with a log of that length for every cell."""
+    words = _CONTROL + _CELLS * lines * (1 + length)
+    return _WORD_SIZE * words + _TAG_SIZE * _CELLS * lines * (2 if length else 1)
+
+
+def _private(lines, length):
+    """The memory of a table, which the system gives as it is used."""
+    return memoryview(mmap.mmap(-1, _size(lines, length), **_PRIVATE))
+
+
 class RateLimiter:
     """At most so many requests in so long for each key, in memory of fixed size.
 
@@ -263,6 +482,10 @@ class RateLimiter:
     or nothing at any; a denied one changes nothing. `burst` is how many may come at once, if it is not the
     limit of a single rate. Over any interval of t seconds a key is allowed at most
     ``burst + t * limit / period``, so up to twice the limit within one period.
+
+    With `strict` a key is never allowed more than the limit in any interval as long as the period: the times
+    of its last requests are kept, exact to the nanosecond, in 16 bytes for each of the limit and each of
+    `max_keys`, once for all tiers. Limits and costs are whole then, and no burst is given.
 
     Keys are str, bytes or int. They are not kept: a keyed hash of 24 bits finds a cell among sixteen, and
     two keys may share one, with odds of one in a million. `max_keys` keys that owe something have room, in
@@ -275,20 +498,23 @@ class RateLimiter:
     with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
     to take, at most. The limit outlives the processes, but not the system: after a restart nothing is owed.
 
-    Raises ValueError if `rate` says no rate, if `burst` is given with several tiers, if `max_keys` or
-    `on_full` is unknown or out of range, or if `path` is a file of something else, of other settings, of the
-    other twin or with another mode; TypeError if an argument has a wrong type; OSError if the file cannot
-    be opened or has no room.
+    Raises ValueError if `rate` says no rate, or none that can be `strict`, if `burst` is given with several
+    tiers, if `max_keys` or `on_full` is unknown or out of range, or if `path` is a file of something else, of
+    other settings, of the other twin or with another mode; TypeError if an argument has a wrong type;
+    OSError if the file cannot be opened or has no room.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
-    Complexity: O(tiers) for a decision.
+    Complexity: O(tiers) for a decision, O(tiers * limit) if it is strict.
 
     >>> limiter = RateLimiter("2/s", clock=lambda: 0)
     >>> limiter.allow("ann"), limiter.allow("ann"), limiter.allow("ann"), limiter.allow("bob")
     (True, True, False, True)
     >>> limiter
     RateLimiter('2/s')
+    >>> minute = RateLimiter("100/min", strict=True, max_keys=10, clock=lambda: 0)
+    >>> minute.allow("ann", 100), minute.decide("ann").retry_after
+    (True, 60.0)
     """
 
     __slots__ = (
@@ -299,6 +525,8 @@ class RateLimiter:
         "_largest",
         "_lock",
         "_max_keys",
+        "_rates",
+        "_strict",
         "_table",
         "_tiers",
         "_waiting",
@@ -313,34 +541,47 @@ class RateLimiter:
         path=None,
         mode=0o600,
         on_full="evict",
+        strict=False,
         clock=None,
     ):
         rates = checked_rates(rate, burst)
+        length = longest_log(checked_windows(rates)) if strict else 0
         lines = count_lines(max_keys)
         self._evict = checked_overflow(on_full)
         self._clock = checked_clock(clock)
         self._max_keys = max_keys
+        self._strict = bool(strict)
         self._waiting = _waiting.Lines()
         now = self._now_ns()
         if path is None:
             self._table = None
             self._lock = threading.Lock()
-            self._keyed = blake2b(key=urandom(16), digest_size=11)
-            self._offer([_Tier(tier, lines, now) for tier in rates])
+            self._keyed = blake2b(key=os.urandom(16), digest_size=11)
+            if strict:
+                self._offer(rates, [_Logs(rates, _private(lines, length), lines, now)])
+            else:
+                self._offer(rates, [_Tier(tier, lines, now) for tier in rates])
             return
-        size = _WORD_SIZE * (_CONTROL + _CELLS * lines) + _TAG_SIZE * _CELLS * lines
+        tables = 1 if strict else len(rates)
+        size = _size(lines, length)
         from headgate._shared import shared_limiter
 
-        table = shared_limiter(path, mode, "pure", rates, max_keys, on_full, size, now)
+        table = shared_limiter(
+            path, mode, "pure", rates, max_keys, on_full, self._strict, size * tables, now
+        )
         self._table = self._lock = table
         self._keyed = blake2b(key=table.secret, digest_size=11)
-        cells = memoryview(table.map)[-size * len(rates) :]
-        parts = [cells[size * at : size * (at + 1)] for at in range(len(rates))]
-        self._offer([_SharedTier(*tier, lines, table.epoch) for tier in zip(rates, parts, strict=True)])
+        cells = memoryview(table.map)[-size * tables :]
+        if strict:
+            self._offer(rates, [_Logs(rates, cells, lines, table.epoch)])
+            return
+        parts = [cells[size * at : size * (at + 1)] for at in range(tables)]
+        tiers = zip(rates, parts, strict=True)
+        self._offer(rates, [_SharedTier(*tier, lines, table.epoch) for tier in tiers])
 
-    def _offer(self, tiers):
-        self._tiers = tiers
-        self._largest = min([tier.rate.burst for tier in tiers])
+    def _offer(self, rates, tiers):
+        self._rates, self._tiers = rates, tiers
+        self._largest = min([rate.burst for rate in rates])
 
     def _now_ns(self):
         return monotonic_ns() if self._clock is None else checked_now(self._clock())
@@ -369,18 +610,22 @@ class RateLimiter:
         hashed = int.from_bytes(keyed.digest(), "little")
         return hashed >> 64 or 1, hashed
 
-    def _charge(self, key, cost, take):
-        """Ask every tier; with `take`, charge all of them or none. Whether all allow, and what each said."""
+    def _charge(self, key, cost, take, fully=False):
+        """Ask every tier; with `take`, charge all of them or none.
+
+        Whether all allow, and what each said: enough for ``_decision`` if `fully`.
+        """
         amount = cost if type(cost) is int and cost >= 0 else checked_amount("cost", cost)
         if amount > self._largest:
             raise ValueError(f"cost must be at most the burst {self._largest!r}, got {cost!r}")
+        self._check_whole(cost, amount)
         tag, hashed = self._locate(key)
         now = self._swept()
         while True:
             allowed, ahead, charges = True, False, []
             with self._lock:
                 for tier in self._tiers:
-                    charge = tier.look(tag, hashed, now, amount, self._evict)
+                    charge = tier.look(tag, hashed, now, amount, self._evict, fully)
                     charges.append(charge)
                     if charge[_MISSING] > 0:
                         allowed = False
@@ -394,23 +639,23 @@ class RateLimiter:
             now = self._swept()
             self._mend(now, charges)
 
+    def _check_whole(self, cost, amount):
+        if self._strict and amount % 1:
+            raise ValueError(f"cost must be whole with strict=True, got {cost!r}")
+
     def _mend(self, now, charges):
         """Cut the times that are too far ahead of the clock, as it was read after they were."""
         with self._lock:
             for charge in charges:
                 tier = charge[0]
                 if charge[_AHEAD] is not None:
-                    tier.mend(charge, tier.units(now))
+                    tier.mend(charge, now)
 
     def _decision(self, allowed, charges, taken):
         """Of the tiers that deny the one that does so for longest, or the one with the least left."""
         answers = []
-        for tier, _, _, elapsed, cost, debt, missing, _, _ in charges:
-            owed = debt + cost if taken and allowed else debt
-            wait_ns = wait(elapsed, missing, tier.multiplier, tier.shift)
-            left = ldexp(max(0, tier.burst - owed), -tier.bits)
-            reset = wait(elapsed, owed, tier.multiplier, tier.shift)
-            answers.append((wait_ns, left, reset, tier.rate))
+        for charge in charges:
+            answers += charge[0].answers(charge, taken and allowed)
         if allowed:
             _, left, reset, rate = min(answers, key=itemgetter(1))
             return Decision(True, rate.burst, left, 0.0, reset / 1e9, str(rate))
@@ -421,7 +666,8 @@ class RateLimiter:
         """Take `cost` for `key` if every tier has it; True if so.
 
         Raises TypeError or ValueError if `key` is no key, ValueError if `cost` is negative, not finite or
-        above the smallest burst. A cost of 0 is always allowed. Complexity: O(tiers).
+        above the smallest burst, or not whole where the limiter is strict. A cost of 0 is always allowed.
+        Complexity: O(tiers).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
         >>> limiter.allow("ann", 8), limiter.allow("ann", 3), limiter.allow("ann", 2)
@@ -444,7 +690,7 @@ class RateLimiter:
         >>> limiter.decide("ann").retry_after
         0.5
         """
-        return self._decision(*self._charge(key, cost, True), True)
+        return self._decision(*self._charge(key, cost, True, True), True)
 
     def peek(self, key, cost=1):
         """What ``decide`` would answer, but without taking anything.
@@ -455,13 +701,14 @@ class RateLimiter:
         >>> limiter.peek("ann").remaining, limiter.peek("ann").remaining
         (2.0, 2.0)
         """
-        return self._decision(*self._charge(key, cost, False), False)
+        return self._decision(*self._charge(key, cost, False, True), False)
 
     def refund(self, key, cost=1):
         """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
 
         More than is owed is not given. Requests that were refunded late do not count, so more than the rate
-        may have been allowed while they were under way.
+        may have been allowed while they were under way. A strict limiter drops the oldest entries, so that
+        no interval has too many, whichever request it was.
 
         Raises what ``allow`` raises, but a cost may be above the burst. Complexity: O(tiers).
 
@@ -469,7 +716,9 @@ class RateLimiter:
         >>> limiter.allow("ann", 2), limiter.refund("ann"), limiter.peek("ann").remaining
         (True, None, 1.0)
         """
-        self._give(key, checked_amount("cost", cost))
+        amount = checked_amount("cost", cost)
+        self._check_whole(cost, amount)
+        self._give(key, amount)
 
     def reset(self, key):
         """Forget what `key` owes.
@@ -488,7 +737,7 @@ class RateLimiter:
         now = self._swept()
         with self._lock:
             for tier in self._tiers:
-                tier.give(tag, hashed, tier.units(now), to_units(min(amount, _MOST_COST), tier.bits))
+                tier.give(tag, hashed, now, amount)
 
     def acquire(self, key, cost=1, timeout=None):
         """Wait until `cost` can be taken for `key`; False if `timeout` seconds are too few.
@@ -519,6 +768,8 @@ class RateLimiter:
     def reconfigure(self, rate, *, burst=None):
         """Set another rate; what is owed at a tier is owed at the tier in its place, up to 32 bursts.
 
+        A strict limiter keeps as many of the last entries of each key as the largest limit.
+
         Raises what the constructor raises, ValueError if processes share the limit. Complexity: O(max_keys).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
@@ -528,13 +779,18 @@ class RateLimiter:
         rates = checked_rates(rate, burst)
         if self._table is not None:
             raise ValueError(self._table.refusal)
+        if self._strict:
+            checked_windows(rates)
         lines = self._tiers[0].lines
         now = self._swept()
         with self._lock:
+            if self._strict:
+                self._offer(rates, [self._tiers[0].rescaled(rates, now)])
+                return
             kept = zip(self._tiers, rates, strict=False)
             tiers = [tier.rescaled(changed, now) for tier, changed in kept]
             tiers += [_Tier(changed, lines, now) for changed in rates[len(tiers) :]]
-            self._offer(tiers)
+            self._offer(rates, tiers)
 
     @property
     def rates(self):
@@ -543,7 +799,7 @@ class RateLimiter:
         >>> RateLimiter("1/s; 10/min").rates
         (Rate(limit=1, period=1, burst=1), Rate(limit=10, period=60, burst=10))
         """
-        return tuple([tier.rate for tier in self._tiers])
+        return self._rates
 
     @property
     def max_keys(self):
@@ -565,17 +821,13 @@ class RateLimiter:
 
     def _delay(self, key, cost):
         """Seconds until `cost`, however much, can have come for `key`."""
-        _, charges = self._charge(key, 0, False)
-        waits = [
-            wait(elapsed, debt + int(cost * 2**tier.bits) - tier.burst, tier.multiplier, tier.shift)
-            for tier, _, _, elapsed, _, debt, _, _, _ in charges
-        ]
-        return max(waits) / 1e9
+        tag, hashed = self._locate(key)
+        now = self._swept()
+        with self._lock:
+            return max([tier.delay(tag, hashed, now, cost, self._evict) for tier in self._tiers]) / 1e9
 
     def __sizeof__(self):
-        return object.__sizeof__(self) + sum(
-            [tier.tags.__sizeof__() + tier.times.__sizeof__() for tier in self._tiers]
-        )
+        return object.__sizeof__(self) + sum([tier.size for tier in self._tiers])
 
     def __repr__(self):
         return f"{type(self).__name__}({'; '.join(map(str, self.rates))!r})"
@@ -585,10 +837,13 @@ class RateLimiter:
 
     def _check(self):
         self._swept()
-        for tier in self._tiers:
-            assert (tier.bits, tier.multiplier, tier.shift, tier.burst) == scale_of(tier.rate)
+        tables = tables_of(self._rates, checked_windows(self._rates) if self._strict else ())
+        for tier, rate in zip(self._tiers, tables, strict=True):
+            assert (tier.bits, tier.multiplier, tier.shift, tier.burst) == scale_of(rate)
             assert 0 < tier.burst <= tier.ceiling
             assert tier.lines == count_lines(self._max_keys)
             for start in range(0, len(tier.tags), _CELLS):
                 tags = list(tier.tags[start : start + _CELLS])
                 assert len(set(tags) - {0}) == _CELLS - tags.count(0)
+        if self._strict:
+            self._tiers[0].check_logs(self._now_ns())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from headgate import _leases, _shared
 from headgate._rate import checked_rates
-from headgate._tables import count_lines, scale_of
+from headgate._tables import checked_windows, count_lines, scale_of, tables_of
 from headgate._units import scale, units_at
 
 _CELLS = 8
@@ -92,17 +92,19 @@ def _bucket(settings: dict[str, Any], content: mmap.mmap, elapsed: int) -> dict[
 
 
 def _tiers(settings: dict[str, Any], content: mmap.mmap, elapsed: int) -> dict[str, Any]:
-    """How many keys owe something at each tier, and how many gave way while they did."""
+    """How many keys owe something at each table, and how many gave way while they did."""
     rates = checked_rates(settings["rate"], None)
-    size = (len(content) - _shared.HEADER) // len(rates)
+    tables = tables_of(rates, checked_windows(rates) if settings["strict"] else ())
+    names = [settings["rate"]] if settings["strict"] else map(str, rates)
+    size = (len(content) - _shared.HEADER) // len(tables)
     cells = _CELLS * count_lines(settings["max_keys"])
     owing, evictions = {}, 0
-    for number, rate in enumerate(rates):
+    for number, (name, rate) in enumerate(zip(names, tables, strict=True)):
         start = _shared.HEADER + size * number
         first = start + _WORD * _CONTROL
         words = array("Q", content[first : first + _WORD * cells])
         _, multiplier, shift, _ = scale_of(rate)
         now = units_at(elapsed, multiplier, shift)
-        owing[str(rate)] = sum(0 < (word - now) % _TIMES < _TIMES // 2 for word in words if word)
+        owing[name] = sum(0 < (word - now) % _TIMES < _TIMES // 2 for word in words if word)
         evictions += struct.unpack_from("=Q", content, start + _WORD * _EVICTIONS)[0]
     return {"owing": owing, "evictions": evictions}

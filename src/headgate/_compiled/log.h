@@ -1,0 +1,279 @@
+/* The logs of a strict limiter: for each cell of a table the times of the last requests of its key, one for each
+ * token, as many as the largest limit.
+ *
+ *   cell  | tag | time at which the newest entry leaves the longest window |    the head of a log, as in cells.h
+ *   log   | time | time | ... |                                               in no order; 0 was never used
+ *
+ * A time is the nanoseconds since the epoch, with the sign bit turned over, so that they compare as unsigned words.
+ * What lies in a log for as long as the longest window is a free place.
+ *
+ * Who has found room in every window claims as many free places as the request costs, each by one compare-and-swap,
+ * and then moves the head on, which commits it. Every commit moves it, so whoever has counted entries before another
+ * commit fails at the head, takes his claims back and counts again: of all who commit, each has counted the entries of
+ * all before him. Claims of others that are not committed count too, so the worst is that two deny each other, and
+ * that one who is killed loses what he was about to take.
+ */
+#ifndef HEADGATE_LOG_H
+#define HEADGATE_LOG_H
+
+#include "cells.h"
+
+#define HG_WINDOWS 8
+
+typedef struct {
+    int64_t limit;
+    uint64_t period; /* ns */
+} hg_window;
+
+typedef struct {
+    uint64_t *times;
+    uint64_t length, longest;
+    int count;
+    hg_window windows[HG_WINDOWS];
+} hg_log;
+
+typedef struct {
+    uint64_t *place, old;
+} hg_claim;
+
+static inline uint64_t hg_moment(int64_t elapsed) { return (uint64_t)elapsed ^ UINT64_C(1) << 63; }
+
+static inline int64_t hg_elapsed(uint64_t moment) { return (int64_t)(moment ^ UINT64_C(1) << 63); }
+
+static inline uint64_t *hg_times(const hg_tier *t, const hg_log *log, const uint64_t *cell)
+{
+    return log->times + (uint64_t)(cell - t->cells) * log->length;
+}
+
+static hg_span hg_span_of(const hg_log *log, uint64_t *times)
+{
+    hg_span span = {UINT64_MAX, 0};
+    for (uint64_t i = 0; i < log->length; i++) {
+        uint64_t time = hg_load(times + i);
+        span.oldest = time < span.oldest ? time : span.oldest;
+        span.newest = time > span.newest ? time : span.newest;
+    }
+    return span;
+}
+
+/* How many times are later than `bound`. */
+static int64_t hg_later(const hg_log *log, uint64_t *times, uint64_t bound)
+{
+    int64_t count = 0;
+    for (uint64_t i = 0; i < log->length; i++)
+        count += hg_load(times + i) > bound;
+    return count;
+}
+
+/* The time with `later` after it in order, at least `low`; none is later than `high`. */
+static uint64_t hg_ranked(const hg_log *log, uint64_t *times, int64_t later, uint64_t low, uint64_t high)
+{
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (hg_later(log, times, middle) <= later)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* Put `value` in the places of at most `count` of the times in [low, end); how many there were. */
+static int64_t hg_replace(const hg_log *log, uint64_t *times, uint64_t low, uint64_t end, uint64_t value, int64_t count,
+                          hg_claim *claims)
+{
+    int64_t done = 0;
+    for (uint64_t i = 0; i < log->length && done < count; i++) {
+        uint64_t old = hg_load(times + i);
+        if (old < low || old >= end || !hg_cas(times + i, old, value))
+            continue;
+        if (claims)
+            claims[done] = (hg_claim){times + i, old};
+        done++;
+    }
+    return done;
+}
+
+/* What a request meets in one window. */
+static void hg_measure(const hg_log *log, uint64_t *times, const hg_window *window, uint64_t newest, hg_charge *charge)
+{
+    uint64_t bound = charge->moment - window->period, last = newest < charge->moment ? newest : charge->moment;
+    uint64_t first = last;
+    charge->debt = 0;
+    for (uint64_t i = 0; i < log->length; i++) {
+        uint64_t time = hg_load(times + i);
+        charge->debt += time > bound;
+        first = time > bound && time < first ? time : first;
+    }
+    int64_t excess = charge->cost ? charge->debt + charge->cost - window->limit : 0;
+    charge->verdict = excess > 0 ? HG_DENIED : HG_ALLOWED;
+    charge->rest = charge->debt ? (int64_t)(last - bound) : 0;
+    charge->missing = excess > 0 ? (int64_t)window->period : 0;
+    if (excess == 1 && charge->debt)
+        charge->missing = (int64_t)(first - bound);
+    else if (excess > 1 && excess <= charge->debt)
+        charge->missing = (int64_t)(hg_ranked(log, times, charge->debt - excess, first, last) - bound);
+}
+
+/* What a request meets in all windows; with `take`, HG_AHEAD if the clock seems to have stepped back. */
+static hg_found hg_consult(hg_tier *t, const hg_log *log, const hg_place *at, int evict, int take, hg_charge *charges)
+{
+    hg_found found = hg_find(t, at, charges->now);
+    uint64_t *times = hg_times(t, log, found.cell);
+    charges->span = hg_span_of(log, times);
+    if (take && (hg_ahead(t, &found, charges->now) || charges->span.newest > charges->moment)) {
+        charges->verdict = HG_AHEAD;
+        charges->seen = found.word;
+        return found;
+    }
+    for (int i = 0; i < log->count; i++) {
+        hg_charge *charge = charges + i;
+        charge->scale = (hg_scale){1, log->windows[i].limit, 0, 0}; /* so many nanoseconds are as many units */
+        charge->elapsed = 0;
+        if (found.kind != HG_OTHERS) {
+            hg_measure(log, times, &log->windows[i], charges->span.newest, charge);
+        } else if (evict || charge->cost == 0) {
+            charge->verdict = HG_ALLOWED;
+            charge->debt = charge->rest = charge->missing = 0;
+        } else {
+            charge->verdict = HG_FULL;
+            charge->scale = t->scale;
+            charge->elapsed = hg_elapsed(charge->moment);
+            charge->debt = t->scale.burst;
+            charge->rest = charge->missing = hg_least(found.gap, t->ceiling);
+        }
+    }
+    return found;
+}
+
+/* Claim the places of the oldest entries, as many as the request costs, if all of them are at most `latest`; how many
+ * were claimed. */
+static int64_t hg_claim_places(const hg_log *log, uint64_t *times, uint64_t latest, const hg_charge *charge,
+                               hg_claim *claims)
+{
+    uint64_t last = charge->span.oldest;
+    int64_t count = 0;
+    if (charge->cost > 1)
+        last = hg_ranked(log, times, (int64_t)log->length - charge->cost, last, charge->moment);
+    if (last > latest)
+        return 0;
+    if (charge->cost > 1)
+        count = hg_replace(log, times, 0, last, charge->moment, charge->cost, claims);
+    return count + hg_replace(log, times, last, last + 1, charge->moment, charge->cost - count, claims + count);
+}
+
+static void hg_withdraw(const hg_claim *claims, int64_t count, uint64_t moment)
+{
+    while (count-- > 0)
+        hg_cas(claims[count].place, moment, claims[count].old);
+}
+
+/* The head of a log whose newest entry is from `elapsed`: later than it was, and not before that entry is of no use. */
+static uint64_t hg_head(const hg_tier *t, const hg_log *log, const hg_place *at, const hg_found *found,
+                        const hg_charge *charge)
+{
+    int64_t last = hg_elapsed(charge->moment) + (int64_t)log->longest - 1;
+    int64_t owed = (int64_t)(hg_units_at(last, t->scale.multiplier, t->scale.shift) + 1 - charge->now);
+    if (found->gap >= owed)
+        owed = found->gap + 1;
+    return hg_cell(at->tag, charge->now + (uint64_t)owed);
+}
+
+static enum hg_verdict hg_worst(const hg_log *log, const hg_charge *charges)
+{
+    for (int i = 0; i < log->count; i++) {
+        if (charges[i].verdict != HG_ALLOWED)
+            return charges[i].verdict;
+    }
+    return HG_ALLOWED;
+}
+
+/* Decide, and log an allowed request. A new key takes over the log of another with all that is in it, but for the
+ * oldest entries, in whose places its own request goes. */
+static enum hg_verdict hg_log_take(hg_tier *t, const hg_log *log, const hg_place *at, int evict, hg_charge *charges,
+                                   hg_claim *claims)
+{
+    uint64_t moment = charges->moment;
+    for (;;) {
+        hg_found found = hg_consult(t, log, at, evict, 1, charges);
+        enum hg_verdict verdict = hg_worst(log, charges);
+        if (verdict != HG_ALLOWED || charges->cost == 0)
+            return verdict;
+        uint64_t latest = found.kind == HG_OTHERS ? moment : moment - log->longest;
+        int64_t claimed = hg_claim_places(log, hg_times(t, log, found.cell), latest, charges, claims);
+        uint64_t head = hg_head(t, log, at, &found, charges);
+        if (claimed < charges->cost || !hg_cas(found.cell, found.word, head)) {
+            hg_withdraw(claims, claimed, moment);
+            continue;
+        }
+        if (found.kind == HG_OTHERS)
+            hg_add(&t->control[HG_EVICTIONS], 1);
+        for (int i = 0; i < log->count; i++)
+            charges[i].rest = (int64_t)log->windows[i].period;
+        if (found.kind == HG_OWN || hg_alone(t, at, found.cell) || !hg_cas(found.cell, head, head & HG_TIME_MASK))
+            return HG_ALLOWED;
+    }
+}
+
+/* Cut what was seen in the log of a key, and lies ahead of a clock that was read later. */
+static void hg_log_mend(hg_tier *t, const hg_log *log, const hg_place *at, const hg_charge *seen, uint64_t now,
+                        int64_t elapsed)
+{
+    hg_mend(t, at, seen->seen, now);
+    uint64_t *times = hg_times(t, log, hg_find(t, at, now).cell), moment = hg_moment(elapsed);
+    for (uint64_t i = 0; i < log->length; i++) {
+        uint64_t time = hg_load(times + i);
+        if (time > moment && time <= seen->span.newest)
+            hg_cas(times + i, time, moment);
+    }
+}
+
+/* Drop the oldest entries of a key that count, at most `back` of them, and all before them. */
+static void hg_log_give(hg_tier *t, const hg_log *log, const hg_place *at, uint64_t now, int64_t elapsed, int64_t back)
+{
+    hg_found found = hg_find(t, at, now);
+    if (found.kind != HG_OWN)
+        return;
+    uint64_t *times = hg_times(t, log, found.cell), bound = hg_moment(elapsed) - log->longest;
+    int64_t owed = hg_later(log, times, bound);
+    back = hg_least(back, owed);
+    if (back <= 0)
+        return;
+    uint64_t last = hg_ranked(log, times, owed - back, bound, hg_span_of(log, times).newest);
+    hg_replace(log, times, 1, bound + 1, 0, (int64_t)log->length, NULL);
+    back -= hg_replace(log, times, bound + 1, last, 0, back, NULL);
+    hg_replace(log, times, last, last + 1, 0, back, NULL);
+}
+
+/* Copy the newest entries of a log, as many as have room. */
+static void hg_log_copy(const hg_log *from, uint64_t *old, const hg_log *to, uint64_t *times)
+{
+    uint64_t room = from->length < to->length ? from->length : to->length, kept = 0;
+    uint64_t bound = hg_ranked(from, old, (int64_t)room, 0, hg_span_of(from, old).newest);
+    for (uint64_t i = 0; i < from->length; i++) {
+        if (old[i] > bound)
+            times[kept++] = old[i];
+    }
+    while (kept < room)
+        times[kept++] = bound;
+}
+
+/* Carry the logs of all keys over to an empty table of as many lines and other windows. */
+static void hg_log_carry(const hg_tier *from, const hg_log *old, hg_tier *to, const hg_log *log, int64_t now_ns)
+{
+    hg_charge charge = {.moment = hg_moment(now_ns - from->epoch)};
+    uint64_t bound = charge.moment - log->longest;
+    charge.now = hg_units_at(now_ns - from->epoch, to->scale.multiplier, to->scale.shift);
+    to->control[HG_SWEPT] = charge.now;
+    to->control[HG_EVICTIONS] = from->control[HG_EVICTIONS];
+    for (uint64_t i = 0; i < from->lines * HG_CELLS; i++) {
+        hg_place at = {.tag = from->cells[i] >> HG_TIME_BITS};
+        hg_found found = {to->cells + i, 0, INT64_MIN, HG_FREE};
+        if (at.tag && hg_span_of(old, hg_times(from, old, from->cells + i)).newest > bound) {
+            hg_log_copy(old, hg_times(from, old, from->cells + i), log, hg_times(to, log, found.cell));
+            *found.cell = hg_head(to, log, &at, &found, &charge);
+        }
+    }
+}
+
+#endif
