@@ -14,7 +14,7 @@ from threads import run_threads
 
 from headgate import ConcurrencyLimiter
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
+fcntl = pytest.importorskip("fcntl", reason="a shared limit needs it")
 
 START = """
 import sys, time
@@ -258,6 +258,8 @@ def test_after_a_reboot_nobody_holds_anything(path):
         ({"algorithm": "aimd"}, "algorithm must be 'fixed' as in .*, got 'aimd'"),
         ({"min_limit": 2}, "min_limit must be 1 as in .*, got 2"),
         ({"max_limit": 9}, "max_limit must be 1000 as in .*, got 9"),
+        ({"limit": 6}, "limit must be 5 as in .*, got 6"),
+        ({"mode": 0o640}, "mode must be 0o600 as of .*, got 0o640"),
     ],
 )
 def test_other_settings_are_refused(path, options, message):
@@ -289,6 +291,28 @@ def test_foreign_files_are_refused_and_kept(path, content):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_file_of_another_user_is_refused(path, empty, monkeypatch):
+    path.touch(0o600) if empty else shared(path)
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(ValueError, match=f"path must be a file of user {me + 1}, got .* of user {me}"):
+        shared(path)
+
+
+def test_a_file_that_is_removed_while_it_is_opened_is_made_anew(path, monkeypatch):
+    old, lock = shared(path), fcntl.flock
+
+    def unlinked(file, operation):
+        monkeypatch.undo()
+        path.unlink()
+        lock(file, operation)
+    monkeypatch.setattr(fcntl, "flock", unlinked)
+    new = shared(path)
+    assert new.acquire()
+    assert (old.inflight, new.inflight, shared(path).inflight) == (0, 1, 1)
+
+
 def test_what_is_no_file_is_refused(path):
     path.symlink_to(path.with_name("elsewhere"))
     for wrong in (path, path.parent, path.parent / "none" / "file"):
@@ -303,3 +327,4 @@ def test_what_is_no_file_is_refused(path):
 def test_a_file_whose_maker_was_killed_is_laid_out_again(path):
     path.write_bytes(bytes(24_128))
     assert len(admitted(shared(path))) == 5
+    assert path.stat().st_mode & 0o777 == 0o600

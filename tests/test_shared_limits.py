@@ -410,7 +410,7 @@ def test_no_room_is_found_out_at_once(make, path, monkeypatch):
         os.ftruncate(file, size // 2)
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=r"28\] No space left on device for \d+ bytes: '.*limit'"):
         make()
     assert path.stat().st_size == 0
     monkeypatch.undo()
@@ -465,10 +465,11 @@ def test_other_layouts_are_refused(make, path, change, message):
         make()
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o644])
 @pytest.mark.parametrize("content", [b"hello", bytes(100), b"x" * CELLS, bytes(CELLS + 64)])
-def test_foreign_files_are_refused_and_kept(make, path, content):
+def test_foreign_files_are_refused_and_kept(make, path, content, mode):
     path.write_bytes(content)
-    path.chmod(0o600)
+    path.chmod(mode)
     with pytest.raises(ValueError, match=r"path must be a file of a shared limit, got '.*limit'"):
         make()
     assert path.read_bytes() == content
@@ -500,8 +501,9 @@ def test_modes_that_make_no_sense_are_refused(make, path, mode, error):
     assert not path.exists()
 
 
-def test_a_file_of_another_user_is_refused(make, path, monkeypatch):
-    make()
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_file_of_another_user_is_refused(make, path, empty, monkeypatch):
+    path.touch(0o600) if empty else make()
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
     with pytest.raises(ValueError, match=f"path must be a file of user {me + 1}, got .* of user {me}"):

@@ -218,11 +218,11 @@ class ConcurrencyLimiter:
 
     `path` names a file that the processes of this host share: one limit for all of them, and the permits of
     a process that dies come back. It is made if it is absent, with `mode`; ``/dev/shm`` is a good place. All
-    processes must give the same algorithm and bounds. `clock` is a callable that answers integer nanoseconds,
-    by default the monotonic clock.
+    processes must give the same algorithm and bounds, and the same limit if it is ``"fixed"``. `clock` is a
+    callable that answers integer nanoseconds, by default the monotonic clock.
 
     Raises ValueError or TypeError if an argument is out of range or of a wrong type, or if the file is of
-    another kind or has other settings; OSError if it cannot be made or opened.
+    another kind or user or has other settings or permissions; OSError if it cannot be made or opened.
 
     Source: the limits AIMD and Gradient2 of Netflix's concurrency-limits. Complexity: O(1), and O(processes)
     at most ten times a second when a request is turned away from a shared limit.

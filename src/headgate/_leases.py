@@ -18,7 +18,7 @@ import os
 import stat
 import sys
 
-from headgate._shared import FileLock, allocate, boot_id, namespace, read_bytes
+from headgate._shared import FileLock, boot_id, namespace, read_bytes
 from headgate.errors import HeadgateError
 
 TYPE_CHECKING = False
@@ -69,28 +69,37 @@ class SharedLedger(FileLock):
         self._lease = 0
         self._settings = algorithm, least, most
         super().__init__(path, mode)
-        self._begin(limit)
+        while not self._begin(limit):
+            self._open()
 
-    def _begin(self, limit: float) -> None:
+    def _begin(self, limit: float) -> bool:
+        """Map the file; False if it was removed meanwhile."""
+        with self:
+            if not os.fstat(self._file).st_nlink:
+                return False
+            self._map_words(limit)
+        return True
+
+    def _map_words(self, limit: float) -> None:
         self._lease = 0
         self._checked: int | None = None
         self.owner = os.getpid()
-        with self:
-            self._map_words(limit)
-
-    def _map_words(self, limit: float) -> None:
         status = os.fstat(self._file)
         if not stat.S_ISREG(status.st_mode) or status.st_size not in (0, SIZE):
-            raise ValueError(f"path must be a file of a ConcurrencyLimiter, got {self._path!r}")
+            raise self._foreign()
+        self._check_owner(status)
         if not status.st_size:
-            os.fchmod(self._file, self._mode)
-            allocate(self._file, SIZE)
+            self._allocate(SIZE)
         self._map = mmap.mmap(self._file, SIZE)
         self._words = memoryview(self._map).cast("Q")
         self.state = memoryview(self._map).cast("d")[_STATE]
         if not self._words[_AT_MAGIC]:
+            os.fchmod(self._file, self._mode)
             self._lay_out(limit)
-        self._attach()
+        self._attach(limit)
+
+    def _foreign(self) -> ValueError:
+        return ValueError(f"path must be a file of a ConcurrencyLimiter, got {self._path!r}")
 
     def _lay_out(self, limit: float) -> None:
         words = self._words
@@ -101,16 +110,19 @@ class SharedLedger(FileLock):
         self.state[0] = limit
         words[_AT_MAGIC] = _MAGIC
 
-    def _attach(self) -> None:
+    def _attach(self, limit: float) -> None:
         words = self._words
         if words[_AT_MAGIC] != _MAGIC:
-            raise ValueError(f"path must be a file of a ConcurrencyLimiter, got {self._path!r}")
+            raise self._foreign()
+        self._check_mode(os.fstat(self._file))
         if words[_AT_VERSION] != _VERSION:
             raise ValueError(f"path must have layout {_VERSION}, got {words[_AT_VERSION]} in {self._path!r}")
         found = (_algorithm(words), words[_AT_LEAST], words[_AT_MOST])
         for name, wanted, there in zip(_SETTINGS, self._settings, found, strict=True):
             if wanted != there:
                 raise ValueError(f"{name} must be {there!r} as in {self._path!r}, got {wanted!r}")
+        if self._settings[0] == "fixed" and limit != self.state[0]:
+            raise ValueError(f"limit must be {self.state[0]:.0f} as in {self._path!r}, got {limit:.0f}")
         if words[_AT_BOOT] != boot_id():
             words[_HEADER:] = memoryview(bytes(SIZE - _HEADER * _WORD)).cast("Q")
             words[_AT_TOTAL] = 0
@@ -172,7 +184,8 @@ class SharedLedger(FileLock):
     def _reopen(self) -> None:
         """In a child: a lease of its own too."""
         super()._reopen()
-        self._begin(self.state[0])
+        with self:
+            self._map_words(self.state[0])
 
     def __del__(self) -> None:
         """Without the lock, which whoever is interrupted by the garbage collector may hold; so the total

@@ -69,18 +69,6 @@ def namespace(kind: str) -> int:
         return 0
 
 
-def allocate(file: int, size: int) -> None:
-    """Give an empty file its size, and its blocks where the system can, so that no write fails later."""
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file, 0, size)
-        else:
-            os.ftruncate(file, size)
-    except OSError:
-        os.ftruncate(file, 0)
-        raise
-
-
 def checked_mode(mode: int) -> int:
     """The permissions of a file that its owner can read and write."""
     try:
@@ -122,8 +110,15 @@ class FileLock:
         if os.name != "posix":
             raise ValueError(f"path must be None on a system without fcntl, got {path!r}")
         self._lock = threading.Lock()
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        self._open()
         _open_locks.add(self)
+
+    def _open(self) -> None:
+        """Open what the path names, in place of a file that was removed."""
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, self._mode)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = file
 
     def __enter__(self) -> Self:
         self._lock.acquire()
@@ -145,6 +140,29 @@ class FileLock:
         own = f"/proc/self/fd/{inherited}"
         self._file = os.open(own if os.path.exists(own) else self._path, os.O_RDWR | os.O_CLOEXEC)
         os.close(inherited)
+
+    def _check_owner(self, status: os.stat_result) -> None:
+        """What is for one user must be his, since an owner may cut off a file that we map."""
+        if not self._mode & _OTHERS and status.st_uid != os.geteuid():
+            raise ValueError(
+                f"path must be a file of user {os.geteuid()}, got {self._path!r} of user {status.st_uid}"
+            )
+
+    def _check_mode(self, status: os.stat_result) -> None:
+        found = stat.S_IMODE(status.st_mode)
+        if found != self._mode:
+            raise ValueError(f"mode must be {found:#o} as of {self._path!r}, got {self._mode:#o}")
+
+    def _allocate(self, size: int) -> None:
+        """Give an empty file its size, and its blocks where the system can, so that no write fails later."""
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file, 0, size)
+            else:
+                os.ftruncate(self._file, size)
+        except OSError as error:
+            os.ftruncate(self._file, 0)
+            raise OSError(error.errno, f"{error.strerror} for {size} bytes", self._path) from None
 
     def __del__(self) -> None:
         if self._file >= 0:
@@ -179,9 +197,7 @@ class SharedTable(FileLock):
         super().__init__(path, mode)
         self._text = "".join(f"{name}={value!r}\n" for name, value in settings.items())
         while not self._attach(HEADER + cells, now):
-            os.close(self._file)
-            self._file = -1
-            super().__init__(path, mode)
+            self._open()
 
     def _attach(self, size: int, now: int) -> bool:
         """Map the file; False if it was removed meanwhile."""
@@ -191,13 +207,12 @@ class SharedTable(FileLock):
                 return False
             if not stat.S_ISREG(status.st_mode):
                 raise self._foreign()
-            if status.st_size:
-                self._check_owner(status)
+            self._check_owner(status)
             header = os.pread(self._file, HEADER, 0)
             if not header or header.startswith(_MAKING):
                 self._make(size)
             else:
-                self._check_header(header)
+                self._check_header(header, status)
                 if status.st_size != size:
                     raise ValueError(f"path must have {size} bytes, got {status.st_size} in {self._path!r}")
             self.map = mmap.mmap(self._file, size)
@@ -207,19 +222,11 @@ class SharedTable(FileLock):
     def _foreign(self) -> ValueError:
         return ValueError(f"path must be a file of a shared limit, got {self._path!r}")
 
-    def _check_owner(self, status: os.stat_result) -> None:
-        found = stat.S_IMODE(status.st_mode)
-        if found != self._mode:
-            raise ValueError(f"mode must be {found:#o} as of {self._path!r}, got {self._mode:#o}")
-        if not found & _OTHERS and status.st_uid != os.geteuid():
-            raise ValueError(
-                f"path must be a file of user {os.geteuid()}, got {self._path!r} of user {status.st_uid}"
-            )
-
-    def _check_header(self, content: bytes) -> None:
+    def _check_header(self, content: bytes, status: os.stat_result) -> None:
         there = header_of(content)
         if there is None:
             raise self._foreign()
+        self._check_mode(status)
         if there.version != VERSION:
             raise ValueError(f"path must have layout {VERSION}, got {there.version} in {self._path!r}")
         for name, wanted in _settings(self._text).items():
@@ -233,7 +240,7 @@ class SharedTable(FileLock):
         os.fchmod(self._file, self._mode)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, _MAKING, 0)
-        allocate(self._file, size)
+        self._allocate(size)
 
     def _begin(self, now: int) -> None:
         """Begin anew if the file is, or if the system has been started since."""
