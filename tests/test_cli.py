@@ -213,6 +213,14 @@ def test_plain_table():
     ]
 
 
+def test_columns_of_text_are_aligned_left():
+    two = tables.Table("Title", ["a", "text", "n"], [tables.Row(["x", "long text", "10"])], texts=2)
+    assert tables.aligned(two)[0] == "a  text        n"
+    out = io.StringIO()
+    tables.Markdown(out).table(two)
+    assert "|---|---|---:|\n" in out.getvalue()
+
+
 def test_markdown_table():
     out = io.StringIO()
     tables.Markdown(out).table(TABLE)

@@ -48,12 +48,26 @@ def shown(capsys, *arguments):
 
 
 def test_ls_names_the_files_of_limits(place, limiter, bucket, permits, twin, capsys):
+    twin.ratelimit.RateLimiter(["1/s"] * 8, max_keys=100_000, path=place / "folder" / ("x" * 99))
+    assert main(["shm", "ls", str(place), str(place / "folder")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines if not line.startswith("Files")) <= 80
+    assert lines[1] == f"Files of shared limits in {place}"
+    assert [line.rsplit(maxsplit=3)[0].split(maxsplit=1) for line in lines[4:7]] == [
+        ["bucket", "TokenBucket 8, 0.001/s"],
+        ["limit", "RateLimiter 10/h; 100/day"],
+        ["permits", "ConcurrencyLimiter aimd, 1 to 1000"],
+    ]
+    assert f"{'x' * 21}...  RateLimiter 1/s; 1/s; 1/s; 1/s;...  " in lines[-1]
+    assert lines[-1].split()[-2] == "MB"
+
+
+def test_ls_of_other_layouts(place, limiter, capsys):
+    with open(place / "limit", "r+b") as file:
+        file.seek(8)
+        file.write(struct.pack("=Q", 9))
     assert main(["shm", "ls", str(place)]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines() if str(place) in line]
-    assert [row[0].removeprefix(f"{place}/") for row in rows] == ["bucket", "limit", "permits"]
-    assert [row[1] for row in rows] == ["TokenBucket", "RateLimiter", "ConcurrencyLimiter"]
-    assert twin.name in rows[0]
-    assert "0o600" in rows[1]
+    assert "limit  of layout 9 " in capsys.readouterr().out
 
 
 def test_ls_in_json(place, limiter, bucket, permits, capsys):
@@ -69,7 +83,7 @@ def test_ls_of_nothing(tmp_path, capsys):
     assert main(["shm", "ls", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "There are no files of shared limits.\n"
     assert main(["shm", "ls", str(tmp_path / "none")]) == 1
-    assert capsys.readouterr().err == f"headgate shm: {tmp_path / 'none'} does not exist\n"
+    assert capsys.readouterr().err == f"headgate shm: {tmp_path / 'none'}: No such file or directory\n"
 
 
 def test_show_counts_the_keys_that_owe(place, limiter, capsys):
@@ -100,7 +114,10 @@ def test_show_of_a_bucket_and_of_permits(place, bucket, permits, capsys):
     assert bucket.consume(5)
     assert shown(capsys, place / "bucket")["state"]["available"] == pytest.approx(3, abs=0.5)
     with permits.acquire():
-        assert shown(capsys, place / "permits")["state"] == {"limit": 5.0, "inflight": 1}
+        assert shown(capsys, place / "permits")["state"] == {
+            "limit": 5.0, "inflight": 1, "permits": {str(os.getpid()): 1}}
+        assert main(["shm", "show", str(place / "permits")]) == 0
+        assert f"permits of process {os.getpid()}  1\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "at"), [("limit", 2), ("permits", 3), ("limit", 1)])
@@ -132,12 +149,26 @@ def test_rm_spares_what_is_in_use(place, limiter, twin, capsys):
     assert twin.ratelimit.RateLimiter("10/h; 100/day", max_keys=100, path=path).allow("ann", 10)
 
 
-@pytest.mark.parametrize("name", ["hello", "folder", "link", "none"])
+def test_rm_of_a_file_that_none_may_write(place, limiter, capsys):
+    copy = unused(place / "limit")
+    copy.chmod(0o400)
+    main(["shm", "rm", str(copy)])
+    captured = capsys.readouterr()
+    assert captured.out == f"removed {copy}\n" or captured.err == f"headgate shm: {copy}: Permission denied\n"
+
+
+@pytest.mark.parametrize("name", ["hello", "folder", "link"])
 def test_other_files_are_left_alone(place, limiter, name, capsys):
     for action in ("show", "rm"):
         assert main(["shm", action, str(place / name)]) == 1
         assert capsys.readouterr().err == f"headgate shm: {place / name} is no file of a shared limit\n"
     assert (place / "hello").read_text() == "hello"
+
+
+@pytest.mark.parametrize("action", ["show", "rm"])
+def test_what_is_not_there(place, action, capsys):
+    assert main(["shm", action, str(place / "none")]) == 1
+    assert capsys.readouterr().err == f"headgate shm: {place / 'none'}: No such file or directory\n"
 
 
 def test_files_that_cannot_be_read(place, limiter, monkeypatch, capsys):
@@ -146,7 +177,11 @@ def test_files_that_cannot_be_read(place, limiter, monkeypatch, capsys):
     monkeypatch.setattr("pathlib.Path.open", forbidden)
     assert main(["shm", "show", str(place / "limit")]) == 1
     assert capsys.readouterr().err == f"headgate shm: {place / 'limit'}: Permission denied\n"
-    assert main(["shm", "ls", str(place)]) == 0
+    assert main(["shm", "ls", str(place / "limit")]) == 0
+    assert capsys.readouterr().err == f"headgate shm: {place / 'limit'} skipped: Permission denied\n"
+    monkeypatch.setattr("pathlib.Path.iterdir", forbidden)
+    assert main(["shm", "ls", str(place)]) == 1
+    assert capsys.readouterr().err == f"headgate shm: {place}: Permission denied\n"
 
 
 def truncate(file):

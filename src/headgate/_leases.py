@@ -208,11 +208,17 @@ def settings_of(content: bytes) -> dict[str, Any]:
 
 
 def state_of(content: bytes) -> dict[str, Any]:
-    """The limit, and how many are under way; nothing if that was before the system was started."""
+    """The limit, how many are under way, and how many of each process that has a lease; nothing if that was
+    before the system was started."""
     words, reals = memoryview(content).cast("Q"), memoryview(content).cast("d")[_STATE]
     if words[_AT_BOOT] != boot_id():
         return {}
-    return {"limit": reals[0], "inflight": words[_AT_TOTAL]}
+    leases = [words[at : at + _LEASE].tolist() for at in range(_HEADER, len(words), _LEASE)]
+    permits: dict[int, int] = {}
+    for pid, _, count in leases:
+        if pid:
+            permits[pid] = permits.get(pid, 0) + count
+    return {"limit": reals[0], "inflight": words[_AT_TOTAL], "permits": permits}
 
 
 def _algorithm(words: memoryview) -> str:

@@ -19,11 +19,21 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A heading, column titles (the first column is aligned left, the others right), rows."""
+    """A heading, column titles (the first `texts` columns are aligned left, the others right), rows."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Row]
+    texts: int = 1
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, with dots in place of what is beyond `most` characters.
+
+    >>> shortened("/search", 8), shortened("/search?q=12", 8)
+    ('/search', '/sear...')
+    """
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 class Plain:
@@ -57,7 +67,7 @@ class Markdown:
     def table(self, table: Table) -> None:
         print(f"\n**{table.title}**\n", file=self._out)
         print(_markdown_row(map(_one_line, table.columns)), file=self._out)
-        print("|---|" + "---:|" * (len(table.columns) - 1), file=self._out)
+        print("|" + "---|" * table.texts + "---:|" * (len(table.columns) - table.texts), file=self._out)
         for row in table.rows:
             cells = [" ".join(cell.split()) for cell in row.cells]
             print(
@@ -87,7 +97,8 @@ class Rich:
         self._console.print(self._text(table.title, style="bold"))
         shown = self._table(box=self._box, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
         for at, title in enumerate(table.columns):
-            shown.add_column(self._text(title), justify="right" if at else "left", no_wrap=True)
+            side = "left" if at < table.texts else "right"
+            shown.add_column(self._text(title), justify=side, no_wrap=True)
         for row in table.rows:
             shown.add_row(*map(self._text, row.cells), style="bold cyan" if row.emphasis else None)
         self._console.print(shown)
@@ -114,16 +125,16 @@ def aligned(table: Table) -> list[str]:
     header = [[*([""] * (height - len(lines))), *lines] for lines in titles]
     grid = [*zip(*header, strict=True), *(row.cells for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-    lines = [_aligned_row(cells, widths) for cells in grid]
+    lines = [_aligned_row(cells, widths, table.texts) for cells in grid]
     return [*lines[:height], "-" * max(map(len, lines)), *lines[height:]]
 
 
-def _aligned_row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    label, *rest = (
-        cell.rjust(width) if at else cell.ljust(width)
+def _aligned_row(cells: Sequence[str], widths: Sequence[int], texts: int) -> str:
+    padded = [
+        cell.ljust(width) if at < texts else cell.rjust(width)
         for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join([label, *rest]).rstrip()
+    ]
+    return "  ".join(padded).rstrip()
 
 
 def _one_line(title: str) -> str:

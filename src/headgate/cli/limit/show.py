@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from headgate.cli.limit.engine import Traffic, Trial, next_width
-from headgate.cli.tables import Printer, Row, Table
+from headgate.cli.tables import Printer, Row, Table, shortened
 from headgate.cli.times import written, written_span
 
 SCHEMA = "headgate.limit.simulate"
@@ -143,5 +143,5 @@ def _when(found: Simulation, trial: Trial) -> Table:
 
 
 def _span_row(label: str, requests: int, denied: int) -> Row:
-    short = label if len(label) <= _LABEL else f"{label[: _LABEL - 3]}..."
-    return Row([short, f"{requests:,}", f"{denied:,}", f"{denied / requests:.1%}" if requests else ""])
+    share = f"{denied / requests:.1%}" if requests else ""
+    return Row([shortened(label, _LABEL), f"{requests:,}", f"{denied:,}", share])

@@ -2,18 +2,23 @@
 
 import argparse
 import json
+import stat
 import struct
+import sys
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from headgate._shared import FileLock
 from headgate.cli.errors import CommandError
 from headgate.cli.shm.files import SharedFile, look, state
-from headgate.cli.tables import Row, Table, printer
+from headgate.cli.tables import Row, Table, printer, shortened
 
 _HOME = Path("/dev/shm")
-_COLUMNS = ("file", "limiter", "twin", "bytes", "mode", "processes")
+_OWN = 0o600
+_COLUMNS = ("file", "limit", "bytes", "used by")
+_NAME, _LIMIT = 24, 34
 
 
 def add_parser(commands: Any) -> None:
@@ -29,7 +34,8 @@ def add_parser(commands: Any) -> None:
     removing = actions.add_parser("rm", help="remove files that no process uses")
     removing.add_argument("files", nargs="+", type=Path, metavar="FILE")
     removing.add_argument("--force", action="store_true",
-                          help="also those in use, whose processes then keep a limit of their own")
+                          help="also those in use, whose processes then keep a limit of their own; only"
+                               " root sees which files the processes of other users use")
     removing.set_defaults(run=_remove)
     for action in (listing, showing):
         action.add_argument("--json", action="store_true", help="print JSON")
@@ -40,7 +46,9 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([_as_json(file) for file in found], indent=1))
     elif found:
-        printer().table(Table("Files of shared limits", _COLUMNS, [_row(file) for file in found]))
+        for place, files in groupby(found, lambda file: file.path.parent):
+            title = f"Files of shared limits in {place}"
+            printer().table(Table(title, _COLUMNS, [_row(file) for file in files], texts=2))
     else:
         print("There are no files of shared limits.")
     return 0
@@ -48,24 +56,41 @@ def _list(args: argparse.Namespace) -> int:
 
 def _found(places: Iterable[Path]) -> Iterator[SharedFile]:
     for place in places:
-        if not place.exists():
-            raise CommandError(f"{place} does not exist")
-        for path in sorted(place.iterdir()) if place.is_dir() else [place]:
+        for path in _files(place):
             try:
                 file = look(path)
-            except PermissionError:
-                continue
-            if file is not None:
-                yield file
+            except OSError as error:
+                print(f"headgate shm: {path} skipped: {error.strerror}", file=sys.stderr)
+            else:
+                if file is not None:
+                    yield file
+
+
+def _files(place: Path) -> list[Path]:
+    try:
+        return sorted(place.iterdir()) if stat.S_ISDIR(place.stat().st_mode) else [place]
+    except OSError as error:
+        raise CommandError(f"{place}: {error.strerror}") from error
 
 
 def _row(file: SharedFile) -> Row:
-    processes = ", ".join(map(str, file.processes)) or "none"
-    settings = file.settings
-    limit = settings.get("rate") or ", ".join(
-        f"{name} {value}" for name, value in settings.items() if name not in ("limiter", "twin"))
-    return Row((str(file.path), f"{settings['limiter']} {limit}", settings.get("twin", "either"),
-                f"{file.bytes:,}", f"{file.mode:#o}", processes))
+    name, limit = shortened(file.path.name, _NAME), shortened(_limit(**file.settings), _LIMIT)
+    return Row((name, limit, _rounded(file.bytes), f"{len(file.processes):,}"))
+
+
+def _limit(limiter: str, **settings: Any) -> str:
+    """A limit in a few words."""
+    if limiter == "RateLimiter":
+        return f"{limiter} {settings['rate']}"
+    if limiter == "TokenBucket":
+        return f"{limiter} {settings['capacity']}, {settings['refill_rate']}/s"
+    if limiter == "ConcurrencyLimiter":
+        return "{} {algorithm}, {min_limit} to {max_limit}".format(limiter, **settings)
+    return limiter
+
+
+def _rounded(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 10**6 else f"{size / 1e3:,.0f} kB"
 
 
 def _as_json(file: SharedFile) -> dict[str, Any]:
@@ -86,6 +111,8 @@ def _show(args: argparse.Namespace) -> int:
     lines["processes"] = ", ".join(map(str, file.processes)) or "none"
     if isinstance(owing := lines.pop("owing", None), dict):
         lines |= {f"keys that owe at {rate}": f"{count:,}" for rate, count in owing.items()}
+    if isinstance(permits := lines.pop("permits", None), dict):
+        lines |= {f"permits of process {pid}": f"{count:,}" for pid, count in permits.items()}
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
@@ -94,6 +121,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _known(path: Path) -> SharedFile:
     try:
+        path.lstat()
         file = look(path)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}") from error
@@ -112,7 +140,7 @@ def _remove(args: argparse.Namespace) -> int:
             )
     for file in files:
         try:
-            with FileLock(file.path, file.mode):
+            with FileLock(file.path, _OWN):
                 file.path.unlink()
         except OSError as error:
             raise CommandError(f"{file.path}: {error.strerror}") from error
