@@ -160,6 +160,47 @@ def test_unix_sockets():
     assert client_address({"type": "http", "headers": []}, "unix") == "unix"
 
 
+HEADERS = {"X-Forwarded-For": "203.0.113.9"}
+SMUGGLED = [
+    {"wsgi.version": "1", "wsgi.multithread": "1", "REMOTE_ADDR": "6.6.6.6"},
+    {"REMOTE_ADDR": "6.6.6.6"},
+    {"headers": "x-forwarded-for", "client": "6.6.6.6", "asgi": "3", "type": "http"},
+]
+
+
+@pytest.mark.parametrize("smuggled", SMUGGLED)
+def test_no_header_makes_a_scope_or_an_environ_of_a_mapping(smuggled):
+    headers = {**smuggled, "HTTP_X_FORWARDED_FOR": "6.6.6.6", **HEADERS}
+    assert client_address(headers, PROXIES, peer="10.0.0.1") == "203.0.113.9"
+
+
+def test_requests_that_say_little():
+    assert client_address({"type": "http", "client": ("203.0.113.9", 1)}) == "203.0.113.9"
+    assert client_address({"type": "websocket", "client": None}) == "unix"
+    meta = {"wsgi.multithread": True, "REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": "203.0.113.9"}
+    assert client_address(meta, PROXIES) == "203.0.113.9"
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"X-Forwarded-For": b"1.2.3.4"}, "request must map names of headers to str, got .*: b'1"),
+        ({"X-Forwarded-For": ["1.2.3.4"]}, r"request must map names of headers to str, got .*: \['1"),
+        ({b"x-forwarded-for": b"1.2.3.4"}, "request must map names of headers to str, got b'x"),
+        ([("X-Forwarded-For", "1.2.3.4")], "request must be a scope, an environ or a mapping"),
+        (None, "request must be a scope, an environ or a mapping of headers, got None"),
+    ],
+)
+def test_what_is_no_request(request_, message):
+    with pytest.raises(TypeError, match=message):
+        client_address(request_, 1)
+
+
+def test_a_header_has_a_name():
+    with pytest.raises(TypeError, match="header must be a str, got None"):
+        client_address({}, header=None)
+
+
 def test_names_instead_of_addresses_are_not_trusted(ask):
     assert ask("testclient", "203.0.113.9", trusted=PROXIES) == "testclient"
 
@@ -172,9 +213,12 @@ def test_a_peer_that_is_given_goes_first():
 @pytest.mark.parametrize(
     ("trusted", "error", "message"),
     [
-        (["10.0.0.0/33"], ValueError, r"trusted must be in \[0, 32\], got 33"),
+        (["10.0.0.0/33"], ValueError, "trusted must be addresses, networks or 'unix', got '10.0.0.0/33'"),
         (["10.0.0.0/x"], ValueError, "trusted must be addresses, networks or 'unix', got '10.0.0.0/x'"),
-        (["proxy"], ValueError, "address must be an IPv4 or IPv6 address, got 'proxy'"),
+        (["proxy"], ValueError, "trusted must be addresses, networks or 'unix', got 'proxy'"),
+        ("*", ValueError, r"trusted must be addresses, networks or 'unix', got '\*'"),
+        ([3], ValueError, "trusted must be addresses, networks or 'unix', got '3'"),
+        (["::ffff:10.0.0.0/8"], ValueError, "trusted must be addresses, networks or 'unix', got '::ff"),
         (-1, ValueError, "trusted must be non-negative, got -1"),
         (True, TypeError, "trusted must be addresses or a number of proxies, got True"),
         (None, TypeError, "trusted must be addresses or a number of proxies, got None"),
@@ -197,6 +241,16 @@ def test_prefixes_are_those_of_the_standard_library(address, v4, v6):
     assert client_address({}, [prefix], peer=str(address)) == client_address({}, peer=str(address))
 
 
+@pytest.mark.parametrize(
+    "trusted",
+    ["::ffff:10.0.0.0/104", "::ffff:0:0/96", ip_network("10.0.0.0/8"), ip_address("10.0.0.1"), "10.0.0.1"],
+)
+def test_networks_written_in_other_ways(trusted):
+    assert client_address(HEADERS, [trusted], peer="10.0.0.1") == "203.0.113.9"
+    assert client_address(HEADERS, [trusted], peer="::ffff:10.0.0.1") == "203.0.113.9"
+    assert client_address(HEADERS, [trusted], peer="::10.0.0.1") == "::10.0.0.1"
+
+
 @given(network=st.ip_addresses(), address=st.ip_addresses(), length=st.integers(0, 128))
 def test_networks_are_those_of_the_standard_library(network, address, length):
     length = min(length, network.max_prefixlen)
@@ -205,6 +259,10 @@ def test_networks_are_those_of_the_standard_library(network, address, length):
         return
     found = client_address({"X-Forwarded-For": "192.0.2.77"}, [f"{network}/{length}"], peer=str(address))
     assert (found == "192.0.2.77") is (address in trusted or str(address) == "192.0.2.77")
+
+
+def test_a_unix_socket_is_a_network_of_its_own():
+    assert address_prefix(client_address({"type": "http", "client": None}), 18, 48) == "unix"
 
 
 def test_wrong_lengths():

@@ -225,6 +225,7 @@ def test_wrong_requests_take_nothing(limits, keys, error, message):
     [
         ({}, ValueError, "levels must be at least one, got none"),
         ({"cost": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'cost'"),
+        ({"self": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'self'"),
         ({3: "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 3"),
         ({"a\nb": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'a\\nb'"),
         ({"ip": "often"}, ValueError, "rate must be like"),
@@ -289,6 +290,12 @@ def test_one_address_written_in_many_ways(clock):
     assert not limiter.allow("::1")
 
 
+def test_a_unix_socket_has_one_limit_at_the_smallest_multiple(clock):
+    limiter = AddressLimiter("1/s", v4={24: 9, 32: 2}, max_keys=9, clock=clock)
+    assert [limiter.allow("unix") for _ in range(3)] == [True, False, False]
+    assert limiter.peek("unix").policy == "unix: 1/s"
+
+
 def test_prefixes_as_a_level(twin, clock):
     addresses = AddressLimiter("1/s", v4={32: 1, 24: 2}, max_keys=9, clock=clock)
     limits = RateLimits(ip=addresses, user="9/s", max_keys=9, clock=clock)
@@ -319,7 +326,7 @@ def test_wrong_prefixes(options, error, message):
         AddressLimiter("1/s", **options)
 
 
-NO_ADDRESSES = ["unix", "1.2.3", "1.2.3.4/24", "", ":::1", None, b"1.2.3.4", "1.2.3.4\0"]
+NO_ADDRESSES = ["testclient", "1.2.3", "1.2.3.4/24", "", ":::1", None, b"1.2.3.4", "1.2.3.4\0"]
 
 
 @pytest.mark.parametrize("address", NO_ADDRESSES)

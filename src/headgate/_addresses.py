@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MAPPED = bytes(10) + b"\xff\xff"
-_UNIX = "unix"
+UNIX = "unix"
 
 
 def packed_address(address: str) -> bytes:
@@ -44,22 +44,25 @@ def masked(packed: bytes, length: int) -> bytes:
 def address_prefix(address: str, v4: int = 32, v6: int = 64) -> str:
     """The network in which an address lies, as the key of a limit: the first `v4` or `v6` bits.
 
-    Whoever has an IPv6 address mostly has all those of a /64, or more. IPv4 inside IPv6 is IPv4.
+    Whoever has an IPv6 address mostly has all those of a /64, or more. IPv4 inside IPv6 is IPv4. The
+    ``"unix"`` of `client_address` is a network of its own.
 
     Raises ValueError if `address` is none or a length does not fit, TypeError if a length is no int.
 
     >>> address_prefix("2001:db8::17"), address_prefix("::ffff:192.0.2.17", v4=24)
     ('2001:db8::/64', '192.0.2.0/24')
     """
-    packed = packed_address(address)
     v4, v6 = checked_length("v4", v4, 32), checked_length("v6", v6, 128)
+    if address == UNIX:
+        return UNIX
+    packed = packed_address(address)
     length = v4 if len(packed) == 4 else v6
     return f"{_text(masked(packed, length))}/{length}"
 
 
 def client_address(
     request: Mapping[str, Any],
-    trusted: Iterable[str] | int = (),
+    trusted: Iterable[object] | int = (),
     *,
     header: str = "X-Forwarded-For",
     peer: str | None = None,
@@ -70,17 +73,18 @@ def client_address(
     names. Who connected is in the first two; for a plain mapping it is `peer`, and without one the headers
     are taken for those of a trusted proxy.
 
-    `trusted` names the proxies, as addresses and networks (``"10.0.0.0/8"``) and ``"unix"`` for those that
-    connect through a Unix socket; or it is how many proxies there are. The addresses in `header` are read
-    from right to left, since each proxy appends whom it saw, and the first that is no trusted proxy's is the
-    answer. What stands further left is what that client claims, and is not looked at. If an entry is no
-    address, the answer is the proxy that wrote it. A client on a Unix socket, or one of whom nothing is
-    known, is ``"unix"``.
+    `trusted` names the proxies, as addresses and networks (``"10.0.0.0/8"``, or those of `ipaddress`) and
+    ``"unix"`` for those that connect through a Unix socket; or it is how many proxies there are. The
+    addresses in `header` are read from right to left, since each proxy appends whom it saw, and the first
+    that is no trusted proxy's is the answer. What stands further left is what that client claims, and is not
+    looked at. If an entry is no address, the answer is the proxy that wrote it. A client on a Unix socket,
+    or one of whom nothing is known, is ``"unix"``.
 
     Only one header is ever read, X-Forwarded-For, ``"Forwarded"`` (RFC 7239) or another one: name the one
     that your proxies write, since they hand on the others as the client sent them.
 
-    Raises ValueError if an address in `trusted` is none, TypeError if `trusted` is of another type.
+    Raises ValueError if an address in `trusted` is none, TypeError if `trusted`, `request` or what it holds
+    is of another type.
     Complexity: O(length of the header + entries that are looked at x trusted networks).
 
     >>> scope = {"type": "http", "client": ("10.0.0.1", 5), "headers": [
@@ -93,7 +97,7 @@ def client_address(
     trusts = _trusting(trusted)
     connected, value = _parts(request, header, peer)
     known = () if connected is None else (connected,)
-    nearest = _UNIX
+    nearest = UNIX
     entries = chain(known, map(_entry_address, _entries(value, header)))
     for hops, address in enumerate(entries, 1 - len(known)):
         if address is None:
@@ -104,7 +108,7 @@ def client_address(
     return nearest
 
 
-def _trusting(trusted: Iterable[str] | int) -> Callable[[str, int], bool]:
+def _trusting(trusted: Iterable[object] | int) -> Callable[[str, int], bool]:
     """Whether an address, so many hops away from us, is that of a trusted proxy."""
     if isinstance(trusted, str):
         return _networks((trusted,)).trusts
@@ -122,15 +126,16 @@ class _Networks:
 
     __slots__ = ("_networks", "_unix")
 
-    def __init__(self, trusted: tuple[str, ...]) -> None:
-        self._unix = _UNIX in trusted
-        self._networks = [_network(text) for text in trusted if text != _UNIX]
+    def __init__(self, trusted: tuple[object, ...]) -> None:
+        names = list(map(str, trusted))
+        self._unix = UNIX in names
+        self._networks = [_network(text) for text in names if text != UNIX]
 
     def trusts(self, address: str, _: int) -> bool:
         try:
             packed = packed_address(address)
         except ValueError:
-            return self._unix and address == _UNIX
+            return self._unix and address == UNIX
         bits, number = 8 * len(packed), int.from_bytes(packed)
         return any(bits == width and number >> free == fixed for width, free, fixed in self._networks)
 
@@ -140,29 +145,45 @@ _networks = lru_cache(maxsize=64)(_Networks)
 
 def _network(text: str) -> tuple[int, int, int]:
     address, slash, length = text.partition("/")
-    packed = packed_address(address)
-    bits = 8 * len(packed)
-    if slash and not length.isdecimal():
-        raise ValueError(f"trusted must be addresses, networks or 'unix', got {text!r}")
-    free = bits - checked_length("trusted", int(length), bits) if slash else 0
+    try:
+        packed = packed_address(address)
+        bits = 8 * len(packed)
+        mapped = 96 if bits == 32 and ":" in address else 0
+        free = bits - checked_length("trusted", int(length) - mapped, bits) if slash else 0
+    except ValueError:
+        raise ValueError(f"trusted must be addresses, networks or 'unix', got {text!r}") from None
     return bits, free, int.from_bytes(packed) >> free
 
 
 def _parts(request: Mapping[str, Any], header: str, peer: str | None) -> tuple[str | None, str]:
-    """Who connected, None if nobody says, and what the header says, all lines of it as one."""
-    if "wsgi.version" in request or "REMOTE_ADDR" in request:
-        connected = peer or request.get("REMOTE_ADDR") or _UNIX
+    """Who connected, None if nobody says, and what the header says, all lines of it as one.
+
+    What kind of request it is shows in values that are no text, so that no client can say it in a header.
+    """
+    if not isinstance(header, str):
+        raise TypeError(f"header must be a str, got {header!r}")
+    if not hasattr(request, "get"):
+        raise TypeError(f"request must be a scope, an environ or a mapping of headers, got {request!r}")
+    if isinstance(request.get("wsgi.version"), tuple) or isinstance(request.get("wsgi.multithread"), bool):
+        connected = peer or request.get("REMOTE_ADDR") or UNIX
         value = request.get(f"HTTP_{header.upper().replace('-', '_')}", "")
-    elif isinstance(request.get("headers", ""), str):
-        wanted = header.lower()
+    elif isinstance(request.get("headers", request.get("client", "")), str):
         connected = peer
-        value = ",".join([text for name, text in request.items() if name.lower() == wanted])
+        value = ",".join(_values(request, header.lower()))
     else:
         field = header.lower().encode()
-        connected = peer or (request.get("client") or [_UNIX])[0] or _UNIX
-        lines = [text for name, text in request["headers"] if name.lower() == field]
+        connected = peer or (request.get("client") or [UNIX])[0] or UNIX
+        lines = [text for name, text in request.get("headers", ()) if name.lower() == field]
         value = b",".join(lines).decode("latin-1")
     return connected and (_entry_address(connected) or connected), value
+
+
+def _values(headers: Mapping[str, str], wanted: str) -> Iterator[str]:
+    for name, text in headers.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(f"request must map names of headers to str, got {name!r}: {text!r}")
+        if name.lower() == wanted:
+            yield text
 
 
 def _entries(value: str, header: str) -> Iterator[str]:

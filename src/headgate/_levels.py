@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import inf
 
-from headgate._addresses import checked_length, masked, packed_address
+from headgate._addresses import UNIX, checked_length, masked, packed_address
 from headgate._clock import checked_clock
 from headgate._decision import Decision
 from headgate._membership import key_bytes
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Asked = Sequence[tuple[str, Limiter, Any]]
 
 _UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
-_RESERVED = frozenset(("clock", "cost", "max_keys", "on_full"))
+_RESERVED = frozenset(("clock", "cost", "max_keys", "on_full", "self"))
 
 
 def _allow(asked: Asked, cost: SupportsFloat) -> bool:
@@ -124,7 +124,8 @@ class AddressLimiter:
 
     `v4` and `v6` are the lengths of the prefixes that are limited: one, several, or a mapping from length to
     how many times the rate that network has. An address is allowed if all its networks are, and takes its
-    cost from all or none. IPv4 inside IPv6 is IPv4. The other arguments are those of `RateLimiter`, for each
+    cost from all or none. IPv4 inside IPv6 is IPv4. The ``"unix"`` of `client_address` has one limit, at the
+    smallest multiple. The other arguments are those of `RateLimiter`, for each
     table: there is one for each multiplier, so a key for each prefix.
 
     Raises ValueError or TypeError if an argument is out of range or of a wrong type.
@@ -164,6 +165,8 @@ class AddressLimiter:
         )
 
     def _asked(self, address: str) -> Asked:
+        if address == UNIX:
+            return [(UNIX, next(iter(self._limiters.values())), address)]
         packed = packed_address(address)
         prefixes = self._v4 if len(packed) == 4 else self._v6
         return [
