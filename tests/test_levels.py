@@ -1,5 +1,6 @@
 """Several limits for one request: all or nothing over levels and prefixes, overrides, exempt keys."""
 
+import os
 from fractions import Fraction
 from functools import partial
 from math import inf
@@ -288,6 +289,21 @@ def test_one_address_written_in_many_ways(clock):
     for address in ("::1", "0:0:0:0:0:0:0:1", "::0:1", "::1%lo"):
         assert limiter.allow(address)
     assert not limiter.allow("::1")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
+def test_networks_that_processes_share(clock, tmp_path):
+    options = {"v4": {32: 1, 24: 2.5}, "v6": 64, "max_keys": 9, "path": tmp_path / "ip", "clock": clock}
+    one, other = AddressLimiter("2/s", **options), AddressLimiter("2/s", **options)
+    hosts = (1, 1, 2, 2, 3, 3, 4)
+    answers = [limiter.allow(f"192.0.2.{host}") for host in hosts for limiter in (one, other)]
+    assert answers == [True, True, False, False, True, True, False, False] + [True] + [False] * 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ip", "ip.x2.5"]
+    with pytest.raises(ValueError, match="what processes share cannot be set anew, got"):
+        one.reconfigure("3/s")
+    with pytest.raises(ValueError, match=r"rate must be '2/s' as in '.*ip', got '3/s'"):
+        AddressLimiter("3/s", **options)
+    assert one.rates == (Rate(2, 1),)
 
 
 def test_a_unix_socket_has_one_limit_at_the_smallest_multiple(clock):

@@ -7,19 +7,21 @@ requests at once can do is to deny each other.
 
 from __future__ import annotations
 
+import os
 from math import inf
 
 from headgate._addresses import UNIX, checked_length, masked, packed_address
 from headgate._clock import checked_clock
 from headgate._decision import Decision
 from headgate._membership import key_bytes
-from headgate._rate import Rate, checked_rates
+from headgate._rate import Rate, checked_rates, written
 from headgate._units import checked_positive
 from headgate.ratelimit import RateLimiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from os import PathLike
     from typing import Any, Literal, Protocol, SupportsFloat
 
     Key = str | bytes | int
@@ -125,10 +127,14 @@ class AddressLimiter:
     `v4` and `v6` are the lengths of the prefixes that are limited: one, several, or a mapping from length to
     how many times the rate that network has. An address is allowed if all its networks are, and takes its
     cost from all or none. IPv4 inside IPv6 is IPv4. The ``"unix"`` of `client_address` has one limit, at the
-    smallest multiple. The other arguments are those of `RateLimiter`, for each
-    table: there is one for each multiplier, so a key for each prefix.
+    smallest multiple.
 
-    Raises ValueError or TypeError if an argument is out of range or of a wrong type.
+    The other arguments are those of `RateLimiter`, for each table: there is one for each multiplier, with a
+    key for each prefix. So with `path` there is a file for each: that of 1 is `path`, that of 2 has ``.x2``
+    after it.
+
+    Raises ValueError or TypeError if an argument is out of range or of a wrong type, and what `RateLimiter`
+    raises for a path.
 
     Complexity: O(prefixes x tiers) for a decision.
 
@@ -148,6 +154,8 @@ class AddressLimiter:
         v4: Prefixes = 32,
         v6: Prefixes = 64,
         max_keys: int = 1_000_000,
+        path: str | PathLike[str] | None = None,
+        mode: int = 0o600,
         on_full: Literal["evict", "deny"] = "evict",
         clock: Callable[[], int] | None = None,
     ) -> None:
@@ -155,7 +163,12 @@ class AddressLimiter:
         self._rates = checked_rates(rate, None)
         self._limiters = {
             times: RateLimiter(
-                _multiplied(self._rates, times), max_keys=max_keys, on_full=on_full, clock=clock
+                _multiplied(self._rates, times),
+                max_keys=max_keys,
+                path=_path_of(path, times),
+                mode=mode,
+                on_full=on_full,
+                clock=clock,
             )
             for times in sorted({times for found in prefixes for times in found.values()})
         }
@@ -227,7 +240,7 @@ class AddressLimiter:
     def reconfigure(self, rate: Rates) -> None:
         """Set another rate, multiplied as before; debts are kept.
 
-        Raises what the constructor raises. Complexity: O(max_keys).
+        Raises what the constructor raises, ValueError if processes share the limit. Complexity: O(max_keys).
 
         >>> limiter = AddressLimiter("2/s", clock=lambda: 0)
         >>> limiter.reconfigure("5/s"), limiter.peek("192.0.2.1").policy
@@ -270,6 +283,11 @@ def _prefixes(name: str, prefixes: Prefixes, most: int) -> dict[int, float]:
     return {
         checked_length(name, length, most): checked_positive(name, times) for length, times in pairs.items()
     }
+
+
+def _path_of(path: str | PathLike[str] | None, times: float) -> str | PathLike[str] | None:
+    """The file of the table with this multiplier."""
+    return path if path is None or times == 1 else f"{os.fsdecode(path)}.x{written(times)}"
 
 
 def _multiplied(rates: tuple[Rate, ...], times: float) -> tuple[Rate, ...]:

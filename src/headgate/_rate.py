@@ -129,15 +129,16 @@ def _seconds(text: str) -> float:
 @lru_cache(maxsize=256)
 def _text(rate: Rate) -> str:
     """Every decision bears the text of a rate."""
-    text = f"{_written(rate.limit)}/{_written_period(rate.period)}"
-    return text if rate.burst == rate.limit else f"{text}, burst {_written(rate.burst)}"
+    text = f"{written(rate.limit)}/{_written_period(rate.period)}"
+    return text if rate.burst == rate.limit else f"{text}, burst {written(rate.burst)}"
 
 
-def _written(number: float) -> str:
+def written(number: float) -> str:
+    """A number as rates are written."""
     return str(int(number) if number == int(number) else number)
 
 
 def _written_period(seconds: float) -> str:
     unit, size = next(((unit, size) for unit, size in _WRITTEN.items() if seconds % size == 0), ("s", 1))
     count = seconds / size if size > 1 else seconds
-    return unit if count == 1 else _written(count) + unit
+    return unit if count == 1 else written(count) + unit
