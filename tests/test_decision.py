@@ -91,6 +91,20 @@ def test_the_fields_are_well_formed_and_never_promise_too_much(limit, period, bu
             assert int(fields["Retry-After"]) == left["t"] == max(1, ceil(decision.retry_after))
 
 
+def test_other_policies_are_told_besides(twin, clock):
+    limiter = twin.ratelimit.RateLimiter("100/s; 3/min, burst 5; 100/s", clock=clock)
+    fields = limiter.decide("ann").headers(policies=limiter.rates)
+    assert fields["RateLimit-Policy"].split(", \"") == ['"100/s";q=100;w=1', '3/min, burst 5";q=5;w=100']
+    assert item(fields["RateLimit"])[0] == "3/min, burst 5"
+    named = limiter.decide("ann").headers("slow", policies=limiter.rates)
+    assert named["RateLimit-Policy"] == '"100/s";q=100;w=1, "slow";q=5;w=100'
+    assert item(named["RateLimit"])[0] == "slow"
+    own = Decision(True, 5, 4, 0.0, 0.2, "user: 5/s").headers(policies=["ip: 9/s", Rate(1, 1)])
+    assert own["RateLimit-Policy"] == '"ip: 9/s";q=9;w=1, "1/s";q=1;w=1, "user: 5/s";q=5;w=1'
+    with pytest.raises(ValueError, match=r"rate must be like .*, got 'often'"):
+        limiter.peek("ann").headers(policies=["often"])
+
+
 def test_no_policy_no_fields():
     decision = Decision(True, float("inf"), float("inf"), 0.0, 0.0, "")
     assert decision.headers(x_headers=True) == {}

@@ -10,6 +10,7 @@ from headgate._rate import Rate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, NamedTuple
 
     class _Fields(NamedTuple):
@@ -43,30 +44,39 @@ class Decision(_Fields):
     def __bool__(self) -> bool:
         return self.allowed
 
-    def headers(self, name: str | None = None, *, x_headers: bool = False) -> dict[str, str]:
+    def headers(
+        self, name: str | None = None, *, policies: Iterable[object] = (), x_headers: bool = False
+    ) -> dict[str, str]:
         """The fields of a response, whole numbers in all of them: RateLimit and RateLimit-Policy of
         draft-ietf-httpapi-ratelimit-headers-10, and Retry-After if the request is denied.
 
         The quota of the policy is the burst, and its window the seconds in which all of it comes back,
         rounded up. A client that waits as long as it is told is never early. `name` is what the policy is
-        called instead of what it says; `x_headers` adds X-RateLimit-Limit, -Remaining and -Reset, the last
-        in seconds from now. Without a policy there are no fields.
+        called instead of what it says; `policies` are others that RateLimit-Policy tells besides, such as the
+        `rates` of the limiter; `x_headers` adds X-RateLimit-Limit, -Remaining and -Reset, the last in seconds
+        from now. Without a policy there are no fields.
 
-        Raises ValueError if the name is not printable ASCII or the policy is no rate.
+        Raises ValueError if the name is not printable ASCII or a policy is no rate.
 
         >>> for field in RateLimiter("2/min", clock=lambda: 0).decide("ann").headers().items():
         ...     print(*field, sep=": ")
         RateLimit-Policy: "2/min";q=2;w=60
         RateLimit: "2/min";r=1;t=30
+        >>> tiers = RateLimiter("2/s; 9/min", clock=lambda: 0)
+        >>> tiers.decide("ann").headers(policies=tiers.rates)["RateLimit-Policy"]
+        '"2/s";q=2;w=1, "9/min";q=9;w=60'
         >>> Decision(False, 10, 0.2, 0.4, 5.0, "user: 2/s, burst 10").headers("user")["Retry-After"]
         '1'
         """
         if not self.policy:
             return {}
-        named, quota = _policy_of(self.policy, self.policy if name is None else name)
+        named, _ = _policy_of(self.policy, self.policy if name is None else name)
         reset = _whole(self.reset_after)
         pause = reset if self.allowed else self._pause()
-        fields = {"RateLimit-Policy": quota, "RateLimit": f"{named};r={int(self.remaining)};t={pause}"}
+        fields = {
+            "RateLimit-Policy": self._quotas(name, policies),
+            "RateLimit": f"{named};r={int(self.remaining)};t={pause}",
+        }
         if not self.allowed:
             fields["Retry-After"] = str(pause)
         if x_headers:
@@ -74,6 +84,12 @@ class Decision(_Fields):
             fields["X-RateLimit-Remaining"] = str(int(self.remaining))
             fields["X-RateLimit-Reset"] = str(reset)
         return fields
+
+    def _quotas(self, name: str | None, policies: Iterable[object]) -> str:
+        """The field that tells all policies, each once."""
+        names = {policy: policy for policy in map(str, policies)}
+        names[self.policy] = self.policy if name is None else name
+        return ", ".join([_policy_of(*named)[1] for named in names.items()])
 
     def problem(self, name: str | None = None) -> dict[str, Any]:
         """The members of an application/problem+json body (RFC 9457) for a denied request, status 429: the
