@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import gc
 import pickle
 from heapq import heappop, heappush
 from random import Random
@@ -38,7 +39,7 @@ def test_so_many_and_no_more(algorithm):
     assert not limiter.acquire()
     assert limiter.inflight == 3
     permits[0].release("ignored")
-    assert hold(limiter, 1)
+    permits += hold(limiter, 1)
     assert not limiter.acquire()
     limiter._check()
 
@@ -49,6 +50,46 @@ def test_a_permit_is_given_back_once():
     for _ in range(3):
         permit.release("ignored")
     assert limiter.inflight == 1
+
+
+@pytest.mark.parametrize("path", [None, "permits"])
+def test_permits_that_are_deleted_come_back(path, tmp_path):
+    limiter = ConcurrencyLimiter(3, algorithm="fixed", path=path and tmp_path / path)
+    held = hold(limiter, 1)
+    hold(limiter, 2)
+    gc.collect()
+    assert limiter.inflight == 3
+    with pytest.warns(ResourceWarning, match="2 permits were deleted without release"):
+        held += hold(limiter, 1)
+    assert limiter.inflight == 2
+    held += hold(limiter, 1)
+    assert not limiter.acquire()
+    limiter._check()
+
+
+class Collecting:
+    """A ledger within whose lock the garbage collector finds what there is."""
+
+    def __init__(self, ledger):
+        self.ledger = ledger
+
+    def __enter__(self):
+        ledger = self.ledger.__enter__()
+        gc.collect()
+        return ledger
+
+    def __exit__(self, *error):
+        self.ledger.__exit__(*error)
+
+
+def test_a_permit_that_is_deleted_amid_a_decision(algorithm):
+    limiter = ConcurrencyLimiter(2, algorithm=algorithm)
+    cycle = hold(limiter, 2)
+    cycle.append(cycle)
+    del cycle
+    limiter._ledger = Collecting(limiter._ledger)
+    with pytest.warns(ResourceWarning, match="2 permits"):
+        assert hold(limiter, 1)
 
 
 def test_a_denied_permit_gives_nothing_back():
@@ -129,10 +170,10 @@ def test_threads_never_have_more_than_the_limit(algorithm):
 
 def test_what_is_reserved_for_higher_priorities():
     limiter = ConcurrencyLimiter(10, priorities={"user": 1.0, "batch": 0.5, "probe": 0.1})
-    hold(limiter, 5, "batch")
+    held = hold(limiter, 5, "batch")
     assert not limiter.acquire("batch")
     assert not limiter.acquire("probe")
-    hold(limiter, 5, "user")
+    held += hold(limiter, 5, "user")
     assert not limiter.acquire("user")
 
 
@@ -271,6 +312,8 @@ def test_a_clock_that_steps_back_teaches_nothing(clock):
         ({"algorithm": "vegas"}, ValueError, "algorithm must be one of fixed, aimd, gradient, got 'vegas'"),
         ({"max_latency": 0}, ValueError, "max_latency must be positive and finite, got 0"),
         ({"priorities": {"a": 1.5}}, ValueError, r"priorities must be shares in \(0, 1\], got 1.5"),
+        ({"priorities": {}}, ValueError, "priorities must be at least one, got {}"),
+        ({"priorities": [("a", 1)]}, TypeError, "priorities must be a mapping from priorities to shares"),
         ({"priorities": {"a": "1"}}, TypeError, "priorities must be a number, got '1'"),
         ({"clock": 7}, TypeError, "clock must be callable or None, got 7"),
     ],

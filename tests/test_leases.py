@@ -172,10 +172,12 @@ def test_the_permits_of_a_killed_process_come_back(path):
     limiter = shared(path)
     with started(HOLD, path, 5, 4) as other:
         assert told(other) == ["4"]
-        assert len(admitted(limiter)) == 1
+        permits = admitted(limiter)
+        assert len(permits) == 1
         kill(other)
         time.sleep(0.11)
-        assert len(admitted(limiter)) == 4
+        permits += admitted(limiter)
+        assert len(permits) == 5
         limiter._check()
 
 

@@ -11,7 +11,9 @@ share (`headgate._leases`). Its lock is held for some arithmetic only; the clock
 from __future__ import annotations
 
 import threading
+from collections import deque
 from time import monotonic_ns
+from warnings import warn
 
 from headgate._clock import checked_clock, checked_now
 from headgate._membership import integer
@@ -137,7 +139,8 @@ class Permit:
     ``async with`` too, that gives the permit back.
 
     Leaving the block without an error is a success, with a TimeoutError the request counts as dropped, and
-    with another error it says nothing of the load.
+    with another error it says nothing of the load. One that is deleted without having been released, which
+    is a mistake, comes back when a request would be turned away the next time, with a ResourceWarning.
 
     >>> limiter = ConcurrencyLimiter(1, algorithm="fixed")
     >>> with limiter.acquire() as permit:
@@ -196,6 +199,11 @@ class Permit:
     ) -> None:
         self.__exit__(kind, error, trace)
 
+    def __del__(self) -> None:
+        """Without the lock, which whoever is interrupted by the garbage collector may hold."""
+        if self._open:
+            self._limiter._lost.append(self._owner)
+
     def __repr__(self) -> str:
         return f"<Permit {'admitted' if self else 'denied'}>"
 
@@ -242,6 +250,7 @@ class ConcurrencyLimiter:
         "_algorithm",
         "_clock",
         "_ledger",
+        "_lost",
         "_max_latency",
         "_max_limit",
         "_min_limit",
@@ -270,9 +279,8 @@ class ConcurrencyLimiter:
         self._max_latency = (
             None if max_latency is None else int(checked_positive("max_latency", max_latency) * 1e9)
         )
-        self._shares: dict[str | None, float] = (
-            {None: 1.0} if priorities is None else {name: _share(share) for name, share in priorities.items()}
-        )
+        self._shares = _checked_shares(priorities)
+        self._lost: deque[int] = deque()
         self._clock = checked_clock(clock)
         self._ledger: Ledger = _LocalLedger(start)
         if path is not None:
@@ -297,17 +305,30 @@ class ConcurrencyLimiter:
         except (KeyError, TypeError):
             names = ", ".join(map(repr, self._shares))
             raise ValueError(f"priority must be one of {names}, got {priority!r}") from None
-        now = self._now_ns()
+        now, lost = self._now_ns(), 0
         with self._ledger as ledger:
             room = max(1, int(ledger.state[_LIMIT] * share))
             if ledger.inflight >= room:
                 ledger.reclaim(now)
+                lost = self._take_back(ledger)
             inflight = ledger.inflight + 1
             if inflight > room:
                 inflight = 0
             else:
                 ledger.take(1)
-        return Permit(self, now, inflight, ledger.owner)
+        permit = Permit(self, now, inflight, ledger.owner)
+        if lost:
+            warn(f"{lost} permits were deleted without release", ResourceWarning, stacklevel=2)
+        return permit
+
+    def _take_back(self, ledger: Ledger) -> int:
+        """Give back the permits that were deleted without release; how many they were."""
+        lost = 0
+        while self._lost:
+            if self._lost.popleft() == ledger.owner:  # or else taken before a fork
+                ledger.take(-1)
+                lost += 1
+        return lost
 
     def _release(self, owner: int, now: int, latency: int, inflight: int, outcome: Outcome) -> None:
         dropped = outcome == "dropped" or (
@@ -359,6 +380,16 @@ def _bound(name: str, value: int, least: int, most: int) -> int:
     if not least <= number <= most:
         raise ValueError(f"{name} must be in [{least}, {most}], got {value!r}")
     return number
+
+
+def _checked_shares(priorities: Mapping[str, float] | None) -> dict[str | None, float]:
+    if priorities is None:
+        return {None: 1.0}
+    if not hasattr(priorities, "items"):
+        raise TypeError(f"priorities must be a mapping from priorities to shares, got {priorities!r}")
+    if not priorities:
+        raise ValueError(f"priorities must be at least one, got {priorities!r}")
+    return {name: _share(share) for name, share in priorities.items()}
 
 
 def _share(share: Any) -> float:
