@@ -3,6 +3,9 @@
 import gzip
 import io
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from fractions import Fraction
 from types import SimpleNamespace
@@ -13,7 +16,10 @@ import pytest
 from headgate import Rate
 from headgate.cli import main
 from headgate.cli.bench.workload import zipf_ranks
-from headgate.cli.limit.engine import Timeline
+from headgate.cli.limit.engine import Timeline, Trial, feed
+from headgate.cli.limit.plot import draw
+from headgate.cli.limit.show import Simulation
+from headgate.cli.simulate.records import Chunk
 from headgate.cli.times import nanoseconds
 
 START = 1_790_000_000
@@ -89,12 +95,12 @@ def test_late_lines_count_as_of_the_time_before(tmp_path, capsys):
     path.write_text("100 ann\n50 ann\n100.5 ann\n101 ann\n")
     found = simulate_json(capsys, path, "--rate", "1/s")
     assert (found["late_lines"], found["rates"][0]["denied"], found["seconds"]) == (1, 2, 1)
-    assert "1 lines were older" in simulate(capsys, path, "--rate", "1/s").out
+    assert "Lines older than one before: 1." in simulate(capsys, path, "--rate", "1/s").out
 
 
 def test_too_many_keys_are_told(log, capsys):
     text = simulate(capsys, log, "--rate", "1/h, burst 3", "--max-keys", "1").out
-    assert "times a key gave way to another: raise --max-keys" in text
+    assert "Raise --max-keys for exact numbers." in text
 
 
 # logs
@@ -120,6 +126,13 @@ LINES = [
          '[01/Sep/2026:02:00:00 +0200] "GET /a"\n[01/Sep/2026:00:00:00 +0000] "GET /a" 2\n'
          '[01/Sep/2026:00:00:02 +0000] "GET /b"\n',
          ["--pattern", r'\[(?P<time>[^]]+)\] "GET /(?P<key>\w+)" ?(?P<cost>\d+)?']),
+        ("access.log",
+         'a - - [01/Sep/2026:02:00:00 +0200] "GET /[1] HTTP/1.1" 200 5 "-" "curl/8"\n'
+         'a - ann [01/Sep/2026:00:00:00 +0000] "-" 400 0\n'
+         'b - - [01/Sep/2026:00:00:02 +0000] "GET / HTTP/1.1" 200 5\n',
+         ["--format", "access", "--rate", "1/s"]),
+        ("log.csv", "\ufefftime\tkey\n1788220800.5\ta\n1788220800.6\ta\n1788220803\tb\n",
+         ["--delimiter", r"\t", "--rate", "1/s"]),
     ],
 )
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
@@ -129,7 +142,7 @@ def test_logs_of_every_kind(tmp_path, capsys, name, content, options, compress):
     found = simulate_json(capsys, path, "--rate", "2/s", *options)
     assert (found["requests"], found["keys"], found["bad_lines"]) == (3, 2, 0)
     assert found["start"] in (1788220800.5, 1788220800.0)
-    assert found["rates"][0]["top"] == [{"key": "a", "requests": 2, "denied": 1}]
+    assert found["rates"][-1]["top"] == [{"key": "a", "requests": 2, "denied": 1}]
 
 
 def test_standard_input(monkeypatch, capsys):
@@ -146,15 +159,65 @@ def test_bad_lines_are_named_and_skipped(tmp_path, capsys):
         "a time is a number, ISO 8601", "a time is within 140 years o", "a key is a string or a whole",
     ]
     assert captured.err.startswith("headgate limit: line 3 skipped")
-    assert "3 lines were skipped." in captured.out
+    assert "Lines skipped: 3." in captured.out
     assert main(["limit", "simulate", str(path), "--rate", "1/s", "--strict"]) == 1
     assert f"{path}, line 3: a time is a number" in capsys.readouterr().err
+
+
+def test_bad_records_are_named_and_skipped(tmp_path, capsys):
+    path = tmp_path / "log.jsonl"
+    times = [("null", 1), ("1e5000000", 1), ("1e99", 1), (1, "null"), (1, 2)]
+    path.write_text("".join(f'{{"time": {time}, "key": "a", "n": {cost}}}\n' for time, cost in times))
+    captured = simulate(capsys, path, "--rate", "2/s", "--cost", "n")
+    assert [line.partition(" skipped: ")[2][:28] for line in captured.err.splitlines()] == [
+        "the field 'time' is null", "a time is within 140 years o", "a time is within 140 years o",
+        "the field 'n' is null",
+    ]
+    assert "log.jsonl: 1 requests" in captured.out
+
+
+def test_bad_rows_are_named_and_skipped(tmp_path, capsys):
+    path = tmp_path / "log.csv"
+    path.write_text(f"time,key\n1,{'x' * 200_000}\n2,a\n")
+    captured = simulate(capsys, path, "--rate", "2/s")
+    assert captured.err == "headgate limit: line 2 skipped: field larger than field limit (131072)\n"
+    assert "1 requests" in captured.out
+
+
+def test_a_line_that_has_no_time(tmp_path, capsys):
+    path = tmp_path / "log"
+    path.write_text("1 a\n- a\n")
+    captured = simulate(capsys, path, "--rate", "2/s", "--pattern", r"^(?P<time>\d+)?.* (?P<key>\w)")
+    assert captured.err == "headgate limit: line 2 skipped: has no time\n"
+
+
+def test_keys_that_are_no_text(tmp_path, capsys):
+    path = tmp_path / "log"
+    path.write_bytes(b"1 \xff\x1b[2J\n1 \xff\x1b[2J\n1 \xfe\n1 caf\xc3\xa9\n1 caf\xc3\xa9\n")
+    text = simulate(capsys, path, "--rate", "1/s").out
+    assert r"\udcff\x1b[2J         2       1  50.0%" in text
+    assert "caf\u00e9" in text
+    found = simulate_json(capsys, path, "--rate", "1/s")
+    assert [each["key"] for each in found["rates"][0]["top"]] == ["\udcff\x1b[2J", "caf\u00e9"]
+
+
+def test_an_output_that_cannot_have_all_characters(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("1 caf\u00e9\n1 caf\u00e9\n")
+    command = [sys.executable, "-m", "headgate", "limit", "simulate", str(path), "--rate", "1/s"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\xe9" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
         ("log", "", [], "has no requests"),
+        ("log", "nothing\n", [], "line 1 skipped: is not TIME KEY [COST]; see --format"),
+        ("log", "1 a\n", ["--format", "access"], "line 1 skipped: is no line of an access log"),
+        ("log.csv", "x" * 200_000, [], "no names of columns in the first line: field larger"),
+        ("log", "1 a\n", ["--max-keys", "5000000000"], "max_keys must be in [1, 2**32], got 5000000000"),
         ("log.csv", "at,key\n1,a\n", [], "no column 'time': the log has at, key"),
         ("log", "1 a\n", ["--pattern", "(?P<key>a)"], "needs --pattern with groups named time and key"),
         ("log", "1 a\n", ["--format", "regex"], "needs --pattern with groups named time and key"),
@@ -168,12 +231,20 @@ def test_what_cannot_be_done_is_named(tmp_path, capsys, name, content, options, 
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["limit"], ["limit", "simulate", "log"]])
-def test_usage_errors(arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required"),
+        (["simulate", "log"], "required"),
+        (["simulate", "log", "--rate", "1/s", "--delimiter", ";;"], "must be one character"),
+        (["simulate", "log", "--rate", "1/s", "--delimiter", ""], "must be one character"),
+    ],
+)
+def test_usage_errors(arguments, message, capsys):
     with pytest.raises(SystemExit) as raised:
-        main(arguments)
+        main(["limit", *arguments])
     assert raised.value.code == 2
-    assert "required" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 # times
@@ -195,7 +266,12 @@ def test_times(time, unit, moment):
     assert nanoseconds(time, unit) == moment
 
 
-@pytest.mark.parametrize("time", ["", "nan", "inf", "yesterday", "9999-01-01", None, [], "24/Nov/2026"])
+NO_TIMES = [
+    "", "nan", "inf", "1e999999", "1e5000000", "yesterday", "9999-01-01", None, [], "24/Nov/2026",
+]
+
+
+@pytest.mark.parametrize("time", NO_TIMES)
 def test_what_is_no_time(time):
     with pytest.raises(ValueError, match="a time is"):
         nanoseconds(time)
@@ -233,9 +309,36 @@ def test_long_keys_are_cut(tmp_path, capsys):
     assert f"\n{'k' * 37}...  " in simulate(capsys, path, "--rate", "1/s").out
 
 
+def test_files_are_written_though_nobody_reads_the_text(log, tmp_path):
+    path = tmp_path / "found.json"
+    command = [sys.executable, "-m", "headgate", "limit", "simulate", str(log), "--rate", "1/s"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*command, "--json", str(path)], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert json.loads(path.read_text())["requests"] == 2_000
+
+
+def test_pictures_of_no_known_kind(log, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the cli extra is not installed")
+    assert main(["limit", "simulate", str(log), "--rate", "1/s", "--plot", str(tmp_path / "x.foo")]) == 1
+    assert "--plot must end in one of" in capsys.readouterr().err
+
+
+def test_the_picture_shows_the_last_span_too():
+    figure = pytest.importorskip("matplotlib.figure", reason="the cli extra is not installed").Figure()
+    trial = Trial("1/s", 9)
+    traffic = feed([Chunk(["a", "a", "a"], None, [10**9, 3 * 10**9, 3 * 10**9])], [trial], str)
+    draw(Simulation("log", traffic, [trial], 1, 0), figure)
+    requests, denied = (patch.get_data() for patch in figure.axes[0].patches)
+    assert list(requests.edges) == [1, 2, 3, 4]
+    assert (list(requests.values), list(denied.values)) == ([1, 0, 2], [0, 0, 1])
+
+
 def test_plot(log, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="the cli extra is not installed")
     path = tmp_path / "denied.svg"
     simulate(capsys, log, "--rate", "6/s", "--rate", "3/s", "--plot", str(path))
     texts = {text.strip() for text in ElementTree.parse(path).getroot().itertext()}
-    assert {"requests", "denied by 6/s", "denied by 3/s", "in 1 s", "UTC"} <= texts
+    assert {"requests", "denied by 6/s", "denied by 3/s", "requests in 1 s", "UTC"} <= texts

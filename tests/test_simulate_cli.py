@@ -209,7 +209,7 @@ def test_bad_lines_are_named_and_skipped(tmp_path, capsys):
         " line 3 skipped: no field 'k'",
         " line 4 skipped: a key is a string or a whole number, got [1]",
     ]
-    assert "3 lines were skipped." in captured.out
+    assert "Lines skipped: 3." in captured.out
 
 
 def test_strict_stops_at_the_first_bad_line(tmp_path, capsys):

@@ -4,6 +4,7 @@ import gzip
 import lzma
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -50,6 +51,8 @@ def open_log(path: Path) -> Iterator[BufferedReader]:
 def text_blocks(log: BufferedReader) -> Iterator[str]:
     """The text of a log in blocks of whole lines."""
     rest = b""
+    if log.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
+        log.read(len(BOM_UTF8))
     while block := log.read(_CHUNK):
         whole, newline, tail = block.rpartition(b"\n")
         if newline:

@@ -26,6 +26,14 @@ def known_names(text: str, known: Collection[str]) -> list[str]:
     return names
 
 
+def delimiter(text: str) -> str:
+    r"""One character between columns; ``\t`` is a tab."""
+    character = "\t" if text == r"\t" else text
+    if len(character) != 1 or character in '"\r\n':
+        raise argparse.ArgumentTypeError(f"must be one character other than a quote, got {text!r}")
+    return character
+
+
 def pattern(text: str) -> re.Pattern[str]:
     """A regular expression."""
     try:

@@ -25,10 +25,16 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def check_outputs(args: argparse.Namespace, *more: Path | None) -> None:
     """Fail before the work, not after it; `more` are files that the command writes besides."""
     if args.plot:
-        require("matplotlib", _PLOT)
+        _check_picture(args.plot)
     for path in filter(None, (args.json, args.plot, *more)):
         if not path.parent.is_dir():
             raise CommandError(f"cannot write {path}: {path.parent} is no directory")
+
+
+def _check_picture(path: Path) -> None:
+    known = require("matplotlib.figure", _PLOT).Figure().canvas.get_supported_filetypes()
+    if path.suffix and path.suffix[1:].lower() not in known:
+        raise CommandError(f"{_PLOT} must end in one of {', '.join(known)}, got {path}")
 
 
 def deliver(
@@ -37,15 +43,16 @@ def deliver(
     as_json: Callable[[], dict[str, Any]],
     draw: Callable[[Any], None],
 ) -> None:
-    """Print and write what was asked for; `draw` fills a figure."""
-    if args.json == _STDOUT:
-        print(json.dumps(as_json(), indent=1))
-    else:
-        show(Markdown(sys.stdout) if args.markdown else printer())
+    """Write and print what was asked for, the files first, as whoever reads the text may stop early; `draw`
+    fills a figure."""
     if args.json and args.json != _STDOUT:
         args.json.write_text(json.dumps(as_json(), indent=1) + "\n", encoding="utf-8")
     if args.plot:
         _save(draw, args.plot)
+    if args.json == _STDOUT:
+        print(json.dumps(as_json(), indent=1))
+    else:
+        show(Markdown(sys.stdout) if args.markdown else printer())
 
 
 def _save(draw: Callable[[Any], None], path: Path) -> None:

@@ -28,11 +28,13 @@ class Table(NamedTuple):
 
 
 def shortened(text: str, most: int) -> str:
-    """`text`, with dots in place of what is beyond `most` characters.
+    """`text`, with dots in place of what is beyond `most` characters, and escapes of what cannot be printed.
 
-    >>> shortened("/search", 8), shortened("/search?q=12", 8)
-    ('/search', '/sear...')
+    >>> shortened("/search", 8), shortened("/search?q=12", 8), shortened("\\x1b[2J", 8)
+    ('/search', '/sear...', '\\\\x1b[2J')
     """
+    if not text.isprintable():
+        text = "".join([each if each.isprintable() else ascii(each)[1:-1] for each in text])
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -1,7 +1,7 @@
 """Times as logs write them: numbers since the epoch, ISO 8601, or the common log format."""
 
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -21,8 +21,9 @@ def nanoseconds(time: Any, unit: str = "s") -> int:
     """
     text = str(time).strip().strip("[]")
     try:
-        moment = int(Decimal(text) * UNITS[unit])
-    except (InvalidOperation, ValueError, OverflowError):
+        number = Decimal(text) * UNITS[unit]
+        moment = int(number) if abs(number) < _MOST else _MOST
+    except ArithmeticError:  # no number, or none that can be compared
         moment = _of_date(text)
     if not -_MOST < moment < _MOST:
         raise ValueError(f"a time is within 140 years of 1970, got {time!r}")

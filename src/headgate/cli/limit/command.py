@@ -11,7 +11,7 @@ from headgate.cli.errors import CommandError
 from headgate.cli.limit.engine import Trial, feed
 from headgate.cli.limit.plot import draw
 from headgate.cli.limit.show import Simulation, as_json, show
-from headgate.cli.options import pattern, positive_int
+from headgate.cli.options import delimiter, pattern, positive_int
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
 from headgate.cli.simulate.records import Layout, form_of, read_requests
@@ -20,7 +20,10 @@ from headgate.cli.times import UNITS
 _LINES = re.compile(r"^\s*(?P<time>\S+)\s+(?P<key>\S+)(?:\s+(?P<cost>\d+))?\s*$")
 """The log that needs no options: time, key and perhaps cost in every line."""
 
-_FORMATS = ("auto", "lines", "csv", "jsonl", "regex")
+_ACCESS = re.compile(r"^(?P<key>\S+) [^[]*\[(?P<time>[^]]+)\]")
+"""The access logs of nginx and Apache, by address."""
+
+_FORMATS = ("auto", "lines", "access", "csv", "jsonl", "regex")
 
 
 def add_parser(commands: Any) -> None:
@@ -38,12 +41,14 @@ def add_parser(commands: Any) -> None:
         metavar="RATE",
         help="'10/s', '100/min, burst 20', tiers '1/s; 10/min'; repeatable, to compare",
     )
-    option("--format", choices=_FORMATS, default="auto", help="(default: by name; lines are TIME KEY [COST])")
+    option("--format", choices=_FORMATS, default="auto",
+           help="(default: by name; lines are TIME KEY [COST], access is an access log, by address)")
     option("--time", metavar="FIELD", default="time", help="column or field of the time (default: time)")
     option("--key", metavar="FIELD", default="key", help="column or field of the key (default: key)")
     option("--cost", metavar="FIELD", help="column or field of the cost (default: every request costs 1)")
     option("--time-unit", choices=UNITS, default="s", help="of times that are numbers (default: s)")
-    option("--delimiter", default=",", metavar="CHAR", help="between the columns of CSV (default: ',')")
+    option("--delimiter", type=delimiter, default=",", metavar="CHAR",
+           help=r"between the columns of CSV, \t for a tab (default: ',')")
     option("--pattern", type=pattern, metavar="REGEX", help="for other logs: groups named time, key and cost")
     option("--top", type=positive_int, default=10, metavar="N", help="keys to name (default: %(default)s)")
     option("--max-keys", type=positive_int, default=1_000_000, metavar="N", help="(default: %(default)s)")
@@ -74,7 +79,9 @@ def _layout(args: argparse.Namespace) -> Layout:
     )
     form = form_of(args.log, layout)
     if form in ("auto", "lines"):
-        return layout._replace(form="regex", pattern=_LINES)
+        return layout._replace(form="regex", pattern=_LINES, mismatch="is not TIME KEY [COST]; see --format")
+    if form == "access":
+        return layout._replace(form="regex", pattern=_ACCESS, mismatch="is no line of an access log")
     if form == "regex" and (args.pattern is None or not {"time", "key"} <= args.pattern.groupindex.keys()):
         raise CommandError("the format regex needs --pattern with groups named time and key")
     return layout

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from headgate._rate import checked_rates
+from headgate._tables import count_lines
 from headgate.cli.simulate.records import Chunk
 from headgate.ratelimit import RateLimiter
 
@@ -74,17 +75,19 @@ class Trial:
         self.timeline = Timeline()
         self._largest = min(tier.burst for tier in self.rates)
         self._max_keys = max_keys
+        count_lines(max_keys)
         self._now = 0
         self._limiter: RateLimiter | None = None
 
-    def ask(self, key: Any, cost: int, now: int) -> None:
+    def ask(self, key: Any, asked: bytes | int, cost: int, now: int) -> None:
+        """One request of `key`, which is `asked` for the limiter."""
         self._now = now
         if self._limiter is None:
             self._limiter = RateLimiter(self.rates, max_keys=self._max_keys, clock=lambda: self._now)
         if cost > self._largest:
             self._deny(key, TOO_LARGE)
-        elif not self._limiter.allow(key, cost):
-            self._deny(key, self._limiter.peek(key, cost).policy)
+        elif not self._limiter.allow(asked, cost):
+            self._deny(key, self._limiter.peek(asked, cost).policy)
 
     def _deny(self, key: Any, tier: str) -> None:
         self.denied += 1
@@ -104,7 +107,8 @@ def feed(chunks: Iterable[Chunk], trials: Sequence[Trial], step: Callable[[str],
         costs = chunk.weights or [1] * len(chunk.keys)
         for key, cost, moment in zip(chunk.keys, costs, chunk.times or (), strict=True):
             traffic.add(key, moment)
+            asked = key.encode(errors="backslashreplace") if isinstance(key, str) else key
             for trial in trials:
-                trial.ask(key, cost, traffic.end)
+                trial.ask(key, asked, cost, traffic.end)
         step(f"{traffic.requests:,} requests")
     return traffic

@@ -14,16 +14,16 @@ def draw(found: Simulation, figure: Any) -> None:
     figure.set_size_inches(8, 5)
     axes = figure.subplots()
     width = found.width(_SPANS)
-    for trial in found.trials:
+    for number, trial in enumerate(found.trials):
         spans = found.spans(trial, width)
-        starts = [_moment(span.start) for span in spans]
-        if trial is found.trials[0]:
-            axes.fill_between(
-                starts, [span.requests for span in spans], step="post", alpha=0.25, label="requests"
-            )
-        axes.step(starts, [span.denied for span in spans], where="post", label=f"denied by {trial.rate}")
+        edges = [_moment(span.start) for span in spans]
+        edges.append(_moment(spans[-1].start + width * 10**9))
+        if not number:
+            axes.stairs([span.requests for span in spans], edges, fill=True, color="0.85", label="requests")
+        denied = [span.denied for span in spans]
+        axes.stairs(denied, edges, color=f"C{number}", linewidth=1.5, label=f"denied by {trial.rate}")
     axes.set_ylim(bottom=0)
-    axes.set_ylabel(f"in {written_span(width)}")
+    axes.set_ylabel(f"requests in {written_span(width)}")
     axes.set_xlabel("UTC" if is_date(found.traffic.start) else "seconds")
     axes.grid(alpha=0.3)
     axes.set_title(f"{found.log}: {found.traffic.requests:,} requests", fontsize=10, loc="left")

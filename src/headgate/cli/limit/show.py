@@ -65,9 +65,10 @@ def notes(found: Simulation) -> list[str]:
     """What one has to know of the log to believe the tables."""
     evictions = max(trial.evictions for trial in found.trials)
     told = {
-        "{:,} lines were skipped.": found.bad_lines,
-        "{:,} lines were older than the line before; they count as of its time.": found.traffic.late,
-        "{:,} times a key gave way to another: raise --max-keys for exact numbers.": evictions,
+        "Lines skipped: {:,}.": found.bad_lines,
+        "Lines older than one before: {:,}. They count as of its time; sort the log for exact numbers.":
+            found.traffic.late,
+        "Times that a key gave way to another: {:,}. Raise --max-keys for exact numbers.": evictions,
     }
     return [note.format(count) for note, count in told.items() if count]
 

@@ -13,7 +13,7 @@ from typing import Any
 from headgate.cli import keylog, sizes
 from headgate.cli.badlines import BadLines
 from headgate.cli.errors import CommandError
-from headgate.cli.options import known_names, pattern, positive_float
+from headgate.cli.options import delimiter, known_names, pattern, positive_float
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
 from headgate.cli.simulate.engine import distinct_weight, policies
@@ -39,7 +39,8 @@ def add_parser(commands: Any) -> None:
     option("--ttl", type=positive_float, metavar="SECONDS", help="entries live so long; needs times")
     option("--time", metavar="FIELD", help="column or field of the time of a request, for --ttl")
     option("--time-unit", choices=UNITS, default="s", help="of times that are numbers (default: s)")
-    option("--delimiter", default=",", metavar="CHAR", help="between the columns of CSV (default: ',')")
+    option("--delimiter", type=delimiter, default=",", metavar="CHAR",
+           help=r"between the columns of CSV, \t for a tab (default: ',')")
     option(
         "--pattern",
         type=pattern,

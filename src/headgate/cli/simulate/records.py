@@ -28,6 +28,7 @@ class Layout(NamedTuple):
     delimiter: str = ","
     time: str | None = None
     unit: str = "s"
+    mismatch: str = "does not match the pattern"
 
 
 class Chunk(NamedTuple):
@@ -92,12 +93,32 @@ def _chunks(entries: Iterator[tuple[int, Entry]], bad_line: BadLine) -> Iterator
 def _csv(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
     """Columns by name, or by number from 1 where there is no header."""
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=layout.delimiter)
-    header = [] if (layout.key or "").isdigit() else next(reader, [])
+    header = [] if (layout.key or "").isdigit() else _header(reader)
     key = 0 if layout.key is None else _column(layout.key, header)
     columns = [key, _column(layout.weight, header), _column(layout.time, header)]
-    for row in reader:
-        if row:
+    for row in _rows(reader):
+        if isinstance(row, ValueError):
+            yield reader.line_num, row
+        elif row:
             yield reader.line_num, _row_entry(row, columns, layout.unit)
+
+
+def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | ValueError]:
+    """The rows, or what is wrong with one."""
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield ValueError(str(error))
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    header = next(_rows(reader), [])
+    if isinstance(header, ValueError):
+        raise CommandError(f"no names of columns in the first line: {header}")
+    return header
 
 
 def _column(name: str | None, header: Sequence[str]) -> int | None:
@@ -140,6 +161,8 @@ def _field(record: Any, path: Sequence[str]) -> Any:
         if not isinstance(record, dict) or name not in record:
             raise ValueError(f"no field {'.'.join(path)!r}")
         record = record[name]
+    if record is None:
+        raise ValueError(f"the field {'.'.join(path)!r} is null")
     return record
 
 
@@ -159,7 +182,9 @@ def _regex(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
             continue
         match = pattern.search(line)
         if match is None:
-            yield number, ValueError("does not match the pattern")
+            yield number, ValueError(layout.mismatch)
+        elif timed and match["time"] is None:
+            yield number, ValueError("has no time")
         else:
             values = match[key], weight and (match[weight] or 1), match["time"] if timed else None
             yield number, _entry(values, layout.unit)

@@ -59,7 +59,7 @@ def show(found: Simulation, to: Printer) -> None:
         to.table(_ratio_table("The same by weight", found, _weight_hit_ratio))
     if found.bad_lines:
         to.gap()
-        to.text(f"{found.bad_lines:,} lines were skipped.")
+        to.text(f"Lines skipped: {found.bad_lines:,}.")
     to.gap()
     to.text(advice(found.points))
 
