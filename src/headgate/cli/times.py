@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -30,7 +31,9 @@ def nanoseconds(time: Any, unit: str = "s") -> int:
     return moment
 
 
+@lru_cache(maxsize=1024)
 def _of_date(text: str) -> int:
+    """Remembered, since the lines of a busy second bear one text."""
     for parse in (datetime.fromisoformat, _common_log):
         try:
             date = parse(text)
