@@ -70,13 +70,12 @@ class Decision(_Fields):
         """
         if not self.policy:
             return {}
-        named, _ = _policy_of(self.policy, self.policy if name is None else name)
+        named, quota = _policy_of(self.policy, self.policy if name is None else name)
         reset = _whole(self.reset_after)
         pause = reset if self.allowed else self._pause()
-        fields = {
-            "RateLimit-Policy": self._quotas(name, policies),
-            "RateLimit": f"{named};r={int(self.remaining)};t={pause}",
-        }
+        if policies:
+            quota = self._quotas(quota, policies)
+        fields = {"RateLimit-Policy": quota, "RateLimit": f"{named};r={int(self.remaining)};t={pause}"}
         if not self.allowed:
             fields["Retry-After"] = str(pause)
         if x_headers:
@@ -85,11 +84,11 @@ class Decision(_Fields):
             fields["X-RateLimit-Reset"] = str(reset)
         return fields
 
-    def _quotas(self, name: str | None, policies: Iterable[object]) -> str:
-        """The field that tells all policies, each once."""
-        names = {policy: policy for policy in map(str, policies)}
-        names[self.policy] = self.policy if name is None else name
-        return ", ".join([_policy_of(*named)[1] for named in names.items()])
+    def _quotas(self, quota: str, policies: Iterable[object]) -> str:
+        """The field that tells all policies, each once, of which ours has this `quota`."""
+        quotas = {policy: _policy_of(policy, policy)[1] for policy in map(str, policies)}
+        quotas[self.policy] = quota
+        return ", ".join(quotas.values())
 
     def problem(self, name: str | None = None) -> dict[str, Any]:
         """The members of an application/problem+json body (RFC 9457) for a denied request, status 429: the

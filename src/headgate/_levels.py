@@ -317,8 +317,9 @@ class RateLimits:
     them, else at none. A level that is not named, or whose key is None, has no say. The other arguments are
     those of `RateLimiter`, for each level.
 
-    Two requests at once that meet at several levels may both be denied where one could have been allowed;
-    never is more allowed than a level admits.
+    Two requests at once that meet at several levels may both be denied where one could have been allowed.
+    More than a level admits is never allowed, but for what ``RateLimiter.refund`` says of a refund that is
+    late, as when a thread is paused between two levels.
 
     Raises ValueError or TypeError if a level or an argument is out of range or of a wrong type.
 
