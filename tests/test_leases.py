@@ -65,10 +65,33 @@ tell(limiter.inflight)
 """
 
 
+DENIED = START + """
+import os
+from headgate import HeadgateError
+permit = limiter.acquire()
+real = os.open
+def denied(path, *rest):
+    if path.startswith("/proc/") or path == sys.argv[1]:
+        raise PermissionError(13, "Permission denied", path)
+    return real(path, *rest)
+os.open = denied
+if not (pid := os.fork()):
+    del permit
+    try:
+        limiter.acquire()
+    except HeadgateError as error:
+        tell(error)
+    os._exit(0)
+os.waitpid(pid, 0)
+tell(limiter.inflight)
+"""
+
+
 @contextmanager
 def started(code, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -226,6 +249,13 @@ def test_a_child_has_a_lease_of_its_own(path):
     with started(FORK, path, 3) as process:
         answers = process.communicate(timeout=30)[0].splitlines()
     assert answers == ["True 2", "True 2", "1", "0"]
+
+
+def test_a_child_that_may_not_open_the_file_is_told_when_it_uses_it(path):
+    with started(DENIED, path, 3) as process:
+        answers, errors = process.communicate(timeout=30)
+    assert answers.splitlines() == [f"path could not be opened again after a fork, got {str(path)!r}", "1"]
+    assert errors == ""
 
 
 # the file

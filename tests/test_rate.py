@@ -16,6 +16,7 @@ from headgate import Rate, RateLimiter
         ("5 per 10 seconds", Rate(5, 10), "5/10s"),
         (" 5 / 10 s ", Rate(5, 10), "5/10s"),
         ("1 per second", Rate(1, 1), "1/s"),
+        ("1 PER Second, Burst 2", Rate(1, 1, 2), "1/s, burst 2"),
         ("100/min", Rate(100, 60), "100/min"),
         ("100/M", Rate(100, 60), "100/min"),
         ("100 per 15 minutes", Rate(100, 900), "100/15min"),

@@ -184,8 +184,9 @@ class SharedLedger(FileLock):
     def _reopen(self) -> None:
         """In a child: a lease of its own too."""
         super()._reopen()
-        with self:
-            self._map_words(self.state[0])
+        if self._file >= 0:
+            with self:
+                self._map_words(self.state[0])
 
     def __del__(self) -> None:
         """Without the lock, which whoever is interrupted by the garbage collector may hold; so the total

@@ -72,7 +72,7 @@ class Rate(_Fields):
         """
         if not isinstance(text, str):
             raise TypeError(f"rate must be a str, got {text!r}")
-        amount, _, burst = text.partition(",")
+        amount, _, burst = text.lower().partition(",")
         limit, _, period = amount.replace(" per ", "/").partition("/")
         try:
             return cls(_number(limit), _seconds(period), _number(_after("burst", burst)) if burst else None)
@@ -117,7 +117,7 @@ def _after(word: str, text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    text = text.strip().lower()
+    text = text.strip()
     count = text.rstrip(_LETTERS)
     name = text.removeprefix(count)
     unit = _SECONDS.get(name) or _SECONDS.get(name.removesuffix("s"))

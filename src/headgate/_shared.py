@@ -18,7 +18,10 @@ import stat
 import threading
 import weakref
 from collections import namedtuple
+from contextlib import suppress
 from operator import index
+
+from headgate.errors import HeadgateError
 
 if os.name == "posix":
     import fcntl
@@ -121,6 +124,8 @@ class FileLock:
         self._file = file
 
     def __enter__(self) -> Self:
+        if self._file < 0:
+            raise HeadgateError(f"path could not be opened again after a fork, got {self._path!r}")
         self._lock.acquire()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -135,10 +140,11 @@ class FileLock:
 
     def _reopen(self) -> None:
         """In a child: a lock of its own, since the parent's would let the child in too."""
-        inherited = self._file
+        inherited, self._file = self._file, -1
         self._lock = threading.Lock()
         own = f"/proc/self/fd/{inherited}"
-        self._file = os.open(own if os.path.exists(own) else self._path, os.O_RDWR | os.O_CLOEXEC)
+        with suppress(OSError):  # it is told to who uses it, not to who forks
+            self._file = os.open(own if os.path.exists(own) else self._path, os.O_RDWR | os.O_CLOEXEC)
         os.close(inherited)
 
     def _check_owner(self, status: os.stat_result) -> None:
