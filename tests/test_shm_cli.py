@@ -62,6 +62,13 @@ def test_ls_names_the_files_of_limits(place, limiter, bucket, permits, twin, cap
     assert lines[-1].split()[-2] == "MB"
 
 
+def test_ls_of_a_fixed_limit(place, capsys):
+    limiter = ConcurrencyLimiter(7, algorithm="fixed", path=place / "permits")
+    assert main(["shm", "ls", str(place)]) == 0
+    assert "permits  ConcurrencyLimiter fixed, 7 " in capsys.readouterr().out
+    assert shown(capsys, place / "permits")["settings"]["limit"] == limiter.limit
+
+
 def test_ls_of_other_layouts(place, limiter, capsys):
     with open(place / "limit", "r+b") as file:
         file.seek(8)

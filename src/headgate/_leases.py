@@ -37,6 +37,7 @@ _LEASES = 1000
 SIZE = _WORD * (_HEADER + _LEASE * _LEASES)
 _PAUSE = 100_000_000
 _SETTINGS = ("algorithm", "min_limit", "max_limit")
+_FIXED = "fixed"
 _UNKNOWN, _ZOMBIE = 0, -1
 
 
@@ -121,7 +122,7 @@ class SharedLedger(FileLock):
         for name, wanted, there in zip(_SETTINGS, self._settings, found, strict=True):
             if wanted != there:
                 raise ValueError(f"{name} must be {there!r} as in {self._path!r}, got {wanted!r}")
-        if self._settings[0] == "fixed" and limit != self.state[0]:
+        if self._settings[0] == _FIXED and limit != self.state[0]:
             raise ValueError(f"limit must be {self.state[0]:.0f} as in {self._path!r}, got {limit:.0f}")
         if words[_AT_BOOT] != boot_id():
             words[_HEADER:] = memoryview(bytes(SIZE - _HEADER * _WORD)).cast("Q")
@@ -205,6 +206,8 @@ def settings_of(content: bytes) -> dict[str, Any]:
     words = memoryview(content).cast("Q")
     least, most = words[_AT_LEAST], words[_AT_MOST]
     settings = dict(zip(_SETTINGS, (_algorithm(words), least, most), strict=True))
+    if settings["algorithm"] == _FIXED:
+        settings["limit"] = int(memoryview(content).cast("d")[_STATE][0])
     return {"limiter": "ConcurrencyLimiter"} | settings
 
 

@@ -85,7 +85,8 @@ def _limit(limiter: str, **settings: Any) -> str:
     if limiter == "TokenBucket":
         return f"{limiter} {settings['capacity']}, {settings['refill_rate']}/s"
     if limiter == "ConcurrencyLimiter":
-        return "{} {algorithm}, {min_limit} to {max_limit}".format(limiter, **settings)
+        bounds = "{limit}" if "limit" in settings else "{min_limit} to {max_limit}"
+        return f"{limiter} {{algorithm}}, {bounds}".format(**settings)
     return limiter
 
 
