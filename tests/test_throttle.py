@@ -146,3 +146,14 @@ def test_neither_copies_nor_pickles():
     for make in (copy.copy, pickle.dumps):
         with pytest.raises(TypeError, match="a Throttle cannot be copied or pickled"):
             make(Throttle())
+
+
+@pytest.mark.parametrize("window", [10, 120])
+def test_after_an_outage_all_is_sent_again_in_eight_windows(clock, window):
+    for seed in range(3):
+        throttle = Throttle(window=window, random=Random(seed).random, clock=clock)
+        for request in range(11 * 100 * window):
+            clock.advance(0.01)
+            if throttle.allow() and request > 3 * 100 * window:
+                throttle.accept()
+        assert throttle.rejection_probability == 0

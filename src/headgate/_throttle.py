@@ -27,7 +27,9 @@ class Throttle:
     next is held back with a probability of ``max(0, (requests - k * accepts) / (requests + 1))``. So nothing
     is held back while the server accepts 1/k of the requests or more; one that accepts less is sent k times
     what it accepts, and one that accepts nothing still hears from its client about once a window, so that
-    its recovery is noticed.
+    its recovery is noticed. What is sent then grows several times over in each window: a client of 100
+    requests a second sends all of them again after five to eight windows. So choose a short `window` if that
+    is too late.
 
     `random` is a callable that answers a float in [0, 1), by default ``random.random``; `clock` one that
     answers integer nanoseconds, by default the monotonic clock.
