@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threads import run_threads
 
-from headgate import AddressLimiter, Decision, Rate, RateLimits
+from headgate import AddressLimiter, Decision, Rate, RateLimits, TokenBucket
 
 LEVELS = {"ip": "4/2s", "user": "3/s; 10/5s", "endpoint": "5/5s, burst 8"}
 
@@ -230,6 +230,7 @@ def test_wrong_requests_take_nothing(limits, keys, error, message):
         ({3: "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 3"),
         ({"a\nb": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'a\\nb'"),
         ({"ip": "often"}, ValueError, "rate must be like"),
+        ({"all": TokenBucket(1, 1)}, TypeError, "a level must be a rate or a limiter by key, got TokenBucket"),
         ({"ip": 7}, TypeError, "rate must be a str, a Rate or several of them, got 7"),
     ],
 )

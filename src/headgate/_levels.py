@@ -303,6 +303,8 @@ def _checked_level(level: Any) -> str:
 
 def _limiter(limit: Any, max_keys: int, on_full: Any, clock: Callable[[], int] | None) -> Any:
     """The limiter that a level is, or one for the rate that it says."""
+    if hasattr(limit, "consume"):
+        raise TypeError(f"a level must be a rate or a limiter by key, got {limit!r}")
     if hasattr(limit, "decide"):
         return limit
     return RateLimiter(limit, max_keys=max_keys, on_full=on_full, clock=clock)
