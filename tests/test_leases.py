@@ -350,8 +350,11 @@ def test_what_is_no_file_is_refused(path):
     for wrong in (path, path.parent, path.parent / "none" / "file"):
         with pytest.raises(OSError, match="Errno"):
             shared(wrong)
-    with pytest.raises(ValueError, match="path must be a file"):
-        shared("/dev/null")
+    fifo = path.with_name("fifo")
+    os.mkfifo(fifo)
+    for wrong in ("/dev/null", fifo):
+        with pytest.raises(ValueError, match="path must be a file"):
+            shared(wrong)
     with pytest.raises(TypeError):
         shared(7)
 

@@ -230,7 +230,7 @@ def test_wrong_requests_take_nothing(limits, keys, error, message):
         ({3: "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 3"),
         ({"a\nb": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'a\\nb'"),
         ({"ip": "often"}, ValueError, "rate must be like"),
-        ({"all": TokenBucket(1, 1)}, TypeError, "a level must be a rate or a limiter by key, got TokenBucket"),
+        ({"all": TokenBucket(1, 1)}, TypeError, "a level must be a rate or a limiter by key, got Token"),
         ({"ip": 7}, TypeError, "rate must be a str, a Rate or several of them, got 7"),
     ],
 )

@@ -488,8 +488,11 @@ def test_what_is_no_file_is_refused(make, path):
     for wrong in (path, path.parent, path.parent / "none" / "file"):
         with pytest.raises(OSError, match="Errno"):
             make(where=wrong)
-    with pytest.raises(ValueError, match="path must be a file"):
-        make(where="/dev/null")
+    fifo = path.with_name("fifo")
+    os.mkfifo(fifo)
+    for wrong in ("/dev/null", fifo):
+        with pytest.raises(ValueError, match="path must be a file"):
+            make(where=wrong)
     with pytest.raises(TypeError):
         make(where=7)
 
