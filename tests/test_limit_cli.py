@@ -247,6 +247,22 @@ def test_usage_errors(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_networks_of_addresses(tmp_path, capsys):
+    path = tmp_path / "log"
+    keys = ["192.0.2.1", "192.0.2.9", "2001:db8::1", "2001:db8::2", "unix:", "unix:"]
+    path.write_text("".join(f"1 {key}\n" for key in keys))
+    for options, denied in (
+        ([], ["unix:"]),
+        (["--v6", "64"], ["2001:db8::/64", "unix:"]),
+        (["--v4", "24"], ["192.0.2.0/24", "2001:db8::/64", "unix:"]),
+        (["--v4", "24", "--v6", "128"], ["192.0.2.0/24", "unix:"]),
+    ):
+        found = simulate_json(capsys, path, "--rate", "1/s", *options)["rates"][0]
+        assert [each["key"] for each in found["top"]] == denied
+    assert main(["limit", "simulate", str(path), "--rate", "1/s", "--v4", "33"]) == 1
+    assert capsys.readouterr().err == "headgate limit: v4 must be in [0, 32], got 33\n"
+
+
 # times
 
 
@@ -329,7 +345,7 @@ def test_pictures_of_no_known_kind(log, tmp_path, capsys):
 def test_the_picture_shows_the_last_span_too():
     figure = pytest.importorskip("matplotlib.figure", reason="the cli extra is not installed").Figure()
     trial = Trial("1/s", 9)
-    traffic = feed([Chunk(["a", "a", "a"], None, [10**9, 3 * 10**9, 3 * 10**9])], [trial], str)
+    traffic = feed([Chunk(["a", "a", "a"], None, [10**9, 3 * 10**9, 3 * 10**9])], [trial], str, str)
     draw(Simulation("log", traffic, [trial], 1, 0), figure)
     requests, denied = (patch.get_data() for patch in figure.axes[0].patches)
     assert list(requests.edges) == [1, 2, 3, 4]

@@ -8,7 +8,7 @@ from typing import Any
 
 from headgate.cli.badlines import BadLines
 from headgate.cli.errors import CommandError
-from headgate.cli.limit.engine import Trial, feed
+from headgate.cli.limit.engine import Trial, feed, networks
 from headgate.cli.limit.plot import draw
 from headgate.cli.limit.show import Simulation, as_json, show
 from headgate.cli.options import delimiter, pattern, positive_int
@@ -46,6 +46,8 @@ def add_parser(commands: Any) -> None:
     option("--time", metavar="FIELD", default="time", help="column or field of the time (default: time)")
     option("--key", metavar="FIELD", default="key", help="column or field of the key (default: key)")
     option("--cost", metavar="FIELD", help="column or field of the cost (default: every request costs 1)")
+    option("--v4", type=int, metavar="BITS", help="keys are addresses: limit IPv4 networks of so many bits")
+    option("--v6", type=int, metavar="BITS", help="and IPv6 networks (default with --v4: 64)")
     option("--time-unit", choices=UNITS, default="s", help="of times that are numbers (default: s)")
     option("--delimiter", type=delimiter, default=",", metavar="CHAR",
            help=r"between the columns of CSV, \t for a tab (default: ',')")
@@ -61,11 +63,13 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args)
     try:
         trials = [Trial(rate, args.max_keys) for rate in args.rate]
+        key_of = networks(args.v4, args.v6)
     except ValueError as error:
         raise CommandError(str(error)) from error
     bad_lines = BadLines("limit", args.log, strict=args.strict)
     with Progress(None) as progress:
-        traffic = feed(read_requests(args.log, _layout(args), bad_lines), trials, progress.step)
+        chunks = read_requests(args.log, _layout(args), bad_lines)
+        traffic = feed(chunks, trials, progress.step, key_of)
     if not traffic.requests:
         raise CommandError(f"{args.log} has no requests")
     found = Simulation(args.log.name, traffic, trials, args.top, bad_lines.count)

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
+from headgate._addresses import address_prefix
 from headgate._rate import checked_rates
 from headgate._tables import count_lines
 from headgate.cli.simulate.records import Chunk
@@ -100,12 +102,34 @@ class Trial:
         return 0 if self._limiter is None else self._limiter.evictions
 
 
-def feed(chunks: Iterable[Chunk], trials: Sequence[Trial], step: Callable[[str], None]) -> Traffic:
+def networks(v4: int | None, v6: int | None) -> Callable[[Any], Any]:
+    """What maps an address to its network, and leaves other keys as they are; all keys without lengths."""
+    if v4 is None and v6 is None:
+        return lambda key: key
+    lengths = 32 if v4 is None else v4, 64 if v6 is None else v6
+    address_prefix("unix", *lengths)
+
+    @lru_cache(maxsize=100_000)
+    def network(key: Any) -> Any:
+        try:
+            return address_prefix(key, *lengths)
+        except ValueError:
+            return key
+
+    return network
+
+
+def feed(
+    chunks: Iterable[Chunk],
+    trials: Sequence[Trial],
+    step: Callable[[str], None],
+    key_of: Callable[[Any], Any],
+) -> Traffic:
     """Ask all trials about all requests; a time that steps back counts as the latest before it."""
     traffic = Traffic()
     for chunk in chunks:
         costs = chunk.weights or [1] * len(chunk.keys)
-        for key, cost, moment in zip(chunk.keys, costs, chunk.times or (), strict=True):
+        for key, cost, moment in zip(map(key_of, chunk.keys), costs, chunk.times or (), strict=True):
             traffic.add(key, moment)
             asked = key.encode(errors="backslashreplace") if isinstance(key, str) else key
             for trial in trials:
