@@ -1,75 +1,96 @@
 """Waiting for tokens: one line per bucket or key, first come first served, for threads and event loops alike.
 
 Only the head of the line sleeps until its tokens are due; the others wait for their turn and ask for
-nothing, so that nobody overtakes a large request and all move up when one gives up. The head at a bucket
-books its tokens. The head at a key takes them once they have come, so that a waiter who is killed leaves no
-debt behind. No lock is held while anybody sleeps.
+nothing, so that nobody overtakes a large request and all move up when one gives up. The head takes its
+tokens once they have come, so that one who is cancelled or killed before takes none with it. No lock is held
+while anybody sleeps.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
+from functools import partial
+from weakref import WeakValueDictionary
 
 from headgate._membership import key_bytes
+from headgate._units import as_number, to_units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    Wake = Callable[[], object]
 
-class _Waiter:
-    __slots__ = ("tokens", "wake")
-
-    def __init__(self, tokens: float, wake: Callable[[], object]) -> None:
-        self.tokens = tokens
-        self.wake = wake
+_BITS = 32
+_LONGEST = 10**9
 
 
 class Line:
-    """Those who wait for one bucket, in the order in which they came."""
+    """Those who wait for one bucket, in the order in which they came: how to wake each, and what it wants.
 
-    __slots__ = ("_lock", "_waiters")
+    A finalizer may end a coroutine that waits, and so leave the line, amid any other step of the same thread.
+    """
+
+    __slots__ = ("__weakref__", "_lock", "_units", "_waiters")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiters: deque[_Waiter] = deque()
+        self._lock = threading.RLock()
+        self._waiters: OrderedDict[Wake, int] = OrderedDict()
+        self._units = 0
 
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def join(self, waiter: _Waiter) -> None:
+    def join(self, wake: Wake, tokens: float) -> None:
         """Go to the end of the line; the first is woken at once."""
+        units = to_units(as_number("tokens", tokens), _BITS)
         with self._lock:
-            self._waiters.append(waiter)
-            first = len(self._waiters) == 1
+            self._waiters[wake] = units
+            self._units += units
+            first = self._first() is wake
         if first:
-            waiter.wake()
+            wake()
 
-    def leave(self, waiter: _Waiter) -> None:
-        """Go; who then stands first is woken."""
+    def leave(self, wake: Wake) -> None:
+        """Go, if not gone already; who then stands first is woken."""
+        head = self._remove(wake)
+        while head is not None and not _woken(head):
+            head = self._remove(head)
+
+    def _remove(self, wake: Wake) -> Wake | None:
+        """Who stands first now, if another did before."""
         with self._lock:
-            was_first = self._waiters[0] is waiter
-            self._waiters.remove(waiter)
-            head = self._waiters[0] if was_first and self._waiters else None
-        if head is None:
-            return
-        try:
-            head.wake()
-        except RuntimeError:  # the event loop of that waiter is closed
-            self.leave(head)
+            before = self._first()
+            units = self._waiters.pop(wake, 0)
+            self._units -= units
+            head = self._first()
+        return None if head is before else head
+
+    def _first(self) -> Wake | None:
+        return next(iter(self._waiters), None)
 
     def tokens_ahead(self) -> float:
-        """What those wait for who have not booked yet."""
-        with self._lock:
-            return sum([waiter.tokens for waiter in self._waiters][1:])
+        """What all of them want."""
+        return float(self._units / 2**_BITS)
+
+
+def _woken(wake: Wake) -> bool:
+    try:
+        wake()
+    except RuntimeError:  # the event loop of that waiter is closed
+        return False
+    return True
 
 
 def _checked(timeout: float | None) -> float | None:
-    if timeout is None or (isinstance(timeout, int | float) and timeout >= 0):
-        return timeout
+    """None if there is none, or one of more than thirty years, which not every clock can count."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, int | float) and timeout >= 0:
+        return timeout if timeout <= _LONGEST else None
     error = ValueError if isinstance(timeout, int | float) else TypeError
     raise error(f"timeout must be a non-negative number or None, got {timeout!r}")
 
@@ -77,9 +98,16 @@ def _checked(timeout: float | None) -> float | None:
 def _now_or_never(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bool | None:
     """True if the tokens were there, False if they cannot come in time, None if one has to wait."""
     if not bucket.peek(tokens).allowed or len(line):
-        late = timeout is not None and bucket._delay(line.tokens_ahead() + tokens) > timeout
+        wanted = line.tokens_ahead() + as_number("tokens", tokens)
+        late = timeout is not None and bucket._delay(wanted) > timeout
         return False if late or timeout == 0 else None
     return bucket.consume(tokens) or None
+
+
+def _pause(decision: Any, left: float | None) -> float | None:
+    """How long the head sleeps, None if it has more to wait than is left."""
+    delay: float = decision.retry_after
+    return min(delay, _LONGEST) if left is None or delay <= left else None
 
 
 def acquire(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bool:
@@ -90,24 +118,19 @@ def acquire(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bo
         return answer
     end = None if timeout is None else time.monotonic() + timeout
     turn = threading.Event()
-    waiter = _Waiter(tokens, turn.set)
-    line.join(waiter)
+    wake = turn.set
+    line.join(wake, tokens)
     try:
         if not turn.wait(None if end is None else max(0.0, end - time.monotonic())):
             return False
-        booking = bucket.reserve(tokens)
-        try:
-            while (delay := booking.delay) > 0:
-                if end is not None and delay > end - time.monotonic():
-                    booking.cancel()
-                    return False
-                time.sleep(delay)
-        except BaseException:
-            booking.cancel()
-            raise
+        while not (decision := bucket.decide(tokens)):
+            pause = _pause(decision, None if end is None else end - time.monotonic())
+            if pause is None:
+                return False
+            time.sleep(pause)
         return True
     finally:
-        line.leave(waiter)
+        line.leave(wake)
 
 
 async def acquire_async(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bool:
@@ -121,26 +144,22 @@ async def acquire_async(bucket: Any, line: Line, tokens: float, timeout: float |
     loop = asyncio.get_running_loop()
     end = None if timeout is None else loop.time() + timeout
     turn = asyncio.Event()
-    waiter = _Waiter(tokens, lambda: loop.call_soon_threadsafe(turn.set))
-    line.join(waiter)
+    wake = partial(loop.call_soon_threadsafe, turn.set)
+    line.join(wake, tokens)
     try:
         try:
-            await asyncio.wait_for(turn.wait(), None if end is None else end - loop.time())
+            async with asyncio.timeout_at(end):
+                await turn.wait()
         except TimeoutError:
             return False
-        booking = bucket.reserve(tokens)
-        try:
-            while (delay := booking.delay) > 0:
-                if end is not None and delay > end - loop.time():
-                    booking.cancel()
-                    return False
-                await asyncio.sleep(delay)
-        except BaseException:
-            booking.cancel()
-            raise
+        while not (decision := bucket.decide(tokens)):
+            pause = _pause(decision, None if end is None else end - loop.time())
+            if pause is None:
+                return False
+            await asyncio.sleep(pause)
         return True
     finally:
-        line.leave(waiter)
+        line.leave(wake)
 
 
 class Lines:
@@ -150,79 +169,33 @@ class Lines:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[bytes, tuple[Line, int]] = {}
+        self._lines: WeakValueDictionary[bytes, Line] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def enter(self, name: bytes) -> Line:
+    def of(self, name: bytes) -> Line:
         with self._lock:
-            line, users = self._lines.get(name) or (Line(), 0)
-            self._lines[name] = line, users + 1
-        return line
-
-    def leave(self, name: bytes) -> None:
-        with self._lock:
-            line, users = self._lines.pop(name)
-            if users > 1:
-                self._lines[name] = line, users - 1
-
-
-class _Attempt:
-    """What a `Reservation` is to a bucket: the delay is 0 once the cost is taken."""
-
-    __slots__ = ("_cost", "_key", "_limiter")
-
-    def __init__(self, limiter: Any, key: Any, cost: float) -> None:
-        self._limiter = limiter
-        self._key = key
-        self._cost = cost
-
-    @property
-    def delay(self) -> float:
-        return float(self._limiter.decide(self._key, self._cost).retry_after)
-
-    def cancel(self) -> None:
-        """Nothing is taken as long as there is a delay."""
+            return self._lines.setdefault(name, Line())
 
 
 class _Key:
     """One key of a limiter, as a bucket."""
 
-    __slots__ = ("_key", "_limiter")
+    __slots__ = ("_delay", "consume", "decide", "peek")
 
     def __init__(self, limiter: Any, key: Any) -> None:
-        self._limiter = limiter
-        self._key = key
-
-    def peek(self, cost: float) -> Any:
-        return self._limiter.peek(self._key, cost)
-
-    def consume(self, cost: float) -> Any:
-        return self._limiter.allow(self._key, cost)
-
-    def reserve(self, cost: float) -> _Attempt:
-        return _Attempt(self._limiter, self._key, cost)
-
-    def _delay(self, cost: float) -> Any:
-        return self._limiter._delay(self._key, cost)
+        self.consume = partial(limiter.allow, key)
+        self.decide = partial(limiter.decide, key)
+        self.peek = partial(limiter.peek, key)
+        self._delay = partial(limiter._delay, key)
 
 
 def acquire_key(limiter: Any, lines: Lines, key: Any, cost: float, timeout: float | None) -> bool:
     """``acquire`` for one key."""
-    name = key_bytes(key, "key")
-    line = lines.enter(name)
-    try:
-        return acquire(_Key(limiter, key), line, cost, timeout)
-    finally:
-        lines.leave(name)
+    return acquire(_Key(limiter, key), lines.of(key_bytes(key, "key")), cost, timeout)
 
 
 async def acquire_key_async(limiter: Any, lines: Lines, key: Any, cost: float, timeout: float | None) -> bool:
     """``acquire_async`` for one key."""
-    name = key_bytes(key, "key")
-    line = lines.enter(name)
-    try:
-        return await acquire_async(_Key(limiter, key), line, cost, timeout)
-    finally:
-        lines.leave(name)
+    return await acquire_async(_Key(limiter, key), lines.of(key_bytes(key, "key")), cost, timeout)

@@ -381,7 +381,7 @@ cdef class TokenBucket:
         return _waiting.acquire(self, self.line, tokens, timeout)
 
     def acquire_async(self, tokens=1, timeout=None):
-        """``acquire`` for coroutines, on any event loop; cancelling gives the place and the tokens back.
+        """``acquire`` for coroutines, on any event loop; cancelling gives the place back.
 
         Raises what ``acquire`` raises.
 

@@ -257,7 +257,7 @@ class TokenBucket:
         return _waiting.acquire(self, self._line, tokens, timeout)
 
     def acquire_async(self, tokens=1, timeout=None):
-        """``acquire`` for coroutines, on any event loop; cancelling gives the place and the tokens back.
+        """``acquire`` for coroutines, on any event loop; cancelling gives the place back.
 
         Raises what ``acquire`` raises.
 

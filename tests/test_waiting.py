@@ -1,0 +1,283 @@
+"""The line of those who wait at buckets and keys: cancelled at any moment, in numbers, on loops that end."""
+
+import asyncio
+import gc
+import math
+import threading
+import time
+from functools import partial
+
+import pytest
+from virtual_time import SECOND, run_on, started
+from watchdog import in_a_loop, in_a_thread, until
+
+from headgate import _waiting
+
+
+class OneKey:
+    """One key of a limiter, with what a bucket has to offer."""
+
+    def __init__(self, limiter):
+        self.limiter = limiter
+        self.consume = partial(limiter.allow, "ann")
+        self.acquire = partial(limiter.acquire, "ann")
+        self.acquire_async = partial(limiter.acquire_async, "ann")
+
+
+@pytest.fixture(params=["bucket", "key"])
+def make(request, twin):
+    """Makes something of which `rate` tokens come in a second, and `burst` are there."""
+
+    def make(burst, rate, **options):
+        if request.param == "bucket":
+            return twin.limit.TokenBucket(burst, rate, **options)
+        limiter = twin.ratelimit.RateLimiter(f"{rate}/s, burst {burst}", max_keys=100, **options)
+        return OneKey(limiter)
+
+    return make
+
+
+@pytest.fixture
+def run(clock):
+    return partial(run_on, clock)
+
+
+async def leaving(bucket, clock, left, number, tokens=1, timeout=None):
+    assert await bucket.acquire_async(tokens, timeout=timeout)
+    left.append((number, clock.now))
+
+
+def test_one_timer_for_all_who_wait(make, clock, run):
+    bucket = make(1, 1, clock=clock)
+
+    async def main():
+        bucket.consume()
+        timers = len(asyncio.get_running_loop()._scheduled)
+        tasks = await started(*[bucket.acquire_async() for _ in range(1000)])
+        assert len(asyncio.get_running_loop()._scheduled) == timers + 1
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(main())
+
+
+@pytest.mark.parametrize("after", [0, 1, 500, 999, 1000, 1001], ids="{} ms later".format)
+def test_who_is_cancelled_as_first_in_line_costs_nobody_a_token(make, clock, run, after):
+    """Before, when and after his token comes, at which time he may have left with it."""
+    bucket = make(1, 1, clock=clock)
+    left = []
+
+    async def main():
+        bucket.consume()
+        start = clock.now
+        tasks = await started(*[leaving(bucket, clock, left, number) for number in range(3)])
+        if after:
+            await asyncio.sleep(after / 1000)
+        tasks[0].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert [number for number, _ in left[-2:]] == [1, 2]
+        for place, (_, when) in enumerate(left, 1):
+            assert abs(when - start - place * SECOND) < 1_000_000
+
+    run(main())
+
+
+def test_tasks_that_are_all_cancelled_as_first_in_line_do_not_stop_the_tokens(make, clock, run):
+    bucket = make(1, 1, clock=clock)
+    left = []
+
+    async def main():
+        bucket.consume()
+        start = clock.now
+        *early, _ = tasks = await started(*[leaving(bucket, clock, left, number) for number in range(5)])
+        for task in early:
+            await asyncio.sleep(0.24)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert [number for number, _ in left] == [4]
+        assert abs(left[0][1] - start - SECOND) < 1_000_000
+
+    run(main())
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+@pytest.mark.parametrize("turns", range(5))
+def test_who_is_cancelled_as_his_turn_comes_is_cancelled(make, clock, run, timeout, turns):
+    bucket = make(1, 1, clock=clock)
+    left = []
+
+    async def main():
+        bucket.consume()
+        first, second, third = tasks = await started(
+            *[leaving(bucket, clock, left, number, timeout=timeout) for number in range(3)]
+        )
+        await first
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert second.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert second.cancelled()
+        assert third.result() is None
+        assert [number for number, _ in left] == [0, 2]
+
+    run(main())
+
+
+def test_every_third_is_cancelled_at_any_time(make, clock, run):
+    bucket = make(5, 10, clock=clock)
+    left = []
+
+    async def main():
+        bucket.consume(5)
+        start = clock.now
+        costs = [1 + number % 5 for number in range(300)]
+        tasks = await started(
+            *[leaving(bucket, clock, left, number, cost) for number, cost in enumerate(costs)]
+        )
+        for number in range(2, 300, 3):
+            await asyncio.sleep(0.37)
+            tasks[number].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert {number for number, _ in left} >= {number for number in range(300) if number % 3 != 2}
+        assert [number for number, _ in left] == sorted(number for number, _ in left)
+        taken = 0
+        for number, when in left:
+            taken += costs[number]
+            assert abs(when - start - taken * SECOND // 10) < 1_000_000
+
+    run(main())
+
+
+def test_timeouts_of_any_length(make):
+    for timeout in (10**10, 1e300, math.inf, 10**400):
+        bucket = make(1, 100)
+        bucket.consume()
+        assert [bucket.acquire(timeout=timeout) for _ in range(2)] == [True, True]
+
+        async def both(bucket=bucket, timeout=timeout):
+            return await asyncio.gather(*[bucket.acquire_async(timeout=timeout) for _ in range(2)])
+
+        assert in_a_loop(both()) == [True, True]
+
+
+def test_a_sleep_that_is_longer_than_the_system_counts(make, clock, monkeypatch):
+    bucket = make(1, 5e-10, clock=clock)
+    bucket.consume()
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        clock.advance(1.1e9)
+
+    monkeypatch.setattr(_waiting.time, "sleep", sleep)
+    assert bucket.acquire()
+    assert slept == [10**9, pytest.approx(0.9e9)]
+
+
+def test_a_loop_that_is_closed_with_thousands_in_line_blocks_nobody(make, clock, monkeypatch):
+    bucket = make(1, 100, clock=clock)
+    bucket.consume()
+    answers, asleep = [], threading.Event()
+
+    def sleep(seconds, sleep=time.sleep):
+        asleep.set()
+        sleep(seconds)
+
+    def acquire():
+        answers.append(bucket.acquire())
+
+    async def thousands():
+        tasks = [asyncio.ensure_future(bucket.acquire_async()) for _ in range(3000)]
+        await asyncio.sleep(0)
+        return tasks
+
+    monkeypatch.setattr(_waiting.time, "sleep", sleep)
+    threads = [threading.Thread(target=acquire, daemon=True) for _ in range(2)]
+    threads[0].start()
+    assert asleep.wait(10)
+    loop = asyncio.new_event_loop()
+    tasks = loop.run_until_complete(thousands())
+    loop.close()
+    threads[1].start()
+    until(lambda: clock.advance(0.01) or len(answers) == 2)
+    assert answers == [True, True]
+    for task in tasks:
+        task._log_destroy_pending = False
+        task.get_coro().close()
+    clock.advance(1)
+    assert bucket.acquire(timeout=0)
+
+
+def test_a_long_line_costs_no_more_a_head_than_a_short_one():
+    line = _waiting.Line()
+    wakes = [lambda number=number: number for number in range(50_000)]
+    start = time.perf_counter()
+    for number, wake in enumerate(wakes):
+        assert line.tokens_ahead() == number
+        line.join(wake, 1)
+    for wake in reversed(wakes):
+        line.leave(wake)
+    assert time.perf_counter() - start < 5, "quadratic: it took 20 s or more"
+    assert line.tokens_ahead() == len(line) == 0
+
+
+def test_what_is_waited_for_does_not_drift():
+    line = _waiting.Line()
+    wakes = [lambda number=number: number for number in range(1000)]
+    for number, wake in enumerate(wakes):
+        line.join(wake, 0.1 * number)
+    for wake in wakes[:-1]:
+        line.leave(wake)
+    assert line.tokens_ahead() == pytest.approx(99.9, abs=1e-9)
+    line.leave(wakes[-1])
+    assert line.tokens_ahead() == 0.0
+
+
+def test_a_finalizer_may_leave_the_line_amid_a_step_of_another():
+    """As when the garbage collector ends a coroutine that waits."""
+    line = _waiting.Line()
+    woken = []
+
+    class Waiter:
+        def __init__(self, name, also=None):
+            self.name, self.also = name, also
+
+        def __call__(self):
+            woken.append(self.name)
+
+        def __hash__(self):
+            if self.also is not None:
+                also, self.also = self.also, None
+                line.leave(also)
+            return id(self)
+
+    first, second, last = Waiter("first"), Waiter("second"), Waiter("last")
+    for waiter in (first, second, last):
+        line.join(waiter, 1)
+    second.also = first
+    in_a_thread(line.leave, second)
+    assert woken[-1] == "last"
+    assert (len(line), line.tokens_ahead()) == (1, 1.0)
+    in_a_thread(line.join, Waiter("new", last), 1)
+    assert woken[-1] == "new"
+    assert (len(line), line.tokens_ahead()) == (1, 1.0)
+
+
+def test_coroutines_that_are_dropped_leave_no_line_behind(twin, clock):
+    limiter = twin.ratelimit.RateLimiter("1/s", max_keys=100, clock=clock)
+    lines = _waiting.Lines()
+
+    async def main():
+        tasks = await started(
+            *[_waiting.acquire_key_async(limiter, lines, number % 10, 1, None) for number in range(30)]
+        )
+        assert len(lines) == 10
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    limiter.allow("ann")
+    in_a_loop(main())
+    gc.collect()
+    until(lambda: len(lines) == 0)
