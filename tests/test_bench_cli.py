@@ -14,19 +14,22 @@ from xml.etree import ElementTree
 import pytest
 
 from headgate.cli import main
-from headgate.cli.bench import budgets, export, lru, race, show, textbook, workload
+from headgate.cli.bench import budgets, export, limiter, lru, memo, race, report, show, textbook, workload
 from headgate.cli.bench.peers import missing_peers
 from headgate.cli.bench.race import Contestant, Field, Loop, Ratio, Timing, always
-from headgate.cli.bench.work import subject
+from headgate.cli.bench.work import QUICK, Result, Work, subject
 from headgate.cli.bench.worker import ROOMS
 
 TINY = ["--quick", "--rounds", "3", "--scale", "0.01"]
 WORKS = [
     "lru.get_hit", "lru.put_evict",
     "lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses",
+    "memo.hit",
     "ring.get_node", "ring.build", "ring.add_node",
     "bucket.allow",
     "bucket.deny",
+    "limiter.allow_hot",
+    "limiter.allow_many",
 ]
 
 
@@ -89,6 +92,12 @@ def test_bytes_an_entry_are_plausible(whole):
     assert all(0 <= size < 2_000 for size in found.values())
 
 
+def test_bytes_a_key_are_plausible(whole):
+    found = whole.json["bytes_per_key"]
+    assert found.keys() == {limiter.name for limiter in limiter.limiters()}
+    assert all(0 <= size < 20_000 for size in found.values())
+
+
 def test_budgets_follow_the_measurements(whole):
     ours = {budget["what"]: budget for budget in whole.json["budgets"]}
     if subject() == "headgate pure":
@@ -96,6 +105,8 @@ def test_budgets_follow_the_measurements(whole):
         assert "Budgets hold for the compiled twin" in " ".join(whole.text.split())
         return
     assert {"LRU get, hit, times dict", "ring get_node, times dict.get", "import headgate, ms"} <= ours.keys()
+    assert {"lru_cache, hit, times functools", "allow, hot, times one TokenBucket"} <= ours.keys()
+    assert {"path=, times headgate compiled", "limiter, bytes a key"} <= ours.keys()
     assert all(budget["met"] == (budget["measured"] <= budget["limit"]) for budget in ours.values())
 
 
@@ -110,7 +121,7 @@ def test_markdown_tables():
 def test_only_some_rooms():
     found = json.loads(bench("--only", "ring", "--only", "ring", "--json", "-"))
     assert {work["work"].partition(".")[0] for work in found["works"]} == {"ring"}
-    assert found["bytes_per_entry"] == {}
+    assert found["bytes_per_entry"] == found["bytes_per_key"] == {}
 
 
 def test_an_unknown_room_is_named(capsys):
@@ -277,6 +288,32 @@ def test_textbook_bucket(monkeypatch):
     assert [bucket.consume() for _ in range(2)] == [True, False]
 
 
+# limiters and functions that remember
+
+
+@pytest.mark.parametrize("contestant", limiter.limiters(), ids=lambda contestant: contestant.name)
+def test_every_limiter_allows_all_keys_again_and_again(contestant):
+    keys = [workload.user_id(number) for number in range(50)]
+    target = limiter.filled(contestant, 100, keys)
+    answers = [bool(eval(contestant.decide, {"target": target, "key": key})) for key in keys * 3]
+    assert answers == [True] * 150
+
+
+def test_the_shared_limiter_leaves_no_file_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(limiter, "_MEMORY", tmp_path)
+    shared = [contestant for contestant in limiter.limiters() if contestant.name == limiter.SHARED]
+    assert all(contestant.make(10).allow("ann") for contestant in shared)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("memoizer", memo.memoizers(), ids=lambda memoizer: memoizer.name)
+def test_every_memoizer_remembers(memoizer):
+    calls = []
+    function = memoizer.make(10)(lambda key: calls.append(key) or key.upper())
+    assert [function(key) for key in ("a", "b", "a", "b")] == ["A", "B", "A", "B"]
+    assert calls == ["a", "b"]
+
+
 # timing
 
 
@@ -330,6 +367,15 @@ def test_ratios_are_paired_by_round():
 def test_noise_wider_than_the_difference():
     assert Ratio(1.02, 0.98, 1.05).straddles(1)
     assert not Ratio(1.02, 1.01, 1.05).straddles(1)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("peer", "0 of 1"), ("pure", "1 of 1"), ("baseline", "1 of 1")])
+def test_a_rival_is_neither_a_twin_nor_a_baseline(kind, said):
+    timings = [Timing(subject(), "compiled", [2.0] * 3), Timing("other", kind, [1.0] * 3)]
+    timings.append(Timing("headgate pure", "pure", [9.0] * 3))
+    result = Result(Work("lru.get_hit", "get", "", dict), timings, "")
+    found = report.Report(QUICK, {"lru.get_hit": result}, {}, [], [], None)
+    assert f"was beaten by no rival in {said} works" in report.summary(found)
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from headgate.cli.bench import bucket, lru, ring, startup
+from headgate.cli.bench import bucket, limiter, lru, memo, ring, startup
 from headgate.cli.bench.race import Timing
-from headgate.cli.bench.work import Result, subject
+from headgate.cli.bench.work import Result
 
+_OURS = "headgate compiled"
 _RATIOS = (
-    ("LRU get, hit", "lru.get_hit", lru.BASELINE, 1.25),
-    ("put that evicts", "lru.put_evict", "cachebox", 1.0),
-    ("ring get_node", "ring.get_node", ring.BASELINE, 2.0),
-    ("ring get_node", "ring.get_node", "uhashring", 1 / 40),
-    ("ring build", "ring.build", "uhashring", 1 / 8),
-    ("ring add 1 node", "ring.add_node", "uhashring", 1 / 30),
-    ("consume", "bucket.allow", bucket.BASELINE, 1.0),
+    ("LRU get, hit", "lru.get_hit", _OURS, lru.BASELINE, 1.25),
+    ("put that evicts", "lru.put_evict", _OURS, "cachebox", 1.0),
+    ("lru_cache, hit", "memo.hit", _OURS, memo.BASELINE, 0.6),
+    ("ring get_node", "ring.get_node", _OURS, ring.BASELINE, 2.0),
+    ("ring get_node", "ring.get_node", _OURS, "uhashring", 1 / 40),
+    ("ring build", "ring.build", _OURS, "uhashring", 1 / 8),
+    ("ring add 1 node", "ring.add_node", _OURS, "uhashring", 1 / 30),
+    ("consume", "bucket.allow", _OURS, bucket.BASELINE, 1.0),
+    ("allow, hot", "limiter.allow_hot", _OURS, limiter.BASELINE, 2.5),
+    ("allow, many", "limiter.allow_many", _OURS, "throttled-py", 1 / 20),
+    ("path=", "limiter.allow_hot", limiter.SHARED, _OURS, 1.5),
 )
-_BYTES_PER_ENTRY = 56.0
+_BYTES = (("lru", "LRU, overhead bytes an entry", 56.0), ("limiter", "limiter, bytes a key", 24.0))
 _IMPORT_MS = 20.0
 
 
@@ -34,21 +39,20 @@ class Verdict(NamedTuple):
 
 
 def verdicts(
-    results: Mapping[str, Result], memory: Mapping[str, float], starts: Sequence[Timing]
+    results: Mapping[str, Result], memory: Mapping[str, Mapping[str, float]], starts: Sequence[Timing]
 ) -> list[Verdict]:
     """The budgets that this run measured."""
     found = [
-        _ratio(what, results[slug], than, limit)
-        for what, slug, than, limit in _RATIOS
-        if slug in results and results[slug].has(than)
+        _ratio(what, results[slug], of, than, limit)
+        for what, slug, of, than, limit in _RATIOS
+        if slug in results and results[slug].has(of) and results[slug].has(than)
     ]
-    if memory:
-        found.append(Verdict("LRU, overhead bytes an entry", _BYTES_PER_ENTRY, memory[subject()]))
+    found += [Verdict(what, limit, memory[room][_OURS]) for room, what, limit in _BYTES if memory.get(room)]
     if starts:
         found.append(Verdict(f"{startup.IMPORT}, ms", _IMPORT_MS, startup.import_ms(starts)))
     return found
 
 
-def _ratio(what: str, result: Result, than: str, limit: float) -> Verdict:
-    ratio = result.subject.over(result.timing(than))
+def _ratio(what: str, result: Result, of: str, than: str, limit: float) -> Verdict:
+    ratio = result.timing(of).over(result.timing(than))
     return Verdict(f"{what}, times {than}", limit, ratio.median, ratio.straddles(limit))

@@ -70,10 +70,13 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, scale: Scale) -> Report:
     rooms = [name for names in args.only or [ROOMS] for name in names]
     works = works_of(rooms, scale)
-    with Progress(len(works) * scale.processes + 2) as progress:
+    weighed = [room for room in memory.ROOMS if room in rooms]
+    with Progress(len(works) * scale.processes + len(weighed) + 1) as progress:
         results = measure(works, scale, progress.step)
-        progress.step(f"lru: bytes an entry at {scale.entries:,} entries")
-        per_entry = memory.bytes_per_entry(scale.entries) if "lru" in rooms else {}
+        per_entry = {}
+        for room in weighed:
+            progress.step(f"{room}: bytes an entry at {scale.entries:,} entries")
+            per_entry[room] = memory.bytes_per_entry(room, scale.entries)
         progress.step(startup.IMPORT)
         starts = startup.start_times(scale.starts, scale.seconds)
     held = verdicts(results, per_entry, starts) if subject() == "headgate compiled" else []

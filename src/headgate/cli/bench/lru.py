@@ -74,6 +74,11 @@ def filled(cache: Cache, maxsize: int, keys: Sequence[Any]) -> Any:
     return fill.target
 
 
+def fillers() -> dict[str, Callable[[int, Sequence[Any]], Any]]:
+    """``filled`` for each cache by name."""
+    return {cache.name: partial(filled, cache) for cache in caches()}
+
+
 def _get_hit(scale: Scale) -> Field:
     keys = [user_id(number) for number in range(scale.hot)]
     return _hot(scale, keys, [(cache, cache.get) for cache in caches()])

@@ -1,34 +1,38 @@
-"""Bytes an entry beyond key and value, as the resident set of a process of its own grows."""
+"""Bytes an entry beyond key and value, or a key, as the resident set of a process of its own grows."""
 
 import gc
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from headgate.cli.bench import lru
+from headgate.cli.bench import limiter, lru
 from headgate.cli.bench.child import output_of
 from headgate.cli.bench.work import cores
 from headgate.cli.bench.workload import user_id
 
 _STATM = Path("/proc/self/statm")
 _KIB = 1024
+_FILLERS = {"lru": lru.fillers, "limiter": limiter.fillers}
+
+ROOMS = tuple(_FILLERS)
 
 
-def bytes_per_entry(entries: int) -> dict[str, float]:
-    """The figure of every cache, or nothing where the system does not tell a process's size."""
+def bytes_per_entry(room: str, entries: int) -> dict[str, float]:
+    """The figure of everybody in a room, or nothing where the system does not tell a process's size."""
     if os.name != "posix":
         return {}
-    names = [cache.name for cache in lru.caches()]
+    names = list(_FILLERS[room]())
     pool = ThreadPoolExecutor(min(2, cores()))
     try:
-        return dict(zip(names, pool.map(lambda name: _in_subprocess(name, entries), names), strict=True))
+        return dict(zip(names, pool.map(partial(_in_subprocess, room, entries), names), strict=True))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _in_subprocess(name: str, entries: int) -> float:
-    return float(output_of(f"from {__name__} import measure; print(measure({name!r}, {entries}))"))
+def _in_subprocess(room: str, entries: int, name: str) -> float:
+    return float(output_of(f"from {__name__} import measure; print(measure({room!r}, {name!r}, {entries}))"))
 
 
 def _resident_bytes() -> int:
@@ -38,14 +42,14 @@ def _resident_bytes() -> int:
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) * _KIB
 
 
-def measure(name: str, entries: int) -> float:
-    """The figure of the cache called `name`, in this process."""
-    cache = next(cache for cache in lru.caches() if cache.name == name)
+def measure(room: str, name: str, entries: int) -> float:
+    """The figure of one of the room, in this process."""
+    filled = _FILLERS[room]()[name]
     keys = [user_id(number) for number in range(entries)]
-    lru.filled(cache, 1, keys[:1])
+    filled(1, keys[:1])
     gc.collect()
     before = _resident_bytes()
-    full = lru.filled(cache, entries, keys)
+    full = filled(entries, keys)
     gc.collect()
     grown = _resident_bytes() - before
     del full

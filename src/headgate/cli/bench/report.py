@@ -15,7 +15,7 @@ class Report(NamedTuple):
 
     scale: Scale
     results: Mapping[str, Result]
-    memory: Mapping[str, float]
+    memory: Mapping[str, Mapping[str, float]]
     starts: Sequence[Timing]
     verdicts: Sequence[Verdict]
     replay: Replay | None
@@ -56,11 +56,11 @@ def amount(value: float) -> str:
 
 
 def _faster_rival(result: Result) -> Timing | None:
-    """The fastest of those that beat the subject beyond noise; a baseline does less and is no rival."""
+    """The fastest of those that beat the subject beyond noise; neither a twin nor a baseline is a rival."""
     ahead = [
         timing
         for timing in result.timings
-        if timing.kind != "baseline" and timing.over(result.subject).high < 1
+        if timing.kind in ("peer", "text") and timing.over(result.subject).high < 1
     ]
     return min(ahead, key=lambda timing: timing.median, default=None)
 

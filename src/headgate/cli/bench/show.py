@@ -1,6 +1,6 @@
 """The report as tables, for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from headgate.cli.bench import race
 from headgate.cli.bench.budgets import Verdict
@@ -19,9 +19,15 @@ _TABLES = (
         "LRU cache, read through (get; put after a miss), room for a tenth",
         ("lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses"),
     ),
+    ("A function that remembers", ("memo.hit",)),
     ("Hash ring", ("ring.get_node", "ring.build", "ring.add_node")),
     ("Token bucket", ("bucket.allow", "bucket.deny")),
+    ("Rate limiter, by key", ("limiter.allow_hot", "limiter.allow_many")),
 )
+_WEIGHED = {
+    "lru.get_hit": "bytes an entry\nat {:,}\nbeyond key, value",
+    "limiter.allow_hot": "bytes a key\nat {:,}\n",
+}
 
 
 def show(report: Report, to: Printer) -> None:
@@ -31,8 +37,7 @@ def show(report: Report, to: Printer) -> None:
     for title, slugs in _TABLES:
         measured = [report.results[slug] for slug in slugs if slug in report.results]
         if measured:
-            memory = report.memory if measured[0].work.slug == "lru.get_hit" else {}
-            to.table(_race_table(title, measured, memory, report.scale.entries))
+            to.table(_race_table(title, measured, report))
     if report.replay is not None:
         to.table(_replay_table(report.replay))
     if report.verdicts:
@@ -65,13 +70,14 @@ def _header() -> list[str]:
     return lines
 
 
-def _race_table(title: str, results: Sequence[Result], memory: Mapping[str, float], entries: int) -> Table:
+def _race_table(title: str, results: Sequence[Result], report: Report) -> Table:
     names = list(dict.fromkeys(timing.name for result in results for timing in result.timings))
     columns = [_race_column(result, names) for result in results]
     titles = [_race_title(result) for result in results]
-    if memory:
-        titles.append(f"bytes an entry\nat {entries:,}\nbeyond key, value")
-        columns.append([f"{memory[name]:.0f}" for name in names])
+    first = results[0].work
+    if first.slug in _WEIGHED and (memory := report.memory.get(first.room)):
+        titles.append(_WEIGHED[first.slug].format(report.scale.entries))
+        columns.append([f"{memory[name]:.0f}" if name in memory else "-" for name in names])
     rows = [Row([name, *cells], name == subject()) for name, *cells in zip(names, *columns, strict=True)]
     return Table(title, ["", *titles], rows)
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from headgate._backend import backend
 from headgate.cli.bench.race import Field, Timing
 
+_SIZES = ("trial_ns", "hot", "requests", "distinct", "nodes", "many_nodes", "keys", "entries")
+
 
 class Scale(NamedTuple):
     """How much work a run does."""
@@ -22,6 +24,7 @@ class Scale(NamedTuple):
     nodes: int
     many_nodes: int
     replicas: int
+    keys: int
     entries: int
     starts: int
 
@@ -29,7 +32,7 @@ class Scale(NamedTuple):
         """The same with sizes multiplied by `factor`; rounds and time limits stay."""
         sizes = {
             name: max(10, round(getattr(self, name) * factor))
-            for name in ("trial_ns", "hot", "requests", "distinct", "nodes", "many_nodes", "entries")
+            for name in _SIZES
         }
         return self._replace(**sizes)
 
@@ -46,6 +49,7 @@ QUICK = Scale(
     nodes=100,
     many_nodes=1_000,
     replicas=160,
+    keys=100_000,
     entries=250_000,
     starts=7,
 )

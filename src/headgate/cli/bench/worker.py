@@ -10,12 +10,18 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from types import ModuleType
 
-from headgate.cli.bench import bucket, lru, ring
+from headgate.cli.bench import bucket, limiter, lru, memo, ring
 from headgate.cli.bench.child import output_of
 from headgate.cli.bench.race import Timing, race
 from headgate.cli.bench.work import Result, Scale, Work
 
-ROOMS: dict[str, ModuleType] = {"lru": lru, "ring": ring, "bucket": bucket}
+ROOMS: dict[str, ModuleType] = {
+    "lru": lru,
+    "memo": memo,
+    "ring": ring,
+    "bucket": bucket,
+    "limiter": limiter,
+}
 
 
 def works_of(rooms: Sequence[str], scale: Scale) -> list[Work]:

@@ -1,0 +1,117 @@
+"""Rate limiters by key side by side: a few hot keys, and many."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from headgate.cli.bench.peers import peer
+from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop
+from headgate.cli.bench.work import Scale, Work, twin_room, twins
+from headgate.cli.bench.workload import user_id
+
+BASELINE = "one TokenBucket"
+SHARED = "headgate by path="
+_PLENTY = 10**9
+_RATE = f"{_PLENTY}/day"
+_MEMORY = Path("/dev/shm")
+_SEED = 20240229
+
+
+class Limiter(NamedTuple):
+    """How to make one that has room for `max_keys`, and a decision; all allow a thousand million a day."""
+
+    name: str
+    kind: str
+    make: Callable[[int], Any]
+    decide: str = "target.allow(key)"
+
+
+def limiters() -> list[Limiter]:
+    found = [
+        Limiter(f"headgate {twin}", twin, partial(_private, twin_room(twin, "ratelimit").RateLimiter))
+        for twin in twins()
+    ]
+    if os.name == "posix":
+        twin = twins()[0]
+        found.append(Limiter(SHARED, twin, partial(_shared, twin_room(twin, "ratelimit").RateLimiter)))
+    if (limits := peer("limits")) is not None:
+        found.append(Limiter("limits", "peer", partial(_limits, limits), "target(key)"))
+    if (throttled := peer("throttled-py")) is not None:
+        found.append(Limiter("throttled-py", "peer", partial(_throttled, throttled), "target.limit(key)"))
+    return found
+
+
+def works(scale: Scale) -> list[Work]:
+    return [
+        Work("limiter.allow_hot", "allow", f"{scale.hot:,} hot keys", partial(_allow_hot, scale)),
+        Work("limiter.allow_many", "allow", f"any of {scale.keys:,}", partial(_allow_many, scale)),
+    ]
+
+
+def filled(limiter: Limiter, max_keys: int, keys: Sequence[str]) -> Any:
+    """A limiter with room for `max_keys` that has allowed `keys`."""
+    fill = Loop(limiter.decide, keys, partial(limiter.make, max_keys))
+    fill()
+    return fill.target
+
+
+def fillers() -> dict[str, Callable[[int, Sequence[str]], Any]]:
+    """``filled`` for each limiter by name."""
+    return {limiter.name: partial(filled, limiter) for limiter in limiters()}
+
+
+def _private(cls: Callable[..., Any], max_keys: int) -> Any:
+    return cls(_RATE, max_keys=max_keys)
+
+
+def _shared(cls: Callable[..., Any], max_keys: int) -> Any:
+    """Through a file that is gone as soon as it is mapped."""
+    with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+        return cls(_RATE, max_keys=max_keys, path=Path(folder, "limit"))
+
+
+def _limits(limits: Any, _: int) -> Any:
+    """The fixed window, which is the cheapest strategy of this peer."""
+    strategy = limits.strategies.FixedWindowRateLimiter(limits.storage.MemoryStorage())
+    return partial(strategy.hit, limits.RateLimitItemPerDay(_PLENTY))
+
+
+def _throttled(throttled: Any, max_keys: int) -> Any:
+    store = throttled.MemoryStore(options={"MAX_SIZE": max_keys})
+    return throttled.Throttled(using="gcra", quota=throttled.per_day(_PLENTY, burst=_PLENTY), store=store)
+
+
+def _allow_hot(scale: Scale) -> Field:
+    keys = [user_id(number) for number in range(scale.hot)]
+    contestants = [
+        Contestant(
+            limiter.name,
+            limiter.kind,
+            Loop(limiter.decide, keys, partial(filled, limiter, 10 * scale.hot, keys), scale.trial_ns),
+        )
+        for limiter in limiters()
+    ]
+    bucket = twin_room(twins()[0], "limit").TokenBucket(_PLENTY, _PLENTY)
+    baseline = Loop("target.consume()", keys, always(bucket), scale.trial_ns)
+    return Field(
+        [*contestants, Contestant(BASELINE, "baseline", baseline)], empty_loop(keys, scale.trial_ns)
+    )
+
+
+def _allow_many(scale: Scale) -> Field:
+    """Requests of keys that the limiters know already, in no order: most miss the processor's caches."""
+    keys = [user_id(number) for number in range(scale.keys)]
+    requests = Random(_SEED).choices(keys, k=scale.requests)
+    contestants = [
+        Contestant(
+            limiter.name,
+            limiter.kind,
+            Loop(limiter.decide, requests, always(filled(limiter, scale.keys, keys))),
+        )
+        for limiter in limiters()
+    ]
+    return Field(contestants, empty_loop(requests))

@@ -1,0 +1,65 @@
+"""Functions that remember their results, side by side."""
+
+import functools
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from headgate.cli.bench.peers import peer
+from headgate.cli.bench.race import Contestant, Field, Loop, empty_loop
+from headgate.cli.bench.work import Scale, Work, twin_room, twins
+from headgate.cli.bench.workload import user_id
+
+BASELINE = "functools"
+
+
+class Memoizer(NamedTuple):
+    """How to make the decorator that keeps `maxsize` results."""
+
+    name: str
+    kind: str
+    make: Callable[[int], Any]
+
+
+def memoizers() -> list[Memoizer]:
+    found = [Memoizer(f"headgate {twin}", twin, twin_room(twin, "memoize").lru_cache) for twin in twins()]
+    if (cachebox := peer("cachebox")) is not None:
+        found.append(Memoizer("cachebox", "peer", partial(_cachebox, cachebox)))
+    if peer("cachetools") is not None:
+        found.append(Memoizer("cachetools", "peer", import_module("cachetools.func").lru_cache))
+    found.append(Memoizer(BASELINE, "peer", functools.lru_cache))
+    return found
+
+
+def _cachebox(cachebox: Any, maxsize: int) -> Any:
+    return cachebox.cached(cachebox.LRUCache(maxsize))
+
+
+def works(scale: Scale) -> list[Work]:
+    return [Work("memo.hit", "lru_cache, hit", f"{scale.hot:,} hot keys", partial(_hit, scale))]
+
+
+def _hit(scale: Scale) -> Field:
+    """Calls whose result is kept, of one function with one argument."""
+    keys = [user_id(number) for number in range(scale.hot)]
+    contestants = [
+        Contestant(
+            memoizer.name,
+            memoizer.kind,
+            Loop("target(key)", keys, partial(_filled, memoizer, keys), scale.trial_ns),
+        )
+        for memoizer in memoizers()
+    ]
+    return Field(contestants, empty_loop(keys, scale.trial_ns))
+
+
+def _filled(memoizer: Memoizer, keys: list[str]) -> Any:
+    function = memoizer.make(len(keys))(_shout)
+    for key in keys:
+        function(key)
+    return function
+
+
+def _shout(key: str) -> str:
+    return key.upper()
