@@ -300,7 +300,7 @@ def test_every_limiter_allows_all_keys_again_and_again(contestant):
 
 
 def test_the_shared_limiter_leaves_no_file_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(limiter, "_MEMORY", tmp_path)
+    monkeypatch.setattr(limiter, "MEMORY", tmp_path)
     shared = [contestant for contestant in limiter.limiters() if contestant.name == limiter.SHARED]
     assert all(contestant.make(10).allow("ann") for contestant in shared)
     assert list(tmp_path.iterdir()) == []

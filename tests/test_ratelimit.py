@@ -8,7 +8,11 @@ import pickle
 import subprocess
 import sys
 import weakref
+from collections import Counter
 from fractions import Fraction
+from importlib import import_module
+from itertools import product
+from types import SimpleNamespace
 
 import pytest
 
@@ -446,3 +450,24 @@ def test_two_limiters_place_keys_differently(twin):
             limiter.allow(number)
         kept.append([limiter.peek(number).remaining < 10 for number in range(100)])
     assert any(places != kept[0] for places in kept)
+
+
+@pytest.mark.parametrize("make_hash", ["_hash_in_process", "_hash_anywhere"])
+def test_the_pure_twin_spreads_keys_evenly(make_hash):
+    """Tag and lines are each, and together, as good as drawn at random."""
+    hash_of = getattr(import_module("headgate._pure.ratelimit"), make_hash)(os.urandom(16))
+    hashes = [hash_of(b"user:%d" % number) for number in range(32_000)]
+    lines, tags = [[hashed >> 61 & 7 for hashed in hashes], [hashed >> 85 for hashed in hashes]]
+    others = [hashed >> 29 & 7 for hashed in hashes]
+    counts = Counter(zip(lines, others, tags, strict=True))
+    mean = len(hashes) / 512
+    chi_square = sum((counts[cell] - mean) ** 2 / mean for cell in product(range(8), repeat=3))
+    assert abs(chi_square - 511) < 7 * math.sqrt(2 * 511)
+    assert max(hashes) < 2**88
+
+
+def test_a_python_without_siphash(monkeypatch):
+    room = import_module("headgate._pure.ratelimit")
+    for algorithm, width in (("fnv", 64), ("siphash13", 32)):
+        monkeypatch.setattr(sys, "hash_info", SimpleNamespace(algorithm=algorithm, width=width))
+        assert room._hash_in_process(b"secret")(b"ann") == room._hash_anywhere(b"secret")(b"ann")

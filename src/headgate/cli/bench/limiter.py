@@ -17,7 +17,7 @@ BASELINE = "one TokenBucket"
 SHARED = "headgate by path="
 _PLENTY = 10**9
 _RATE = f"{_PLENTY}/day"
-_MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")
 _SEED = 20240229
 
 
@@ -70,7 +70,7 @@ def _private(cls: Callable[..., Any], max_keys: int) -> Any:
 
 def _shared(cls: Callable[..., Any], max_keys: int) -> Any:
     """Through a file that is gone as soon as it is mapped."""
-    with TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         return cls(_RATE, max_keys=max_keys, path=Path(folder, "limit"))
 
 

@@ -3,9 +3,11 @@
 import gc
 import os
 import subprocess
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from headgate.cli.bench import limiter, lru
 from headgate.cli.bench.child import output_of
@@ -44,7 +46,11 @@ def _resident_bytes() -> int:
 
 def measure(room: str, name: str, entries: int) -> float:
     """The figure of one of the room, in this process."""
-    filled = _FILLERS[room]()[name]
+    return growth(_FILLERS[room]()[name], entries)
+
+
+def growth(filled: Callable[[int, Sequence[str]], Any], entries: int) -> float:
+    """By how much this process grows with each entry of what `filled` makes for so many and their keys."""
     keys = [user_id(number) for number in range(entries)]
     filled(1, keys[:1])
     gc.collect()
