@@ -67,8 +67,8 @@ def test_a_kill_loses_one_token_at_most(crowd, twin, rate):
 
 
 def test_a_kill_loses_one_entry_of_a_log_at_most(crowd, twin):
-    limit = {"compiled": 500, "pure": 20}[twin.name]
-    deaths, keys, most, lost, evictions = crowd("killed", f"{limit}/week", KILLS[twin.name], 4000, "strict")
+    limit = {"compiled": 2000, "pure": 100}[twin.name]
+    deaths, keys, most, lost, evictions = crowd("killed", f"{limit}/week", KILLS[twin.name], 1000, "strict")
     assert deaths >= KILLS[twin.name]
     assert keys > 1
     assert evictions == 0

@@ -261,15 +261,16 @@ static void hg_log_copy(const hg_log *from, uint64_t *old, const hg_log *to, uin
 /* Carry the logs of all keys over to an empty table of as many lines and other windows. */
 static void hg_log_carry(const hg_tier *from, const hg_log *old, hg_tier *to, const hg_log *log, int64_t now_ns)
 {
-    hg_charge charge = {.moment = hg_moment(now_ns - from->epoch)};
-    uint64_t bound = charge.moment - log->longest;
-    charge.now = hg_units_at(now_ns - from->epoch, to->scale.multiplier, to->scale.shift);
+    uint64_t moment = hg_moment(now_ns - from->epoch), bound = moment - log->longest;
+    hg_charge charge = {.now = hg_units_at(now_ns - from->epoch, to->scale.multiplier, to->scale.shift)};
     to->control[HG_SWEPT] = charge.now;
     to->control[HG_EVICTIONS] = from->control[HG_EVICTIONS];
     for (uint64_t i = 0; i < from->lines * HG_CELLS; i++) {
         hg_place at = {.tag = from->cells[i] >> HG_TIME_BITS};
         hg_found found = {to->cells + i, 0, INT64_MIN, HG_FREE};
-        if (at.tag && hg_span_of(old, hg_times(from, old, from->cells + i)).newest > bound) {
+        uint64_t newest = hg_span_of(old, hg_times(from, old, from->cells + i)).newest;
+        if (at.tag && newest > bound) {
+            charge.moment = newest > moment ? newest : moment;
             hg_log_copy(old, hg_times(from, old, from->cells + i), log, hg_times(to, log, found.cell));
             *found.cell = hg_head(to, log, &at, &found, &charge);
         }

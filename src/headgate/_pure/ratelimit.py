@@ -464,19 +464,19 @@ class _Logs(_SharedTier):
                 end = (at + 1) * table.length
                 table.logs[end - kept : end] = memoryview(array("Q", newest))
                 table.tags[at] = tag
-                table.times[at] = table.head(elapsed, now, -_TIMES)
+                table.times[at] = table.head(max(elapsed, newest[-1] - _WORD // 2), now, -_TIMES)
         table.swept = now
         table.evictions = self.evictions
         return table
 
     def check_logs(self, now_ns):
-        """A log is in order, and where an entry counts, the head is not dead."""
+        """A log is in order, and where an entry counts that is not ahead of the clock, the head is not dead."""
         assert self.length == max([limit for limit, _ in self.windows])
         now, moment = self.units(now_ns), now_ns - self.epoch + _WORD // 2
         for at in range(len(self.tags)):
             log = list(map(self.entries(at), range(self.length)))
             assert log == sorted(log)
-            assert log[-1] + self.longest <= moment or self.gap(at, now) > 0
+            assert log[-1] + self.longest <= moment or log[-1] > moment or self.gap(at, now) > 0
 
 
 def _delay(entry, moment, cost, limit, period):
