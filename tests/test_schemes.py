@@ -6,6 +6,7 @@ import doctest
 import json
 import pickle
 import random
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -236,6 +237,33 @@ def test_a_node_too_light_for_a_point_warns(twin, scheme):
     ring._check()
 
 
+def envoy_weights():
+    """Those of fleets on small rings, and of one that has more shares than the ring has points."""
+    rng = random.Random(6)
+    yield 1024, 8388608, [2, 3, 1500, 1, 1]
+    for _ in range(300):
+        yield rng.randrange(1, 60), 60, rng.choices([1, 2, 3, 50, 5000], k=rng.randrange(1, 30))
+
+
+def test_envoy_warns_of_the_nodes_without_a_point_and_of_no_others():
+    for minimum, maximum, weights in envoy_weights():
+        scheme = schemes.envoy(minimum_ring_size=minimum, maximum_ring_size=maximum)
+        points = scheme.points([b"n%d" % i for i in range(len(weights))], weights)
+        starved = [weight for weight, own in zip(weights, points, strict=True) if not own]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            scheme.warn(weights)
+        assert [str(warning.message).split()[1] for warning in caught] == [str(w) for w in starved[:1]]
+
+
+def test_weighted_libmemcached_hashes_keys_by_md5_whatever_is_said(twin):
+    """As pylibmc does: KETAMA_WEIGHTED sets the hash."""
+    weights, keys = {"a": 1, "b": 1, "c": 2}, random_keys(300)
+    plain = twin.placement.HashRing(weights, scheme="libmemcached")
+    named = twin.placement.HashRing(weights, scheme=schemes.libmemcached(hash="default"))
+    assert plain.get_many(keys) == named.get_many(keys)
+
+
 def test_a_warning_made_an_error_leaves_the_ring_untouched(twin):
     ring = twin.placement.HashRing({"heavy": 5000}, scheme="libmemcached")
     with pytest.raises(RuntimeWarning):
@@ -291,6 +319,13 @@ WRONG = [
     (lambda: schemes.haproxy(hash="md5"),
      "hash must be one of None, 'sdbm', 'djb2', 'wt6', 'crc32', got 'md5'"),
 ]
+WRONG_TYPES = [
+    (lambda: schemes.libmemcached(weighted="no"), "weighted must be a bool, got 'no'"),
+    (lambda: schemes.uhashring(ketama=None), "ketama must be a bool, got None"),
+    (lambda: schemes.haproxy(avalanche="yes"), "avalanche must be a bool or None, got 'yes'"),
+    (lambda: schemes.envoy(minimum_ring_size="64"), "minimum_ring_size must be an int, got '64'"),
+    (lambda: schemes.envoy(maximum_ring_size=2.5), "maximum_ring_size must be an int, got 2.5"),
+]
 
 
 @pytest.mark.parametrize("act, message", WRONG, ids=[message for _, message in WRONG])
@@ -300,9 +335,17 @@ def test_wrong_options(act, message):
     assert caught.value.args == (message,)
 
 
+@pytest.mark.parametrize("act, message", WRONG_TYPES, ids=[message for _, message in WRONG_TYPES])
+def test_options_of_a_wrong_type(act, message):
+    with pytest.raises(TypeError) as caught:
+        act()
+    assert caught.value.args == (message,)
+
+
 WRONG_NODES = [
     ("nginx", "a", 1.5, "weight must be an int under the scheme nginx, got 1.5"),
     ("nginx", "a", 10**6, "weight must give at most 16777216 points, got 1000000"),
+    ("twemproxy", "a", 2**32, "weight must be below 2**32 under the scheme twemproxy, got 4294967296"),
     ("haproxy", "s1", 1, "node must be a server id in [1, 2**31) under the scheme haproxy, got 's1'"),
     ("haproxy", 0, 1, "node must be a server id in [1, 2**31) under the scheme haproxy, got 0"),
     ("haproxy", 1, 257, "weight must be at most 256 under the scheme haproxy, got 257"),

@@ -15,6 +15,7 @@ from typing import Any
 from warnings import warn
 from zlib import crc32
 
+from headgate._membership import integer
 from headgate.hashing import xxh64
 
 __all__ = ["Scheme", "envoy", "haproxy", "libmemcached", "nginx", "twemproxy", "uhashring"]
@@ -149,7 +150,7 @@ class Scheme:
     `name` and `options` say which and how. Two schemes are equal when these are.
     """
 
-    __slots__ = ("_points", "_starves", "exclusive", "hash", "key_hash", "name", "nearest", "options",
+    __slots__ = ("_points", "_starved", "exclusive", "hash", "key_hash", "name", "nearest", "options",
                  "points_per_weight", "wide")
 
     def __init__(
@@ -160,7 +161,7 @@ class Scheme:
         *,
         key_hash: str,
         points_per_weight: int = 0,
-        starves: Callable[[Sequence[int]], bool] | None = None,
+        starved: Callable[[Sequence[int]], int | None] | None = None,
         wide: bool = False,
         exclusive: bool = False,
         nearest: bool = False,
@@ -174,7 +175,7 @@ class Scheme:
         self.exclusive = exclusive
         self.nearest = nearest
         self._points = points
-        self._starves = starves
+        self._starved = starved
 
     def points(self, names: Sequence[bytes], weights: Sequence[int]) -> Points:
         """The points of each node, given all nodes or, where `points_per_weight` is set, any of them."""
@@ -184,6 +185,8 @@ class Scheme:
         """Refuses what the program could not be configured with; `number` is the node's name if an int."""
         if not isinstance(weight, int):
             raise ValueError(f"weight must be an int under the scheme {self.name}, got {weight!r}")
+        if weight >= 2**32:
+            raise ValueError(f"weight must be below 2**32 under the scheme {self.name}, got {weight!r}")
         if self.name != "haproxy":
             return
         if number is None or not 1 <= number < 2**31:
@@ -193,8 +196,9 @@ class Scheme:
 
     def warn(self, weights: Sequence[int]) -> None:
         """Warns of a node that is so light among the others that the program gives it no point."""
-        if self._starves is not None and weights and self._starves(weights):
-            warn(f"weight {min(weights)} of {sum(weights)} in all is too light for a point under the scheme "
+        starved = self._starved(weights) if self._starved is not None and weights else None
+        if starved is not None:
+            warn(f"weight {starved} of {sum(weights)} in all is too light for a point under the scheme "
                  f"{self.name}: that node gets no key", RuntimeWarning, stacklevel=3)
 
     def __eq__(self, other: object) -> bool:
@@ -232,6 +236,11 @@ def _choose(name: str, value: object, choices: Sequence[str | None]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+
+
 def _without_default_port(name: bytes) -> bytes:
     """memcached clients write host for host:11211."""
     return name.removesuffix(b":11211")
@@ -262,8 +271,10 @@ def _ketama_points(names: Sequence[bytes], weights: Sequence[int],
     ]
 
 
-def _starves_ketama(weights: Sequence[int], digests: Callable[[int, int, int], int]) -> bool:
-    return digests(min(weights), len(weights), sum(weights)) == 0
+def _starved_ketama(weights: Sequence[int], digests: Callable[[int, int, int], int]) -> int | None:
+    """The weight of a node that gets no point, or None."""
+    lightest = min(weights)
+    return None if digests(lightest, len(weights), sum(weights)) else lightest
 
 
 def _memcached_points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
@@ -283,13 +294,14 @@ def libmemcached(weighted: bool = True, hash: str = "md5") -> Scheme:
 
     Source: libhashkit and libmemcached/hosts.cc of libmemcached 1.1.4.
 
-    Raises ValueError for another `hash`.
+    Raises ValueError for another `hash`, TypeError unless `weighted` is a bool.
 
     >>> libmemcached(weighted=False)
     libmemcached(weighted=False, hash='md5')
     """
+    _flag("weighted", weighted)
     _choose("hash", hash, ("default", "md5"))
-    key_hash = "md5" if hash == "md5" else "one_at_a_time"
+    key_hash = "md5" if weighted or hash == "md5" else "one_at_a_time"
     hash_point = KEY_HASHES[key_hash]
 
     def points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
@@ -298,11 +310,11 @@ def libmemcached(weighted: bool = True, hash: str = "md5") -> Scheme:
         plain = [_without_default_port(name) for name in names]
         return [[hash_point(b"%b-%d" % (name, j)) for j in range(100)] for name in plain]
 
-    def starves(weights: Sequence[int]) -> bool:
-        return (weighted or max(weights) > 1) and _starves_ketama(weights, _ketama_digests)
+    def starved(weights: Sequence[int]) -> int | None:
+        return _starved_ketama(weights, _ketama_digests) if weighted or max(weights) > 1 else None
 
     options: Options = {"weighted": weighted, "hash": hash}
-    return Scheme("libmemcached", options, points, key_hash=key_hash, starves=starves)
+    return Scheme("libmemcached", options, points, key_hash=key_hash, starved=starved)
 
 
 def twemproxy(hash: str = "fnv1a_64") -> Scheme:
@@ -321,8 +333,8 @@ def twemproxy(hash: str = "fnv1a_64") -> Scheme:
     """
     hashes = {"fnv1a_64": "fnv1a_64", "md5": "md5", "crc32": "crc32_15", "crc32a": "crc32"}
     _choose("hash", hash, tuple(hashes))
-    starves = partial(_starves_ketama, digests=_ketama_digests)
-    return Scheme("twemproxy", {"hash": hash}, _memcached_points, key_hash=hashes[hash], starves=starves)
+    starved = partial(_starved_ketama, digests=_ketama_digests)
+    return Scheme("twemproxy", {"hash": hash}, _memcached_points, key_hash=hashes[hash], starved=starved)
 
 
 def _last_writers(points: Points) -> Points:
@@ -340,15 +352,18 @@ def uhashring(ketama: bool = False) -> Scheme:
 
     Source: ring_meta.py and ring_ketama.py of uhashring 2.5.
 
+    Raises TypeError unless `ketama` is a bool.
+
     >>> uhashring()
     uhashring(ketama=False)
     """
+    _flag("ketama", ketama)
     if ketama:
         def points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
             return _last_writers(_ketama_points(names, weights, _uhashring_digests))
 
-        starves = partial(_starves_ketama, digests=_uhashring_digests)
-        return Scheme("uhashring", {"ketama": True}, points, key_hash="md5", exclusive=True, starves=starves)
+        starved = partial(_starved_ketama, digests=_uhashring_digests)
+        return Scheme("uhashring", {"ketama": True}, points, key_hash="md5", exclusive=True, starved=starved)
 
     def digest_points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
         return [[_md5_top(b"%b-%d" % (name, i)) for i in range(160 * weight)]
@@ -401,12 +416,15 @@ def envoy(hash: str = "xxhash", minimum_ring_size: int = 1024, maximum_ring_size
 
     Source: ring_hash_lb.cc of Envoy 1.40.
 
-    Raises ValueError for another `hash`, or unless 1 <= minimum_ring_size <= maximum_ring_size <= 8388608.
+    Raises ValueError for another `hash`, or unless 1 <= minimum_ring_size <= maximum_ring_size <= 8388608,
+    TypeError unless these are ints.
 
     >>> envoy(minimum_ring_size=2048)
     envoy(hash='xxhash', minimum_ring_size=2048, maximum_ring_size=8388608)
     """
     _choose("hash", hash, ("xxhash", "murmur2"))
+    minimum_ring_size = integer("minimum_ring_size", minimum_ring_size)
+    maximum_ring_size = integer("maximum_ring_size", maximum_ring_size)
     if not 1 <= minimum_ring_size <= maximum_ring_size <= 8388608:
         raise ValueError("minimum_ring_size and maximum_ring_size must be in order in [1, 8388608], "
                          f"got {minimum_ring_size!r} and {maximum_ring_size!r}")
@@ -416,26 +434,30 @@ def envoy(hash: str = "xxhash", minimum_ring_size: int = 1024, maximum_ring_size
         lightest = min(weights) / sum(weights)
         return min(ceil(lightest * minimum_ring_size) / lightest, float(maximum_ring_size))
 
-    def points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
-        result: list[list[int]] = []
-        total, made, target = sum(weights), 0.0, 0.0
+    def counts(weights: Sequence[int]) -> list[int]:
+        result: list[int] = []
+        total, made, target = sum(weights), 0, 0.0
         scale = scale_of(weights) if weights else 0.0
-        for name, weight in zip(names, weights, strict=True):
+        for weight in weights:
             target += scale * (weight / total)
-            own: list[int] = []
-            while made < target:
-                own.append(hash_point(b"%b_%d" % (name, len(own))))
-                made += 1
-            result.append(own)
+            result.append(ceil(target) - made)
+            made = ceil(target)
         return result
 
-    def starves(weights: Sequence[int]) -> bool:
-        return scale_of(weights) * min(weights) / sum(weights) < 1
+    def points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
+        return [[hash_point(b"%b_%d" % (name, i)) for i in range(count)]
+                for name, count in zip(names, counts(weights), strict=True)]
+
+    def starved(weights: Sequence[int]) -> int | None:
+        if scale_of(weights) * min(weights) / sum(weights) > 1.5:  # too much to lose in rounding
+            return None
+        given = zip(weights, counts(weights), strict=True)
+        return next((weight for weight, count in given if not count), None)
 
     options: Options = {
         "hash": hash, "minimum_ring_size": minimum_ring_size, "maximum_ring_size": maximum_ring_size,
     }
-    return Scheme("envoy", options, points, key_hash="xxh64", wide=True, starves=starves)
+    return Scheme("envoy", options, points, key_hash="xxh64", wide=True, starved=starved)
 
 
 def _haproxy_points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
@@ -454,7 +476,7 @@ def haproxy(hash: str | None = None, avalanche: bool | None = None) -> Scheme:
 
     Source: lb_chash.c and hash.c of HAProxy 2.6.12.
 
-    Raises ValueError for another `hash`.
+    Raises ValueError for another `hash`, TypeError unless `avalanche` is a bool or None.
 
     >>> haproxy(hash="sdbm")
     haproxy(hash='sdbm', avalanche=False)
@@ -462,6 +484,8 @@ def haproxy(hash: str | None = None, avalanche: bool | None = None) -> Scheme:
     _choose("hash", hash, (None, *_HAPROXY_HASHES))
     if avalanche is None:
         avalanche = hash is None
+    elif not isinstance(avalanche, bool):
+        raise TypeError(f"avalanche must be a bool or None, got {avalanche!r}")
     key_hash = f"{hash or 'sdbm'}_avalanche" if avalanche else hash or "sdbm"
     options: Options = {"hash": hash, "avalanche": avalanche}
     return Scheme("haproxy", options, _haproxy_points, key_hash=key_hash, points_per_weight=16, nearest=True)
