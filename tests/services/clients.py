@@ -6,7 +6,9 @@ Loading the certificates of authorities, which costs more than a test, is left o
 
 import asyncio
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
+from typing import NamedTuple
 
 import pytest
 
@@ -92,7 +94,52 @@ class Requests:
                                      allow_redirects=follow_redirects, **options)
 
 
+class Answer(NamedTuple):
+    """A response of aiohttp in the words of the others."""
+
+    status_code: int
+    text: str
+    url: object
+
+
+class Aiohttp:
+    """aiohttp, its ClientSession."""
+
+    reads_bodies = False
+
+    def __init__(self):
+        self.package = _package("aiohttp")
+        self.adapter = partial(import_module("headgate.adapters.aiohttp").BalancedMiddleware, host="orders")
+        self.no_connection = self.package.ClientConnectionError
+        self.broken = self.package.ServerDisconnectedError, self.package.ClientPayloadError
+
+    @contextmanager
+    def open(self, balancer, **options):
+        with asyncio.Runner() as self.runner:
+            self.session = self.runner.run(self._opened(self.adapter(balancer, **options)))
+            try:
+                yield self
+            finally:
+                self.runner.run(self.session.close())
+
+    async def _opened(self, middleware):
+        return self.package.ClientSession(middlewares=[middleware])
+
+    def send(self, method, path="/", **options):
+        return self.runner.run(self._send(method, f"http://orders{path}", **options))
+
+    async def _send(self, method, url, *, content=None, follow_redirects=False, timeout=5, **options):
+        if content is not None and not isinstance(content, bytes):
+            content = _asynchronous(content)
+        async with self.session.request(
+            method, url, data=content, allow_redirects=follow_redirects,
+            timeout=self.package.ClientTimeout(sock_read=timeout), **options,
+        ) as response:
+            return Answer(response.status, await response.text(), response.url)
+
+
 CLIENTS = {
+    "aiohttp": Aiohttp,
     "httpx": lambda: Httpx("httpx"),
     "httpx-async": lambda: AsyncHttpx("httpx"),
     "httpx2": lambda: Httpx("httpx2"),

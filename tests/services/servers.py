@@ -92,8 +92,8 @@ def configured(name, arguments, folder, configure):
 class Origin:
     """An HTTP server that answers its own URL with the status `mode`, or breaks as `mode` says.
 
-    ``"silent"`` closes the connection unanswered, ``"cut"`` before the end of the body, and ``"slow"``
-    waits for the event `release`.
+    ``"silent"`` closes the connection unanswered, ``"cut"`` before the end of the body; ``"slow"`` waits
+    for the event `release`, ``"slow body"`` with the headers sent.
     """
 
     def __init__(self):
@@ -161,6 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
         if mode == 302:
             self.send_header("Location", "/elsewhere")
         self.end_headers()
+        if mode == "slow body":
+            self.wfile.flush()
+            origin.release.wait(10)
         self.wfile.write(origin.url.encode())
 
     do_GET = do_POST = do_PUT = _answer

@@ -248,3 +248,59 @@ def test_a_cancelled_task_counts_neither_way(name, origins):
     asyncio.run(main())
     assert health(balancer) == ["healthy"] * 3
     assert in_flight(balancer) == 0
+
+
+@pytest.fixture
+def aiohttp_client():
+    return CLIENTS["aiohttp"]()
+
+
+def test_aiohttp_in_flight_until_the_body_is_read(aiohttp_client, origins):
+    origins[0].mode = "slow body"
+    balancer = balanced(origins)
+
+    async def main(session):
+        async with session.get("http://orders/") as answer:
+            assert in_flight(balancer) == 1
+            origins[0].release.set()
+            await answer.read()
+            assert in_flight(balancer) == 0
+        answer = await session.get("http://orders/")
+        answer.close()
+
+    with aiohttp_client.open(balancer) as client:
+        client.runner.run(main(client.session))
+    assert in_flight(balancer) == 0
+    assert health(balancer) == ["healthy"] * 3
+
+
+def test_aiohttp_lets_other_hosts_pass(aiohttp_client, origins):
+    balancer = balanced(origins[:1])
+
+    async def main(session):
+        async with session.get(f"{origins[1].url}/other") as answer:
+            return await answer.text()
+
+    with aiohttp_client.open(balancer) as client:
+        assert client.runner.run(main(client.session)) == origins[1].url
+    assert balancer.records[0].latency == 0
+    with pytest.raises(TypeError, match=r"host must be a str, got \['orders'\]"):
+        aiohttp_client.adapter(balancer, host=["orders"])
+
+
+@pytest.mark.parametrize(("limit", "outcome"), [("total", "ejected"), ("task", "healthy")])
+def test_aiohttp_the_whole_time_of_a_request(aiohttp_client, origins, limit, outcome):
+    """A timeout of aiohttp's counts against the server, that of the task that waits does not."""
+    origins[0].mode = "slow"
+    balancer = balanced(origins, max_failures=1)
+    timeout = aiohttp_client.package.ClientTimeout(total=0.2 if limit == "total" else 5)
+
+    async def main(session):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2 if limit == "task" else 5):
+                await session.get("http://orders/", timeout=timeout)
+
+    with aiohttp_client.open(balancer) as client:
+        client.runner.run(main(client.session))
+    assert health(balancer) == [outcome, "healthy", "healthy"]
+    assert in_flight(balancer) == 0
