@@ -272,6 +272,14 @@ def test_the_networks_of_an_address(clock):
     limiter._check()
 
 
+def test_strict_networks(clock):
+    limiter = AddressLimiter("2/min", v4={32: 1, 24: 2}, strict=True, max_keys=9, clock=clock)
+    assert [limiter.allow(f"192.0.2.{host}") for host in (1, 1, 1, 2, 3, 4)] == [
+        True, True, False, True, True, False]
+    clock.advance(30)
+    assert not limiter.allow("192.0.2.1")
+
+
 def test_a_denied_address_takes_nothing_from_its_networks(clock):
     limiter = AddressLimiter("1/s", v4={32: 1, 24: 5}, max_keys=9, clock=clock)
     assert [limiter.allow("192.0.2.1") for _ in range(9)] == [True] + [False] * 8

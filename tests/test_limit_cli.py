@@ -83,6 +83,26 @@ def test_denials_are_exact(log, capsys):
     assert found["rates"][1]["denied_by_tier"].keys() == {"6/s", "40/10s"}
 
 
+def naive_strict_denials(rates, requests):
+    """How often each key is denied where no window of any tier may have more than its limit."""
+    tiers = [Rate.parse(rate) for rate in rates.split(";")]
+    passed, denied = {}, Counter()
+    for tenths, key, cost in requests:
+        log = passed.setdefault(key, [])
+        used = [sum(tenths - at < 10 * tier.period for at in log) for tier in tiers]
+        if any(count + cost > tier.limit for count, tier in zip(used, tiers, strict=True)):
+            denied[key] += 1
+        else:
+            log += [tenths] * cost
+    return denied
+
+
+@pytest.mark.parametrize("rate", ["7/s", "4/s; 30/min"])
+def test_denials_of_every_window_are_exact(log, capsys, rate):
+    found = simulate_json(capsys, log, "--rate", rate, "--every-window", "--top", "50")["rates"][0]
+    assert {row["key"]: row["denied"] for row in found["top"]} == naive_strict_denials(rate, REQUESTS)
+
+
 def test_a_cost_above_the_burst_is_denied(tmp_path, capsys):
     path = tmp_path / "log"
     path.write_text("1 ann 5\n1 ann\n")
@@ -344,7 +364,7 @@ def test_pictures_of_no_known_kind(log, tmp_path, capsys):
 
 def test_the_picture_shows_the_last_span_too():
     figure = pytest.importorskip("matplotlib.figure", reason="the cli extra is not installed").Figure()
-    trial = Trial("1/s", 9)
+    trial = Trial("1/s", 9, False)
     traffic = feed([Chunk(["a", "a", "a"], None, [10**9, 3 * 10**9, 3 * 10**9])], [trial], str, str)
     draw(Simulation("log", traffic, [trial], 1, 0), figure)
     requests, denied = (patch.get_data() for patch in figure.axes[0].patches)

@@ -157,6 +157,7 @@ class AddressLimiter:
         path: str | PathLike[str] | None = None,
         mode: int = 0o600,
         on_full: Literal["evict", "deny"] = "evict",
+        strict: bool = False,
         clock: Callable[[], int] | None = None,
     ) -> None:
         prefixes = [_prefixes("v4", v4, 32), _prefixes("v6", v6, 128)]
@@ -168,6 +169,7 @@ class AddressLimiter:
                 path=_path_of(path, times),
                 mode=mode,
                 on_full=on_full,
+                strict=strict,
                 clock=clock,
             )
             for times in sorted({times for found in prefixes for times in found.values()})

@@ -470,7 +470,7 @@ class _Logs(_SharedTier):
         return table
 
     def check_logs(self, now_ns):
-        """A log is in order, and where an entry counts that is not ahead of the clock, the head is not dead."""
+        """A log is in order; where an entry counts that is not ahead of the clock, the head is not dead."""
         assert self.length == max([limit for limit, _ in self.windows])
         now, moment = self.units(now_ns), now_ns - self.epoch + _WORD // 2
         for at in range(len(self.tags)):

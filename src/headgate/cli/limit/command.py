@@ -54,6 +54,8 @@ def add_parser(commands: Any) -> None:
     option("--pattern", type=pattern, metavar="REGEX", help="for other logs: groups named time, key and cost")
     option("--top", type=positive_int, default=10, metavar="N", help="keys to name (default: %(default)s)")
     option("--max-keys", type=positive_int, default=1_000_000, metavar="N", help="(default: %(default)s)")
+    option("--every-window", action="store_true",
+           help="never more than the limit in any window, as RateLimiter(..., strict=True)")
     option("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
     add_output_options(parser)
 
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Feed the limiters of all rates in one pass over the log."""
     check_outputs(args)
     try:
-        trials = [Trial(rate, args.max_keys) for rate in args.rate]
+        trials = [Trial(rate, args.max_keys, args.every_window) for rate in args.rate]
         key_of = networks(args.v4, args.v6)
     except ValueError as error:
         raise CommandError(str(error)) from error

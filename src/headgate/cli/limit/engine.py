@@ -7,7 +7,7 @@ from typing import Any
 
 from headgate._addresses import address_prefix
 from headgate._rate import checked_rates
-from headgate._tables import count_lines
+from headgate._tables import checked_windows, count_lines
 from headgate.cli.simulate.records import Chunk
 from headgate.ratelimit import RateLimiter
 
@@ -68,8 +68,10 @@ class Traffic:
 class Trial:
     """One rate, and what it denied."""
 
-    def __init__(self, rate: str, max_keys: int) -> None:
+    def __init__(self, rate: str, max_keys: int, strict: bool) -> None:
         self.rates = checked_rates(rate, None)
+        if strict:
+            checked_windows(self.rates)
         self.rate = "; ".join(map(str, self.rates))
         self.denied = 0
         self.by_key: Counter[Any] = Counter()
@@ -77,6 +79,7 @@ class Trial:
         self.timeline = Timeline()
         self._largest = min(tier.burst for tier in self.rates)
         self._max_keys = max_keys
+        self._strict = strict
         count_lines(max_keys)
         self._now = 0
         self._limiter: RateLimiter | None = None
@@ -85,7 +88,9 @@ class Trial:
         """One request of `key`, which is `asked` for the limiter."""
         self._now = now
         if self._limiter is None:
-            self._limiter = RateLimiter(self.rates, max_keys=self._max_keys, clock=lambda: self._now)
+            self._limiter = RateLimiter(
+                self.rates, max_keys=self._max_keys, strict=self._strict, clock=lambda: self._now
+            )
         if cost > self._largest:
             self._deny(key, TOO_LARGE)
         elif not self._limiter.allow(asked, cost):
