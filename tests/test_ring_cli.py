@@ -54,6 +54,20 @@ def test_nodes_from_a_file(tmp_path, name, content):
     assert read_nodes(path) == {"a": 1, "b": 2.5}
 
 
+@pytest.mark.parametrize(("name", "content"), [
+    ("nodes", "1\n2 256\n"),
+    ("nodes.json", '[1, {"node": 2, "weight": 256}]'),
+    ("nodes.yaml", "1: 1\n2: 256\n"),
+])
+def test_nodes_may_be_numbers(tmp_path, name, content):
+    """As the ids of HAProxy's servers are."""
+    if ".y" in name:
+        pytest.importorskip("yaml", reason="the cli extra is not installed")
+    path = tmp_path / name
+    path.write_text(content)
+    assert read_nodes(path) == {"1": 1, "2": 256}
+
+
 def test_nodes_from_standard_input(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("a\nb\n"))
     assert len(ring_json(capsys, "-")["nodes"]) == 2
@@ -69,7 +83,7 @@ def test_nodes_from_standard_input(monkeypatch, capsys):
         ("nodes", '{"a": 1, "a": 2}', "'a' stands there twice"),
         ("nodes", '{"a": -1}', r"\$\.a: expected a positive weight, got -1"),
         ("nodes", '{"a": true}', r"\$\.a: expected a positive weight, got True"),
-        ("nodes", '["a", 7]', r"\$\[1\]: expected the name of a node, got 7"),
+        ("nodes", '["a", 7.5]', r"\$\[1\]: expected the name of a node, got 7\.5"),
         ("nodes", '[{"node": "a", "wait": 2}]', r"\$\[0\]: expected the name of a node"),
         ("nodes", '["a", "b"', "cannot read nodes"),
         ("nodes.yaml", "a: 1\na: 2\n", "'a' stands there twice"),
@@ -156,8 +170,11 @@ def test_the_schemes_of_other_programs(tmp_path, capsys, scheme):
     ("arguments", "message"),
     [
         (["--remove", "z"], "z"),
-        (["--scheme", "haproxy"], "'a'"),
+        (["--scheme", "haproxy"], "node must be a server id under the scheme haproxy, got 'a'"),
         (["--add", "a"], "a"),
+        (["--add", "=3"], "=3: expected the name of a node, got ''"),
+        (["--weight", "a"], "a: expected NODE=WEIGHT"),
+        (["--json", "."], "cannot write .: "),
         (["--weight", "a=none"], "a=none: expected a positive weight, got 'none'"),
         (["--scheme", "nonsense"], "nonsense"),
         (["--remove", "a", "--remove", "b", "--remove", "c", "--remove", "d"], "leaves no node"),
@@ -166,6 +183,15 @@ def test_the_schemes_of_other_programs(tmp_path, capsys, scheme):
 def test_wrong_changes_are_named(nodes, capsys, arguments, message):
     assert main(["ring", str(nodes), *SAMPLE, *arguments]) == 1
     assert re.match(rf"headgate ring: .*{re.escape(message)}", capsys.readouterr().err)
+
+
+def test_a_node_too_light_for_a_point_is_told(tmp_path, capsys):
+    path = tmp_path / "nodes"
+    path.write_text("heavy 5000\nlight\n")
+    assert main(["ring", str(path), *SAMPLE, "--scheme", "libmemcached"]) == 0
+    assert capsys.readouterr().err == (
+        "headgate ring: weight 1 of 5001 in all is too light for a point under the scheme libmemcached: "
+        "that node gets no key\n")
 
 
 def test_a_log_without_keys(nodes, tmp_path, capsys):
@@ -227,3 +253,11 @@ def test_plot(nodes, tmp_path, capsys, change):
     texts = [text.strip() for text in ElementTree.parse(path).getroot().itertext()]
     assert {"a", "b", "c", "d"} <= set(texts)
     assert ("e" in texts) == bool(change)
+
+
+def test_a_picture_of_no_known_format(nodes, capsys):
+    pytest.importorskip("matplotlib", reason="the cli extra is not installed")
+    assert main(["ring", str(nodes), *SAMPLE, "--plot", "load.doc"]) == 1
+    report = capsys.readouterr()
+    assert report.out == ""
+    assert report.err.startswith("headgate ring: cannot write load.doc: doc is none of the formats ")

@@ -29,6 +29,8 @@ def check_outputs(args: argparse.Namespace, *more: Path | None) -> None:
     for path in filter(None, (args.json, args.plot, *more)):
         if not path.parent.is_dir():
             raise CommandError(f"cannot write {path}: {path.parent} is no directory")
+        if path.is_dir():
+            raise CommandError(f"cannot write {path}: it is a directory")
 
 
 def _check_picture(path: Path) -> None:

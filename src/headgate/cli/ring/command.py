@@ -1,6 +1,8 @@
 """``headgate ring``: how evenly nodes share the load, and what a change of the nodes moves."""
 
 import argparse
+import sys
+import warnings
 from collections.abc import Iterable
 from copy import copy
 from functools import partial
@@ -17,8 +19,16 @@ from headgate.cli.ring.plot import draw
 from headgate.cli.ring.show import as_json, show
 from headgate.placement import HashRing
 
-_NODE_KEYS = {"haproxy": int}
-"""HAProxy places a server by its id, which is then the node's name."""
+
+def _server_id(node: str) -> int:
+    """HAProxy places a server by its id, which is then the node's name."""
+    try:
+        return int(node)
+    except ValueError:
+        raise ValueError(f"node must be a server id under the scheme haproxy, got {node!r}") from None
+
+
+_NODE_KEYS = {"haproxy": _server_id}
 
 
 def add_parser(commands: Any) -> None:
@@ -54,21 +64,34 @@ def run(args: argparse.Namespace) -> int:
     """Build the rings, send the keys through, and show what came out."""
     check_outputs(args)
     try:
-        ring = HashRing(
-            read_nodes(args.nodes), args.replicas, scheme=args.scheme, node_key=_NODE_KEYS.get(args.scheme)
-        )
-        changed = _changed(ring, args)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            ring = _ring(args)
+            changed = _changed(ring, args)
         found = analyse(ring, changed, _keys(args))
     except (ValueError, KeyError) as error:
         raise CommandError(error.args[0]) from error
+    for warning in warned:
+        print(f"headgate ring: {warning.message}", file=sys.stderr)
     if not found.requests:
         raise CommandError(f"{args.keys} has no keys")
     deliver(args, partial(show, found, ring), partial(as_json, found, ring), partial(draw, found))
     return 0
 
 
+def _ring(args: argparse.Namespace) -> HashRing[str]:
+    node_key = _NODE_KEYS.get(args.scheme)
+    return HashRing(read_nodes(args.nodes), args.replicas, scheme=args.scheme, node_key=node_key)
+
+
 def _keys(args: argparse.Namespace) -> Iterable[str | int]:
     return keylog.read_keys(args.keys, args.keys_format) if args.keys else sample_keys(args.sample)
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    if "=" not in text:
+        raise CommandError(f"{text}: expected NODE=WEIGHT")
+    return split_weight(text)
 
 
 def _changed(ring: HashRing[str], args: argparse.Namespace) -> HashRing[str] | None:
@@ -78,7 +101,7 @@ def _changed(ring: HashRing[str], args: argparse.Namespace) -> HashRing[str] | N
     changed = copy(ring)
     for node in args.remove:
         changed.remove_node(node)
-    for node, weight in map(split_weight, args.weight):
+    for node, weight in map(_weighted, args.weight):
         changed.remove_node(node)
         changed.add_node(node, weight)
     for node, weight in map(split_weight, args.add):

@@ -36,7 +36,7 @@ def split_weight(text: str) -> tuple[str, float]:
     ('cache-1:11211', 2)
     """
     name, equals, weight = text.rpartition("=")
-    return (name, _weight(weight, text)) if equals else (text, 1)
+    return (_name(name, text), _weight(weight, text)) if equals else (_name(text, "NODE"), 1)
 
 
 def _parse(path: Path, text: str) -> dict[str, float]:
@@ -79,6 +79,9 @@ def _entry(entry: Any, where: str) -> tuple[str, float]:
 
 
 def _name(name: Any, where: str) -> str:
+    """A number is a name too, such as the id of a server in HAProxy."""
+    if isinstance(name, int) and not isinstance(name, bool):
+        return str(name)
     if not isinstance(name, str) or not name:
         raise ValueError(f"{where}: expected the name of a node, got {name!r}")
     return name
