@@ -1,4 +1,4 @@
-"""One node more: the share of real keys that moves, and where to."""
+"""One node more: the share of keys that moves, real ones and all, and where to."""
 
 import pytest
 
@@ -26,3 +26,11 @@ def test_one_node_more_takes_its_share_and_nothing_else_moves(twin, make):
     moved = [new for old, new in zip(before, after, strict=True) if old != new]
     assert set(moved) == {100}
     assert len(moved) / len(keys) == pytest.approx(1 / 101, rel=TOLERANCE[twin.name])
+
+
+@pytest.mark.parametrize("make", [lambda room, nodes: room.HashRing(nodes, 1000),
+                                  lambda room, nodes: room.Rendezvous(nodes)])
+def test_the_share_of_all_keys(twin, make):
+    moved = make(twin.placement, range(100)).diff(make(twin.placement, range(101)))
+    assert {new for _, new in moved} == {100}
+    assert sum(moved.values()) == pytest.approx(1 / 101, rel=0.05)

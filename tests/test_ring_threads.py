@@ -3,12 +3,13 @@
 import array
 import sys
 import threading
+import time
 
 import pytest
 
 STAYING = [f"stay{i}" for i in range(20)]
 COMING = [f"come{i}" for i in range(8)]
-CHANGES = {"compiled": 10_000, "pure": 600}
+ROUNDS = 10_000
 
 
 @pytest.fixture
@@ -48,11 +49,13 @@ def test_lookups_while_nodes_change(twin, quick_switches):
 
     def change():
         try:
-            for i in range(CHANGES[twin.name] // 2):
+            for i in range(ROUNDS):
                 phase[0] += 1
                 ring.add_node(COMING[i % 8])
                 ring.remove_node(COMING[i % 8])
                 phase[0] += 1
+                if i % 100 == 0:
+                    time.sleep(0.001)
         finally:
             done.set()
 
@@ -72,7 +75,7 @@ def test_lookups_while_nodes_change(twin, quick_switches):
         lookups.append(count)
 
     run_all(change, *[look] * 8)
-    assert len(lookups) == 8
+    assert len(lookups) == 8 and min(lookups) > 0
     assert ring == twin.placement.HashRing(STAYING, 20)
     ring._check()
 
