@@ -230,8 +230,10 @@ def test_recorded_point_counts():
 def test_a_node_too_light_for_a_point_warns(twin, scheme):
     ring = twin.placement.HashRing({"heavy": 5000, "b": 5000}, scheme=scheme)
     message = r"^weight 1 of 10001 in all is too light for a point under the scheme \w+: that node "
-    with pytest.warns(RuntimeWarning, match=message):
+    with pytest.warns(RuntimeWarning, match=message) as caught:
         ring.add_node("light", 1)
+        twin.placement.HashRing(ring.weights, scheme=scheme)
+    assert [warning.filename for warning in caught] == [__file__] * 2
     assert ring.ownership()["light"] == 0
     assert sorted(ring.preference("x")) == ["b", "heavy"]
     ring._check()

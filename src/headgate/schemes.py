@@ -11,6 +11,7 @@ from functools import partial
 from hashlib import md5 as _hashlib_md5
 from math import ceil
 from struct import Struct, pack, unpack
+from sys import _getframe
 from typing import Any
 from warnings import warn
 from zlib import crc32
@@ -144,6 +145,15 @@ KEY_HASHES: dict[str, Hash] = {
 }
 
 
+def _level_of_the_caller() -> int:
+    """How many frames above its caller the package was called; the compiled twin has none."""
+    package, level = __name__.partition(".")[0], 1
+    frame = _getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 class Scheme:
     """How one program places points and hashes keys; made by the functions of this module.
 
@@ -199,7 +209,7 @@ class Scheme:
         starved = self._starved(weights) if self._starved is not None and weights else None
         if starved is not None:
             warn(f"weight {starved} of {sum(weights)} in all is too light for a point under the scheme "
-                 f"{self.name}: that node gets no key", RuntimeWarning, stacklevel=3)
+                 f"{self.name}: that node gets no key", RuntimeWarning, stacklevel=_level_of_the_caller())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Scheme):

@@ -216,6 +216,9 @@ def test_wrong_arguments(http):
         http.adapter(balancer, attempts="3")
     with pytest.raises(ValueError, match="attempts must be positive, got 0"):
         http.adapter(balancer, attempts=0)
+    for statuses in ("503", 503, ["503"]):
+        with pytest.raises(TypeError, match="statuses must be a collection of ints, got "):
+            http.adapter(balancer, statuses=statuses)
     with pytest.raises(TypeError, match="key must be callable or None, got 'X-Key'"):
         http.adapter(balancer, key="X-Key")
     message = "server must be an origin such as 'http://10.0.0.1:8080', got '10.0.0.1:80'"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from headgate._membership import integer
 from headgate.errors import NoServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from typing import Any, Protocol, Self
 
     class Pick(Protocol):
@@ -25,6 +27,12 @@ STATUSES = (502, 503, 504)
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
+def _checked_statuses(statuses: Any) -> frozenset[int]:
+    if not isinstance(statuses, Collection) or not all(isinstance(status, int) for status in statuses):
+        raise TypeError(f"statuses must be a collection of ints, got {statuses!r}")
+    return frozenset(statuses)
+
+
 class Failover:
     """The settings of an adapter."""
 
@@ -40,7 +48,7 @@ class Failover:
             raise TypeError(f"key must be callable or None, got {key!r}")
         self.balancer = balancer
         self.attempts = attempts
-        self.statuses = frozenset(statuses)
+        self.statuses = _checked_statuses(statuses)
         self.key = key
         self.preserve_host = preserve_host
 
