@@ -1,6 +1,7 @@
 """Envoy sends 1,000 fresh requests where our picks of the same scheme say."""
 
 import json
+from functools import partial
 
 import pytest
 from proxies import ask, fresh_keys, new_origins
@@ -12,8 +13,17 @@ CLUSTERS = {
     "ring": {"lb_policy": "RING_HASH"},
     "large": {"lb_policy": "RING_HASH", "ring_hash_lb_config": {
         "minimum_ring_size": 4096, "hash_function": "MURMUR_HASH_2"}},
+    "small": {"lb_policy": "RING_HASH", "ring_hash_lb_config": {
+        "minimum_ring_size": 1, "maximum_ring_size": 29}},
+    "named": {"lb_policy": "RING_HASH"},
     "maglev": {"lb_policy": "MAGLEV"},
+    "little maglev": {"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 13}},
 }
+
+
+def hash_key(fleet, name):
+    """What a host is hashed by: in one fleet its metadata."""
+    return f"größe {name}" if fleet == "named" else name
 
 
 def address(name):
@@ -37,7 +47,8 @@ def listener(name, route):
 
 
 def cluster(name, options, origins):
-    endpoints = [{"endpoint": {"address": address(origin)}, "load_balancing_weight": weight}
+    endpoints = [{"endpoint": {"address": address(origin)}, "load_balancing_weight": weight,
+                  "metadata": {"filter_metadata": {"envoy.lb": {"hash_key": hash_key(name, origin)}}}}
                  for origin, weight in origins.items()]
     return {"name": name, "type": "STATIC", **options,
             "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}}
@@ -64,18 +75,22 @@ def envoy(tmp_path_factory):
 @pytest.mark.parametrize(("fleet", "scheme"), [
     ("ring", schemes.envoy()),
     ("large", schemes.envoy(hash="murmur2", minimum_ring_size=4096)),
+    ("small", schemes.envoy(minimum_ring_size=1, maximum_ring_size=29)),
+    ("named", schemes.envoy()),
 ])
 def test_envoy_hashes_on_its_ring_to_our_pick(envoy, twins, fleet, scheme):
     proxy, origins = envoy
     keys = fresh_keys()
     answers = ask(proxy.port, fleet, keys)
     for twin in twins:
-        assert answers == twin.placement.HashRing(origins, scheme=scheme).get_many(keys)
+        ring = twin.placement.HashRing(origins, scheme=scheme, node_key=partial(hash_key, fleet))
+        assert answers == ring.get_many(keys)
 
 
-def test_envoy_hashes_by_maglev_to_our_pick(envoy, twins):
+@pytest.mark.parametrize(("fleet", "size"), [("maglev", 65537), ("little maglev", 13)])
+def test_envoy_hashes_by_maglev_to_our_pick(envoy, twins, fleet, size):
     proxy, origins = envoy
     keys = fresh_keys()
-    answers = ask(proxy.port, "maglev", keys)
+    answers = ask(proxy.port, fleet, keys)
     for twin in twins:
-        assert answers == twin.placement.Maglev(origins).get_many(keys)
+        assert answers == twin.placement.Maglev(origins, size).get_many(keys)

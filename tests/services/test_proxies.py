@@ -64,6 +64,16 @@ HAPROXY_BALANCE = {
 }
 
 
+IDS = [1, 2**20 + 1, 4, 2**31 - 1, 59, 3 * 2**20]
+"""The points of the first two are the same, since an id counts by its lower 20 bits."""
+
+
+def sockets(folder):
+    """Servers at sockets of Unix to their weights, named in both cases."""
+    return {f"{'UNIX' if number % 2 else 'unix'}:{folder}/{number}.sock": weight
+            for number, weight in enumerate(WEIGHTS)}
+
+
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory):
     folder, origins = tmp_path_factory.mktemp("nginx"), new_origins()
@@ -72,17 +82,20 @@ def nginx(tmp_path_factory):
     servers_of["ip_hash_down"] = [*servers[:-1], servers[-1].replace(";", " down;")]
     upstreams = "".join(f"upstream {fleet} {{ {balance} {''.join(servers_of[fleet])} }}"
                         for fleet, balance in NGINX_BALANCE.items())
-    answering = "".join(f'server {{ listen {name}; return 200 "{name}"; }}' for name in origins)
+    upstreams += "upstream sockets { hash $http_x_key consistent; " + "".join(
+        f"server {name} weight={weight};" for name, weight in sockets(folder).items()) + "}"
+    answering = "".join(f'server {{ listen {name}; return 200 "{name}"; }}'
+                        for name in [*origins, *sockets(folder)])
     arguments = ["-p", str(folder), "-e", "stderr", "-c"]
     with configured("nginx", arguments, folder, lambda port: NGINX.format(
             port=port, upstreams=upstreams, origins=answering)) as server:
-        yield server, origins
+        yield server, origins, sockets(folder)
 
 
 @pytest.fixture(scope="module")
 def haproxy(tmp_path_factory):
     folder, origins = tmp_path_factory.mktemp("haproxy"), new_origins()
-    servers = "".join(f"    server s{number} {name} id {7 * number + 1} weight {weight}\n"
+    servers = "".join(f"    server s{number} {name} id {IDS[number]} weight {weight}\n"
                       for number, (name, weight) in enumerate(origins.items()))
     fleets = "".join(f"backend {fleet}\n    balance {balance}\n    hash-type consistent {hash}\n{servers}"
                      for fleet, (balance, hash, _) in HAPROXY_BALANCE.items())
@@ -95,13 +108,14 @@ def haproxy(tmp_path_factory):
         yield server, origins
 
 
-@pytest.mark.parametrize("fleet", ["hash", "header"])
+@pytest.mark.parametrize("fleet", ["hash", "header", "sockets"])
 def test_nginx_hashes_consistently_to_our_pick(nginx, twins, fleet):
-    proxy, origins = nginx
+    proxy, origins, paths = nginx
     keys = fresh_keys()
     answers = ask(proxy.port, fleet, keys)
+    servers = paths if fleet == "sockets" else origins
     for twin in twins:
-        assert answers == twin.placement.HashRing(origins, scheme="nginx").get_many(keys)
+        assert answers == twin.placement.HashRing(servers, scheme="nginx").get_many(keys)
 
 
 def finds_another(client):
@@ -116,7 +130,7 @@ def finds_another(client):
 
 @pytest.mark.parametrize("fleet", ["ip_hash", "ip_hash_down"])
 def test_nginx_hashes_addresses_to_our_pick(nginx, twins, fleet):
-    proxy, origins = nginx
+    proxy, origins, _ = nginx
     clients = [str(IPv4Address(secrets.randbits(32))) for _ in range(REQUESTS // 2)]
     clients += [str(IPv6Address(secrets.randbits(128))) for _ in range(REQUESTS // 2)]
     down = list(origins)[-1:] if fleet == "ip_hash_down" else ()
@@ -129,7 +143,7 @@ def test_nginx_hashes_addresses_to_our_pick(nginx, twins, fleet):
 
 
 def test_nginx_goes_round_by_weight_as_we_do(nginx, twins):
-    proxy, origins = nginx
+    proxy, origins, _ = nginx
     answers = ask(proxy.port, "smooth", ["-"] * REQUESTS)
     for twin in twins:
         balancer = twin.balance.WeightedRoundRobin(origins)
@@ -140,7 +154,7 @@ def test_nginx_goes_round_by_weight_as_we_do(nginx, twins):
 def test_haproxy_hashes_consistently_to_our_pick(haproxy, twins, fleet):
     proxy, origins = haproxy
     keys = fresh_keys()
-    ids = {name: 7 * number + 1 for number, name in enumerate(origins)}
+    ids = dict(zip(origins, IDS, strict=True))
     scheme = schemes.haproxy(**HAPROXY_BALANCE[fleet][2])
     hashed = [f"/{key}" for key in keys] if fleet == "uri" else keys
     answers = ask(proxy.port, fleet, keys)
