@@ -86,6 +86,17 @@ def test_smooth_sequence_of_a_thousand_servers(twin):
     assert named(make(twin, "WeightedRoundRobin", fleet), 1200) == smooth(fleet, [()] * 1200)
 
 
+@settings(max_examples=40)
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.7, 1, 3.7, 1e-6, 1e9]), min_size=2, max_size=9))
+def test_smooth_sequence_of_weights_that_round(twins, weights):
+    """Whoever is picked has stood first, but for rounding; and the twins round alike."""
+    balancers = [make(twin, "WeightedRoundRobin", dict(enumerate(weights))) for twin in twins]
+    for _ in range(150):
+        assert len({balancer.get_server() for balancer in balancers}) == 1
+        for balancer in balancers:
+            balancer._check()
+
+
 def test_ip_hash_of_nginx(twin, shared):
     case = json.loads((shared / "vectors/nginx-ip-hash.json").read_text())
     fleet = dict(zip(case["nodes"], case["weights"], strict=True))
