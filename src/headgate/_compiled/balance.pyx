@@ -87,7 +87,7 @@ cdef int64_t INTERVAL = 10_000_000_000
 cdef int64_t VOLUME = 20
 cdef int64_t STEP_BACK = 1_000_000_000
 cdef double PENALTY = 1e18
-cdef int DRAWS = 8
+cdef int DRAWS = 64
 cdef list NOBODY = []
 cdef tuple _NONE = ()
 
@@ -1071,7 +1071,7 @@ cdef class AddressHash(_Balancer):
 
     Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
 
-    Complexity: O(1) expected a pick; O(n log n) where the address's server is out.
+    Complexity: O(1) expected a pick; O(k log k) where k servers that the address prefers are out.
 
     >>> balancer = AddressHash(["a", "b"])
     >>> balancer.get_server("2001:db8::1") == balancer.get_server("2001:db8::2")
@@ -1122,11 +1122,13 @@ cdef class AddressHash(_Balancer):
         cdef _Record record
         if self._scheme == "nginx":
             return self._walk(key, skip)
-        for count in (1, 4, len(self._members)):
+        count = 1
+        while count < 4 * len(self._members):
             for server in self._ring.get_nodes(key, count):
                 record = self._members.get(server)
                 if record is not None and record.place >= 0 and record not in skip:
                     return record
+            count *= 4
         return self._left(skip)[0]
 
     cdef _Record _walk(self, key, list skip):

@@ -48,7 +48,7 @@ VOLUME = 20
 STEP_BACK = 1_000_000_000
 PENALTY = 1e18
 _FAR = 2.0**62
-_DRAWS = 8
+_DRAWS = 64
 NOBODY = []
 
 
@@ -960,7 +960,7 @@ class AddressHash(_Balancer):
 
     Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
 
-    Complexity: O(1) expected a pick; O(n log n) where the address's server is out.
+    Complexity: O(1) expected a pick; O(k log k) where k servers that the address prefers are out.
 
     >>> balancer = AddressHash(["a", "b"])
     >>> balancer.get_server("2001:db8::1") == balancer.get_server("2001:db8::2")
@@ -1007,11 +1007,13 @@ class AddressHash(_Balancer):
     def _choose(self, key, skip, now):
         if self._scheme == "nginx":
             return self._walk(key, skip)
-        for count in (1, 4, len(self._members)):
+        count = 1
+        while count < 4 * len(self._members):
             for server in self._ring.get_nodes(key, count):
                 record = self._members.get(server)
                 if record is not None and record.place >= 0 and record not in skip:
                     return record
+            count *= 4
         return self._left(skip)[0]
 
     def _walk(self, key, skip):
