@@ -21,6 +21,7 @@ anything changes. A finalizer may come at any time: while `_busy` says that some
 its picks take any active record, and its changes leave `_stale` for whoever was interrupted.
 """
 cimport cython
+from cpython.object cimport PyObject
 from libc.math cimport exp
 from libc.stdint cimport int64_t, uint64_t
 
@@ -42,6 +43,9 @@ from headgate._fleet import (
 from headgate._membership import checked_weight
 from headgate.errors import NoServerError
 
+
+cdef extern from "Python.h":
+    PyObject *PyList_GET_ITEM(list items, Py_ssize_t at)
 
 cdef extern from "clock.h" nogil:
     int64_t hg_monotonic_ns()
@@ -547,7 +551,7 @@ cdef class _Balancer:
         ('a', 'a')
         """
         cdef int64_t now = self._seen
-        skip = self._skipped(exclude) if exclude else NOBODY
+        skip = NOBODY if exclude is _NONE or not exclude else self._skipped(exclude)
         key = self._read_key(key)
         if self._timed or self._wake != NEVER:
             now = self._now()
@@ -574,21 +578,29 @@ cdef class _Balancer:
         ...     one.server, two.server
         ('a', 'b')
         """
+        return self._picked(key, exclude)
+
+    @cython.final
+    cdef _Pick _picked(self, key, exclude):
         cdef _Record record
         cdef _Pick pick = _Pick.__new__(_Pick)
         cdef int64_t now
-        skip = self._skipped(exclude) if exclude else NOBODY
+        skip = NOBODY if exclude is _NONE or not exclude else self._skipped(exclude)
         key = self._read_key(key)
         now = self._now()
         with cython.critical_section(self):
             record = self._chosen(key, skip, now)
-            record.in_flight += 1
-            self._sequence += 1
-            record.turn = self._sequence
+            self._count(record, pick, now)
             self._moved(record)
-        pick.server, pick._balancer, pick._start = record.server, self, now
-        pick._record = record
         return pick
+
+    @cython.final
+    cdef inline void _count(self, _Record record, _Pick pick, int64_t now) noexcept:
+        """Take a pick into the flight."""
+        record.in_flight += 1
+        self._sequence += 1
+        record.turn = self._sequence
+        pick.server, pick._balancer, pick._record, pick._start = record.server, self, record, now
 
     @cython.final
     cdef int _finish(self, _Pick pick, bint ok) except -1:
@@ -665,10 +677,15 @@ cdef class RoundRobin(_Balancer):
     ['a', 'b', 'a']
     """
 
-    cdef Py_ssize_t _cursor
+    cdef size_t _cursor
+    cdef list _line
+
+    def __cinit__(self, *args, **kwargs):
+        self._line = []
 
     cdef object _arrange(self, list active):
         cdef _Record record
+        line = [(<_Record>one).server for one in active]
         for record in self._active:
             record.place = -1
         for place, record in enumerate(active):
@@ -679,6 +696,10 @@ cdef class RoundRobin(_Balancer):
             if record.place >= 0:
                 self._cursor = record.place
                 break
+        self._line = line
+
+    cdef object _check_order(self):
+        assert self._line == [(<_Record>record).server for record in self._active]
 
     @cython.binding(False)
     def get_server(self, key=None, *, exclude=()):
@@ -696,21 +717,21 @@ cdef class RoundRobin(_Balancer):
         """
         if exclude is _NONE:
             with cython.critical_section(self):
-                if self._wake == NEVER and self._active:
-                    return self._next().server
+                if self._wake == NEVER and self._line:
+                    return self._line[self._next(len(self._line))]
         return _Balancer.get_server(self, key, exclude=exclude)
 
     @cython.final
-    cdef inline _Record _next(self):
-        if self._cursor >= len(self._active):
-            self._cursor = 0
-        self._cursor += 1
-        return <_Record>self._active[self._cursor - 1]
+    cdef inline size_t _next(self, size_t count) noexcept:
+        """The place whose turn it is, of `count`."""
+        cdef size_t at = self._cursor if self._cursor < count else 0
+        self._cursor = at + 1
+        return at
 
     cdef _Record _choose(self, key, list skip, int64_t now):
-        cdef _Record record = self._next()
+        cdef _Record record = self._active[self._next(len(self._active))]
         while skip and record in skip:
-            record = self._next()
+            record = self._active[self._next(len(self._active))]
         return record
 
 
@@ -994,27 +1015,62 @@ cdef class PowerOfTwo(_Balancer):
     True
     """
 
-    cdef double _load(self, _Record record, int64_t now) noexcept:
-        """What a server carries, this request counted in."""
-        return record.in_flight + 1.0
+    @cython.binding(False)
+    def pick(self, key=None, *, exclude=()):
+        """Picks the next server and counts the request in flight until it ends.
+
+        Answers a context manager, for ``with`` and ``async with``, with the attribute `server` and the
+        method ``done(ok=True)``. Its end measures the latency and feeds outlier ejection; leaving the block
+        by an error is a failure. `key` and `exclude` are those of get_server.
+
+        Raises NoServerError if there is no server or every one is excluded.
+
+        Complexity: see the class.
+
+        >>> balancer = LeastLoaded(["a", "b"])
+        >>> with balancer.pick() as one, balancer.pick() as two:
+        ...     one.server, two.server
+        ('a', 'b')
+        """
+        cdef _Record record
+        cdef _Pick pick
+        if exclude is _NONE and self._clock is None and not self._timed:
+            pick = _Pick.__new__(_Pick)
+            with cython.critical_section(self):
+                if self._wake == NEVER and not self._stale and not self._busy and self._active:
+                    record = PowerOfTwo._choose(self, key, NOBODY, 0)
+                    self._count(record, pick, hg_monotonic_ns())  # a reading waits for all before it
+                    return pick
+        return self._picked(key, exclude)
+
+    @cython.final
+    cdef inline double _load(self, _Record record, int64_t now) noexcept:
+        """What a server carries, this request counted in; if timed, times its latency."""
+        if not self._timed:
+            return record.in_flight + 1.0
+        if record.cost == 0.0 and record.in_flight:
+            return PENALTY + <double>record.in_flight
+        return record.cost * _kept(max(now - record.stamp, 0)) * <double>(record.in_flight + 1)
 
     cdef _Record _choose(self, key, list skip, int64_t now):
         cdef list active = self._active if 2 * len(skip) < len(self._active) else self._left(skip)
-        cdef Py_ssize_t count = len(active)
-        cdef Py_ssize_t at
-        cdef Py_ssize_t other
-        cdef _Record a
-        cdef _Record b
-        cdef double left
-        cdef double right
+        cdef size_t count = len(active)
+        cdef size_t at
+        cdef size_t other
         if count == 1:
             return active[0]
         while True:
             at, other = self._below(count), self._below(count - 1)
-            a, b = active[at], active[other + (other >= at)]
-            if not skip or not (a in skip or b in skip):
+            other += other >= at
+            if not skip or not (active[at] in skip or active[other] in skip):
                 break
-        left, right = self._load(a, now) * b.weight, self._load(b, now) * a.weight
+        return <_Record>self._better(PyList_GET_ITEM(active, at), PyList_GET_ITEM(active, other), now)
+
+    @cython.final
+    cdef inline PyObject *_better(self, PyObject *a, PyObject *b, int64_t now) noexcept:
+        """The record of two that carries less, told apart by a draw."""
+        cdef double left = self._load(<_Record>a, now) * (<_Record>b).weight
+        cdef double right = self._load(<_Record>b, now) * (<_Record>a).weight
         if left == right:
             return a if self._draw() >> 63 else b
         return a if left < right else b
@@ -1047,12 +1103,6 @@ cdef class PeakEWMA(PowerOfTwo):
 
     def __cinit__(self, *args, **kwargs):
         self._timed = True
-
-    cdef double _load(self, _Record record, int64_t now) noexcept:
-        cdef double passed = max(now - record.stamp, 0)
-        if record.cost == 0.0 and record.in_flight:
-            return PENALTY + <double>record.in_flight
-        return record.cost * _kept(passed) * <double>(record.in_flight + 1)
 
 
 cdef class AddressHash(_Balancer):
