@@ -68,13 +68,19 @@ def test_every_recorded_row_of_pymemcache(twin):
         assert {key: race.get_node(key) for key in case["keys"]} == case["keys"]
 
 
-@pytest.mark.parametrize("nodes", [NODES, ["", "a", "bc", "déf", "日本語", "\U0001f600x", "abcde"]])
+@pytest.mark.parametrize("nodes", [
+    NODES,
+    ["", "a", "bc", "déf", "日本語", "\U0001f600x", "abcde"],
+    ["only"],
+    [f"{'n' * (i % 5)}{i}{end}" for i in range(40) for end in "aš"],  # two ends of one low byte: a tie
+])
 def test_pymemcache_counts_low_bytes(twin, nodes):
     """All lengths of prefix and key modulo 4, and text beyond ASCII."""
     race = twin.placement.Rendezvous(nodes, scheme="pymemcache", seed=3)
     rng = random.Random(1)
     sizes = [*range(40), *range(50, 70), *range(120, 135)]
     texts = ["".join(rng.choices("ab-é日\U0001f600\xad", k=k)) for k in sizes for _ in range(3)]
+    race._check()
     for text in texts:
         scores = {node: murmur3(f"{node}-{text}", 3) for node in nodes}
         assert race.preference(text) == sorted(nodes, key=lambda node: (scores[node], node), reverse=True)

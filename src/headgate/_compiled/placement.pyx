@@ -96,8 +96,12 @@ cdef extern from "race.h" nogil:
         uint64_t score
         uint32_t rank
 
-    ctypedef struct hg_prefix:
-        uint32_t size
+    enum:
+        HG_LANES
+
+    ctypedef struct hg_prefixes:
+        uint32_t *rank
+        uint32_t rest_size
 
     int hg_compare_racers(const void *a, const void *b)
     uint64_t hg_draw(uint64_t base, uint64_t key)
@@ -105,10 +109,12 @@ cdef extern from "race.h" nogil:
     uint64_t hg_score_of_time(double time)
     size_t hg_best_of_equals(const uint64_t *bases, size_t count, uint64_t key)
     size_t hg_best_of_weighted(const uint64_t *bases, const double *weights, size_t count, uint64_t key)
-    void hg_murmur_begin(hg_prefix *prefix, const unsigned char *data, size_t size, uint32_t seed)
-    uint32_t hg_murmur_end(const hg_prefix *prefix, const unsigned char *data, size_t size)
-    size_t hg_best_of_prefixes(const hg_prefix *prefixes, size_t count,
-                               const unsigned char *data, size_t size)
+    void hg_murmur_begin(hg_prefixes *all, size_t lane, uint32_t rank, const unsigned char *data, size_t size,
+                         uint32_t seed)
+    void hg_scores_of_prefixes(const hg_prefixes *all, size_t count, const unsigned char *data, size_t size,
+                               uint32_t *mixed, hg_racer *racers)
+    size_t hg_best_of_prefixes(const hg_prefixes *all, size_t count, const unsigned char *data, size_t size,
+                               uint32_t *mixed)
     size_t hg_low_bytes(const unsigned char *data, size_t size, unsigned char *out)
 
 
@@ -890,7 +896,8 @@ cdef class _RaceView(_View):
 
     cdef uint64_t *bases
     cdef double *rates
-    cdef hg_prefix *prefixes
+    cdef hg_prefixes *prefixes
+    cdef Py_ssize_t lots
     cdef Py_ssize_t count
     cdef uint64_t seed
 
@@ -913,13 +920,21 @@ cdef class _RaceView(_View):
         return 0
 
     cdef int fill_prefixes(self, list items, uint32_t seed) except -1:
-        cdef Py_ssize_t i
-        self.count = len(items)
-        self.prefixes = <hg_prefix *>_allocate(self.count, sizeof(hg_prefix))
-        for i in range(self.count):
-            prefix = low_bytes(items[i][0]) + b"-"
-            hg_murmur_begin(&self.prefixes[i], <const unsigned char *>PyBytes_AS_STRING(prefix),
-                            PyBytes_GET_SIZE(prefix), seed)
+        """Prefixes that leave as many bytes over fill lots; the last of them fills the lanes that remain."""
+        cdef Py_ssize_t lane
+        cdef list own
+        alike = [[], [], [], []]
+        for rank, (name, _) in enumerate(items):
+            prefix = low_bytes(name) + b"-"
+            alike[len(prefix) % 4].append((rank, prefix))
+        lots = [own[at:at + HG_LANES] for own in alike for at in range(0, len(own), HG_LANES)]
+        self.prefixes = <hg_prefixes *>_allocate(len(lots), sizeof(hg_prefixes))
+        self.count, self.lots = len(items), len(lots)
+        for at, own in enumerate(lots):
+            for lane in range(HG_LANES):
+                rank, prefix = own[min(lane, len(own) - 1)]
+                hg_murmur_begin(&self.prefixes[<Py_ssize_t>at], lane, rank,
+                                <const unsigned char *>PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix), seed)
         return 0
 
     cdef Py_ssize_t rank(self, const hg_key *key) except -2:
@@ -934,27 +949,33 @@ cdef class _RaceView(_View):
         return hg_best_of_weighted(self.bases, self.rates, self.count, hash)
 
     cdef Py_ssize_t prefix_rank(self, const hg_key *key) except -2:
-        cdef unsigned char *low = <unsigned char *>_allocate(key.size, 1)
+        cdef uint32_t *mixed = <uint32_t *>_allocate(2 * key.size + 1, 1)
+        cdef unsigned char *low = <unsigned char *>&mixed[key.size // 4]
         cdef Py_ssize_t rank = hg_best_of_prefixes(
-            self.prefixes, self.count, low, hg_low_bytes(key.data, key.size, low))
-        free(low)
+            self.prefixes, self.lots, low, hg_low_bytes(key.data, key.size, low), mixed)
+        free(mixed)
         return rank
+
+    cdef int score_prefixes(self, const hg_key *key, hg_racer *racers) except -1:
+        cdef uint32_t *mixed = <uint32_t *>_allocate(2 * key.size + 1, 1)
+        cdef unsigned char *low = <unsigned char *>&mixed[key.size // 4]
+        hg_scores_of_prefixes(self.prefixes, self.lots, low, hg_low_bytes(key.data, key.size, low), mixed, racers)
+        free(mixed)
+        return 0
 
     cdef int score(self, const hg_key *key, hg_racer *racers) except -1:
         """The score of every node."""
         cdef uint64_t hash = hg_xxh64(key.data, key.size, self.seed)
-        cdef unsigned char *low = <unsigned char *>_allocate(key.size, 1)
-        cdef Py_ssize_t i, size = hg_low_bytes(key.data, key.size, low)
+        cdef Py_ssize_t i
         for i in range(self.count):
             racers[i].rank = <uint32_t>i
             if self.prefixes != NULL:
-                racers[i].score = hg_murmur_end(&self.prefixes[i], low, size)
-            elif self.rates != NULL:
+                continue
+            if self.rates != NULL:
                 racers[i].score = hg_score_of_time(hg_time(hg_draw(self.bases[i], hash), self.rates[i]))
             else:
                 racers[i].score = hg_draw(self.bases[i], hash)
-        free(low)
-        return 0
+        return self.score_prefixes(key, racers) if self.prefixes != NULL else 0
 
     cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
         cdef hg_racer *racers = <hg_racer *>_allocate(self.count, sizeof(hg_racer))
@@ -1075,6 +1096,8 @@ cdef class Rendezvous(_Placement):
         assert view.nodes == tuple([node for _, (node, _) in items])
         assert view.count == len(items)
         assert (view.prefixes != NULL) == self._rules.murmur
+        ranks = {view.prefixes[at].rank[lane] for at in range(view.lots) for lane in range(HG_LANES)}
+        assert ranks == (set(range(view.count)) if self._rules.murmur else set())
         assert (view.rates != NULL) == (len({weight for _, (_, weight) in items}) > 1)
 
 
