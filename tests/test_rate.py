@@ -19,6 +19,12 @@ from headgate import Rate, RateLimiter
         ("1 PER Second, Burst 2", Rate(1, 1, 2), "1/s, burst 2"),
         ("100/min", Rate(100, 60), "100/min"),
         ("100/M", Rate(100, 60), "100/min"),
+        ("100 Per Minute, Burst 5", Rate(100, 60, 5), "100/min, burst 5"),
+        ("10/second", Rate(10, 1), "10/s"),
+        ("10/ 5 s", Rate(10, 5), "10/5s"),
+        ("10 per 5min", Rate(10, 300), "10/5min"),
+        ("1e3/s", Rate(1000, 1), "1000/s"),
+        ("1/2 weeks", Rate(1, 1209600), "1/14day"),
         ("100 per 15 minutes", Rate(100, 900), "100/15min"),
         ("1000/h", Rate(1000, 3600), "1000/h"),
         ("1000/hours", Rate(1000, 3600), "1000/h"),
@@ -42,6 +48,7 @@ def test_text(text, rate, written):
     "text",
     [
         *("", "10", "/s", "x/s", "10/", "10/q", "10 s", "10/s/s", "10/s; 5/min", "1/month"),
+        *("ten/s", "10/5", "10 requests/s", "10//s", "5/-2s", "1e400/s", "1e-400/s", "10/minms", "10 per"),
         *("0/s", "-1/s", "nan/s", "inf/s", "10/0s", "10/s, 20", "10/s, burst", "10/s, burst 0"),
     ],
 )
@@ -98,6 +105,10 @@ def test_tiers():
         ([], None, ValueError, "rate must have 1 to 8 tiers, got 0"),
         (["1/s"] * 9, None, ValueError, "rate must have 1 to 8 tiers, got 9"),
         ("1/s; 2/min", 5, ValueError, "burst must be None with several tiers, got 5"),
+        ("1/s; x", None, ValueError, "rate must be like '10/s', .*, got ' x' in '1/s; x'"),
+        ("10/s;", None, ValueError, "rate must be like '10/s', .*, got '' in '10/s;'"),
+        (";", None, ValueError, "rate must be like '10/s', .*, got '' in ';'"),
+        ("", None, ValueError, "rate must be like '10/s', '5/10s' or '100/min, burst 200', got ''"),
         ("1/s", -1, ValueError, "burst must be positive and finite, got -1"),
     ],
 )

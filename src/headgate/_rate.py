@@ -87,7 +87,7 @@ class Rate(_Fields):
 def checked_rates(rate: str | Rate | Iterable[str | Rate], burst: SupportsFloat | None) -> tuple[Rate, ...]:
     """The tiers of `rate`: a rate or several, as text with ``;`` between them or as objects."""
     if isinstance(rate, str):
-        rates = tuple(map(Rate.parse, rate.split(";")))
+        rates = _tiers(rate)
     elif isinstance(rate, Rate):
         rates = (rate,)
     else:
@@ -102,6 +102,14 @@ def checked_rates(rate: str | Rate | Iterable[str | Rate], burst: SupportsFloat 
     if len(rates) > 1:
         raise ValueError(f"burst must be None with several tiers, got {burst!r}")
     return (Rate(rates[0].limit, rates[0].period, burst),)
+
+
+def _tiers(text: str) -> tuple[Rate, ...]:
+    tiers = text.split(";")
+    try:
+        return tuple(map(Rate.parse, tiers))
+    except ValueError as error:
+        raise ValueError(f"{error} in {text!r}" if len(tiers) > 1 else str(error)) from error
 
 
 def _number(text: str) -> float:
