@@ -152,6 +152,33 @@ def test_copies_and_pickles_keep_order_and_sizes(kind):
         assert cache.currsize == 6 and 4 not in cache
 
 
+class CopiedTimer:
+    """A timer that knows how to copy itself."""
+
+    def __init__(self, now=0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+    def advance(self, seconds):
+        self.now += seconds
+
+    def __deepcopy__(self, memo):
+        return CopiedTimer(self.now)
+
+
+@pytest.mark.parametrize("make", [
+    lambda timer: TTLCache(2, 1, timer), lambda timer: TLRUCache(2, lambda key, value, now: now + 1, timer),
+])
+def test_a_deep_copy_has_a_timer_of_its_own(make):
+    cache = make(CopiedTimer())
+    cache["a"] = 1
+    duplicate = copy.deepcopy(cache)
+    duplicate.timer.advance(5)
+    assert list(duplicate) == [] and list(cache) == ["a"]
+
+
 def test_cycles_through_a_cache_are_collected(kind):
     class Thing:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from copy import deepcopy
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -39,6 +40,9 @@ class _Timer:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._hg_source, name)
+
+    def __deepcopy__(self, memo: Any) -> _Timer:
+        return _Timer(deepcopy(self._hg_source, memo))  # else that of the user's timer would be found
 
     def __reduce__(self) -> Any:
         return _Timer, (self._hg_source,)
