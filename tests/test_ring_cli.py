@@ -260,4 +260,4 @@ def test_a_picture_of_no_known_format(nodes, capsys):
     assert main(["ring", str(nodes), *SAMPLE, "--plot", "load.doc"]) == 1
     report = capsys.readouterr()
     assert report.out == ""
-    assert report.err.startswith("headgate ring: cannot write load.doc: doc is none of the formats ")
+    assert report.err.startswith("headgate ring: --plot must end in one of ")
