@@ -8,6 +8,7 @@ import weakref
 from fractions import Fraction
 
 import pytest
+from watchdog import in_a_thread
 
 SECOND = 10**9
 
@@ -195,6 +196,7 @@ def test_constructor_refuses(twin, name, value, error, message):
         (5.5, ValueError, "tokens must be at most the capacity 5, got 5.5"),
         (2**80, ValueError, f"tokens must be at most the capacity 5, got {2**80}"),
         (1e300, ValueError, "tokens must be at most the capacity 5, got 1e+300"),
+        (Fraction(16, 3), ValueError, "tokens must be at most the capacity 5, got Fraction(16, 3)"),
         ("1", TypeError, "tokens must be a number, got '1'"),
     ],
 )
@@ -204,6 +206,21 @@ def test_bad_tokens(make, method, tokens, error, message):
         getattr(bucket, method)(tokens)
     assert str(caught.value) == message
     assert bucket.available == 5.0
+
+
+@pytest.mark.parametrize("method", ["consume", "decide", "peek", "reserve"])
+def test_no_lock_is_held_while_an_error_is_worded(make, method):
+    bucket = make(2**60, 1)
+
+    class Tokens(int):
+        def __repr__(self):
+            return f"these, of {bucket.available:g}"
+
+    error = in_a_thread(getattr(bucket, method), Tokens(2**61))
+    assert str(error) == f"tokens must be at most the capacity {2**60}, got these, of {2.0**60:g}"
+    if method == "reserve":
+        *_, error = [in_a_thread(bucket.reserve, Tokens(2**60)) for _ in range(5)]
+        assert str(error) == "tokens cannot be reserved that far ahead, got these, of 0"
 
 
 def test_clock_steps_back(make, clock):

@@ -141,23 +141,25 @@ class TokenBucket:
                 self._state[_TAT] = (units + debt) % _WORD
         return now
 
-    def _cost(self, tokens):
-        cost = to_units(tokens, self._bits) if tokens < _MOST_DEBT else _MOST_DEBT
-        if cost > self._burst:
-            raise ValueError(f"tokens must be at most the capacity {self._terms[0]!r}, got {tokens!r}")
-        return cost
+    def _cost(self, number):
+        return to_units(number, self._bits) if number < _MOST_DEBT else _MOST_DEBT
+
+    def _too_many(self, tokens):
+        return ValueError(f"tokens must be at most the capacity {self._terms[0]!r}, got {tokens!r}")
+
+    def _too_far(self, tokens):
+        return ValueError(f"tokens cannot be reserved that far ahead, got {tokens!r}")
 
     def _charge(self, tokens, take):
         """Whether the tokens are there, and the cost, debt and elapsed time; with `take`, take them."""
-        if type(tokens) is not int or tokens < 0:
-            tokens = checked_amount("tokens", tokens)
+        number = tokens if type(tokens) is int and tokens >= 0 else checked_amount("tokens", tokens)
         now = monotonic_ns() if self._clock is None else self._now_ns()
         while True:
             with self._lock:
                 elapsed = now - self._epoch
-                cost = tokens << self._bits if type(tokens) is int else self._cost(tokens)
+                cost = number << self._bits if type(number) is int else self._cost(number)
                 if cost > self._burst:
-                    cost = self._cost(tokens)
+                    break
                 debt, units, ahead = self._debt(elapsed)
                 allowed = cost <= self._burst - debt or cost == 0
                 if ahead is None or not take:
@@ -165,6 +167,7 @@ class TokenBucket:
                         self._state[_TAT] = (units + debt + cost) % _WORD
                     return allowed, cost, debt, elapsed
             now = self._mend(ahead)
+        raise self._too_many(tokens)
 
     def _decision(self, allowed, cost, debt, elapsed, taken):
         size, rate = self._terms
@@ -230,17 +233,22 @@ class TokenBucket:
             with self._lock:
                 elapsed = now - self._epoch
                 cost = self._cost(number)
+                if cost > self._burst:
+                    error = self._too_many
+                    break
                 debt, units, ahead = self._debt(elapsed)
                 if ahead is None:
                     owed = debt + cost
                     if owed > _MOST_DEBT:
-                        raise ValueError(f"tokens cannot be reserved that far ahead, got {tokens!r}")
+                        error = self._too_far
+                        break
                     if cost > 0:
                         self._state[_TAT] = (units + owed) % _WORD
                         self._state[_CEILING] = max(self._state[_CEILING], owed)
                     delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
                     return Reservation(self, tokens, now, now + delay)
             now = self._mend(ahead)
+        raise error(tokens)
 
     def acquire(self, tokens=1, timeout=None):
         """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
