@@ -36,7 +36,8 @@ _MOST_TIERS = 8
 
 
 class Rate(_Fields):
-    """`limit` requests in `period` seconds, of which `burst` may come at once; by default all of them.
+    """`limit` requests in `period` seconds, of which `burst` may come at once; by default all of them,
+    but one at least.
 
     Raises ValueError if a number is not positive, not finite or too large to count, TypeError if it
     is none.
@@ -51,7 +52,7 @@ class Rate(_Fields):
 
     def __new__(cls, limit: SupportsFloat, period: SupportsFloat, burst: SupportsFloat | None = None) -> Rate:
         amount = checked_positive("limit", limit)
-        room = checked_positive("burst", amount if burst is None else burst)
+        room = checked_positive("burst", max(1, amount) if burst is None else burst)
         if room > _MOST_BURST:
             raise ValueError(f"burst must be at most {_MOST_BURST}, got {room!r}")
         seconds = checked_positive("period", period)
@@ -138,7 +139,7 @@ def _seconds(text: str) -> float:
 def _text(rate: Rate) -> str:
     """Every decision bears the text of a rate."""
     text = f"{written(rate.limit)}/{_written_period(rate.period)}"
-    return text if rate.burst == rate.limit else f"{text}, burst {written(rate.burst)}"
+    return text if rate.burst == max(1, rate.limit) else f"{text}, burst {written(rate.burst)}"
 
 
 def written(number: float) -> str:
