@@ -381,6 +381,7 @@ def test_async_blocks(twin):
     ({"servers": "abc"}, TypeError, "servers must be an iterable of servers or a mapping"),
     ({"servers": ["a", "a"]}, ValueError, "server must not be a member already, got 'a'"),
     ({"servers": {"a": 0}}, ValueError, "weight must be positive and finite, got 0"),
+    ({"servers": {"a": 10**400}}, ValueError, "weight must be positive and finite, got 1000"),
     ({"clock": 1}, TypeError, "clock must be callable or None, got 1"),
     ({"seed": "x"}, TypeError, "seed must be an int, got 'x'"),
     ({"max_failures": 0}, ValueError, "max_failures must be positive, got 0"),

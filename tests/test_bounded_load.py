@@ -168,6 +168,8 @@ WRONG = [
      "c must be finite and at least 1, got 0.9"),
     (lambda bounded: bounded.__init__(bounded.placement, math.inf), ValueError,
      "c must be finite and at least 1, got inf"),
+    (lambda bounded: bounded.__init__(bounded.placement, 10**400), ValueError,
+     f"c must be finite and at least 1, got {10**400}"),
     (lambda bounded: bounded.__init__(bounded.placement, "2"), TypeError,
      "c must be an int or a float, got '2'"),
     (lambda bounded: bounded.pick(None), TypeError, "key must be str, bytes or int, got None"),

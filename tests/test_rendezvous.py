@@ -153,6 +153,8 @@ WRONG = [
     (lambda race: race.__init__([], seed="x"), TypeError, "seed must be an int, got 'x'"),
     (lambda race: race.__init__({"a": 2}, scheme="pymemcache"), ValueError,
      "weight must be 1 under the scheme pymemcache, got 2"),
+    (lambda race: race.add_node("x", 10**400), ValueError,
+     f"weight must be positive and finite, got {10**400}"),
     (lambda race: race.diff([]), TypeError, "other must be a Rendezvous, got []"),
     (lambda race: race.diff(type(race)(seed=1)), ValueError,
      "other must hash keys as this placement does, got <Rendezvous nodes=0 scheme='headgate' seed=1>"),

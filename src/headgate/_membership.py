@@ -7,8 +7,9 @@ Nothing here is on the path of a lookup. A node's name is bytes, made from the n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import inf, isqrt
+from math import isqrt
 from operator import index, itemgetter
+from sys import float_info
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def checked_weight(weight: Any) -> float:
     if not isinstance(weight, (int, float)):
         raise TypeError(f"weight must be an int or a float, got {weight!r}")
     exact = int.__pos__(weight) if isinstance(weight, int) else float.__pos__(weight)
-    if not 0 < exact < inf:
+    if not 0 < exact <= float_info.max:
         raise ValueError(f"weight must be positive and finite, got {weight!r}")
     return exact
 
@@ -59,10 +60,10 @@ def checked_bound(c: Any) -> float:
     """How many times its share a server may take."""
     if not isinstance(c, (int, float)):
         raise TypeError(f"c must be an int or a float, got {c!r}")
-    bound = float(int.__pos__(c) if isinstance(c, int) else float.__pos__(c))
-    if not 1 <= bound < inf:
+    exact = int.__pos__(c) if isinstance(c, int) else float.__pos__(c)
+    if not 1 <= exact <= float_info.max:
         raise ValueError(f"c must be finite and at least 1, got {c!r}")
-    return bound
+    return float(exact)
 
 
 def weighted(nodes: Any) -> list[tuple[Any, Any]]:
