@@ -241,8 +241,12 @@ def test_the_sentence_names_the_fullest_and_what_would_help(nodes, capsys):
 
 
 def test_markdown(nodes, capsys):
-    text = ring(capsys, nodes, "--markdown")
+    nodes.write_text("a|b\nc\n")
+    text = ring(capsys, nodes, "--markdown", "--add", "d")
     assert "|---|---:|" in text
+    assert r"| a\|b |" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
 @pytest.mark.parametrize("change", [[], ["--add", "e"]])
