@@ -207,7 +207,7 @@ def test_threads_keep_the_bound_and_leave_nothing(twin):
     ring = twin.placement.HashRing(NODES, 20)
     bounded = twin.placement.BoundedLoad(ring, 1.25)
     barrier, errors = threading.Barrier(9), []
-    rounds = 125_000 if twin.name == "compiled" else 500
+    rounds = 125_000 if twin.name == "compiled" else 12_500
     bound = math.ceil(1.25 * 8 * 21 / len(NODES))
 
     def work(seed):
