@@ -921,20 +921,22 @@ cdef class _RaceView(_View):
 
     cdef int fill_prefixes(self, list items, uint32_t seed) except -1:
         """Prefixes that leave as many bytes over fill lots; the last of them fills the lanes that remain."""
-        cdef Py_ssize_t lane
+        cdef Py_ssize_t at, lane
         cdef list own
         alike = [[], [], [], []]
         for rank, (name, _) in enumerate(items):
             prefix = low_bytes(name) + b"-"
             alike[len(prefix) % 4].append((rank, prefix))
-        lots = [own[at:at + HG_LANES] for own in alike for at in range(0, len(own), HG_LANES)]
+        lots = [own[first:first + HG_LANES] for own in alike for first in range(0, len(own), HG_LANES)]
         self.prefixes = <hg_prefixes *>_allocate(len(lots), sizeof(hg_prefixes))
         self.count, self.lots = len(items), len(lots)
-        for at, own in enumerate(lots):
+        for at in range(self.lots):
+            own = lots[at]
             for lane in range(HG_LANES):
                 rank, prefix = own[min(lane, len(own) - 1)]
-                hg_murmur_begin(&self.prefixes[<Py_ssize_t>at], lane, rank,
-                                <const unsigned char *>PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix), seed)
+                hg_murmur_begin(&self.prefixes[at], lane, rank,
+                                <const unsigned char *>PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix),
+                                seed)
         return 0
 
     cdef Py_ssize_t rank(self, const hg_key *key) except -2:
@@ -959,23 +961,26 @@ cdef class _RaceView(_View):
     cdef int score_prefixes(self, const hg_key *key, hg_racer *racers) except -1:
         cdef uint32_t *mixed = <uint32_t *>_allocate(2 * key.size + 1, 1)
         cdef unsigned char *low = <unsigned char *>&mixed[key.size // 4]
-        hg_scores_of_prefixes(self.prefixes, self.lots, low, hg_low_bytes(key.data, key.size, low), mixed, racers)
+        hg_scores_of_prefixes(
+            self.prefixes, self.lots, low, hg_low_bytes(key.data, key.size, low), mixed, racers)
         free(mixed)
         return 0
 
     cdef int score(self, const hg_key *key, hg_racer *racers) except -1:
         """The score of every node."""
-        cdef uint64_t hash = hg_xxh64(key.data, key.size, self.seed)
+        cdef uint64_t hash
         cdef Py_ssize_t i
         for i in range(self.count):
             racers[i].rank = <uint32_t>i
-            if self.prefixes != NULL:
-                continue
+        if self.prefixes != NULL:
+            return self.score_prefixes(key, racers)
+        hash = hg_xxh64(key.data, key.size, self.seed)
+        for i in range(self.count):
             if self.rates != NULL:
                 racers[i].score = hg_score_of_time(hg_time(hg_draw(self.bases[i], hash), self.rates[i]))
             else:
                 racers[i].score = hg_draw(self.bases[i], hash)
-        return self.score_prefixes(key, racers) if self.prefixes != NULL else 0
+        return 0
 
     cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
         cdef hg_racer *racers = <hg_racer *>_allocate(self.count, sizeof(hg_racer))
