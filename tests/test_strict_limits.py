@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from conftest import Twin
 from threads import run_threads
 
 from headgate import Rate, RateLimits
@@ -319,4 +320,22 @@ def test_threads_that_reconfigure_meanwhile(twin):
 
     run_threads(work, count=4)
     assert sum(passed) == 100
+    limiter._check()
+
+
+def test_a_pure_take_that_is_cut_short_costs_what_it_was_about_to_take(clock):
+    """A process that is killed may have written entries, but neither the start of the ring nor its head."""
+    limiter = Twin("pure").ratelimit.RateLimiter("5/10s", strict=True, max_keys=1, clock=clock)
+    assert limiter.allow("ann", 2)
+    clock.advance(1)
+    (table,) = limiter._tiers
+    at = next(at for at, tag in enumerate(table.tags) if tag)
+    for number in range(2):
+        table.logs[table.place(at, number)] = clock.now - table.epoch + 2**63
+    assert limiter.peek("ann").remaining == 1
+    assert [limiter.allow("ann"), limiter.allow("ann")] == [True, False]
+    clock.advance(9)
+    assert limiter.peek("ann").remaining == 2
+    clock.advance(1)
+    assert limiter.allow("ann", 5)
     limiter._check()

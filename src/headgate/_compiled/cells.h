@@ -4,9 +4,11 @@
  * (40 bits, in units, modulo 2**40) at which its key owes nothing any more; from then on the cell is dead, and
  * free. `gap` is that time less now. 0 is a cell that was never used, tag 0 one that nobody finds again.
  *
- * A new key takes the cell whose time is earliest, whether that is past or not. As a charge only moves the time of
- * a cell onwards, two processes that insert one key at once want the same cell, so that one of them fails. What
- * moves times backwards (a refund, a clock) can make them choose two, so whoever has inserted looks again.
+ * A new key takes the cell whose time is earliest, whether that is past or not, in two steps. First it is begun: its
+ * tag, without the lowest bit, is written beside the time that stands there, and such a tag is no key's. Then, if the
+ * key stands nowhere else, the whole word is written. Two processes that insert one key at once may have begun two
+ * cells; but whoever begins later sees the earlier one's, and keeps the first of the two and withdraws the other. A
+ * cell that somebody began who was killed is as free as it was.
  *
  * The times must not come round: every so often a line is swept, that is, the times long past are set to one less
  * long past.
@@ -21,6 +23,7 @@
 #define HG_CELLS 8
 #define HG_TIME_BITS 40
 #define HG_TIME_MASK ((UINT64_C(1) << HG_TIME_BITS) - 1)
+#define HG_WHOLE (UINT64_C(1) << HG_TIME_BITS)
 #define HG_PASS (INT64_C(1) << 38)
 #define HG_LONG_PAST (INT64_C(1) << 37)
 
@@ -64,8 +67,9 @@ typedef struct {
     hg_scale scale;
     uint64_t now, seen;
     int64_t elapsed, cost, debt, missing;
-    hg_span span;
+    int taken;
     uint64_t moment; /* of logs only: now, the entries that were seen, and for how long any of them counts */
+    hg_span span;
     int64_t rest;
 } hg_charge;
 
@@ -83,18 +87,24 @@ static inline uint64_t *hg_line(const hg_tier *t, uint32_t hash)
     return t->cells + ((uint64_t)hash * t->lines >> 32) * HG_CELLS;
 }
 
-/* The cell of a key, or else the one that a new key takes. */
+/* Whether a cell is that of a key, or begun to be. */
+static inline int hg_is_of(const hg_place *at, uint64_t word) { return (word | HG_WHOLE) >> HG_TIME_BITS == at->tag; }
+
+/* The cell of a key, or else the one that a new key takes: the first that was begun for it, or the earliest. */
 static hg_found hg_survey(const hg_tier *t, const hg_place *at, uint64_t now)
 {
     hg_found found = {0, 0, INT64_MAX, HG_OTHERS};
     uint32_t lines[2] = {at->first, at->second};
+    int begun = 0;
     for (int i = 0; i < 2 * HG_CELLS; i++) {
         uint64_t *cell = hg_line(t, lines[i / HG_CELLS]) + i % HG_CELLS, word = hg_load(cell);
         int64_t gap = word == 0 ? INT64_MIN : hg_gap(word, now);
-        if (word >> HG_TIME_BITS == at->tag)
+        int mine = hg_is_of(at, word);
+        if (mine && word & HG_WHOLE)
             return (hg_found){cell, word, gap, HG_OWN};
-        if (gap < found.gap)
+        if (!begun && (mine || gap < found.gap))
             found = (hg_found){cell, word, gap, gap > 0 ? HG_OTHERS : HG_FREE};
+        begun |= mine;
     }
     return found;
 }
@@ -110,16 +120,40 @@ static inline hg_found hg_find(const hg_tier *t, const hg_place *at, uint64_t no
     return hg_survey(t, at, now);
 }
 
-/* Whether no cell but `own` has the tag. */
+/* Free a cell that was begun. As its time moves on, a later beginning is another word. */
+static inline int hg_withdraw(uint64_t *cell, uint64_t begun) { return hg_cas(cell, begun, hg_cell(0, begun + 1)); }
+
+/* Whether a key stands in no cell but `own`, nor is begun in an earlier one; later ones are withdrawn. */
 static int hg_alone(const hg_tier *t, const hg_place *at, const uint64_t *own)
 {
     uint32_t lines[2] = {at->first, at->second};
+    int later = 0;
     for (int i = 0; i < 2 * HG_CELLS; i++) {
-        uint64_t *cell = hg_line(t, lines[i / HG_CELLS]) + i % HG_CELLS;
-        if (cell != own && hg_load(cell) >> HG_TIME_BITS == at->tag)
+        uint64_t *cell = hg_line(t, lines[i / HG_CELLS]) + i % HG_CELLS, word = hg_load(cell);
+        later |= cell == own;
+        if (cell != own && hg_is_of(at, word) && (word & HG_WHOLE || !later || !hg_withdraw(cell, word)))
             return 0;
     }
     return 1;
+}
+
+/* Write the first word of a new key into the cell that was found for it. */
+static int hg_insert(const hg_tier *t, const hg_place *at, const hg_found *found, uint64_t now, uint64_t word)
+{
+    int64_t gap = found->gap < -HG_LONG_PAST ? -HG_LONG_PAST : found->gap;
+    uint64_t begun = hg_cell(at->tag, now + (uint64_t)gap) & ~HG_WHOLE;
+    if (!hg_cas(found->cell, found->word, begun))
+        return 0;
+    if (hg_alone(t, at, found->cell))
+        return hg_cas(found->cell, begun, word);
+    hg_withdraw(found->cell, begun);
+    return 0;
+}
+
+/* Write the next word of a key; false if others came between. */
+static inline int hg_write(const hg_tier *t, const hg_place *at, const hg_found *found, uint64_t now, uint64_t word)
+{
+    return found->kind == HG_OWN ? hg_cas(found->cell, found->word, word) : hg_insert(t, at, found, now, word);
 }
 
 /* Whether the clock seems to have stepped back: the time of the cell is too far ahead, or what others have swept is. */
@@ -161,12 +195,12 @@ static void hg_take(hg_tier *t, const hg_place *at, int evict, hg_charge *charge
         if (found.kind == HG_OTHERS && found.gap > owed)
             owed = found.gap;
         uint64_t word = hg_cell(at->tag, charge->now + (uint64_t)owed);
-        if (!hg_cas(found.cell, found.word, word))
-            continue;
-        if (found.kind == HG_OTHERS)
-            hg_add(&t->control[HG_EVICTIONS], 1);
-        if (found.kind == HG_OWN || hg_alone(t, at, found.cell) || !hg_cas(found.cell, word, word & HG_TIME_MASK))
+        if (hg_write(t, at, &found, charge->now, word)) {
+            if (found.kind == HG_OTHERS)
+                hg_add(&t->control[HG_EVICTIONS], 1);
+            charge->taken = 1;
             return;
+        }
     }
 }
 
@@ -178,16 +212,35 @@ static void hg_mend(hg_tier *t, const hg_place *at, uint64_t seen, uint64_t now)
         hg_cas(found.cell, seen, hg_cell(seen >> HG_TIME_BITS, now + (uint64_t)t->ceiling));
 }
 
+static inline int hg_lower(const hg_found *found, int64_t back)
+{
+    uint64_t time = found->word - (uint64_t)hg_least(back, found->gap);
+    return hg_cas(found->cell, found->word, hg_cell(found->word >> HG_TIME_BITS, time));
+}
+
 /* Give back at most `back` of what a key owes. */
 static void hg_give(hg_tier *t, const hg_place *at, uint64_t now, int64_t back)
 {
     for (;;) {
         hg_found found = hg_find(t, at, now);
-        if (found.kind != HG_OWN || found.gap <= 0 || back <= 0)
-            return;
-        if (hg_cas(found.cell, found.word, hg_cell(at->tag, found.word - (uint64_t)hg_least(back, found.gap))))
+        if (found.kind != HG_OWN || found.gap <= 0 || back <= 0 || hg_lower(&found, back))
             return;
     }
+}
+
+/* Give back what was taken, as another tier denies it, but for what has come since: others may have been charged when
+ * that was over. The clock must be read after the word, so a word that was not `seen` at the call before is only seen.
+ */
+static void hg_undo(hg_tier *t, const hg_place *at, uint64_t now, hg_charge *charge)
+{
+    hg_found found = hg_find(t, at, now);
+    int64_t back = charge->cost - (int64_t)(now - charge->now);
+    int same = t->scale.multiplier == charge->scale.multiplier && t->scale.bits == charge->scale.bits;
+    if (!same || found.kind != HG_OWN || found.gap <= 0 || back <= 0)
+        charge->taken = 0;
+    else if (found.word == charge->seen)
+        charge->taken = !hg_lower(&found, back);
+    charge->seen = found.word;
 }
 
 /* Set the times of a line to `now + gap`: those long past, or all of them. Whoever has swept meanwhile has moved the
@@ -201,30 +254,33 @@ static void hg_restamp(hg_tier *t, uint64_t *line, uint64_t swept, uint64_t now,
     }
 }
 
-static int hg_sweep_from(hg_tier *t, uint64_t now, uint64_t swept, int certain)
+/* Who finds that others were faster looks again, as they may have swept up to an earlier time. */
+static int hg_sweep_lines(hg_tier *t, uint64_t now, int certain)
 {
-    int64_t lag = (int64_t)(now - swept);
-    if (lag < 0 && lag > -HG_PASS)
-        return 1;
-    if (lag < 0 && !certain)
-        return 0;
-    int all = lag < 0 || lag >= HG_PASS;
-    int64_t gap = lag < 0 ? t->ceiling : -HG_LONG_PAST;
-    uint64_t due = (uint64_t)lag >> t->stride, line = (swept >> t->stride) % t->lines;
-    for (uint64_t left = all || due > t->lines ? t->lines : due; left > 0; left--) {
-        hg_restamp(t, t->cells + line * HG_CELLS, swept, now, gap, all);
-        line = line + 1 == t->lines ? 0 : line + 1;
+    for (;;) {
+        uint64_t swept = hg_load(&t->control[HG_SWEPT]);
+        int64_t lag = (int64_t)(now - swept);
+        if (lag < 0 && lag > -HG_PASS)
+            return 1;
+        if (lag < 0 && !certain)
+            return 0;
+        int all = lag < 0 || lag >= HG_PASS;
+        int64_t gap = lag < 0 ? t->ceiling : -HG_LONG_PAST;
+        uint64_t due = (uint64_t)lag >> t->stride, line = (swept >> t->stride) % t->lines;
+        for (uint64_t left = all || due > t->lines ? t->lines : due; left > 0; left--) {
+            hg_restamp(t, t->cells + line * HG_CELLS, swept, now, gap, all);
+            line = line + 1 == t->lines ? 0 : line + 1;
+        }
+        if (hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride)))
+            return 1;
     }
-    hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride));
-    return 1;
 }
 
 /* Sweep the lines that are due. False if the clock is far behind and the caller is not certain that he read it just
  * now; if he is, every key owes a whole burst from now on. */
 static inline int hg_sweep(hg_tier *t, uint64_t now, int certain)
 {
-    uint64_t swept = hg_load(&t->control[HG_SWEPT]);
-    return (now - swept) >> t->stride == 0 || hg_sweep_from(t, now, swept, certain);
+    return (now - hg_load(&t->control[HG_SWEPT])) >> t->stride == 0 || hg_sweep_lines(t, now, certain);
 }
 
 /* Carry the debts of all cells over to other units. */

@@ -162,7 +162,7 @@ static int64_t hg_claim_places(const hg_log *log, uint64_t *times, uint64_t late
     return count + hg_replace(log, times, last, last + 1, charge->moment, charge->cost - count, claims + count);
 }
 
-static void hg_withdraw(const hg_claim *claims, int64_t count, uint64_t moment)
+static void hg_unclaim(const hg_claim *claims, int64_t count, uint64_t moment)
 {
     while (count-- > 0)
         hg_cas(claims[count].place, moment, claims[count].old);
@@ -202,16 +202,15 @@ static enum hg_verdict hg_log_take(hg_tier *t, const hg_log *log, const hg_place
         uint64_t latest = found.kind == HG_OTHERS ? moment : moment - log->longest;
         int64_t claimed = hg_claim_places(log, hg_times(t, log, found.cell), latest, charges, claims);
         uint64_t head = hg_head(t, log, at, &found, charges);
-        if (claimed < charges->cost || !hg_cas(found.cell, found.word, head)) {
-            hg_withdraw(claims, claimed, moment);
+        if (claimed < charges->cost || !hg_write(t, at, &found, charges->now, head)) {
+            hg_unclaim(claims, claimed, moment);
             continue;
         }
         if (found.kind == HG_OTHERS)
             hg_add(&t->control[HG_EVICTIONS], 1);
         for (int i = 0; i < log->count; i++)
             charges[i].rest = (int64_t)log->windows[i].period;
-        if (found.kind == HG_OWN || hg_alone(t, at, found.cell) || !hg_cas(found.cell, head, head & HG_TIME_MASK))
-            return HG_ALLOWED;
+        return HG_ALLOWED;
     }
 }
 
@@ -269,7 +268,7 @@ static void hg_log_carry(const hg_tier *from, const hg_log *old, hg_tier *to, co
         hg_place at = {.tag = from->cells[i] >> HG_TIME_BITS};
         hg_found found = {to->cells + i, 0, INT64_MIN, HG_FREE};
         uint64_t newest = hg_span_of(old, hg_times(from, old, from->cells + i)).newest;
-        if (at.tag && newest > bound) {
+        if (at.tag & 1 && newest > bound) {
             charge.moment = newest > moment ? newest : moment;
             hg_log_copy(old, hg_times(from, old, from->cells + i), log, hg_times(to, log, found.cell));
             *found.cell = hg_head(to, log, &at, &found, &charge);

@@ -16,7 +16,7 @@ last requests of each key:
     log   | time | time | ... |         one for each token of the largest limit, for all tiers together
 
 Invariants
-- A tag stands once in a line.
+- A whole tag stands once in a line; one that is begun has a lowest bit of 0.
 - The time of a cell is at most `ceiling` ahead: the burst, or a larger debt from before a reconfiguration.
 - The head of a log is not dead before all of its entries have left the longest window.
 - Cells change by compare-and-swap only; the parameters of the tiers change in a critical section, where
@@ -95,6 +95,7 @@ cdef extern from "cells.h" nogil:
         int64_t cost
         int64_t debt
         int64_t missing
+        bint taken
         uint64_t moment
         int64_t rest
     int64_t hg_gap(uint64_t word, uint64_t now)
@@ -102,6 +103,7 @@ cdef extern from "cells.h" nogil:
     void hg_take(hg_tier *tier, const hg_place *at, bint evict, hg_charge *charge)
     void hg_mend(hg_tier *tier, const hg_place *at, uint64_t seen, uint64_t now)
     void hg_give(hg_tier *tier, const hg_place *at, uint64_t now, int64_t back)
+    void hg_undo(hg_tier *tier, const hg_place *at, uint64_t now, hg_charge *charge)
     bint hg_sweep(hg_tier *tier, uint64_t now, bint certain)
     void hg_rescale(hg_tier *tier, hg_scale scale, int64_t now_ns)
 
@@ -164,6 +166,18 @@ cdef size_t _words(uint64_t lines, uint64_t length) noexcept:
     return HG_CONTROL + lines * HG_CELLS * (1 + length)
 
 
+cdef void *_memory(uint64_t lines, uint64_t length) except NULL:
+    """The memory of a table, which the system gives as it is used; it must still be aligned."""
+    cdef void *memory = PyMem_RawCalloc(_words(lines, length) + HG_CELLS, sizeof(uint64_t))
+    if memory is NULL:
+        raise MemoryError
+    return memory
+
+
+cdef void *_aligned(void *memory) noexcept:
+    return <void *>((<uintptr_t>memory + 63) & ~<uintptr_t>63)
+
+
 cdef int64_t _entries(object cost, Amount amount) except -1:
     """How many entries of a log a request takes."""
     if amount.part != floor(amount.part):
@@ -189,8 +203,8 @@ cdef class RateLimiter:
     of its last requests are kept, exact to the nanosecond, in 16 bytes for each of the limit and each of
     `max_keys`, once for all tiers. Limits and costs are whole then, and no burst is given.
 
-    Keys are str, bytes or int. They are not kept: a keyed hash of 24 bits finds a cell among sixteen, and
-    two keys may share one, with odds of one in a million. `max_keys` keys that owe something have room, in
+    Keys are str, bytes or int. They are not kept: a keyed hash of 23 bits finds a cell among sixteen, and
+    two keys may share one, with odds of two in a million. `max_keys` keys that owe something have room, in
     16 bytes a key and tier that are set aside from the start. When all sixteen cells are in use, the key that
     owes least gives way to a new one (`on_full` is ``"evict"``), which is allowed but takes over that debt,
     or else the new key is denied (``"deny"``). `clock` is a callable that answers integer nanoseconds, by
@@ -242,6 +256,7 @@ cdef class RateLimiter:
         windows = checked_windows(rates) if strict else ()
         cdef hg_log log = _log(windows)
         cdef uint64_t lines = count_lines(max_keys)
+        cdef unsigned stride = stride_of(lines)
         evict = checked_overflow(on_full)
         self.tick = checked_clock(clock)
         tables = tables_of(rates, windows)
@@ -267,9 +282,9 @@ cdef class RateLimiter:
             self.log = log
             for i in range(len(tables)):
                 if table is None:
-                    self._open(i, lines, scales[i], now)
+                    self._open(i, lines, stride, scales[i], now)
                 else:
-                    self._begin(i, self.view.buf + HEADER + i * size, lines, scales[i], now)
+                    self._begin(i, self.view.buf + HEADER + i * size, lines, stride, scales[i], now)
             self._offer(rates)
 
     def __dealloc__(self):
@@ -292,28 +307,27 @@ cdef class RateLimiter:
         self.largest = min([rate.burst for rate in rates])
         return 0
 
-    cdef int _open(self, int which, uint64_t lines, hg_scale scale, int64_t now) except -1:
-        """An empty table for a tier, in memory that the system gives as it is used."""
+    cdef int _open(self, int which, uint64_t lines, unsigned stride, hg_scale scale, int64_t now) except -1:
+        """An empty table for a tier, in memory of its own."""
+        cdef void *memory = _memory(lines, self.log.length)
         PyMem_RawFree(self.memory[which])
-        self.memory[which] = PyMem_RawCalloc(_words(lines, self.log.length) + HG_CELLS, sizeof(uint64_t))
-        if self.memory[which] is NULL:
-            raise MemoryError
-        aligned = (<uintptr_t>self.memory[which] + 63) & ~<uintptr_t>63
-        return self._begin(which, <void *>aligned, lines, scale, now)
+        self.memory[which] = memory
+        self._begin(which, _aligned(memory), lines, stride, scale, now)
+        return 0
 
-    cdef int _begin(self, int which, void *memory, uint64_t lines, hg_scale scale, int64_t epoch) except -1:
+    cdef void _begin(self, int which, void *memory, uint64_t lines, unsigned stride, hg_scale scale,
+                     int64_t epoch) noexcept:
         cdef hg_tier *tier = &self.tiers[which]
         tier.control = <uint64_t *>memory
         tier.cells = tier.control + HG_CONTROL
         tier.lines = lines
-        tier.stride = stride_of(lines)
+        tier.stride = stride
         tier.scale = scale
         tier.epoch = epoch
         tier.ceiling = scale.burst
         if self.log.length:
             tier.ceiling += <int64_t>1 << 32  # by one a request, however many come in one nanosecond
             self.log.times = tier.cells + lines * HG_CELLS
-        return 0
 
     cdef int64_t _now(self) except? -1:
         if self.tick is None:
@@ -349,15 +363,15 @@ cdef class RateLimiter:
 
     cdef int _locate(self, object key, hg_place *at) except -1:
         cdef uint64_t hashed = self._hash(key)
-        at.tag = hashed >> 40 or 1
+        at.tag = (hashed >> 41 or 1) << 1 | 1
         at.first = <uint32_t>hashed
         at.second = <uint32_t>(hg_splitmix64(hashed) >> 32)
         return 0
 
     cdef hg_verdict _settle(self, const hg_place *at, int64_t now, Amount cost, bint take,
                             hg_charge *charges) noexcept nogil:
-        """Ask every tier; with `take`, charge all of them or none."""
-        cdef int i, j
+        """Ask every tier; with `take`, charge them in turn, until one denies after all."""
+        cdef int i
         cdef hg_tier *tier
         cdef hg_verdict verdict = HG_ALLOWED
         for i in range(self.count):
@@ -366,6 +380,7 @@ cdef class RateLimiter:
             charges[i].elapsed = now - tier.epoch
             charges[i].now = self._units(i, now)
             charges[i].cost = to_units(cost, tier.scale.bits)
+            charges[i].taken, charges[i].seen = False, 0
         if not take or self.count > 1:
             for i in range(self.count):
                 hg_look(&self.tiers[i], at, self.evict, take, &charges[i])
@@ -376,10 +391,19 @@ cdef class RateLimiter:
         for i in range(self.count):
             hg_take(&self.tiers[i], at, self.evict, &charges[i])
             if charges[i].verdict != HG_ALLOWED:
-                for j in range(i):
-                    hg_give(&self.tiers[j], at, charges[j].now, charges[j].cost)
                 return charges[i].verdict
         return HG_ALLOWED
+
+    cdef int _undo(self, const hg_place *at, hg_charge *charges, int count) except -1:
+        """Give back what the first tiers took before another denied."""
+        cdef int i
+        cdef int64_t now
+        for i in range(count):
+            while charges[i].taken:
+                now = self._now()
+                with cython.critical_section(self):
+                    hg_undo(&self.tiers[i], at, self._units(i, now), &charges[i])
+        return 0
 
     cdef tuple _charge(self, object key, object cost, bint take, hg_charge *charges, hg_verdict *verdict):
         """Decide; the rates in force at that time."""
@@ -402,6 +426,9 @@ cdef class RateLimiter:
             with cython.critical_section(self):
                 verdict[0] = self._settle(&at, now, amount, take, charges)
                 rates = self.terms
+            if verdict[0] == HG_ALLOWED:
+                return rates
+            self._undo(&at, charges, len(rates))
             if verdict[0] != HG_AHEAD:
                 return rates
             now = self._swept()
@@ -649,27 +676,24 @@ cdef class RateLimiter:
             return
         with cython.critical_section(self):
             for i in range(self.count, len(rates)):
-                self._open(i, lines, scales[i], now)
+                self._open(i, lines, self.tiers[0].stride, scales[i], now)
             for i in range(min(self.count, len(rates))):
                 hg_rescale(&self.tiers[i], scales[i], now)
             self._offer(rates)
 
     cdef int _reopen(self, tuple rates, hg_log log, hg_scale scale, int64_t now) except -1:
         """Carry the logs of all keys over to a table with room for other windows."""
-        cdef hg_tier tier
-        cdef hg_log before
-        cdef void *memory
+        cdef hg_tier before
+        cdef hg_log old
+        cdef void *memory = _memory(self.tiers[0].lines, log.length)
         with cython.critical_section(self):
-            tier, before, memory = self.tiers[0], self.log, self.memory[0]
-            self.log, self.memory[0] = log, NULL
-            try:
-                self._open(0, tier.lines, scale, tier.epoch)
-            except MemoryError:
-                self.log, self.memory[0] = before, memory
-                raise
-            hg_log_carry(&tier, &before, &self.tiers[0], &self.log, now)
-            PyMem_RawFree(memory)
+            before, old = self.tiers[0], self.log
+            self.log = log
+            memory, self.memory[0] = self.memory[0], memory
+            self._begin(0, _aligned(self.memory[0]), before.lines, before.stride, scale, before.epoch)
+            hg_log_carry(&before, &old, &self.tiers[0], &self.log, now)
             self._offer(rates)
+        PyMem_RawFree(memory)
         return 0
 
     @property
@@ -769,7 +793,8 @@ cdef class RateLimiter:
             assert tier.lines == count_lines(self.room)
             for line in range(tier.lines):
                 tags = [tier.cells[line * HG_CELLS + j] >> 40 for j in range(HG_CELLS)]
-                assert len(set(tags) - {0}) == HG_CELLS - tags.count(0)
+                whole = [tag for tag in tags if tag & 1]
+                assert len(set(whole)) == len(whole)
         if self.log.length:
             self._check_logs()
 

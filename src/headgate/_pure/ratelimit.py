@@ -3,7 +3,7 @@
     key --keyed hash--> tag, two lines
 
     line  | cell | cell | cell | cell | cell | cell | cell | cell |
-    cell  | tag: 24 bits | time at which nothing is owed any more: 40 bits |
+    cell  | tag: 23 bits | time at which nothing is owed any more: 40 bits |
 
 The cells, and what becomes of them, are those of the compiled twin; the tags stand in one array, which is
 searched at the speed of C, and the times in another. A lock takes the place of the compare-and-swap; the
@@ -364,6 +364,13 @@ class _Logs(_SharedTier):
         logs, first, start, length = self.logs, at * self.length, self.starts[at], self.length
         return lambda number: logs[first + (start + number) % length]
 
+    def finished(self, at):
+        """The entries of a log in which a process that was killed has left some before the oldest."""
+        times = list(map(self.entries(at), range(self.length)))
+        fall = next(number for number, time in enumerate(times) if time < times[number - 1] and number)
+        self.starts[at] = (self.starts[at] + fall) % self.length
+        return self.entries(at)
+
     def look(self, tag, hashed, now_ns, amount, evict, fully=False):
         """As that of a tier, but the nanoseconds that are missing in all windows, for the debt what each of
         them says, if that is asked for, and the times of the head and of the newest entry.
@@ -376,6 +383,8 @@ class _Logs(_SharedTier):
             at, gap = self.earliest(places, now)
             inherited = min(max(gap, 0), self.ceiling)
         entry = self.entries(at)
+        if entry(0) > entry(-1):
+            entry = self.finished(at)
         newest = entry(-1)
         ahead = None
         if newest > moment or self.gap(at, now) > self.ceiling or self.is_behind(now):
@@ -512,8 +521,8 @@ class RateLimiter:
     of its last requests are kept, exact to the nanosecond, in 16 bytes for each of the limit and each of
     `max_keys`, once for all tiers. Limits and costs are whole then, and no burst is given.
 
-    Keys are str, bytes or int. They are not kept: a keyed hash of 24 bits finds a cell among sixteen, and
-    two keys may share one, with odds of one in a million. `max_keys` keys that owe something have room, in
+    Keys are str, bytes or int. They are not kept: a keyed hash of 23 bits finds a cell among sixteen, and
+    two keys may share one, with odds of two in a million. `max_keys` keys that owe something have room, in
     16 bytes a key and tier that are set aside from the start. When all sixteen cells are in use, the key that
     owes least gives way to a new one (`on_full` is ``"evict"``), which is allowed but takes over that debt,
     or else the new key is denied (``"deny"``). `clock` is a callable that answers integer nanoseconds, by
@@ -631,7 +640,7 @@ class RateLimiter:
     def _locate(self, key):
         """The tag of a key, and the hash that gives its lines."""
         hashed = self._hash(key_bytes(key, "key"))
-        return hashed >> 64 or 1, hashed
+        return hashed >> 65 or 1, hashed
 
     def _charge(self, key, cost, take, fully=False):
         """Ask every tier; with `take`, charge all of them or none.
