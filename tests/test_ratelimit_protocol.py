@@ -1,182 +1,316 @@
-"""The protocol of the cells, model-checked: every interleaving of a few processes, with a kill at every step.
+"""The protocol of the cells, model-checked: the compiled limiter's own code in every interleaving of two and
+three processes, with a kill at every step. What must hold, however it ends, stands in `judge`.
 
-The processes below are the loops of cells.h, one `yield` for each access to shared memory, on a line of two
-cells. A cell is (tag, time); (None, 0) was never used. A token is ten units.
+The table has two lines. The key that matters, KEY, looks into the second one last, and finds the first one
+full of whole bursts; so it competes with the others for the cells of the second.
 """
 
+import re
+from dataclasses import dataclass
+
 import pytest
+from interleavings import KILLED, opened_room
 
-TOKEN = 10
-UNUSED = (None, 0)
-LINE = 2
-KILLED = "killed"
+from headgate import splitmix64
+from headgate._rate import checked_rates
+from headgate._tables import scale_of
+from headgate._units import units_at
 
+MINUTE, HOUR = 60 * 10**9, 3600 * 10**9
+CELLS, CONTROL, LINES, TIME_BITS = 8, 8, 2, 40
+TIER = CONTROL + LINES * CELLS
+BURST = 9
+RATE = f"{BURST}/h"
 
-def survey(tier, tag, now):
-    """The cell of a key, or else the one that a new key takes."""
-    best, least = None, None
-    for at in range(LINE):
-        word = yield "load", (tier, at)
-        if word[0] == tag:
-            return (tier, at), word, word[1] - now, True
-        gap = word[1] - now if word != UNUSED else -(10**6)
-        if least is None or gap < least:
-            best, least = ((tier, at), word), gap
-    return *best, least, False
-
-
-def alone(tier, tag, own):
-    for at in range(LINE):
-        if (tier, at) != own and (yield "load", (tier, at))[0] == tag:
-            return False
-    return True
+AHEAD = "found.gap > t->ceiling || (int64_t)(hg_load(&t->control[HG_SWEPT]) - charge->now) >= HG_PASS"
+CUT = "(found.gap > t->ceiling && hg_cas(found.cell, found.word, hg_cell(at->tag, {} + t->ceiling)), 0)"
+LOWER = "hg_cas(found->cell, found->word, hg_cell(found->word >> HG_TIME_BITS, time))"
+MARK = "hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride))"
+CHARGE = "hg_cas(found.cell, found.word, word)"
 
 
-def take(tier, tag, now, burst, cost=1):
-    while True:
-        at, word, gap, own = yield from survey(tier, tag, now)
-        debt = max(0, gap) if own else 0
-        owed = debt + cost * TOKEN
-        if owed > burst * TOKEN:
-            return False
-        if not own:
-            owed = max(owed, gap)
-        written = tag, now + owed
-        if not (yield "cas", at, word, written):
-            continue
-        if own or (yield from alone(tier, tag, at)):
-            return True
-        if not (yield "cas", at, written, ("nobody", written[1])):
-            return True
+def written_over(swap):
+    """The same, but whatever stands there now."""
+    return re.sub(r"hg_cas\((\S+), [^,]+", r"hg_cas(\1, hg_load(\1)", swap)
 
 
-def give(tier, tag, now, cost=1):
-    while True:
-        at, word, gap, own = yield from survey(tier, tag, now)
-        if not own or gap <= 0:
-            return None
-        if (yield "cas", at, word, (tag, now + gap - min(gap, cost * TOKEN))):
-            return None
+@pytest.fixture(scope="session")
+def room(tmp_path_factory):
+    tree = tmp_path_factory.mktemp("protocol")
+    return opened_room(tree, "ratelimit", [mutant[:2] for mutant in MUTANTS.values()])
 
 
-def take_all(tag, now, bursts):
-    """Charge every tier, and give back what was charged if a later one denies."""
-    for tier, burst in enumerate(bursts):
-        _, _, gap, own = yield from survey(tier, tag, now)
-        if own and max(0, gap) + TOKEN > burst * TOKEN:
-            return False
-    for tier, burst in enumerate(bursts):
-        if not (yield from take(tier, tag, now, burst)):
-            for earlier in range(tier):
-                yield from give(earlier, tag, now)
-            return False
-    return True
+def keys_of(limiter, *lines):
+    """The first keys that look into these lines, in that order."""
+    found = []
+    for number in range(1000):
+        hashed = limiter._hash(number)
+        if (hashed >> 31 & 1, splitmix64(hashed) >> 63) == lines:
+            found.append(number)
+    return found
 
 
-def resume(program, heard):
-    """The next access of a process that has heard `heard`, or its result."""
-    process = program()
-    try:
-        access = next(process)
-        for answer in heard:
-            access = process.send(answer)
-    except StopIteration as end:
-        return "done", end.value
-    return access
+class Table:
+    """A limiter, on whose table KEY owes `own` at the time 0, and the others in its second line owe `owed`.
 
-
-def perform(access, memory):
-    kind, at, *rest = access
-    cells = dict(memory)
-    if kind == "load":
-        return cells[at], memory
-    if cells[at] != rest[0]:
-        return False, memory
-    cells[at] = rest[1]
-    return True, tuple(sorted(cells.items(), key=lambda cell: cell[0]))
-
-
-def outcomes(programs, memory, kills):
-    """The (results, memory) of every interleaving; a result is None as long as a process runs."""
-    memory = tuple(sorted(memory.items()))
-    start = (memory, ((),) * len(programs), kills)
-    pending, seen = [start], {start}
-    while pending:
-        memory, heard, kills = pending.pop()
-        accesses = [KILLED if h == KILLED else resume(p, h) for p, h in zip(programs, heard, strict=True)]
-        results = [KILLED if a == KILLED else a[1] if a[0] == "done" else None for a in accesses]
-        yield results, dict(memory)
-        for number, access in enumerate(accesses):
-            if access == KILLED or access[0] == "done":
-                continue
-            answer, changed = perform(access, memory)
-            steps = [(changed, (*heard[number], answer), kills)]
-            if kills:
-                steps.append((memory, KILLED, kills - 1))
-            for changed, now_heard, left in steps:
-                state = changed, (*heard[:number], now_heard, *heard[number + 1 :]), left
-                if state not in seen:
-                    seen.add(state)
-                    pending.append(state)
-
-
-def finished(results):
-    return all(result is not None for result in results)
-
-
-def owed(memory, tier, tag, now):
-    return sum(time - now for (at, _), (owner, time) in memory.items() if at == tier and owner == tag) / TOKEN
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        (UNUSED, UNUSED),
-        (("x", 3), UNUSED),
-        (("x", 11), ("y", 10)),
-        (("x", 95), ("y", 93)),
-        (("k", 20), ("y", 5)),
-        (("x", 5), ("k", 7)),
-    ],
-)
-@pytest.mark.parametrize("clocks", [(10, 10, 10), (10, 12, 9)])
-@pytest.mark.parametrize("kills", [0, 1])
-def test_requests_of_one_key(line, clocks, kills):
-    """New or known, beside dead cells, cells about to die and cells in use: two tokens, three requests.
-
-    A kill loses one token at most; so may a clock that is behind, and who takes over the debt of another.
+    The first line is full of bursts that were taken `now`, or empty if that is None.
     """
-    memory = {(0, at): word for at, word in enumerate(line)}
-    programs = [lambda now=now: take(0, "k", now, 2) for now in clocks]
-    before = max(0, owed(memory, 0, "k", 10))
-    exact = len(set(clocks)) == 1 and min(time for _, time in line) < 90
-    for results, _ in outcomes(programs, memory, kills):
-        allowed = results.count(True)
-        assert allowed + before <= 2
-        if finished(results) and exact:
-            assert allowed + before + results.count(KILLED) >= min(2, 3 - results.count(KILLED))
+
+    def __init__(self, room, rate=RATE, own=0, owed=(), now=0, **options):
+        self.room = room
+        self.rates = checked_rates(rate, None)
+        self.limiter, self.memory = room.open(
+            "RateLimiter", rate, max_keys=LINES * CELLS // 2, size=TIER * len(self.rates), **options
+        )
+        self.key = self.keys(0, 1)[0]
+        self.others = self.keys(1, 1)
+        self.burst = min(rate.burst for rate in self.rates)
+        self.own = own
+        first = [] if now is None else [(key, self.burst) for key in self.keys(0, 0)[:CELLS]]
+        self.fill([*first, (self.key, own), *zip(self.others, owed, strict=False)], 0)
+        if now:
+            self.fill(first, now)
+
+    def keys(self, *lines):
+        """Keys that look into these lines, in that order."""
+        hashes = [(number, self.limiter._hash(number)) for number in range(1000)]
+        return [number for number, hashed in hashes if (hashed >> 31 & 1, splitmix64(hashed) >> 63) == lines]
+
+    def fill(self, charges, now):
+        def fill(limiter):
+            for charge in charges:
+                assert limiter.allow(*charge)
+        _, self.memory = self.room.run(fill, self.memory, now)
+
+    def take(self, cost, other=None):
+        """A process that asks once, for KEY or for one of the others: what KEY got, and at which time."""
+        asked = self.key if other is None else self.others[other]
+
+        def take(limiter):
+            allowed = limiter.allow(asked, cost)
+            return [(self.room.read, cost)] if allowed and other is None else []
+        return take
+
+    def refund(self, cost, other=None):
+        asked = self.key if other is None else self.others[other]
+
+        def refund(limiter):
+            limiter.refund(asked, cost)
+            return [(self.room.read, -cost)] if other is None else []
+        return refund
+
+    def drained(self, memory, now):
+        """How many tokens KEY gets in the end, and the memory then."""
+        def drain(limiter):
+            return sum(1 for _ in iter(lambda: limiter.allow(self.key), False))
+        return self.room.run(drain, memory, now)
+
+    def cells(self, memory, tier):
+        """The tags and times of all keys."""
+        words = memoryview(memory).cast("Q")[TIER * tier + CONTROL : TIER * (tier + 1)]
+        return [(word >> TIME_BITS, word % 2**TIME_BITS) for word in words if word >> TIME_BITS & 1]
+
+    def is_sound(self, memory, tier):
+        tags = [tag for tag, _ in self.cells(memory, tier)]
+        return len(set(tags)) == len(tags)
+
+    def debt(self, memory, tier, now):
+        """What KEY owes at a tier, in tokens."""
+        bits, multiplier, shift, _ = scale_of(self.rates[tier])
+        tag = (self.limiter._hash(self.key) >> 41 or 1) << 1 | 1
+        times = [time for owner, time in self.cells(memory, tier) if owner == tag]
+        return sum(max(0, time - units_at(now, multiplier, shift)) for time in times) / 2**bits
 
 
-@pytest.mark.parametrize("line", [(("x", 3), UNUSED), (("x", 11), ("y", 12)), (("x", 95), ("y", 93))])
-def test_two_new_requests_beside_a_change_of_another_key(line):
-    """The other key is charged, or gets a refund: its cell may become the one that a new key wants."""
-    memory = {(0, at): word for at, word in enumerate(line)}
-    for other in (lambda: take(0, "x", 10, 9), lambda: give(0, "x", 10, 9)):
-        programs = [lambda: take(0, "k", 10, 1), lambda: take(0, "k", 11, 1), other]
-        for results, _ in outcomes(programs, memory, 1):
-            assert results[:2].count(True) <= 1
+def in_turn(*programs):
+    """A process that does one thing after another."""
+    return lambda limiter: [grant for program in programs for grant in program(limiter)]
 
 
+@dataclass
+class Scenario:
+    """What processes do on a table.
+
+    KEY gets from `least` to `most` tokens, with what is left for it in the end, and a kill loses `cost` at
+    most. Where time goes on, the rate says what it gets; the end is `rest` after the last time.
+    """
+
+    table: Table
+    programs: list
+    times: tuple = (0,)
+    cost: int = 0
+    least: int = BURST
+    most: int = BURST
+    rest: int = 0
+
+    def judge(self, kills):
+        table, end = self.table, self.times[-1] + self.rest
+        for results, memory in table.room.outcomes(self.programs, table.memory, self.times, kills):
+            left, drained = table.drained(memory, end)
+            grants = [(0, table.own)] if 0 in self.times else []
+            grants += [grant for result in results if result != KILLED for grant in result]
+            lost = self.cost * results.count(KILLED)
+            for tier, rate in enumerate(table.rates):
+                self.judge_tier(rate, [*grants, (end, left)])
+                assert table.is_sound(memory, tier), "a key has two cells"
+            if len(self.times) == 1:
+                total = sum(cost for _, cost in grants)
+                assert self.least - lost <= total + left <= self.most
+                debts = [table.debt(memory, tier, end) for tier in range(len(table.rates))]
+                assert self.least < self.most or total <= min(debts) <= max(debts) <= total + lost
+            last = end + 10**9 * max(rate.period for rate in table.rates)
+            assert table.drained(drained, last)[0] == table.burst, "a debt outlives its time"
+
+    def judge_tier(self, rate, grants):
+        times = [*self.times, self.times[-1] + self.rest]
+        for start in times:
+            for until in times:
+                within = sum(cost for at, cost in grants if start <= at <= until)
+                most = rate.burst + rate.limit * (until - start) // (rate.period * 10**9)
+                assert until < start or within <= most, "more was allowed than the rate"
+
+
+def inserting(room):
+    table = Table(room)
+    return Scenario(table, [table.take(4)] * 3, cost=4)
+
+
+def updating(room):
+    table = Table(room, own=1)
+    return Scenario(table, [table.take(4)] * 3, cost=4)
+
+
+def refunding(room):
+    table = Table(room, own=1)
+    return Scenario(table, [table.take(4), in_turn(table.take(4), table.refund(4))], cost=4)
+
+
+def reclaiming(room):
+    table = Table(room, owed=[4] * 8, now=HOUR)
+    return Scenario(table, [table.take(4)] * 3, times=(HOUR,), cost=4)
+
+
+def reclaiming_own(room):
+    table = Table(room, own=4, owed=[4] * 7, now=HOUR)
+    return Scenario(table, [table.take(4)] * 3, times=(HOUR,), cost=4)
+
+
+def dying(room):
+    """The cells of the others die while the key is inserted."""
+    death = HOUR * 4 // BURST
+    table = Table(room, owed=[4, 9, 9, 9, 9, 9, 9, 9])
+    return Scenario(table, [table.take(5)] * 2, times=(death - 1, death + 1), cost=5)
+
+
+def evicting(room):
+    """The debt of 4 is taken over, but for the one token that the first request is allowed."""
+    table = Table(room, owed=[4, 6, 6, 6, 6, 6, 6, 6])
+    return Scenario(table, [table.take(1)] * 2, cost=1, least=5, most=6)
+
+
+def refusing(room):
+    table = Table(room, owed=[4] * 7, on_full="deny")
+    return Scenario(table, [table.take(4)] * 3, cost=4)
+
+
+def choosing_two_cells(room):
+    """A refund to another key lets it owe the least, amid the insertions."""
+    table = Table(room, owed=[4, 5, 6, 6, 6, 6, 6, 6])
+    programs = [table.take(2), in_turn(table.refund(5, other=1), table.take(9))]
+    return Scenario(table, programs, cost=9, least=0)
+
+
+def choosing_two_cells_of_three(room):
+    table = Table(room, owed=[4, 5, 6, 6, 6, 6, 6, 6])
+    return Scenario(table, [table.take(5), table.take(5), table.refund(5, other=1)], cost=5, least=0)
+
+
+def charging_tiers(room):
+    """The second tier has room for one of them; who is denied gets back what the first took."""
+    table = Table(room, rate="9/h; 5/day")
+    return Scenario(table, [table.take(3)] * 2, cost=3, least=5, most=5)
+
+
+def giving_back_late(room):
+    """Who is denied by the second tier gives back when what he took at the first is long forgotten."""
+    table = Table(room, rate="3/h; 4/day")
+    return Scenario(table, [table.take(3)] * 2, times=(0, HOUR))
+
+
+def giving_back_what_others_took(room):
+    """The same, but others have been charged since the clock was read."""
+    table = Table(room, rate="7/h; 5/min", own=1, now=None)
+    programs = [table.take(3), in_turn(table.take(3), table.take(5))]
+    return Scenario(table, programs, times=(0, HOUR), rest=MINUTE)
+
+
+def reading_the_clock_early(room):
+    """Others write hours after the clock was read."""
+    table = Table(room)
+    programs = [table.take(9), in_turn(table.take(9), table.take(9))]
+    return Scenario(table, programs, times=(0, 2 * HOUR, 5 * HOUR))
+
+
+def stepping_back(room):
+    table = Table(room)
+    return Scenario(table, [table.take(9), table.take(9)], times=(2 * HOUR, 0))
+
+
+def stepping_far_back(room):
+    table = Table(room, own=9, now=None)
+    return Scenario(table, [table.take(9), table.take(9)], times=(200 * HOUR, 0))
+
+
+def sweeping(room):
+    """After two hundred hours of silence all times are set anew."""
+    table = Table(room, own=9, now=None)
+    return Scenario(table, [table.take(5)] * 2, times=(200 * HOUR,), cost=5)
+
+
+def sweeping_late(room):
+    table = Table(room, own=9, now=None)
+    return Scenario(table, [table.take(5)] * 2, times=(60 * HOUR, 200 * HOUR), cost=5)
+
+
+SCENARIOS = [
+    inserting, updating, refunding, reclaiming, reclaiming_own, dying, evicting, refusing, choosing_two_cells,
+    choosing_two_cells_of_three, charging_tiers, giving_back_late, giving_back_what_others_took,
+    reading_the_clock_early, stepping_back, stepping_far_back, sweeping, sweeping_late,
+]
+
+# What a mutant has in place of an expression of cells.h, and the scenario that shows it.
+MUTANTS = {
+    "who inserts looks at no other cell": ("hg_alone(t, at, found->cell)", "1", choosing_two_cells),
+    "what is begun elsewhere is let be": ("word & HG_WHOLE || !later || !hg_withdraw(cell, word)",
+                                          "word & HG_WHOLE", choosing_two_cells),
+    "what is begun is found": ("hg_cell(at->tag, now + (uint64_t)gap) & ~HG_WHOLE",
+                               "hg_cell(at->tag, now + (uint64_t)gap)", choosing_two_cells),
+    "a charge is written over another": (CHARGE, written_over(CHARGE), updating),
+    "a charge is tried until it fits": (CHARGE, "hg_insist(found.cell, found.word, word)", updating),
+    "who evicts owes his own cost only": ("found.kind == HG_OTHERS && found.gap > owed", "0", evicting),
+    "a refund is written over another": (LOWER, written_over(LOWER), refunding),
+    "what was taken is kept": ("!hg_lower(&found, back)", "0", charging_tiers),
+    "the clock is not read after the word": ("found.word == charge->seen", "1",
+                                             giving_back_what_others_took),
+    "what has come since is given back too": ("charge->cost - (int64_t)(now - charge->now)", "charge->cost",
+                                              giving_back_late),
+    "a time too far ahead is cut at once": (AHEAD, CUT.format("charge->now"),
+                                            reading_the_clock_early),
+    "a time too far ahead is let be": (AHEAD, "0", stepping_back),
+    "what was not seen is cut": ("found.word == seen", CUT.format("now"), reading_the_clock_early),
+    "who swept meanwhile is not heeded": ("hg_load(&t->control[HG_SWEPT]) == swept", "1", sweeping),
+    "who was faster is taken to have swept all": (MARK, f"{MARK} || 1", sweeping_late),
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 @pytest.mark.parametrize("kills", [0, 1])
-@pytest.mark.parametrize("line", [(UNUSED, UNUSED), (("k", 15), UNUSED)])
-def test_tiers_are_charged_together_or_not_at_all(line, kills):
-    """The first tier has room for two, the second for one; who is denied leaves the first as it was."""
-    memory = {(tier, at): word for tier in (0, 1) for at, word in enumerate(line)}
-    before = owed(memory, 0, "k", 10) if line[0] != UNUSED else 0
-    programs = [lambda: take_all("k", 10, (3, 1 + before)), lambda: take_all("k", 10, (3, 1 + before))]
-    for results, cells in outcomes(programs, memory, kills):
-        assert results.count(True) <= 1
-        if finished(results) and not kills:
-            charged = max(0, owed(cells, 0, "k", 10))
-            assert charged == results.count(True) + before
-            assert results.count(True) == 1
+def test_protocol(room, scenario, kills):
+    scenario(room).judge(kills)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_a_mutant_does_is_seen(room, name):
+    scenario = MUTANTS[name][2]
+    with room.mutant(list(MUTANTS).index(name) + 1), pytest.raises(AssertionError):
+        scenario(room).judge(kills=1)
