@@ -28,6 +28,7 @@ ROOMS = "src/headgate/_compiled"
 ATOMICS = Path(__file__).with_name("protocol") / "atomics.h"
 HEADER = 4096
 KILLED = "killed"
+BLIND = -1  # the mutant that swaps without comparing
 LOAD, CAS, ADD, CLOCK = range(1, 5)
 PATIENCE = 4096
 MOST_ANSWERS = MOST_WORDS = 1024
@@ -195,7 +196,7 @@ class Room:
         word = int.from_bytes(memory[start:end], sys.byteorder)
         if process.kind == LOAD:
             return word, memory
-        if process.kind == CAS and word != process.old:
+        if process.kind == CAS and word != process.old and process.mutant != BLIND:
             return 0, memory
         value = process.value if process.kind == CAS else (word + process.value) % 2**64
         return 1, memory[:start] + value.to_bytes(8, sys.byteorder) + memory[end:]

@@ -351,6 +351,23 @@ def test_no_copies_no_pickles(make):
             call(bucket.reserve())
 
 
+def test_cancel_gives_back_nothing_that_others_took_meanwhile(twin):
+    """Whoever cancels is held up just after he has read the clock."""
+    def clock():
+        read = now[-1]
+        if len(now) == 2:
+            now.append(9_000_000_000)
+            assert bucket.consume(9)
+        return read
+
+    now = [0]
+    bucket = twin.limit.TokenBucket(9, 1, clock=clock)
+    booking = bucket.reserve(4)
+    now.append(0)
+    booking.cancel()
+    assert bucket.available == 0
+
+
 def test_repr(make):
     bucket = make(2.5, 10)
     assert repr(bucket) == "TokenBucket(capacity=2.5, refill_rate=10)"

@@ -19,7 +19,7 @@
 #define HG_EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { HG_WORDS = 1024, HG_ANSWERS = 1024, HG_PATIENCE = 4096 };
+enum { HG_BLIND = -1, HG_WORDS = 1024, HG_ANSWERS = 1024, HG_PATIENCE = 4096 };
 enum hg_kind_of_step { HG_NONE, HG_LOAD, HG_CAS, HG_ADD, HG_CLOCK };
 
 HG_EXPORT struct {
@@ -54,7 +54,7 @@ static uint64_t hg_step(enum hg_kind_of_step kind, uint32_t at, uint64_t old, ui
         return found;
     if (kind == HG_ADD)
         *word = found + value;
-    else if (found == old || hg_process.alone > HG_PATIENCE)
+    else if (found == old || hg_process.mutant == HG_BLIND || hg_process.alone > HG_PATIENCE)
         *word = value; /* who would never end is let go */
     else
         return 0;

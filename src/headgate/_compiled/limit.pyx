@@ -19,7 +19,8 @@ Invariants
 - Whoever rewrites the parameters holds the word at BUSY meanwhile and leaves another word than he found,
   so that a decision made with the old ones fails its swap.
 
-Foreign code - the clock, ``__float__`` and ``__index__`` of arguments - runs before the word is read.
+Foreign code - the clock, ``__float__`` and ``__index__`` of arguments - runs before the word is read, but for
+the clock of a refund, which is read after it: a word that has changed meanwhile fails the swap.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -446,14 +447,18 @@ cdef class TokenBucket:
         return wait(out.elapsed, out.debt + units - out.burst, out.multiplier, out.shift) / 1e9
 
     def _refund(self, tokens, booked):
-        """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since."""
+        """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since.
+
+        The clock is read after the word: others may have been charged when the debt was over.
+        """
         cdef Amount read = split(checked_amount("tokens", tokens))
         cdef uint64_t word, units, changed
-        cdef int64_t now = self._now(), then = booked, back
+        cdef int64_t now, then = booked, back
         while True:
             word = hg_load(self.word)
             if word == BUSY:
                 continue
+            now = self._now()
             units = self._units_at(now)
             back = to_units(read, hg_peek(&self.bits)) - max(0, <int64_t>(units - self._units_at(then)))
             back = min(back, <int64_t>(word - units))

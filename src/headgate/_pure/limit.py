@@ -333,16 +333,27 @@ class TokenBucket:
         return wait(elapsed, debt + units - self._burst, self._multiplier, self._shift) / 1e9
 
     def _refund(self, tokens, booked):
-        """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since."""
+        """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since.
+
+        The clock is read after the word: others may have been charged when the debt was over.
+        """
         number = checked_amount("tokens", tokens)
-        now = self._now_ns()
-        with self._lock:
-            elapsed = now - self._epoch
-            units = units_at(elapsed, self._multiplier, self._shift)
-            then = units_at(booked - self._epoch, self._multiplier, self._shift)
-            back = to_units(number, self._bits) - max(0, units - then)
-            debt = (self._state[_TAT] - units + _HALF) % _WORD - _HALF
-            self._state[_TAT] = (self._state[_TAT] - max(0, min(back, debt))) % _WORD
+        done = False
+        while not done:
+            with self._lock:
+                seen = self._state[_TAT]
+            now = self._now_ns()
+            with self._lock:
+                done = self._state[_TAT] == seen
+                if done:
+                    self._give(number, now, booked)
+
+    def _give(self, number, now, booked):
+        units = units_at(now - self._epoch, self._multiplier, self._shift)
+        then = units_at(booked - self._epoch, self._multiplier, self._shift)
+        back = to_units(number, self._bits) - max(0, units - then)
+        debt = (self._state[_TAT] - units + _HALF) % _WORD - _HALF
+        self._state[_TAT] = (self._state[_TAT] - max(0, min(back, debt))) % _WORD
 
     def __repr__(self):
         size, rate = self._terms

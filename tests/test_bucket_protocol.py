@@ -1,0 +1,100 @@
+"""The word of a shared bucket, model-checked as the cells of a RateLimiter are."""
+
+from dataclasses import dataclass
+
+import pytest
+from interleavings import BLIND, KILLED, opened_room
+
+SECOND = 10**9
+CAPACITY = 9
+WORDS = 2
+
+
+@pytest.fixture(scope="session")
+def room(tmp_path_factory):
+    return opened_room(tmp_path_factory.mktemp("bucket"), "limit")
+
+
+@dataclass
+class Scenario:
+    """What processes do with a bucket of nine tokens that gets one a second and owes `owed` at the time 0.
+
+    A kill loses `cost` tokens at most.
+    """
+
+    programs: list
+    times: tuple = (0,)
+    owed: int = 0
+    cost: int = 4
+
+    def judge(self, room, kills):
+        _, memory = room.open("TokenBucket", CAPACITY, 1, size=WORDS)
+        _, memory = room.run(lambda bucket: bucket.consume(self.owed), memory, 0)
+        for results, changed in room.outcomes(self.programs, memory, self.times, kills):
+            self.judge_end(room, results, changed)
+
+    def judge_end(self, room, results, memory):
+        end = self.times[-1]
+        left, memory = room.run(drain, memory, end)
+        grants = [(0, self.owed), (end, left)]
+        grants += [grant for result in results if result != KILLED for grant in result]
+        for start in self.times:
+            for until in self.times:
+                within = sum(cost for at, cost in grants if start <= at <= until)
+                most = CAPACITY + (until - start) // SECOND
+                assert until < start or within <= most, "more was allowed than the rate"
+        if len(self.times) == 1:
+            lost = self.cost * results.count(KILLED)
+            assert sum(cost for _, cost in grants) >= CAPACITY - lost, "more was lost than by kills"
+        last = end + (CAPACITY + self.cost) * SECOND
+        assert room.run(drain, memory, last)[0] == CAPACITY, "a debt outlives its time"
+
+
+def drain(bucket):
+    return sum(1 for _ in iter(bucket.consume, False))
+
+
+def consume(room, tokens):
+    return lambda bucket: [(room.read, tokens)] if bucket.consume(tokens) else []
+
+
+def cancel(bucket):
+    """Reserve four tokens, and give back what of them has not come since."""
+    bucket.reserve(4).cancel()
+    return []
+
+
+def consuming(room):
+    return Scenario([consume(room, 4)] * 3, owed=1)
+
+
+def cancelling(room):
+    return Scenario([cancel, cancel, consume(room, 4)])
+
+
+def cancelling_late(room):
+    return Scenario([cancel, consume(room, 9)], times=(0, 9 * SECOND))
+
+
+def reading_the_clock_early(room):
+    programs = [consume(room, 9), lambda bucket: consume(room, 9)(bucket) + consume(room, 9)(bucket)]
+    return Scenario(programs, times=(0, 20 * SECOND, 50 * SECOND))
+
+
+def stepping_back(room):
+    return Scenario([consume(room, 9)] * 2, times=(20 * SECOND, 0))
+
+
+SCENARIOS = [consuming, cancelling, cancelling_late, reading_the_clock_early, stepping_back]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize("kills", [0, 1])
+def test_protocol(room, scenario, kills):
+    scenario(room).judge(room, kills)
+
+
+@pytest.mark.parametrize("scenario", [consuming, cancelling, reading_the_clock_early])
+def test_what_a_blind_swap_does_is_seen(room, scenario):
+    with room.mutant(BLIND), pytest.raises(AssertionError):
+        scenario(room).judge(room, kills=1)
