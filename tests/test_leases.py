@@ -64,6 +64,53 @@ inherited.release()
 tell(limiter.inflight)
 """
 
+KILLED_AT = """
+import os, signal, sys
+from headgate import ConcurrencyLimiter
+
+class Words:
+    def __init__(self, words, left):
+        self.words, self.left = words, left
+    def __len__(self):
+        return len(self.words)
+    def __getitem__(self, at):
+        return self.words[at]
+    def __setitem__(self, at, word):
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+        self.words[at] = word
+
+def dies(work):
+    child = os.fork()
+    if not child:
+        work()
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+def work():
+    limiter._ledger._words = Words(limiter._ledger._words, step)
+    permits = [limiter.acquire() for _ in range(3)]
+    permits[0].release()
+    permits[1].release()
+
+now = step = 0
+limiter = ConcurrencyLimiter(5, algorithm="fixed", path=sys.argv[1], clock=lambda: now)
+permits = [limiter.acquire() for _ in range(2)]
+alive = False
+while not alive:
+    dies(limiter.acquire)
+    alive = dies(work) == 0
+    spare = limiter.inflight - sum(limiter._ledger._words[18::3])
+    now += 10**9
+    more = [permit for permit in [limiter.acquire() for _ in range(5)] if permit]
+    print(spare, len(more), limiter.inflight)
+    for permit in more:
+        permit.release()
+    limiter._check()
+    step += 1
+"""
+
 
 DENIED = START + """
 import os
@@ -227,6 +274,16 @@ def test_processes_that_are_killed_at_any_moment_leave_nothing(path):
     for permit in permits:
         permit.release()
     assert limiter.inflight == 0
+
+
+def test_a_kill_before_any_write_loses_and_doubles_no_permit(path):
+    """Two permits of five are held, and one by a dead process, while another takes permits and is killed."""
+    with started(KILLED_AT, path) as process:
+        answers = [tuple(map(int, line.split())) for line in process.communicate(timeout=60)[0].splitlines()]
+    assert process.returncode == 0
+    assert len(answers) > 10
+    assert min(spare for spare, _, _ in answers) == 0, "there are more permits than are counted"
+    assert {answer[1:] for answer in answers} == {(3, 5)}
 
 
 def test_a_limiter_that_goes_leaves_its_permits(path):
