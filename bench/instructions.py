@@ -45,6 +45,12 @@ def ring():
     return HashRing(node_names(100), 160)
 
 
+def balancer(name):
+    from headgate._compiled import balance
+
+    return getattr(balance, name)(node_names(10))
+
+
 def bucket():
     from headgate._compiled.limit import TokenBucket
 
@@ -65,6 +71,8 @@ OPERATIONS = {
     "LRUCache put, update": ("target[key] = value", KEYS, filled_cache),
     "LRUCache put that evicts": ("target[key] = value", MORE_KEYS, filled_cache),
     "HashRing.get_node, 100 x 160": ("target.get_node(key)", KEYS, ring),
+    "RoundRobin.get_server": ("target.get_server()", KEYS, lambda: balancer("RoundRobin")),
+    "PowerOfTwo pick and done": ("target.pick().done()", KEYS, lambda: balancer("PowerOfTwo")),
     "time.monotonic_ns": ("target.monotonic_ns()", KEYS, lambda: time),
     "TokenBucket.consume": ("target.consume()", KEYS, bucket),
     "xxh64 of a user id": ("target.xxh64(key)", KEYS, hashing),
