@@ -26,6 +26,7 @@ from conftest import twin_names
 ROOT = Path(__file__).parents[1]
 ROOMS = "src/headgate/_compiled"
 ATOMICS = Path(__file__).with_name("protocol") / "atomics.h"
+HEADERS = ("cells.h", "log.h")
 HEADER = 4096
 KILLED = "killed"
 BLIND = -1  # the mutant that swaps without comparing
@@ -50,7 +51,7 @@ class Process(ctypes.Structure):
 
 
 def build(tree, rooms, mutants):
-    """Compile `rooms` in the empty folder `tree`; a mutant is an expression of cells.h, and another."""
+    """Compile `rooms` in the empty folder `tree`; a mutant is an expression of one of HEADERS, and another."""
     folder = tree / ROOMS
     shutil.copytree(ROOT / ROOMS, folder, ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.pyx"))
     (folder.parent / "__init__.py").touch()
@@ -58,12 +59,13 @@ def build(tree, rooms, mutants):
     shutil.copy(ATOMICS, folder)
     for room in rooms:
         shutil.copy(ROOT / ROOMS / f"{room}.pyx", folder)
-    cells = folder / "cells.h"
-    text = cells.read_text().replace("for (;;)", "for (uint32_t begun = hg_process.heard;; hg_turn(begun))")
+    texts = [(folder / header).read_text() for header in HEADERS]
     for number, (old, new) in enumerate(mutants, 1):
-        assert text.count(old) == 1, old
-        text = text.replace(old, f"(hg_process.mutant == {number} ? ({new}) : ({old}))")
-    cells.write_text(text)
+        assert sum(text.count(old) for text in texts) == 1, old
+        texts = [text.replace(old, f"(hg_process.mutant == {number} ? ({new}) : ({old}))") for text in texts]
+    for header, text in zip(HEADERS, texts, strict=True):
+        turning = text.replace("for (;;)", "for (uint32_t begun = hg_process.heard;; hg_turn(begun))")
+        (folder / header).write_text(turning)
     env = {name: value for name, value in os.environ.items() if name not in ("HEADGATE_PURE", "LD_PRELOAD")}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"]
     return subprocess.run(command, cwd=tree, env=env | {"CFLAGS": "-O1"}, capture_output=True, text=True)

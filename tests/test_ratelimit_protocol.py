@@ -22,11 +22,11 @@ TIER = CONTROL + LINES * CELLS
 BURST = 9
 RATE = f"{BURST}/h"
 
-AHEAD = "found.gap > t->ceiling || (int64_t)(hg_load(&t->control[HG_SWEPT]) - charge->now) >= HG_PASS"
-CUT = "(found.gap > t->ceiling && hg_cas(found.cell, found.word, hg_cell(at->tag, {} + t->ceiling)), 0)"
+AHEAD = "found->gap > t->ceiling || (int64_t)(hg_load(&t->control[HG_SWEPT]) - now) >= HG_PASS"
+CUT = "(found.gap > t->ceiling && hg_cas(found.cell, found.word, hg_cell(at->tag, now + t->ceiling)), 0)"
 LOWER = "hg_cas(found->cell, found->word, hg_cell(found->word >> HG_TIME_BITS, time))"
 MARK = "hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride))"
-CHARGE = "hg_cas(found.cell, found.word, word)"
+CHARGE = "hg_cas(found->cell, found->word, word)"
 
 
 def written_over(swap):
@@ -286,7 +286,7 @@ MUTANTS = {
     "what is begun is found": ("hg_cell(at->tag, now + (uint64_t)gap) & ~HG_WHOLE",
                                "hg_cell(at->tag, now + (uint64_t)gap)", choosing_two_cells),
     "a charge is written over another": (CHARGE, written_over(CHARGE), updating),
-    "a charge is tried until it fits": (CHARGE, "hg_insist(found.cell, found.word, word)", updating),
+    "a charge is tried until it fits": (CHARGE, "hg_insist(found->cell, found->word, word)", updating),
     "who evicts owes his own cost only": ("found.kind == HG_OTHERS && found.gap > owed", "0", evicting),
     "a refund is written over another": (LOWER, written_over(LOWER), refunding),
     "what was taken is kept": ("!hg_lower(&found, back)", "0", charging_tiers),
@@ -294,10 +294,10 @@ MUTANTS = {
                                              giving_back_what_others_took),
     "what has come since is given back too": ("charge->cost - (int64_t)(now - charge->now)", "charge->cost",
                                               giving_back_late),
-    "a time too far ahead is cut at once": (AHEAD, CUT.format("charge->now"),
+    "a time too far ahead is cut at once": (AHEAD, CUT.replace("found.", "found->").replace("at->tag", "found->word >> 40"),
                                             reading_the_clock_early),
     "a time too far ahead is let be": (AHEAD, "0", stepping_back),
-    "what was not seen is cut": ("found.word == seen", CUT.format("now"), reading_the_clock_early),
+    "what was not seen is cut": ("found.word == seen", CUT, reading_the_clock_early),
     "who swept meanwhile is not heeded": ("hg_load(&t->control[HG_SWEPT]) == swept", "1", sweeping),
     "who was faster is taken to have swept all": (MARK, f"{MARK} || 1", sweeping_late),
 }
