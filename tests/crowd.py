@@ -201,8 +201,11 @@ def killed(twin, path, rate, kills, room="400000", strict=""):
     keys = max(progress) + 1
     drain(0, range(keys))
     totals = [sum(counts[slot * KEYS + key] for slot in range(WORKERS)) for key in range(keys)]
-    last = limiter(twin, path, rate, **options)
-    print(deaths, keys, max(totals), keys * last.rates[0].limit - sum(totals), last.evictions)
+    survivor = limiter(twin, path, rate, **options)
+    survivor._check()
+    burst = min(tier.burst for tier in survivor.rates)
+    afterwards = sum(survivor.allow("new") for _ in range(2 * burst))
+    print(deaths, keys, max(totals), keys * burst - sum(totals), survivor.evictions, afterwards)
 
 
 if __name__ == "__main__":
