@@ -220,9 +220,21 @@ def choosing_two_cells(room):
     return Scenario(table, programs, cost=9, least=0)
 
 
+def choosing_two_cells_in_reverse(room):
+    table = Table(room, owed=[5, 4, 6, 6, 6, 6, 6, 6])
+    programs = [table.take(2), in_turn(table.refund(5, other=0), table.take(9))]
+    return Scenario(table, programs, cost=9, least=0)
+
+
 def choosing_two_cells_of_three(room):
     table = Table(room, owed=[4, 5, 6, 6, 6, 6, 6, 6])
     return Scenario(table, [table.take(5), table.take(5), table.refund(5, other=1)], cost=5, least=0)
+
+
+def evicting_beside_a_charge(room):
+    """The key that gives way is charged too, and may evict the other in its turn: a token for each time."""
+    table = Table(room, owed=[4, 6, 6, 6, 6, 6, 6, 6])
+    return Scenario(table, [table.take(1), table.take(1), table.take(1, other=0)], cost=1, least=2, most=8)
 
 
 def charging_tiers(room):
@@ -273,9 +285,10 @@ def sweeping_late(room):
 
 
 SCENARIOS = [
-    inserting, updating, refunding, reclaiming, reclaiming_own, dying, evicting, refusing, choosing_two_cells,
-    choosing_two_cells_of_three, charging_tiers, giving_back_late, giving_back_what_others_took,
-    reading_the_clock_early, stepping_back, stepping_far_back, sweeping, sweeping_late,
+    inserting, updating, refunding, reclaiming, reclaiming_own, dying, evicting, evicting_beside_a_charge,
+    refusing, choosing_two_cells, choosing_two_cells_in_reverse, choosing_two_cells_of_three, charging_tiers,
+    giving_back_late, giving_back_what_others_took, reading_the_clock_early, stepping_back, stepping_far_back,
+    sweeping, sweeping_late,
 ]
 
 # What a mutant has in place of an expression of cells.h, and the scenario that shows it.
