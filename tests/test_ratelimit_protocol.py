@@ -231,6 +231,13 @@ def choosing_two_cells_of_three(room):
     return Scenario(table, [table.take(5), table.take(5), table.refund(5, other=1)], cost=5, least=0)
 
 
+def beginning_twice(room):
+    """What one has begun another withdraws, and a third begins again in the same cell."""
+    table = Table(room, owed=[5, 4, 6, 6, 6, 6, 6, 6])
+    programs = [table.take(5), in_turn(table.refund(5, other=0), table.take(5)), table.take(5)]
+    return Scenario(table, programs, cost=5, least=0)
+
+
 def evicting_beside_a_charge(room):
     """The key that gives way is charged too, and may evict the other in its turn: a token for each time."""
     table = Table(room, owed=[4, 6, 6, 6, 6, 6, 6, 6])
@@ -296,6 +303,7 @@ MUTANTS = {
     "who inserts looks at no other cell": ("hg_alone(t, at, found->cell)", "1", choosing_two_cells),
     "what is begun elsewhere is let be": ("word & HG_WHOLE || !later || !hg_withdraw(cell, word)",
                                           "word & HG_WHOLE", choosing_two_cells),
+    "what is begun again is the same word": ("hg_cell(0, begun + 1)", "hg_cell(0, begun)", beginning_twice),
     "what is begun is found": ("hg_cell(at->tag, now + (uint64_t)gap) & ~HG_WHOLE",
                                "hg_cell(at->tag, now + (uint64_t)gap)", choosing_two_cells),
     "a charge is written over another": (CHARGE, written_over(CHARGE), updating),
@@ -320,6 +328,11 @@ MUTANTS = {
 @pytest.mark.parametrize("kills", [0, 1])
 def test_protocol(room, scenario, kills):
     scenario(room).judge(kills)
+
+
+def test_three_who_insert_beside_a_refund(room):
+    """The largest scenario, so without kills."""
+    beginning_twice(room).judge(kills=0)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
