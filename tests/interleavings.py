@@ -51,7 +51,7 @@ class Process(ctypes.Structure):
 
 
 def build(tree, rooms, mutants):
-    """Compile `rooms` in the empty folder `tree`; a mutant is an expression of one of HEADERS, and another."""
+    """Compile `rooms` in the empty folder `tree`; a mutant is an expression of the HEADERS, and another."""
     folder = tree / ROOMS
     shutil.copytree(ROOT / ROOMS, folder, ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.pyx"))
     (folder.parent / "__init__.py").touch()

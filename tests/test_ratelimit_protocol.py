@@ -24,6 +24,7 @@ RATE = f"{BURST}/h"
 
 AHEAD = "found->gap > t->ceiling || (int64_t)(hg_load(&t->control[HG_SWEPT]) - now) >= HG_PASS"
 CUT = "(found.gap > t->ceiling && hg_cas(found.cell, found.word, hg_cell(at->tag, now + t->ceiling)), 0)"
+CUT_AT_ONCE = CUT.replace("found.", "found->").replace("at->tag", "found->word >> HG_TIME_BITS")
 LOWER = "hg_cas(found->cell, found->word, hg_cell(found->word >> HG_TIME_BITS, time))"
 MARK = "hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride))"
 CHARGE = "hg_cas(found->cell, found->word, word)"
@@ -315,8 +316,7 @@ MUTANTS = {
                                              giving_back_what_others_took),
     "what has come since is given back too": ("charge->cost - (int64_t)(now - charge->now)", "charge->cost",
                                               giving_back_late),
-    "a time too far ahead is cut at once": (AHEAD, CUT.replace("found.", "found->").replace("at->tag", "found->word >> 40"),
-                                            reading_the_clock_early),
+    "a time too far ahead is cut at once": (AHEAD, CUT_AT_ONCE, reading_the_clock_early),
     "a time too far ahead is let be": (AHEAD, "0", stepping_back),
     "what was not seen is cut": ("found.word == seen", CUT, reading_the_clock_early),
     "who swept meanwhile is not heeded": ("hg_load(&t->control[HG_SWEPT]) == swept", "1", sweeping),

@@ -1,0 +1,213 @@
+"""The protocol of the logs, model-checked: the compiled limiter's own code in every interleaving of two and
+three processes, with a kill at every step. What must hold, however it ends, stands in `judge`.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+from interleavings import KILLED, opened_room
+
+from headgate._rate import Rate, checked_rates
+from headgate._tables import checked_windows
+
+HOUR = 3600 * 10**9
+CELLS, CONTROL, LINES = 8, 8, 2
+KEY = "ann"
+
+
+@pytest.fixture(scope="session")
+def room(tmp_path_factory):
+    tree = tmp_path_factory.mktemp("strict")
+    return opened_room(tree, "ratelimit", [mutant[:2] for mutant in MUTANTS.values()])
+
+
+class Table:
+    """A strict limiter, of whose log KEY has taken `own` at the time 0; `others` have taken one each."""
+
+    def __init__(self, room, rate="2/h", own=0, others=0, **options):
+        self.room = room
+        self.windows = checked_windows(checked_rates(rate, None))
+        self.limit = min(limit for limit, _ in self.windows)
+        longest = max(limit for limit, _ in self.windows)
+        self.limiter, self.memory = room.open(
+            "RateLimiter", rate, strict=True, max_keys=LINES * CELLS // 2,
+            size=CONTROL + LINES * CELLS * (1 + longest), **options,
+        )
+        self.own = own
+        self.fill([(KEY, own)] if own else [], 0)
+        self.fill([(number, 1) for number in range(others)], 1)
+
+    def fill(self, charges, now):
+        def fill(limiter):
+            for charge in charges:
+                assert limiter.allow(*charge)
+        _, self.memory = self.room.run(fill, self.memory, now)
+
+    def take(self, cost, key=KEY):
+        """A process that asks once: what KEY got, and at which time."""
+        def take(limiter):
+            allowed = limiter.allow(key, cost)
+            return [(self.room.read, cost)] if allowed and key == KEY else []
+        return take
+
+    def give_back(self, cost):
+        """A process that takes and gives back."""
+        def give_back(limiter):
+            if limiter.allow(KEY, cost):
+                limiter.refund(KEY, cost)
+            return []
+        return give_back
+
+    def drained(self, memory, now):
+        """How many tokens KEY gets in the end, and the memory then."""
+        def drain(limiter):
+            return sum(1 for _ in iter(lambda: limiter.allow(KEY), False))
+        return self.room.run(drain, memory, now)
+
+
+@dataclass
+class Scenario:
+    """What processes do on a table. No window of KEY has more than its limit, but for `more`.
+
+    Where time stands, it gets no less either, with what is left in the end, but for `cost` a kill.
+    """
+
+    table: Table
+    programs: list
+    times: tuple = (0,)
+    cost: int = 0
+    more: int = 0
+
+    def judge(self, kills):
+        table, end = self.table, self.times[-1]
+        for results, memory in table.room.outcomes(self.programs, table.memory, self.times, kills):
+            left, drained = table.drained(memory, end)
+            grants = [(0, table.own)] if table.own else []
+            grants += [grant for result in results if result != KILLED for grant in result]
+            for limit, period in table.windows:
+                self.judge_window([*grants, (end, left)], limit, period)
+            if len(self.times) == 1:
+                lost = self.cost * results.count(KILLED)
+                assert sum(cost for _, cost in grants) + left >= table.limit - lost
+            last = end + max(period for _, period in table.windows)
+            assert table.drained(drained, last)[0] == table.limit, "an entry outlives its window"
+
+    def judge_window(self, grants, limit, period):
+        for start in self.times:
+            within = sum(cost for at, cost in grants if start <= at < start + period)
+            assert within <= limit + self.more, "a window has more than its limit"
+
+
+def in_turn(*programs):
+    """A process that does one thing after another."""
+    return lambda limiter: [grant for program in programs for grant in program(limiter)]
+
+
+def inserting(room):
+    table = Table(room, "1/h")
+    return Scenario(table, [table.take(1)] * 3, cost=1)
+
+
+def inserting_beside_room(room):
+    table = Table(room)
+    return Scenario(table, [table.take(1)] * 2, cost=1)
+
+
+def updating(room):
+    table = Table(room, own=1)
+    return Scenario(table, [table.take(1)] * 3, cost=1)
+
+
+def claiming_several(room):
+    """Each claims both places; who finds only one takes his claim back. A short window is soon searched."""
+    table = Table(room, Rate(2, 8e-9), own=2)
+    table.own = 0
+    return Scenario(table, [table.take(2)] * 2, times=(8,), cost=2)
+
+
+def counting_two_windows(room):
+    """The log has room for three, the shorter window for two."""
+    table = Table(room, "2/h; 3/day", own=1)
+    return Scenario(table, [table.take(1)] * 3, cost=1)
+
+
+def refunding(room):
+    table = Table(room, own=1)
+    return Scenario(table, [table.take(1), table.give_back(1)], cost=1)
+
+
+def reclaiming(room):
+    """The logs of others are dead."""
+    table = Table(room, others=16)
+    return Scenario(table, [table.take(1)] * 2, times=(2 * HOUR,), cost=1)
+
+
+def evicting(room):
+    """The first takes over a log with one place of two free, and is allowed one request in any case."""
+    table = Table(room, others=16)
+    return Scenario(table, [table.take(1), table.take(1)], times=(2,), cost=2, more=1)
+
+
+def taken_over_meanwhile(room):
+    """Another key may take the log while its owner claims a place in it."""
+    table = Table(room, own=1, others=15)
+    return Scenario(table, [table.take(1), table.take(1, key="new")], times=(2,), cost=2, more=2)
+
+
+def refusing(room):
+    table = Table(room, own=1, others=15, on_full="deny")
+    return Scenario(table, [table.take(1), table.take(1), table.take(1, key="new")], times=(2,), cost=1)
+
+
+def leaving(room):
+    """The entries leave the window while others ask."""
+    table = Table(room, own=2)
+    return Scenario(table, [table.take(1)] * 2, times=(HOUR - 1, HOUR), cost=1)
+
+
+def reading_the_clock_early(room):
+    """Others write hours after the clock was read."""
+    table = Table(room, "1/h")
+    programs = [table.take(1), in_turn(table.take(1), table.take(1))]
+    return Scenario(table, programs, times=(0, HOUR // 2, HOUR + 1), cost=1)
+
+
+def cutting_what_was_ahead(room):
+    """Whoever reads the clock again cuts what he has seen, not what comes meanwhile."""
+    table = Table(room)
+    table.own = 1
+    table.fill([(KEY, 1)], 1)
+    return Scenario(table, [table.take(1)] * 2, times=(0, HOUR // 2, HOUR + 1), cost=1)
+
+
+SCENARIOS = [
+    inserting, inserting_beside_room, updating, claiming_several, counting_two_windows, refunding,
+    reclaiming, evicting, taken_over_meanwhile, refusing, leaving, reading_the_clock_early,
+    cutting_what_was_ahead,
+]
+
+MUTANTS = {
+    "who commits does not move the head": ("found->gap >= owed", "0", counting_two_windows),
+    "claims are not taken back": ("count-- > 0", "0", claiming_several),
+    "a place is claimed whoever has it": ("!hg_cas(times + i, old, value)",
+                                          "(hg_cas(times + i, hg_load(times + i), value), 0)", updating),
+    "who finds too few places takes them": ("claimed < charges->cost", "0", claiming_several),
+    "who does not commit is allowed": ("!hg_write(t, at, &found, charges->now, head)",
+                                       "(hg_write(t, at, &found, charges->now, head), 0)",
+                                       counting_two_windows),
+    "what was not seen is cut": ("time > moment && time <= seen->span.newest", "time > moment",
+                                 cutting_what_was_ahead),
+}
+
+
+@pytest.mark.parametrize("kills", [0, 1])
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_protocol(room, scenario, kills):
+    scenario(room).judge(kills)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_a_mutant_does_is_seen(room, name):
+    scenario = MUTANTS[name][2]
+    with room.mutant(list(MUTANTS).index(name) + 1), pytest.raises(AssertionError):
+        scenario(room).judge(kills=1)
