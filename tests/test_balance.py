@@ -185,7 +185,7 @@ def test_random_choice_follows_the_weights(twin):
     counts = Counter(named(make(twin, "RandomChoice", FLEET, seed=3), 14_000))
     for server, weight in FLEET.items():
         assert abs(counts[server] - 2000 * weight) < 300
-    rest = Counter(make(twin, "RandomChoice", FLEET).get_server(exclude="ab") for _ in range(50))
+    rest = Counter(make(twin, "RandomChoice", FLEET).get_server(exclude=list("ab")) for _ in range(50))
     assert set(rest) <= set("cd")
 
 
@@ -362,6 +362,33 @@ def test_blocks_end_picks_with_their_outcome(twin, name):
         raise ZeroDivisionError
     assert record(balancer, pick.server).health == "ejected"
     balancer.pick("10.0.0.1")
+    assert sum(row.in_flight for row in balancer.records) == 0
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, KeyboardInterrupt, GeneratorExit])
+def test_a_cancellation_says_nothing_of_the_server(twin, kind):
+    balancer = make(twin, "PeakEWMA", ["a", "b"], max_failures=1, panic_threshold=0)
+    with pytest.raises(kind), balancer.pick() as pick:
+        raise kind
+
+    async def cancelled():
+        async with balancer.pick():
+            raise kind
+
+    with pytest.raises(kind):
+        cancelled().send(None)
+    pick.done(False)
+    assert {row.health for row in balancer.records} == {"healthy"}
+    assert {(row.in_flight, row.latency) for row in balancer.records} == {(0, 0.0)}
+    balancer._check()
+
+
+@pytest.mark.parametrize("exclude", ["a", b"a", 5])
+def test_a_single_server_is_not_several(twin, exclude):
+    balancer = make(twin, "RoundRobin")
+    for ask in balancer.pick, balancer.get_server:
+        with pytest.raises(TypeError, match=f"^exclude must be an iterable, got {exclude!r}$"):
+            ask(exclude=exclude)
     assert sum(row.in_flight for row in balancer.records) == 0
 
 

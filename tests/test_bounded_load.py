@@ -86,6 +86,8 @@ def test_excluded_nodes_are_passed_over(twin):
         assert bounded.pick("x", exclude=["unknown"]).node == order[0]
         with pytest.raises(NoServerError, match=r"^every server is excluded$"):
             bounded.pick("x", exclude=order)
+        with pytest.raises(TypeError, match=r"^exclude must be an iterable, got 'a'$"):
+            bounded.pick("x", exclude="a")
         assert sum(bounded.loads.values()) == 0
         bounded._check()
 

@@ -66,6 +66,13 @@ def checked_bound(c: Any) -> float:
     return float(exact)
 
 
+def checked_several(name: str, value: Any) -> Iterable[Any]:
+    """`value`, if it is an iterable and no single name."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be an iterable, got {value!r}")
+    return value
+
+
 def weighted(nodes: Any) -> list[tuple[Any, Any]]:
     """The pairs (node, weight) of a constructor's argument."""
     if isinstance(nodes, Mapping):

@@ -40,7 +40,7 @@ from headgate._fleet import (
     nginx_hash,
     server_weights,
 )
-from headgate._membership import checked_weight
+from headgate._membership import checked_several, checked_weight
 from headgate.errors import NoServerError
 
 
@@ -157,17 +157,25 @@ cdef class _Pick:
         if self._record is not None:
             self._balancer._finish(self, bool(ok))
 
+    cdef int _leave(self, kind) except -1:
+        """The end of a block; a cancellation and the like are no outcome."""
+        if kind is None or issubclass(kind, Exception):
+            self.done(kind is None)
+        elif self._record is not None:
+            self._balancer._drop(self)
+        return 0
+
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
-        self.done(kind is None)
+        self._leave(kind)
 
     async def __aenter__(self):
         return self
 
     async def __aexit__(self, kind, error, traceback):
-        self.done(kind is None)
+        self._leave(kind)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
@@ -532,7 +540,7 @@ cdef class _Balancer:
 
     cdef list _skipped(self, exclude):
         """The records of the servers in `exclude`."""
-        found = dict.fromkeys([self._members.get(server) for server in exclude])
+        found = dict.fromkeys([self._members.get(server) for server in checked_several("exclude", exclude)])
         found.pop(None, None)
         return list(found)
 
@@ -542,7 +550,8 @@ cdef class _Balancer:
 
         `key` is what AddressHash hashes; the others do not look at it. Servers in `exclude` are passed over.
 
-        Raises NoServerError if there is no server or every one is excluded.
+        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
 
@@ -567,9 +576,11 @@ cdef class _Balancer:
 
         Answers a context manager, for ``with`` and ``async with``, with the attribute `server` and the
         method ``done(ok=True)``. Its end measures the latency and feeds outlier ejection; leaving the block
-        by an error is a failure. `key` and `exclude` are those of get_server.
+        by an error is a failure, but a task that is cancelled says nothing of the server. `key` and `exclude`
+        are those of get_server.
 
-        Raises NoServerError if there is no server or every one is excluded.
+        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        single server.
 
         Complexity: see the class.
 
@@ -613,6 +624,17 @@ cdef class _Balancer:
                 record.in_flight -= 1
                 self._measure(record, now - pick._start, now)
                 self._judge(record, ok, now)
+                self._moved(record)
+        return 0
+
+    @cython.final
+    cdef int _drop(self, _Pick pick) except -1:
+        """Take a pick out of the flight without an outcome, once."""
+        cdef _Record record
+        with cython.critical_section(self):
+            record, pick._record = pick._record, None
+            if record is not None:
+                record.in_flight -= 1
                 self._moved(record)
         return 0
 
@@ -707,7 +729,8 @@ cdef class RoundRobin(_Balancer):
 
         `key` is what AddressHash hashes; the others do not look at it. Servers in `exclude` are passed over.
 
-        Raises NoServerError if there is no server or every one is excluded.
+        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
 
@@ -1021,9 +1044,11 @@ cdef class PowerOfTwo(_Balancer):
 
         Answers a context manager, for ``with`` and ``async with``, with the attribute `server` and the
         method ``done(ok=True)``. Its end measures the latency and feeds outlier ejection; leaving the block
-        by an error is a failure. `key` and `exclude` are those of get_server.
+        by an error is a failure, but a task that is cancelled says nothing of the server. `key` and `exclude`
+        are those of get_server.
 
-        Raises NoServerError if there is no server or every one is excluded.
+        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        single server.
 
         Complexity: see the class.
 

@@ -48,6 +48,7 @@ from headgate._membership import (
     admitted,
     arranged,
     checked_bound,
+    checked_several,
     collected,
     integer,
     join,
@@ -1467,7 +1468,7 @@ cdef class BoundedLoad:
         cdef bint counted = False
         cdef _Pick pick = _Pick.__new__(_Pick)
         hg_key_of(key, b"key", &plain)
-        names = {name_bytes(node, self._placement._node_key) for node in exclude}
+        names = {name_bytes(node, self._placement._node_key) for node in checked_several("exclude", exclude)}
         view = self._placement._current()
         if names:
             barred = bytes([name in names for name in view.names])

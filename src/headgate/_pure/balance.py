@@ -33,7 +33,7 @@ from headgate._fleet import (
     nginx_hash,
     server_weights,
 )
-from headgate._membership import checked_weight
+from headgate._membership import checked_several, checked_weight
 from headgate._pure.hashing import splitmix64
 from headgate._pure.placement import HashRing
 from headgate.errors import NoServerError
@@ -107,17 +107,24 @@ class _Pick:
         if self._record is not None:
             self._balancer._finish(self, bool(ok))
 
+    def _leave(self, kind):
+        """The end of a block; a cancellation and the like are no outcome."""
+        if kind is None or issubclass(kind, Exception):
+            self.done(kind is None)
+        elif self._record is not None:
+            self._balancer._abandon(self)
+
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
-        self.done(kind is None)
+        self._leave(kind)
 
     async def __aenter__(self):
         return self
 
     async def __aexit__(self, kind, error, traceback):
-        self.done(kind is None)
+        self._leave(kind)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
@@ -447,7 +454,7 @@ class _Balancer:
 
     def _skipped(self, exclude):
         """The records of the servers in `exclude`."""
-        found = dict.fromkeys([self._members.get(server) for server in exclude])
+        found = dict.fromkeys([self._members.get(server) for server in checked_several("exclude", exclude)])
         found.pop(None, None)
         return list(found)
 
@@ -456,7 +463,8 @@ class _Balancer:
 
         `key` is what AddressHash hashes; the others do not look at it. Servers in `exclude` are passed over.
 
-        Raises NoServerError if there is no server or every one is excluded.
+        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
 
@@ -478,9 +486,11 @@ class _Balancer:
 
         Answers a context manager, for ``with`` and ``async with``, with the attribute `server` and the
         method ``done(ok=True)``. Its end measures the latency and feeds outlier ejection; leaving the block
-        by an error is a failure. `key` and `exclude` are those of get_server.
+        by an error is a failure, but a task that is cancelled says nothing of the server. `key` and `exclude`
+        are those of get_server.
 
-        Raises NoServerError if there is no server or every one is excluded.
+        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        single server.
 
         Complexity: see the class.
 

@@ -19,6 +19,7 @@ from headgate._membership import (
     admitted,
     arranged,
     checked_bound,
+    checked_several,
     collected,
     integer,
     join,
@@ -1095,7 +1096,7 @@ class BoundedLoad:
         'b'
         """
         key_bytes(key, "key")
-        names = {name_bytes(node, self._placement._node_key) for node in exclude}
+        names = {name_bytes(node, self._placement._node_key) for node in checked_several("exclude", exclude)}
         view = self._placement._current()
         with self._lock:
             rank = self._chosen(view, key, names)
