@@ -29,7 +29,7 @@ asan:
 	CFLAGS="$(SANITIZE) -fno-sanitize-recover=undefined -g -O1 -fno-omit-frame-pointer" \
 	LDFLAGS="$(SANITIZE)" python setup.py -q build --build-base $(ASAN) --build-lib $(ASAN)/lib
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	HEADGATE_PURE=0 PYTHONPATH=$(ASAN)/lib \
 	python -m pytest --hypothesis-profile=sanitizers -p no:cacheprovider -k "not pure"
 

@@ -258,6 +258,15 @@ def test_rates_that_no_log_can_hold(make, rate, message):
     assert limiter.allow("ann")
 
 
+def test_more_memory_than_there_is(make, clock):
+    with pytest.raises(MemoryError, match=r"^max_keys and the limits ask for more memory than there is$"):
+        make("1000000/s", max_keys=2**32)
+    limiter = make("1/s", max_keys=2**24)
+    with pytest.raises(MemoryError, match=r"^max_keys and the limits ask for more memory than there is$"):
+        limiter.reconfigure("1048576/s; 1/h")
+    assert [limiter.allow("ann"), limiter.allow("ann")] == [True, False]
+
+
 def test_costs_are_whole_and_at_most_the_limit(make):
     limiter = make("3/s; 2/min")
     with pytest.raises(ValueError, match=r"^cost must be whole with strict=True, got 0\.5$"):

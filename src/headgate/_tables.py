@@ -35,6 +35,11 @@ def count_lines(max_keys: int) -> int:
     return -(-count // _KEYS_A_LINE)
 
 
+def no_memory() -> MemoryError:
+    """The error of a table that is too large."""
+    return MemoryError("max_keys and the limits ask for more memory than there is")
+
+
 def checked_overflow(on_full: str) -> bool:
     """Whether the smallest debt gives way when all cells of a key are in use."""
     if not isinstance(on_full, str) or on_full not in _ON_FULL:

@@ -44,6 +44,7 @@ from headgate._tables import (
     checked_windows,
     count_lines,
     longest_log,
+    no_memory,
     scale_of,
     stride_of,
     tables_of,
@@ -170,7 +171,7 @@ cdef void *_memory(uint64_t lines, uint64_t length) except NULL:
     """The memory of a table, which the system gives as it is used; it must still be aligned."""
     cdef void *memory = PyMem_RawCalloc(_words(lines, length) + HG_CELLS, sizeof(uint64_t))
     if memory is NULL:
-        raise MemoryError
+        raise no_memory()
     return memory
 
 

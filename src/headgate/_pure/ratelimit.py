@@ -38,6 +38,7 @@ from headgate._tables import (
     checked_windows,
     count_lines,
     longest_log,
+    no_memory,
     scale_of,
     stride_of,
     tables_of,
@@ -505,7 +506,10 @@ def _size(lines, length):
 
 def _private(lines, length):
     """The memory of a table, which the system gives as it is used."""
-    return memoryview(mmap.mmap(-1, _size(lines, length), **_PRIVATE))
+    try:
+        return memoryview(mmap.mmap(-1, _size(lines, length), **_PRIVATE))
+    except OSError:
+        raise no_memory() from None
 
 
 class RateLimiter:
