@@ -281,3 +281,44 @@ def test_cache_in_a_dead_cycle_that_a_finalizer_uses(make_cache):
     build()
     gc.collect()
     assert len(met) <= 1
+
+
+class Interrupter:
+    """A trace function that calls `act` before one of the lines that run in the room, and bounds how many run."""
+
+    def __init__(self, act, at, most=20_000):
+        self.act, self.at, self.most, self.lines = act, at, most, 0
+
+    def __call__(self, frame, event, argument):
+        if "headgate" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            self.lines += 1
+            assert self.lines < self.most, "a reader goes round in circles"
+            if self.lines == self.at:
+                sys.settrace(None)
+                self.act()
+                sys.settrace(self)
+        return self
+
+
+def test_a_reader_may_be_interrupted_before_any_line(policy):
+    """As threads and finalizers do: a key that is read, and so perhaps moved, while others are listed."""
+    for at in range(1, 60):
+        cache = policy(8)
+        for key in range(8):
+            cache[key] = key
+        cache.get(7)
+
+        def act(cache=cache):
+            for key in (3, 5, 5, 0):
+                cache.get(key)
+            cache["new"] = 1
+
+        sys.settrace(Interrupter(act, at))
+        try:
+            listed = list(cache)
+        finally:
+            sys.settrace(None)
+        assert len(listed) == len(set(listed)) == 8
+        cache._check()

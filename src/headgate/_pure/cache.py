@@ -107,6 +107,7 @@ class _End(_Entry):
     def __init__(self):
         super().__init__()
         self.prev = self.next = self
+        self.end = None
         self.size = 0
 
 
@@ -316,20 +317,20 @@ class _Cache(MutableMapping):
             data, self._data = self._data, data
 
     @_reader
-    def _snapshot(self):
-        """The live entries, list by list, the oldest first."""
+    def _snapshot(self, ends=None):
+        """The live entries, or those of the lists of `ends`, list by list, the oldest first."""
         while True:
             version = self._version
-            entries = self._chained(self._ends)
+            entries = self._chained(ends or self._ends)
             if version == self._version:
                 return entries
 
     def _chained(self, ends):
-        """The entries of the lists of `ends`."""
+        """The entries of the lists of `ends`; who meets one that has left its list goes no further."""
         entries = []
         for end in self._all_ends(ends):
             entry = end.next
-            while entry is not end and entry is not None:
+            while entry is not None and entry.end is end:
                 entries.append(entry)
                 entry = entry.next
         return entries
@@ -638,7 +639,7 @@ class _Cache(MutableMapping):
     def __del__(self):
         """Break the cycles of links, so that the entries go at once."""
         old = self._empty()
-        self._unchain(self._chained(old[-1]), old[-1])
+        self._unchain(self._snapshot(old[-1]), old[-1])
 
     def _unchain(self, entries, ends):
         """Make all entries of lists dead."""
@@ -867,7 +868,7 @@ class _Cache(MutableMapping):
         """
         with self._lock:
             old = self._empty()
-            entries = self._chained(old[-1])
+            entries = self._snapshot(old[-1])
             self._counts["removed"] += len(entries)
             self._generation += 1
             if self._flights is not None:
