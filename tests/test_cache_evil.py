@@ -284,7 +284,7 @@ def test_cache_in_a_dead_cycle_that_a_finalizer_uses(make_cache):
 
 
 class Interrupter:
-    """A trace function that calls `act` before one of the lines that run in the room, and bounds how many run."""
+    """A trace function that calls `act` before one of the lines that run, and bounds how many do."""
 
     def __init__(self, act, at, most=20_000):
         self.act, self.at, self.most, self.lines = act, at, most, 0
