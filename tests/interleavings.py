@@ -82,6 +82,11 @@ def opened_room(tree, name, mutants=()):
     return Room(tree, name)
 
 
+def in_turn(*programs):
+    """A process that does one thing after another."""
+    return lambda limiter: [grant for program in programs for grant in program(limiter)]
+
+
 class Room:
     """A room that was built in `tree`, for processes that share one limiter of it."""
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 import pytest
-from interleavings import KILLED, opened_room
+from interleavings import KILLED, in_turn, opened_room
 
 from headgate import splitmix64
 from headgate._rate import checked_rates
@@ -121,11 +121,6 @@ class Table:
         tag = (self.limiter._hash(self.key) >> 41 or 1) << 1 | 1
         times = [time for owner, time in self.cells(memory, tier) if owner == tag]
         return sum(max(0, time - units_at(now, multiplier, shift)) for time in times) / 2**bits
-
-
-def in_turn(*programs):
-    """A process that does one thing after another."""
-    return lambda limiter: [grant for program in programs for grant in program(limiter)]
 
 
 @dataclass

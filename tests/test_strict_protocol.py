@@ -5,7 +5,7 @@ three processes, with a kill at every step. What must hold, however it ends, sta
 from dataclasses import dataclass
 
 import pytest
-from interleavings import KILLED, opened_room
+from interleavings import KILLED, in_turn, opened_room
 
 from headgate._rate import Rate, checked_rates
 from headgate._tables import checked_windows
@@ -96,11 +96,6 @@ class Scenario:
         for start in self.times:
             within = sum(cost for at, cost in grants if start <= at < start + period)
             assert within <= limit + self.more, "a window has more than its limit"
-
-
-def in_turn(*programs):
-    """A process that does one thing after another."""
-    return lambda limiter: [grant for program in programs for grant in program(limiter)]
 
 
 def inserting(room):
