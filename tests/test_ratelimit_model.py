@@ -3,12 +3,15 @@
 import math
 from fractions import Fraction
 
+import pytest
 from conftest import FakeClock, Twin, twin_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from headgate import Rate
+
+pytestmark = pytest.mark.usefixtures("one_secret")
 
 SECOND = 10**9
 KEYS = st.sampled_from(["ann", "bob", b"cid", 7])

@@ -1,11 +1,14 @@
 """Strict limits decision for decision: both twins, and a list of the times of each key."""
 
+import pytest
 from conftest import FakeClock, Twin, twin_names
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from headgate import Decision, Rate
+
+pytestmark = pytest.mark.usefixtures("one_secret")
 
 SECOND = 10**9
 KEYS = st.sampled_from(["ann", "bob", b"cid", 7])
