@@ -54,6 +54,26 @@ def test_a_crowd_loads_once(twin):
     assert set(map(id, results)) == {id(cache["a"])}
 
 
+def test_threads_that_miss_first_share_their_loads(twin, monkeypatch):
+    """Both find that the cache has not yet loaded anything."""
+    both, second, calls = threading.Barrier(2), threading.Event(), []
+    new_flights = twin.cache.Flights
+
+    def flights():
+        both.wait(10)
+        return new_flights()
+
+    def loader(key):
+        calls.append(key)
+        if len(calls) == 2:
+            second.set()
+        return second.wait(0.1)
+
+    monkeypatch.setattr(twin.cache, "Flights", flights)
+    in_threads(twin.cache.LRUCache(2).get_or_load, 2, "a", loader)
+    assert calls == ["a"]
+
+
 def test_a_loader_may_ask_for_its_own_key(twin):
     cache = twin.cache.LRUCache(2)
 

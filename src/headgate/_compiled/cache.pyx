@@ -1376,8 +1376,16 @@ cdef class _Cache:
         if found is not _ABSENT:
             return found
         if self.flights is None:
-            self.flights = Flights()
+            self._share(Flights())
         return self.flights.load(self, key, lambda: self._load(key, loader))
+
+    @cython.final
+    cdef int _share(self, object flights) except -1:
+        """Let all threads load by `flights`, unless others were faster."""
+        with cython.critical_section(self):
+            if self.flights is None:
+                self.flights = flights
+        return 0
 
     @cython.final
     cdef object _load(self, object key, object loader):

@@ -478,7 +478,8 @@ class _Cache(MutableMapping):
             self._timed = True
         now = self._now()
         hard = self._due(now, self._lifetime if lifetime is None else lifetime)
-        if self._heap and self._heap[0][0] <= now:
+        first = self._heap[:1]  # another thread may take it meanwhile
+        if first and first[0][0] <= now:
             self._purge_at(now)
         new, replaced, dropped = _Entry(key), [], []
         self._acquire()
@@ -828,8 +829,14 @@ class _Cache(MutableMapping):
         if found is not _ABSENT:
             return found
         if self._flights is None:
-            self._flights = Flights()
+            self._share(Flights())
         return self._flights.load(self, key, lambda: self._load(key, loader))
+
+    def _share(self, flights):
+        """Let all threads load by `flights`, unless others were faster."""
+        with self._lock:
+            if self._flights is None:
+                self._flights = flights
 
     def _load(self, key, loader):
         failed, started = True, perf_counter_ns()
