@@ -1,11 +1,11 @@
 """Limits that hold in every window: what is allowed, told and refused, and what a full table does."""
 
-import asyncio
 import random
 
 import pytest
 from conftest import Twin
 from threads import run_threads
+from virtual_time import run_on
 
 from headgate import Rate, RateLimits
 
@@ -281,11 +281,12 @@ def test_costs_are_whole_and_at_most_the_limit(make):
 # waiting, levels, threads
 
 
-def test_waiting(twin):
-    limiter = twin.ratelimit.RateLimiter("20/50ms", strict=True, max_keys=10)
+def test_waiting(make, clock):
+    limiter, start = make("20/50ms"), clock.now
     assert limiter.acquire("ann", 20)
-    assert not limiter.acquire("ann", timeout=0.001)
-    assert asyncio.run(limiter.acquire_async("ann", 20, timeout=10))
+    assert not limiter.acquire("ann", timeout=0.049)
+    assert run_on(clock, limiter.acquire_async("ann", 20, timeout=10))
+    assert clock.now - start == SECOND // 20
 
 
 def test_the_delay_of_many(make, clock):
