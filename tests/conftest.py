@@ -14,9 +14,9 @@ import headgate._pure
 PURE_ROOMS = sorted(room.name for room in iter_modules(headgate._pure.__path__))
 SHARED = Path(os.environ.get("HEADGATE_SHARED", Path(__file__).parents[2] / "shared"))
 
-settings.register_profile("plain", deadline=None)
-settings.register_profile("sanitizers", deadline=None, max_examples=25,
-                          suppress_health_check=[HealthCheck.too_slow])
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # a machine may be busy
+settings.register_profile("plain", **PATIENT)
+settings.register_profile("sanitizers", max_examples=25, **PATIENT)
 settings.load_profile("plain")
 
 

@@ -3,12 +3,11 @@
 import gc
 import math
 import random
-import sys
-import threading
 import weakref
 
 import pytest
 from finalizers import struck_by
+from threads import run_threads
 
 from headgate.errors import HeadgateError, NoServerError
 
@@ -208,42 +207,25 @@ def test_threads_keep_the_bound_and_leave_nothing(twin):
     """A million picks on the compiled twin; each thread holds 21 at most, so the greatest bound is known."""
     ring = twin.placement.HashRing(NODES, 20)
     bounded = twin.placement.BoundedLoad(ring, 1.25)
-    barrier, errors = threading.Barrier(9), []
     rounds = 125_000 if twin.name == "compiled" else 12_500
     bound = math.ceil(1.25 * 8 * 21 / len(NODES))
 
-    def work(seed):
+    def pick(seed):
         rng = random.Random(seed)
-        barrier.wait(30)
         held = []
-        try:
-            for i in range(rounds):
-                held.append(bounded.pick(i * seed % 50))
-                if i % 64 == 0:
-                    assert max(bounded.loads.values()) <= bound
-                if len(held) > 20 or i % 5 < 2:
-                    held.pop(rng.randrange(len(held))).done()
-        except BaseException as error:
-            errors.append(error)
+        for i in range(rounds):
+            held.append(bounded.pick(i * seed % 50))
+            if i % 64 == 0:
+                assert max(bounded.loads.values()) <= bound
+            if len(held) > 20 or i % 5 < 2:
+                held.pop(rng.randrange(len(held))).done()
 
     def change():
-        barrier.wait(30)
         for i in range(200):
             ring.add_node(f"late{i % 3}")
             ring.remove_node(f"late{i % 3}")
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-        threads.append(threading.Thread(target=change))
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    finally:
-        sys.setswitchinterval(interval)
-    assert errors == []
+    run_threads(lambda number: pick(number) if number < 8 else change(), 9)
     gc.collect()
     assert bounded.loads == dict.fromkeys(sorted(NODES), 0)
     bounded._check()
@@ -252,18 +234,8 @@ def test_threads_keep_the_bound_and_leave_nothing(twin):
 def test_threads_never_exceed_a_bound_that_stands_still(twin):
     """With c = 1 and as many picks held as 8 threads want, loads are as even as can be."""
     bounded = twin.placement.BoundedLoad(twin.placement.Rendezvous(NODES), 1)
-    held, barrier = [[] for _ in range(8)], threading.Barrier(8)
-
-    def work(picks):
-        barrier.wait(30)
-        for i in range(125):
-            picks.append(bounded.pick(i))
-
-    threads = [threading.Thread(target=work, args=(picks,)) for picks in held]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    held = [[] for _ in range(8)]
+    run_threads(lambda number: held[number].extend(bounded.pick(i) for i in range(125)))
     assert set(bounded.loads.values()) == {100}
 
 

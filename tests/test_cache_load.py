@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from watchdog import in_a_thread, in_threads, until
+from watchdog import PATIENCE, in_a_thread, in_threads, until
 
 CROWD = 50
 
@@ -39,7 +39,7 @@ def test_a_crowd_loads_once(twin):
 
     def loader(key):
         calls.append(key)
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE)
         return object()
 
     def opened_when_all_have_missed():
@@ -49,7 +49,7 @@ def test_a_crowd_loads_once(twin):
     opener = threading.Thread(target=opened_when_all_have_missed, daemon=True)
     opener.start()
     results = in_threads(cache.get_or_load, CROWD, "a", loader)
-    opener.join(10)
+    opener.join(PATIENCE)
     assert calls == ["a"]
     assert set(map(id, results)) == {id(cache["a"])}
 

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 from evil import EvilKey, Mischief
-from watchdog import in_a_loop, in_threads, until
+from watchdog import PATIENCE, in_a_loop, in_threads, until
 
 SECOND = 10**9
 
@@ -306,7 +306,7 @@ def test_who_comes_after_the_stale_time_waits_for_the_refresh(twin, clock):
     until(lambda: load.cache_info().misses == 2)
     assert not waiting.done()
     later.run()
-    assert waiting.result(10) is load(1) is not first
+    assert waiting.result(PATIENCE) is load(1) is not first
     pool.shutdown()
 
 

@@ -5,7 +5,7 @@ import os
 import threading
 
 import pytest
-from watchdog import in_a_loop, in_a_thread, in_threads, until
+from watchdog import PATIENCE, in_a_loop, in_a_thread, in_threads, until
 
 THREADS, TASKS = 200, 2000
 
@@ -21,7 +21,7 @@ class Gate:
     def __call__(self, *args):
         self.calls += 1
         self.inside.set()
-        assert self.open.wait(10)
+        assert self.open.wait(PATIENCE)
         return [args]
 
 
@@ -148,7 +148,7 @@ def test_threads_whose_keys_need_each_other(twin):
     def load(x):
         if getattr(seen, "keys", None) is None:
             seen.keys = {x}
-            both.wait(10)
+            both.wait(PATIENCE)
             return x + load("ba"[x == "b"])
         return x if x in seen.keys else x + load("ab"[x == "a"])
 
@@ -158,7 +158,7 @@ def test_threads_whose_keys_need_each_other(twin):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
     assert len(results) == 2
 
 
@@ -170,15 +170,15 @@ def test_clear_during_a_load_keeps_the_result_out(twin, cache):
     results = []
     early = threading.Thread(target=lambda: results.append(load(1)), daemon=True)
     early.start()
-    assert gate.inside.wait(10)
+    assert gate.inside.wait(PATIENCE)
     load.cache_clear()
     gate.inside.clear()
     late = threading.Thread(target=lambda: results.append(load(1)), daemon=True)
     late.start()
-    assert gate.inside.wait(10)
+    assert gate.inside.wait(PATIENCE)
     assert gate.calls == 2
     gate.open.set()
-    early.join(10), late.join(10)
+    early.join(PATIENCE), late.join(PATIENCE)
     assert len(results) == 2 and results[0] is not results[1]
     assert load.cache_info().currsize == 1
     assert any(load(1) is result for result in results)
@@ -200,14 +200,14 @@ def test_a_fork_during_a_load(twin):
     load = twin.memoize.cached(gate)
     thread = threading.Thread(target=load, args=(1,), daemon=True)
     thread.start()
-    assert gate.inside.wait(10)
+    assert gate.inside.wait(PATIENCE)
     child = os.fork()
     if child == 0:
         gate.open.set()
         os._exit(load(1) != [(1,)])
     until(lambda: os.waitpid(child, os.WNOHANG)[0] == child)
     gate.open.set()
-    thread.join(10)
+    thread.join(PATIENCE)
 
 
 # ---- tasks ------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def started(code, *arguments):
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 def told(process):
@@ -152,7 +152,7 @@ def told(process):
 
 def kill(process):
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait(60)
 
 
 @pytest.fixture
@@ -304,13 +304,13 @@ def test_leases_are_used_again(path):
 
 def test_a_child_has_a_lease_of_its_own(path):
     with started(FORK, path, 3) as process:
-        answers = process.communicate(timeout=30)[0].splitlines()
+        answers = process.communicate(timeout=60)[0].splitlines()
     assert answers == ["True 2", "True 2", "1", "0"]
 
 
 def test_a_child_that_may_not_open_the_file_is_told_when_it_uses_it(path):
     with started(DENIED, path, 3) as process:
-        answers, errors = process.communicate(timeout=30)
+        answers, errors = process.communicate(timeout=60)
     assert answers.splitlines() == [f"path could not be opened again after a fork, got {str(path)!r}", "1"]
     assert errors == ""
 

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from watchdog import PATIENCE
 
 STAYING = [f"stay{i}" for i in range(20)]
 COMING = [f"come{i}" for i in range(8)]
@@ -26,7 +27,7 @@ def run_all(*works):
 
     def run(work):
         try:
-            barrier.wait(30)
+            barrier.wait(PATIENCE)
             work()
         except BaseException as error:
             errors.append(error)
@@ -35,7 +36,7 @@ def run_all(*works):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert not any(thread.is_alive() for thread in threads)
     if errors:
         raise errors[0]

@@ -4,6 +4,8 @@ import sys
 import threading
 from contextlib import contextmanager
 
+from watchdog import PATIENCE
+
 
 @contextmanager
 def frequent_switches():
@@ -16,13 +18,13 @@ def frequent_switches():
         sys.setswitchinterval(interval)
 
 
-def run_threads(work, count=8, patience=60):
+def run_threads(work, count=8):
     """Run ``work(number)`` in `count` threads that start together; the first error is raised."""
     barrier, errors = threading.Barrier(count), []
 
     def body(number):
         try:
-            barrier.wait(10)
+            barrier.wait(PATIENCE)
             work(number)
         except BaseException as error:
             errors.append(error)
@@ -32,7 +34,7 @@ def run_threads(work, count=8, patience=60):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(patience)
+            thread.join(PATIENCE)
     assert not any(thread.is_alive() for thread in threads), "a thread hangs"
     if errors:
         raise errors[0]
