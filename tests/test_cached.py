@@ -583,6 +583,34 @@ def test_instances_without_a_dict(twin):
         Slotted().load()
 
 
+@pytest.mark.parametrize("of", [lambda service: service, copy.copy, copy.deepcopy],
+                         ids=["new", "copy", "deep copy"])
+def test_two_who_are_the_first_to_bind_share_one_memory(twin, of):
+    """As threads may, of which one comes after the other has looked and before it has its place."""
+    class Function:
+        amid = None
+
+        def __call__(self, service):
+            return [service]
+
+        def __getattr__(self, name):
+            amid, self.amid = self.amid, None
+            if amid:
+                answers.append(amid())
+            raise AttributeError(name)
+
+    function, answers = Function(), []
+    Service = type("Service", (), {"load": twin.memoize.cached(function)})
+    one = Service()
+    if of(one) is not one:
+        one.load()
+    service = of(one)
+    function.amid = lambda: service.load()
+    answers.append(service.load())
+    assert len(answers) == 2 and answers[0] is answers[1] is service.load()
+    assert answers[0] == [service]
+
+
 def test_threads_on_one_new_instance(twin):
     Service = service_of(twin)
     for _ in range(20):

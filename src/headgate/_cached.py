@@ -16,6 +16,7 @@ import os
 import time
 from functools import _CacheInfo, partial, update_wrapper
 from operator import index
+from threading import RLock
 from types import MethodType
 from weakref import WeakSet, ref
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from asyncio import Task
     from collections.abc import Callable, Coroutine, Hashable
     from concurrent.futures import Executor
-    from typing import Any
+    from typing import Any, TypeGuard
 
     from headgate._flights import _Trip
 
@@ -317,6 +318,11 @@ class Place:
         return type(None), ()
 
 
+def _is_of(place: Place | None, instance: Any) -> TypeGuard[Place]:
+    """Whether it is the place of `instance` itself, and not of one of which that is a copy."""
+    return place is not None and place.owner() is instance
+
+
 # ---- the decorator ------------------------------------------------------------------------------
 
 
@@ -356,6 +362,7 @@ class Plan:
         self.is_async = iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
         self.place = f"_cached {getattr(function, '__qualname__', id(self))}"
         self._of_instances: WeakSet[_Memory] = WeakSet()
+        self._placing = RLock()
         self._memory = _Memory(self, self.bind)
         return self._dress(self._memory, self.clear)
 
@@ -379,7 +386,7 @@ class Plan:
         except AttributeError:
             raise TypeError(f"a cached method needs instances with a __dict__, got {instance!r}") from None
         place = places.get(self.place)
-        if place is None or place.owner() is not instance:
+        if not _is_of(place, instance):
             place = self._new_place(instance, places)
         return place.standin
 
@@ -387,10 +394,12 @@ class Plan:
         memory = _Memory(self, None)
         self._of_instances.add(memory)
         new = Place(instance, self._dress(memory, memory.clear))
-        if self.place in places:  # that of another instance, of which this one is a copy
+        with self._placing:
+            place: Place | None = places.get(self.place)  # what this one replaces dies after the lock
+            if _is_of(place, instance):
+                new = place
             places[self.place] = new
-        place: Place = places.setdefault(self.place, new)
-        return place
+        return new
 
     def clear(self) -> None:
         """Clear the cache and its statistics, of all instances too; what is being loaded is not stored"""
