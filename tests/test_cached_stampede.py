@@ -297,9 +297,11 @@ def test_leaders_that_are_cancelled_one_after_another(twin):
 
 
 def test_a_task_that_waits_under_a_timeout(twin):
+    landing = asyncio.Event()
+
     @twin.memoize.cached
     async def load(x):
-        await asyncio.sleep(0.05)
+        await landing.wait()
         return [x]
 
     async def main():
@@ -308,6 +310,7 @@ def test_a_task_that_waits_under_a_timeout(twin):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.005):
                 await load(1)
+        landing.set()
         assert await leader == [1]
 
     in_a_loop(main())
@@ -358,19 +361,22 @@ def test_clear_during_a_load_in_a_loop_keeps_the_result_out(twin):
 
     @twin.memoize.cached
     async def load(x):
-        calls.append(x)
-        await asyncio.sleep(0.01 * len(calls))
-        return [len(calls)]
+        calls.append(landing := asyncio.Event())
+        await landing.wait()
+        return [x]
 
     async def main():
         early = asyncio.ensure_future(load(1))
         await asyncio.sleep(0)
         load.cache_clear()
         late = asyncio.ensure_future(load(1))
+        await asyncio.sleep(0)
+        calls[0].set()
         first = await early
         assert load.cache_info().currsize == 0
+        calls[1].set()
         assert await load(1) is await late is not first
-        assert calls == [1, 1]
+        assert len(calls) == 2
 
     in_a_loop(main())
 
@@ -394,9 +400,11 @@ def test_every_loop_has_a_flight_of_its_own(twin):
 
 def test_a_loop_that_is_closed_in_the_middle(twin):
     """What its tasks leave behind is in nobody's way."""
+    seconds = [60]
+
     @twin.memoize.cached
     async def load(x):
-        await asyncio.sleep(0.001 if x else 0)
+        await asyncio.sleep(seconds[-1])
         return [x]
 
     loop = asyncio.new_event_loop()
@@ -407,4 +415,5 @@ def test_a_loop_that_is_closed_in_the_middle(twin):
     del task, tasks
     loop.close()
     del loop
+    seconds.append(0)
     assert in_a_loop(load(1)) == [1]
