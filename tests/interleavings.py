@@ -53,7 +53,8 @@ class Process(ctypes.Structure):
 def build(tree, rooms, mutants):
     """Compile `rooms` in the empty folder `tree`; a mutant is an expression of the HEADERS, and another."""
     folder = tree / ROOMS
-    shutil.copytree(ROOT / ROOMS, folder, ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.pyx", "__pycache__"))
+    alien = shutil.ignore_patterns("*.so", "*.pyd", "*.pyx", "__pycache__")
+    shutil.copytree(ROOT / ROOMS, folder, ignore=alien)
     (folder.parent / "__init__.py").touch()
     shutil.copy(ROOT / "setup.py", tree)
     shutil.copy(ATOMICS, folder)
