@@ -13,6 +13,8 @@ from threads import run_threads
 
 from headgate import AddressLimiter, Decision, Rate, RateLimits, TokenBucket
 
+pytestmark = pytest.mark.usefixtures("one_secret")
+
 LEVELS = {"ip": "4/2s", "user": "3/s; 10/5s", "endpoint": "5/5s, burst 8"}
 
 

@@ -1,6 +1,9 @@
 """Many threads on one limiter: what passes is what one thread would have let pass."""
 
+import pytest
 from threads import run_threads
+
+pytestmark = pytest.mark.usefixtures("one_secret")
 
 SECOND = 10**9
 

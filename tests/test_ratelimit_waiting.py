@@ -8,6 +8,8 @@ import pytest
 from threads import run_threads
 from virtual_time import SECOND, run_on, started
 
+pytestmark = pytest.mark.usefixtures("one_secret")
+
 
 @pytest.fixture
 def run(clock):

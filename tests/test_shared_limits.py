@@ -8,7 +8,10 @@ import sys
 import pytest
 from threads import run_threads
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl"),
+    pytest.mark.usefixtures("one_secret"),
+]
 
 CELLS = 4096
 ROOM = "headgate._{}.ratelimit"

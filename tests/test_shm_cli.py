@@ -10,7 +10,10 @@ import pytest
 from headgate import ConcurrencyLimiter
 from headgate.cli import main
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl"),
+    pytest.mark.usefixtures("one_secret"),
+]
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from virtual_time import run_on
 
 from headgate import Rate, RateLimits
 
+pytestmark = pytest.mark.usefixtures("one_secret")
+
 SECOND = 10**9
 
 

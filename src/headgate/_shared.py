@@ -20,6 +20,7 @@ import weakref
 from collections import namedtuple
 from contextlib import suppress
 from operator import index
+from os import urandom
 
 from headgate.errors import HeadgateError
 
@@ -267,7 +268,7 @@ class SharedTable(FileLock):
         words[_AT_MAGIC], words[_AT_VERSION] = _MAGIC, VERSION
         words[_AT_BOOT], words[_AT_NAMESPACE] = boot_id(), namespace("time")
         words[_AT_EPOCH] = now % _WORD
-        header[_SECRET] = os.urandom(16)
+        header[_SECRET] = urandom(16)
         text = self._text.encode()
         header[_TEXT.start : _TEXT.start + len(text)] = text
         return bytes(header)
