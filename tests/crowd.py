@@ -14,9 +14,14 @@ from bisect import bisect_left
 from functools import partial
 from importlib import import_module
 
+from headgate import _shared
+
 ROOM = 400_000
-KEYS = 100_000
 WORKERS = 4
+
+
+_shared.urandom = bytes
+"""Keys are hashed alike in every run: of ten thousand two share a tag, and a debt, in one of thousands."""
 
 
 def counters(count):
@@ -95,10 +100,12 @@ def timed(room_name, twin, path, rate, burst, seconds):
 
     def ask(slot, end):
         allow = make()
-        while time.monotonic_ns() < end:
+        while True:
             for _ in range(100):
                 if allow():
                     counts[slot] += 1
+            if time.monotonic_ns() >= end:
+                break
 
     make()  # what is imported late is imported now, so that the children are quick
     start = time.monotonic_ns()
@@ -119,26 +126,24 @@ class Watch:
         return self.now
 
 
-def windows(twin, path, limit, period_ms, seconds):
-    """Four processes ask for all they can of a strict limit: windows they fill, and the most in any."""
-    room = int(float(seconds) * 1000 / int(period_ms) + 2) * int(limit)
-    admitted = counters(WORKERS * room)
+def windows(twin, path, limit, period_ms, wanted):
+    """Four processes fill windows of a strict limit, so many of them: the most in any."""
+    enough = int(limit) * int(wanted)
+    counts, admitted = counters(WORKERS), counters(WORKERS * enough)
 
-    def ask(slot, end):
-        watch, place = Watch(), slot * room
+    def ask(slot):
+        watch = Watch()
         allow = limiter(twin, path, f"{limit}/{period_ms}ms", max_keys=4, strict=True, clock=watch).allow
-        while watch.now < end:
+        while sum(counts) < enough:
             if allow("ann"):
-                admitted[place] = watch.now
-                place += 1
+                admitted[slot * enough + counts[slot]] = watch.now
+                counts[slot] += 1
 
-    end = time.monotonic_ns() + round(float(seconds) * 1e9)
-    for child in [forked(lambda slot=slot: ask(slot, end)) for slot in range(WORKERS)]:
+    for child in [forked(lambda slot=slot: ask(slot)) for slot in range(WORKERS)]:
         os.waitpid(child, 0)
     times = sorted(filter(None, admitted))
     period = int(period_ms) * 10**6
-    most = max(bisect_left(times, first + period) - at for at, first in enumerate(times))
-    print(len(times) // int(limit), most)
+    print(max(bisect_left(times, first + period) - at for at, first in enumerate(times)))
 
 
 def rested(twin, path, rounds):
@@ -169,7 +174,8 @@ def killed(twin, path, rate, kills, room="400000", strict=""):
 
     They count what they took after they took it, so a kill makes the count at most one too low.
     """
-    counts = counters(WORKERS * KEYS)
+    most_keys = int(room) // 4
+    counts = counters(WORKERS * most_keys)
     progress = counters(WORKERS)
     options = {"max_keys": int(room), "strict": bool(strict)}
 
@@ -177,30 +183,35 @@ def killed(twin, path, rate, kills, room="400000", strict=""):
         allow = limiter(twin, path, rate, **options).allow
         for key in keys:
             while allow(key):
-                counts[slot * KEYS + key] += 1
+                counts[slot * most_keys + key] += 1
             progress[slot] = key
 
+    def work(slot):
+        drain(slot, range(max(progress), most_keys))
+        signal.pause()
+
     def start(slot):
-        return forked(lambda: drain(slot, range(max(progress), KEYS)))
+        return forked(lambda: work(slot))
+
+    def kill(slot):
+        os.kill(children[slot], signal.SIGKILL)
+        os.waitpid(children[slot], 0)
 
     limiter(twin, None, rate, **options)  # what is imported late is imported now: the children are quick
     chance = random.Random(7)
     children = [start(slot) for slot in range(WORKERS)]
-    deaths = 0
-    while deaths < int(kills):
+    deaths = WORKERS
+    while deaths < int(kills) or max(progress) < 2:
         time.sleep(chance.random() / 200)
         slot = chance.randrange(WORKERS)
-        os.kill(children[slot], signal.SIGKILL)
-        _, status = os.waitpid(children[slot], 0)
-        deaths += status == signal.SIGKILL
+        kill(slot)
         children[slot] = start(slot)
-    for child in children:
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        deaths += status == signal.SIGKILL
+        deaths += 1
+    for slot in range(WORKERS):
+        kill(slot)
     keys = max(progress) + 1
     drain(0, range(keys))
-    totals = [sum(counts[slot * KEYS + key] for slot in range(WORKERS)) for key in range(keys)]
+    totals = [sum(counts[slot * most_keys + key] for slot in range(WORKERS)) for key in range(keys)]
     survivor = limiter(twin, path, rate, **options)
     survivor._check()
     burst = min(tier.burst for tier in survivor.rates)

@@ -19,7 +19,7 @@ def crowd(twin, tmp_path):
     """Runs a program of the crowd on a file, and reads the numbers that it prints."""
     def crowd(name, *arguments):
         command = [sys.executable, CROWD, name, twin.name, tmp_path / "limit", *arguments]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         return list(map(int, done.stdout.split()))
     return crowd
@@ -39,10 +39,8 @@ def test_processes_are_admitted_what_a_strict_one_would_be(crowd, twin):
     assert sum(admitted) == limit
 
 
-def test_no_window_of_processes_has_more_than_the_limit(crowd, twin):
-    filled, most = crowd("windows", 50, 10, 0.6)
-    assert filled > 5
-    assert most == 50
+def test_no_window_of_processes_has_more_than_the_limit(crowd):
+    assert crowd("windows", 20, 20, 25) == [20]
 
 
 @pytest.mark.parametrize("what", ["key", "bucket"])
