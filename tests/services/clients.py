@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 import pytest
+from watchdog import PATIENCE
 
 
 def _package(name):
@@ -32,7 +33,7 @@ class Httpx:
     def open(self, balancer, **options):
         transport = self.adapter(balancer, self.package.HTTPTransport(verify=False), **options)
         mounts = {"http://orders": transport}
-        with self.package.Client(mounts=mounts, timeout=5, verify=False) as self._client:
+        with self.package.Client(mounts=mounts, timeout=PATIENCE, verify=False) as self._client:
             yield self
 
     def send(self, method, path="/", **options):
@@ -54,7 +55,7 @@ class AsyncHttpx:
     def open(self, balancer, **options):
         transport = self.adapter(balancer, self.package.AsyncHTTPTransport(verify=False), **options)
         mounts = {"http://orders": transport}
-        self._client = self.package.AsyncClient(mounts=mounts, timeout=5, verify=False)
+        self._client = self.package.AsyncClient(mounts=mounts, timeout=PATIENCE, verify=False)
         with asyncio.Runner() as self._runner:
             try:
                 yield self
@@ -89,7 +90,7 @@ class Requests:
             self._session.mount("http://orders/", self.adapter(balancer, **options))
             yield self
 
-    def send(self, method, path="/", *, content=None, follow_redirects=False, timeout=5, **options):
+    def send(self, method, path="/", *, content=None, follow_redirects=False, timeout=PATIENCE, **options):
         return self._session.request(method, f"http://orders{path}", data=content, timeout=timeout,
                                      allow_redirects=follow_redirects, **options)
 
@@ -128,7 +129,7 @@ class Aiohttp:
     def send(self, method, path="/", **options):
         return self.runner.run(self._send(method, f"http://orders{path}", **options))
 
-    async def _send(self, method, url, *, content=None, follow_redirects=False, timeout=5, **options):
+    async def _send(self, method, url, *, content=None, follow_redirects=False, timeout=PATIENCE, **options):
         if content is not None and not isinstance(content, bytes):
             content = _asynchronous(content)
         async with self.session.request(

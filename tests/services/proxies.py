@@ -6,6 +6,7 @@ from http.client import HTTPConnection
 from urllib.parse import quote
 
 from servers import free_port
+from watchdog import PATIENCE
 
 REQUESTS = 1000
 WEIGHTS = [1, 2, 1, 3, 1, 5]
@@ -19,7 +20,7 @@ def fresh_keys():
 
 def ask(port, fleet, keys, clients=None):
     """Which origin answers each key, from each of `clients`."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
         answers = []
         for key, client in zip(keys, clients or ["192.0.2.1"] * len(keys), strict=True):
             headers = {"X-Fleet": fleet, "X-Key": key, "X-Client": client}

@@ -15,6 +15,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from watchdog import PATIENCE
 
 
 def program(name):
@@ -27,15 +28,36 @@ def program(name):
     return found
 
 
+class Port:
+    """A port that nobody else is given before it is released, whether or not a server listens there.
+
+    It stays bound: beside such a socket Linux lets another listen if both have SO_REUSEADDR, as servers do.
+    """
+
+    def __init__(self):
+        self._keeper = socket.socket()
+        self._keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._keeper.bind(("127.0.0.1", 0))
+        self.number = self._keeper.getsockname()[1]
+        if sys.platform != "linux":
+            self.release()
+
+    def release(self):
+        self._keeper.close()
+
+
+_kept = []
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that is never released."""
+    _kept.append(Port())
+    return _kept[-1].number
 
 
 def wait_for(port, process):
     """Returns once something listens at `port`."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, f"{process.args[0]} ended with {process.returncode}"
         try:
@@ -51,7 +73,8 @@ class Server:
     """A program that listens at a port of its own; it can die and come back."""
 
     def __init__(self, make_command):
-        self.port = free_port()
+        self._port = Port()
+        self.port = self._port.number
         self.name = f"127.0.0.1:{self.port}"
         self._command = make_command(self.port)
         self._process = None
@@ -71,6 +94,7 @@ class Server:
 
     def __exit__(self, *failure):
         self.kill()
+        self._port.release()
 
 
 def memcached():
@@ -101,7 +125,8 @@ class Origin:
         self.release = threading.Event()
         self.requests = []
         self._connections = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
+        self._port = Port()
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port.number), partial(_Handler, self))
         self._server.daemon_threads = True
         self.netloc = f"127.0.0.1:{self._server.server_port}"
         self.url = f"http://{self.netloc}"
@@ -124,6 +149,7 @@ class Origin:
 
     def __exit__(self, *failure):
         self.kill()
+        self._port.release()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -155,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         if mode == "silent":
             return
         if mode == "slow":
-            origin.release.wait(10)
+            origin.release.wait(PATIENCE)
         self.send_response(mode if isinstance(mode, int) else 200)
         self.send_header("Content-Length", str(len(origin.url) + (mode == "cut")))
         if mode == 302:
@@ -163,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if mode == "slow body":
             self.wfile.flush()
-            origin.release.wait(10)
+            origin.release.wait(PATIENCE)
         self.wfile.write(origin.url.encode())
 
     do_GET = do_POST = do_PUT = _answer

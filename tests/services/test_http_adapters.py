@@ -172,7 +172,7 @@ def test_a_timeout_counts_and_goes_elsewhere(http, origins):
     origins[0].mode = "slow"
     balancer = balanced(origins, max_failures=1)
     with http.open(balancer) as client:
-        assert client.send("GET", timeout=0.2).text in {origins[1].url, origins[2].url}
+        assert client.send("GET", timeout=0.5).text in {origins[1].url, origins[2].url}
     assert health(balancer) == ["ejected", "healthy", "healthy"]
 
 
@@ -203,7 +203,9 @@ def test_threads_while_a_server_dies(name, origins):
                 assert client.send("GET").status_code == 200
 
         run_threads(work)
-    assert received(origins) >= 80
+        for _ in range(9):  # a thread that was held up may have left it to this one to find out
+            assert client.send("GET").status_code == 200
+    assert received(origins) >= 89
     assert health(balancer) == ["healthy", "ejected", "healthy"]
     assert in_flight(balancer) == 0
 

@@ -16,7 +16,7 @@ fleet:
   listen: 127.0.0.1:{port}
   hash: {hash}
   distribution: ketama
-  timeout: 10000
+  timeout: 60000
   servers:
 {servers}
 """

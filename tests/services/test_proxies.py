@@ -43,9 +43,9 @@ NGINX_BALANCE = {
 HAPROXY = """
 defaults
     mode http
-    timeout connect 10s
-    timeout client 10s
-    timeout server 10s
+    timeout connect 60s
+    timeout client 60s
+    timeout server 60s
 frontend proxy
     bind 127.0.0.1:{port}
     use_backend %[req.hdr(x-fleet)]

@@ -6,6 +6,7 @@ from hashlib import sha256
 
 import pytest
 from servers import memcached
+from watchdog import PATIENCE
 
 from headgate import HashRing, schemes
 from headgate.adapters.pymemcache import hasher
@@ -116,7 +117,7 @@ def connect(fleet):
     with ExitStack() as stack:
         def connect(scheme, **options):
             servers = [server.name for server in fleet]
-            client = pymemcache.HashClient(servers, hasher=hasher(scheme), timeout=5,
+            client = pymemcache.HashClient(servers, hasher=hasher(scheme), timeout=PATIENCE,
                                            default_noreply=False, **options)
             stack.callback(client.close)
             return client
