@@ -105,7 +105,10 @@ def _timing_cell(timing: Timing, ratio: Ratio, factor: float, *, reference: bool
 
 
 def _spread(timing: Timing) -> str:
-    return f"±{timing.spread:.0%}" if len(timing.samples) > 1 else "-"
+    """In four characters, so that no noise widens the table."""
+    if len(timing.samples) < 2:
+        return "-"
+    return f"±{timing.spread:.0%}" if timing.spread < 0.995 else ">99%"
 
 
 def _replay_table(replay: Replay) -> Table:
