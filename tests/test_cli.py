@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import headgate
-from headgate.cli import doctor, keylog, main, selfcheck, sizes, tables
+from headgate.cli import doctor, keylog, main, options, selfcheck, sizes, tables
 from headgate.cli.errors import CommandError
 from headgate.cli.progress import Progress
 
@@ -60,6 +60,22 @@ def test_a_reader_that_leaves_is_no_error():
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+@pytest.mark.parametrize("arguments", [["doctor"], ["doctor", "--json"]])
+def test_a_full_disk_is_a_message(arguments):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "headgate", *arguments]
+        answer = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert answer.stderr == "headgate doctor: [Errno 28] No space left on device\n"
+    assert answer.returncode == 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "-inf"])
+def test_a_scale_is_positive_and_finite(text):
+    with pytest.raises(ArgumentTypeError, match=f"must be positive and finite, got {text}"):
+        options.positive_float(text)
 
 
 # doctor

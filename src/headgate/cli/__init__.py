@@ -37,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return _BROKEN_PIPE
+    except OSError as error:
+        print(f"headgate {args.command}: {error}", file=sys.stderr)
+        _silence_stdout()
+        return 1
     return status
 
 
@@ -50,5 +54,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _silence_stdout() -> None:
-    """Let the interpreter flush at exit into nothing: the reader of the pipe has gone."""
+    """Let the interpreter flush at exit into nothing: nobody reads the pipe, or the disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

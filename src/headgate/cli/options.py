@@ -1,6 +1,7 @@
 """Types of options."""
 
 import argparse
+import math
 import re
 from collections.abc import Collection
 
@@ -12,8 +13,8 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    if (number := float(text)) <= 0:
-        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+    if not 0 < (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"must be positive and finite, got {text}")
     return number
 
 
