@@ -1,10 +1,12 @@
 """The command itself, and what its subcommands share."""
 
+import argparse
 import gzip
 import io
 import json
 import lzma
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -41,6 +43,25 @@ def test_no_command_is_a_usage_error(capsys):
         main([])
     assert raised.value.code == 2
     assert "COMMAND" in capsys.readouterr().err
+
+
+def parsers(parser):
+    """A parser and those of its subcommands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from parsers(below)
+
+
+@pytest.mark.parametrize("parser", list(parsers(headgate.cli._parser())), ids=lambda parser: parser.prog)
+def test_every_command_and_option_says_what_it_is(parser, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert re.fullmatch(r"[A-Z].*\.", parser.description)
+    assert "`" not in parser.format_help()
+    for action in parser._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            assert (action.help or "(")[0] != "(", action.dest
 
 
 def test_an_interrupt_is_not_a_traceback(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""``headgate doctor``: which twin is active and why, how it was built, and whether both twins agree."""
+"""Says which twin is active and why, how it was built, and whether both twins agree."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""``headgate bench``: the twins, a system-design text's classes and the installed peers, side by side."""
+"""Measures the twins, the classes of a system-design text and the installed peers side by side."""
 
 import argparse
 from functools import partial
@@ -52,7 +52,7 @@ def add_parser(commands: Any) -> None:
         help="entries of each cache: 500, 10k, or a share of the distinct keys (default: 10%%)",
     )
     add_output_options(parser)
-    parser.add_argument("--rounds", type=positive_int, metavar="N", help="rounds of each work")
+    parser.add_argument("--rounds", type=positive_int, metavar="N", help="rounds, in one process")
     parser.add_argument("--scale", type=positive_float, default=1.0, metavar="X", help="multiply all sizes")
 
 

@@ -1,4 +1,4 @@
-"""``headgate limit simulate``: what a rate would have denied on a recorded log: how much, whom and when."""
+"""Replays a recorded log against a rate: what it would have denied, how much, whose and when."""
 
 import argparse
 import re
@@ -23,11 +23,12 @@ _LINES = re.compile(r"^\s*(?P<time>\S+)\s+(?P<key>\S+)(?:\s+(?P<cost>\d+))?\s*$"
 _ACCESS = re.compile(r"^(?P<key>\S+) [^[]*\[(?P<time>[^]]+)\]")
 """The access logs of nginx and Apache, by address."""
 
+_ABOUT = "try a rate limit on a log before it is turned on"
 _FORMATS = ("auto", "lines", "access", "csv", "jsonl", "regex")
 
 
 def add_parser(commands: Any) -> None:
-    limit = commands.add_parser("limit", help="try a rate limit on a log before it is turned on")
+    limit = commands.add_parser("limit", help=_ABOUT, description=f"{_ABOUT.capitalize()}.")
     parser = limit.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
         "simulate", help="how many requests a rate would have denied, whose and when", description=__doc__
     )
@@ -42,7 +43,7 @@ def add_parser(commands: Any) -> None:
         help="'10/s', '100/min, burst 20', tiers '1/s; 10/min'; repeatable, to compare",
     )
     option("--format", choices=_FORMATS, default="auto",
-           help="(default: by name; lines are TIME KEY [COST], access is an access log, by address)")
+           help="what it is (default: by name): lines are TIME KEY [COST], access is an access log by address")
     option("--time", metavar="FIELD", default="time", help="column or field of the time (default: time)")
     option("--key", metavar="FIELD", default="key", help="column or field of the key (default: key)")
     option("--cost", metavar="FIELD", help="column or field of the cost (default: every request costs 1)")
@@ -53,7 +54,8 @@ def add_parser(commands: Any) -> None:
            help=r"between the columns of CSV, \t for a tab (default: ',')")
     option("--pattern", type=pattern, metavar="REGEX", help="for other logs: groups named time, key and cost")
     option("--top", type=positive_int, default=10, metavar="N", help="keys to name (default: %(default)s)")
-    option("--max-keys", type=positive_int, default=1_000_000, metavar="N", help="(default: %(default)s)")
+    option("--max-keys", type=positive_int, default=1_000_000, metavar="N",
+           help="keys that the limiter has room for (default: %(default)s)")
     option("--every-window", action="store_true",
            help="never more than the limit in any window, as RateLimiter(..., strict=True)")
     option("--strict", action="store_true", help="stop at the first bad line instead of skipping it")

@@ -1,4 +1,4 @@
-"""``headgate ring``: how evenly nodes share the load, and what a change of the nodes moves."""
+"""Shows how evenly nodes share the load, and what a change of the nodes moves."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from headgate import schemes
 from headgate.cli import keylog
 from headgate.cli.errors import CommandError
 from headgate.cli.options import positive_int
@@ -29,19 +30,36 @@ def _server_id(node: str) -> int:
 
 
 _NODE_KEYS = {"haproxy": _server_id}
+_FOREIGN_SCHEMES = set(schemes.__all__) - {"Scheme"}
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("ring", help="show load and movement on a hash ring", description=__doc__)
     parser.set_defaults(run=run)
-    parser.add_argument("nodes", type=Path, metavar="NODES", help="text, JSON or YAML; '-' is standard input")
     parser.add_argument(
-        "--replicas", type=positive_int, default=150, metavar="N", help="(default: %(default)s)"
+        "nodes",
+        type=Path,
+        metavar="NODES",
+        help="text with a node and perhaps its weight in each line, JSON or YAML; '-' is standard input",
     )
-    parser.add_argument("--scheme", default="headgate", help="how points are placed (default: %(default)s)")
+    parser.add_argument(
+        "--replicas",
+        type=positive_int,
+        default=150,
+        metavar="N",
+        help="points of a node of weight 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scheme",
+        default="headgate",
+        help=f"place points as headgate does (default), or {', '.join(sorted(_FOREIGN_SCHEMES))}",
+    )
     parser.add_argument("--keys", type=Path, metavar="LOG", help="a key log, instead of a sample of user ids")
     parser.add_argument(
-        "--keys-format", choices=keylog.FORMATS, default="auto", help="(default: %(default)s)"
+        "--keys-format",
+        choices=keylog.FORMATS,
+        default="auto",
+        help="what the key log is (default: %(default)s)",
     )
     parser.add_argument(
         "--sample",
@@ -50,10 +68,16 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="size of the sample (default: %(default)s)",
     )
-    for option, what in (("--add", "add a node"), ("--weight", "give a node another weight")):
-        parser.add_argument(
-            option, action="append", default=[], metavar="NODE=WEIGHT", help=f"{what}; repeatable"
-        )
+    parser.add_argument(
+        "--add", action="append", default=[], metavar="NODE[=WEIGHT]", help="add a node; repeatable"
+    )
+    parser.add_argument(
+        "--weight",
+        action="append",
+        default=[],
+        metavar="NODE=WEIGHT",
+        help="give a node another weight; repeatable",
+    )
     parser.add_argument(
         "--remove", action="append", default=[], metavar="NODE", help="remove a node; repeatable"
     )

@@ -1,4 +1,4 @@
-"""``headgate shm``: the files in which processes share limits."""
+"""Lists, shows or removes the files in which processes share limits."""
 
 import argparse
 import json
@@ -22,23 +22,31 @@ _NAME, _LIMIT = 24, 34
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("shm", help="list, show or remove the files of shared limits")
+    parser = commands.add_parser("shm", help="list, show or remove the files of shared limits",
+                                 description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("ls", help="the files of shared limits in a directory")
+    listing = _action(actions, "ls", "list the files of shared limits in a directory")
     listing.add_argument("places", nargs="*", type=Path, default=[_HOME], metavar="DIRECTORY",
                          help=f"directories or files (default: {_HOME})")
     listing.set_defaults(run=_list)
-    showing = actions.add_parser("show", help="the settings and the state of a shared limit")
-    showing.add_argument("file", type=Path, metavar="FILE")
+    showing = _action(actions, "show", "show the settings and the state of a shared limit")
+    showing.add_argument("file", type=Path, metavar="FILE", help="what the limiters were given as path")
     showing.set_defaults(run=_show)
-    removing = actions.add_parser("rm", help="remove files that no process uses")
-    removing.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    removing = _action(actions, "rm", "remove files that no process uses")
+    removing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files of shared limits only")
     removing.add_argument("--force", action="store_true",
                           help="also those in use, whose processes then keep a limit of their own; only"
                                " root sees which files the processes of other users use")
     removing.set_defaults(run=_remove)
     for action in (listing, showing):
         action.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _action(actions: Any, name: str, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=about, description=f"{about.capitalize()}."
+    )
+    return parser
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``headgate simulate``: the hit ratios that caches would have had on a recorded log, by policy and size."""
+"""Replays a recorded log through caches: their hit ratios, by policy and size."""
 
 import argparse
 import shutil
@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
     option = parser.add_argument
     option("log", type=Path, metavar="LOG", help="plain, gzip, xz or zstd; '-' is standard input")
-    option("--format", choices=FORMATS, default="auto", help="(default: by name and content)")
+    option("--format", choices=FORMATS, default="auto", help="what the log is (default: by name and content)")
     option("--key", metavar="FIELD", help="column or field of the key; a number counts columns from 1")
     option("--weight", metavar="FIELD", help="column or field of the weight: sizes are then weights")
     option("--ttl", type=positive_float, metavar="SECONDS", help="entries live so long; needs times")
@@ -52,7 +52,7 @@ def add_parser(commands: Any) -> None:
         type=_policies,
         default=list(policies()),
         metavar="NAME[,NAME]",
-        help=", ".join(policies()),
+        help=f"only these of {', '.join(policies())}",
     )
     option(
         "--sizes",
