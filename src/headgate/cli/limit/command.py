@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
         help="'10/s', '100/min, burst 20', tiers '1/s; 10/min'; repeatable, to compare",
     )
     option("--format", choices=_FORMATS, default="auto",
-           help="what it is (default: by name): lines are TIME KEY [COST], access is an access log by address")
+           help="what it is (default: by name): lines are TIME KEY [COST], access an access log by address")
     option("--time", metavar="FIELD", default="time", help="column or field of the time (default: time)")
     option("--key", metavar="FIELD", default="key", help="column or field of the key (default: key)")
     option("--cost", metavar="FIELD", help="column or field of the cost (default: every request costs 1)")
