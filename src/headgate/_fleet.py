@@ -11,10 +11,12 @@ from headgate._units import as_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NamedTuple
+    from typing import Any, Generic, NamedTuple, TypeVar
 
-    class _Fields(NamedTuple):
-        server: Any
+    _Server = TypeVar("_Server")
+
+    class _Fields(NamedTuple, Generic[_Server]):
+        server: _Server
         weight: float
         in_flight: int
         latency: float
@@ -27,7 +29,7 @@ _WORD = 2**64
 _MOST_SECONDS = 2**62 / 1e9 / 16
 
 
-class ServerRecord(_Fields):
+class ServerRecord(_Fields["_Server"]):
     """A server as its balancer knows it.
 
     `latency` is the peak-sensitive moving average in seconds, `health` is ``"healthy"``, ``"ejected"`` or

@@ -9,14 +9,23 @@ from headgate._units import as_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Generic, NamedTuple, TypeVar
+
+    _Key = TypeVar("_Key")
+
+    class _Fields(NamedTuple, Generic[_Key]):
+        key: _Key
+        count: Any  # an int; a tuple has a method of this name
+        error: int
+else:
+    _Fields = namedtuple("_Fields", "key count error")
 
 _MOST_KEYS = 2**26
 _MOST_NANOSECONDS = 2**62
 _MOST_TOTAL = 2**63 - 1
 
 
-class HotKey(namedtuple("HotKey", ["key", "count", "error"])):
+class HotKey(_Fields["_Key"]):
     """A key that `HotKeys` watches: at least ``count - error`` and at most `count` of it were added.
 
     >>> HotKey("user:1", 10, 2).count

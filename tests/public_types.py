@@ -1,0 +1,118 @@
+"""What a type checker says of the public names; mypy reads this with the package, nothing runs it."""
+
+from typing import assert_type
+
+from headgate import (
+    BoundedLoad,
+    CacheStats,
+    ConcurrencyLimiter,
+    Decision,
+    HashRing,
+    HotKey,
+    HotKeys,
+    LRUCache,
+    Maglev,
+    Permit,
+    PowerOfTwo,
+    Rate,
+    RateLimiter,
+    RateLimits,
+    Rendezvous,
+    ServerRecord,
+    TokenBucket,
+    TTLCache,
+    cached,
+    lru_cache,
+)
+
+
+def caches(cache: LRUCache[str, int]) -> None:
+    assert_type(cache["a"], int)
+    assert_type(cache.get("a"), int | None)
+    assert_type(cache.get("a", 0), int)
+    assert_type(cache.get("a", b""), int | bytes)
+    assert_type(cache.peek("a"), int | None)
+    assert_type(cache.pop("a", None), int | None)
+    assert_type(cache.popitem(), tuple[str, int])
+    assert_type(cache.get_or_load("a", len), int)
+    assert_type(list(cache.items()), list[tuple[str, int]])
+    assert_type(cache.stats(), CacheStats)
+    assert_type(TTLCache[str, bytes](10, 60, getsizeof=len).expire(), list[tuple[str, bytes]])
+
+
+@lru_cache(maxsize=10)
+def square(number: int) -> float:
+    return float(number * number)
+
+
+@cached(maxsize=10, ttl=60, stale=5)
+def page(number: int, language: str = "en") -> bytes:
+    return f"{number} {language}".encode()
+
+
+@cached
+async def fetched(number: int) -> bytes:
+    return page(number)
+
+
+class Reader:
+    @cached(maxsize=10)
+    def page(self, number: int) -> bytes:
+        return page(number)
+
+    @cached
+    async def fetched(self, number: int) -> bytes:
+        return await fetched(number)
+
+
+async def functions(reader: Reader) -> None:
+    assert_type(square(3), float)
+    assert_type(page(3, language="de"), bytes)
+    assert_type(reader.page(3), bytes)
+    assert_type(await fetched(3), bytes)
+    assert_type(await reader.fetched(3), bytes)
+
+
+def placements(ring: HashRing[str], bounded: BoundedLoad[str]) -> None:
+    assert_type(HashRing({"a": 1, "b": 2}), HashRing[str])
+    assert_type(HashRing([("a", 1)], node_key=lambda node: node[0]), HashRing[tuple[str, int]])
+    assert_type(ring.get_node("key"), str | None)
+    assert_type(ring.get_nodes(b"key", 2), list[str])
+    assert_type(ring.get_many([1, 2]), list[str | None])
+    assert_type(ring.weights, dict[str, float])
+    assert_type(ring.diff(ring), dict[tuple[str | None, str | None], float])
+    assert_type(Rendezvous([1, 2]).get_node("key"), int | None)
+    assert_type(Maglev({"a": 1}).get_node("key"), str | None)
+    with bounded.pick("key") as pick:
+        assert_type(pick.node, str)
+    assert_type(bounded.loads, dict[str, int])
+
+
+async def balancers(balancer: PowerOfTwo[str]) -> None:
+    assert_type(PowerOfTwo({1: 1.5}).get_server(), int)
+    with balancer.pick() as pick:
+        assert_type(pick.server, str)
+    async with balancer.pick(exclude=["a"]) as pick:
+        assert_type(pick.server, str)
+    assert_type(balancer.records, list[ServerRecord[str]])
+    assert_type(balancer.records[0].server, str)
+    assert_type(balancer.records[0].in_flight, int)
+
+
+def hot_keys(hot: HotKeys[str]) -> None:
+    assert_type(hot.top(10), list[HotKey[str]])
+    assert_type(hot.top(10)[0].key, str)
+    assert_type(hot.top(10)[0].error, int)
+
+
+async def limits(bucket: TokenBucket, limiter: RateLimiter) -> None:
+    assert_type(bucket.consume(), bool)
+    assert_type(await bucket.acquire_async(), bool)
+    assert_type(limiter.allow("ann"), bool)
+    assert_type(limiter.rates, tuple[Rate, ...])
+    assert_type(limiter.decide("ann", cost=2), Decision)
+    assert_type(limiter.decide("ann").retry_after, float)
+    assert_type(limiter.decide("ann").headers(), dict[str, str])
+    assert_type(RateLimits(ip="10/s", user=Rate(1, 1), partner=limiter).decide(ip="::1", user=None), Decision)
+    async with ConcurrencyLimiter().acquire() as permit:
+        assert_type(permit, Permit)
