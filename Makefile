@@ -19,7 +19,7 @@ lint: build
 	ruff check .
 	cython-lint src
 	mypy
-	$(SOURCE) stubtest --allowlist .ci/stubtest.allow --ignore-unused-allowlist headgate._compiled
+	$(SOURCE) stubtest --allowlist .ci/stubtest.allow --ignore-unused-allowlist headgate._compiled headgate.cachetools
 
 bench: build
 	$(SOURCE) python -m pytest bench --benchmark-only

@@ -1,6 +1,7 @@
 """What a type checker says of the public names; mypy reads this with the package, nothing runs it."""
 
-from typing import assert_type
+from threading import Lock
+from typing import Any, assert_type
 
 from headgate import (
     BoundedLoad,
@@ -22,8 +23,10 @@ from headgate import (
     TokenBucket,
     TTLCache,
     cached,
+    cachetools,
     lru_cache,
 )
+from headgate.cachetools.func import ttl_cache
 
 
 def caches(cache: LRUCache[str, int]) -> None:
@@ -116,3 +119,78 @@ async def limits(bucket: TokenBucket, limiter: RateLimiter) -> None:
     assert_type(RateLimits(ip="10/s", user=Rate(1, 1), partner=limiter).decide(ip="::1", user=None), Decision)
     async with ConcurrencyLimiter().acquire() as permit:
         assert_type(permit, Permit)
+
+
+def dropped_in(cache: cachetools.LRUCache[str, int], timed: cachetools.TTLCache[str, bytes]) -> None:
+    assert_type(cache["a"], int)
+    assert_type(cache.get("a"), int | None)
+    assert_type(cache.get("a", b""), int | bytes)
+    assert_type(cache.pop("a"), int)
+    assert_type(cache.pop("a", None), int | None)
+    assert_type(cache.popitem(), tuple[str, int])
+    assert_type(cache.setdefault("a", 1), int)
+    assert_type(timed.expire(), list[tuple[str, bytes]])
+    assert_type(cachetools.RRCache[str, bytes](10, getsizeof=len)["a"], bytes)
+    assert_type(cachetools.TLRUCache[str, int](10, ttu=lambda key, value, now: now + value)["a"], int)
+    assert_type(cachetools.keys.hashkey(1, a=2), tuple[Any, ...])
+
+
+class Told(cachetools.LRUCache[str, int]):
+    def popitem(self) -> tuple[str, int]:
+        return super().popitem()
+
+    def __missing__(self, key: str) -> int:
+        return len(key)
+
+
+@cachetools.cached(cachetools.TTLCache(maxsize=10, ttl=60), lock=Lock())
+def area(width: int, height: int) -> float:
+    return float(width * height)
+
+
+@cachetools.cached({}, info=True)
+def length(text: str) -> int:
+    return len(text)
+
+
+@ttl_cache(maxsize=10, ttl=60)
+def half(number: int) -> float:
+    return number / 2
+
+
+@ttl_cache
+def double(number: int) -> int:
+    return 2 * number
+
+
+class Shelf:
+    def __init__(self) -> None:
+        self.cache = cachetools.LRUCache[tuple[Any, ...], bytes](10)
+
+    @cachetools.cachedmethod(lambda self: self.cache)
+    def page(self, number: int) -> bytes:
+        return page(number)
+
+    @cachetools.cachedmethod(lambda self: self.cache, key=cachetools.keys.typedmethodkey, info=True)
+    def counted(self, number: int) -> bytes:
+        return page(number)
+
+    @cachetools.cached({})
+    def own(self, number: int) -> bytes:
+        return page(number)
+
+
+def decorators_dropped_in(shelf: Shelf) -> None:
+    assert_type(area(1, height=2), float)
+    area.cache_clear()
+    assert_type(length("a"), int)
+    assert_type(length.cache_info().hits, int)
+    assert_type(half(3), float)
+    assert_type(half.cache_info().hits, int)
+    assert_type(double(3), int)
+    assert_type(double.cache_parameters(), dict[str, Any])
+    assert_type(shelf.page(3), bytes)
+    shelf.page.cache_clear()
+    assert_type(shelf.counted(3), bytes)
+    assert_type(shelf.counted.cache_info().misses, int)
+    assert_type(shelf.own(3), bytes)
