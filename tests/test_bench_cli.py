@@ -61,7 +61,7 @@ def test_the_text_names_machine_twin_and_method(whole):
     paragraphs = re.split(r"\n\n", whole.text)
     assert paragraphs[0].startswith("headgate ")
     assert "Python" in paragraphs[0]
-    assert "interleaved rounds" in " ".join(paragraphs[-2].split())
+    assert "interleaved rounds in 1 process (" in " ".join(paragraphs[-2].split())
     assert paragraphs[-1].startswith(f"{subject()} was beaten by no rival in ")
     assert paragraphs[-1].endswith(".\n")
 

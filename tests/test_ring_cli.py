@@ -11,7 +11,9 @@ import pytest
 from headgate import HashRing
 from headgate.cli import main
 from headgate.cli.errors import CommandError
+from headgate.cli.ring.analysis import analyse, sample_keys
 from headgate.cli.ring.nodes import read_nodes, split_weight
+from headgate.cli.ring.plot import draw
 
 SAMPLE = ["--sample", "5000"]
 
@@ -257,6 +259,16 @@ def test_plot(nodes, tmp_path, capsys, change):
     texts = [text.strip() for text in ElementTree.parse(path).getroot().itertext()]
     assert {"a", "b", "c", "d"} <= set(texts)
     assert ("e" in texts) == bool(change)
+
+
+def test_the_colours_of_the_moves_start_at_none(nodes):
+    figures = pytest.importorskip("matplotlib.figure", reason="the cli extra is not installed")
+    ring = HashRing(read_nodes(nodes))
+    changed = HashRing({**ring.weights, "e": 1})
+    figure = figures.Figure()
+    draw(analyse(ring, changed, sample_keys(1_000)), figure)
+    (image,) = [image for axes in figure.axes for image in axes.images]
+    assert image.get_clim()[0] == 0
 
 
 def test_a_picture_of_no_known_format(nodes, capsys):

@@ -137,10 +137,11 @@ def _verdict(verdict: Verdict) -> str:
 def _legend(report: Report) -> str:
     """How to read the tables."""
     rounds = max(len(result.subject.samples) for result in report.all_results)
+    processes = report.scale.processes
     bound = report.verdicts or report.replay
     budgets = "" if bound else " Budgets hold for the compiled twin, which is not active."
     return (
-        f"Medians of up to {rounds} interleaved rounds in {report.scale.processes} processes "
+        f"Medians of up to {rounds} interleaved rounds in {processes} process{'es' * (processes > 1)} "
         f"({race.clock_name}), the empty loop taken off; "
         "± is half the interquartile range; "
         f"ratio: to {subject()}, paired by round, ~ where the noise exceeds the difference. "

@@ -43,7 +43,7 @@ def _bars(axes: Any, loads: list[Load], title: str) -> None:
 def _matrix(figure: Any, axes: Any, change: Change) -> None:
     old, new = list(change.kept()), change.gainers
     shares = [[100 * change.moves.get((was, now), 0.0) for now in new] for was in old]
-    image = axes.imshow(shares, cmap="Blues", aspect="auto")
+    image = axes.imshow(shares, cmap="Blues", aspect="auto", vmin=0)
     axes.set_xticks(range(len(new)), new, rotation=90)
     axes.set_yticks(range(len(old)), old)
     axes.set_xlabel("to", fontsize=8)
