@@ -252,6 +252,20 @@ def test_wrong_overrides(limits):
     assert limits.peek(ip="1").limit == 4
 
 
+def test_an_override_is_for_what_the_level_takes_as_a_key(clock):
+    limits = RateLimits(ip=AddressLimiter("1/s", max_keys=9, clock=clock), clock=clock)
+    network = "192.0.2.0/24"
+    message = f"address must be an IPv4 or IPv6 address, got '{network}'"
+    for call in (
+        lambda: limits.override("ip", network, "9/s"),
+        lambda: limits.exempt("ip", "192.0.2.1", network),
+        lambda: limits.restore("ip", network),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert limits.peek(ip="192.0.2.1").limit == 1
+
+
 def test_what_it_looks_like():
     limits = RateLimits(ip="10/s", user=["1/s", Rate(9, 60)])
     assert repr(limits) == "RateLimits(ip='10/s', user='1/s; 9/min')"

@@ -365,6 +365,13 @@ class RateLimits:
         except KeyError:
             raise ValueError(f"level must be one of {', '.join(self._levels)}, got {level!r}") from None
 
+    def _names(self, level: str, *keys: Key) -> list[bytes]:
+        """Under which names the overrides of keys are kept, if they are keys of that level at all."""
+        limiter = self._limiter(level)
+        for key in keys:
+            limiter.peek(key, 0)
+        return [key_bytes(key, "key") for key in keys]
+
     def _asked(self, keys: dict[str, Any]) -> Asked:
         if not keys:
             raise TypeError("the key of at least one level must be given")
@@ -459,8 +466,8 @@ class RateLimits:
         >>> limits.peek(user="ann").policy, limits.peek(user="bob").policy
         ('user: 100/s', 'user: 2/s')
         """
-        self._limiter(level)
-        overrides, name = self._overrides[level], key_bytes(key, "key")
+        (name,) = self._names(level, key)
+        overrides = self._overrides[level]
         before = overrides.get(name)
         if before is None:
             overrides[name] = RateLimiter(rate, max_keys=1, clock=self._clock)
@@ -477,8 +484,8 @@ class RateLimits:
         >>> [limits.allow(ip="::1") for _ in range(3)]
         [True, True, True]
         """
-        self._limiter(level)
-        self._overrides[level].update(dict.fromkeys([key_bytes(key, "key") for key in keys]))
+        names = self._names(level, *keys)
+        self._overrides[level].update(dict.fromkeys(names))
 
     def restore(self, level: str, *keys: Key) -> None:
         """Undo ``override`` and ``exempt`` for some keys.
@@ -491,8 +498,7 @@ class RateLimits:
         >>> limits.allow(ip="::1"), limits.allow(ip="::1")
         (True, False)
         """
-        self._limiter(level)
-        for name in [key_bytes(key, "key") for key in keys]:
+        for name in self._names(level, *keys):
             self._overrides[level].pop(name, None)
 
     @property
