@@ -203,6 +203,36 @@ def test_reconfigure(limits):
     assert limits.rates["ip"] == (Rate(10, 1),)
 
 
+def test_no_level_is_changed_if_one_cannot_be(twin, clock):
+    limits = RateLimits(
+        endpoint="9/s",
+        ip=AddressLimiter("2/s", v4={32: 1, 24: 1.5}, strict=True, max_keys=9, clock=clock),
+        user=twin.ratelimit.RateLimiter("5/s", strict=True, max_keys=9, clock=clock),
+    )
+    rates = limits.rates
+    for refused, message in (({"ip": "3/s"}, "got '4.5/s'"), ({"ip": "4/s", "user": "0.5/s"}, "got '0.5/s'")):
+        with pytest.raises(ValueError, match=f"rate must have a whole limit with strict=True, {message}"):
+            limits.reconfigure(endpoint="1/s", **refused)
+        assert limits.rates == rates
+        limits._check()
+    limits.reconfigure(endpoint="1/s", ip="4/s", user="1/s")
+    assert [str(*each) for each in limits.rates.values()] == ["1/s", "4/s", "1/s"]
+    limits._check()
+
+
+def test_a_limiter_of_another_kind_is_reconfigured():
+    class Own:
+        rates, rate = (), None
+        decide = allow = peek = None
+
+        def reconfigure(self, rate):
+            self.rate = rate
+
+    own = Own()
+    RateLimits(own=own).reconfigure(own="2/s")
+    assert own.rate == (Rate(2, 1),)
+
+
 # wrong input
 
 

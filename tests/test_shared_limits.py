@@ -82,8 +82,9 @@ def test_a_shared_strict_limit_decides_as_a_private_one(make, twin, clock):
                 limiter.refund(key)
     assert shared[0].evictions == shared[1].evictions == private.evictions
     shared[1]._check()
-    with pytest.raises(ValueError, match="what processes share cannot be set anew"):
-        shared[0].reconfigure("5/s")
+    for rate in ("5/s", "0.5/s"):
+        with pytest.raises(ValueError, match="what processes share cannot be set anew"):
+            shared[0].reconfigure(rate)
 
 
 def test_a_strict_limit_outlives_its_limiters(make, clock):

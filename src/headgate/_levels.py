@@ -248,11 +248,17 @@ class AddressLimiter:
         >>> limiter.reconfigure("5/s"), limiter.peek("192.0.2.1").policy
         (None, '/32: 5/s')
         """
-        rates = checked_rates(rate, None)
-        changes = [(limiter, _multiplied(rates, times)) for times, limiter in self._limiters.items()]
-        for limiter, multiplied in changes:
-            limiter.reconfigure(multiplied)
+        rates = self._changed_rates(rate)
+        for times, limiter in self._limiters.items():
+            limiter.reconfigure(_multiplied(rates, times))
         self._rates = rates
+
+    def _changed_rates(self, rate: Rates) -> tuple[Rate, ...]:
+        """The tiers that ``reconfigure`` would set."""
+        rates = checked_rates(rate, None)
+        for times, limiter in self._limiters.items():
+            limiter._changed_rates(_multiplied(rates, times))
+        return rates
 
     @property
     def rates(self) -> tuple[Rate, ...]:
@@ -444,13 +450,17 @@ class RateLimits:
     def reconfigure(self, **rates: Rates) -> None:
         """Set another rate for each level that is named; debts and overrides are kept.
 
-        Raises what the constructor raises; if a rate is none, no level is changed. Complexity: O(max_keys).
+        Raises what the constructor raises, ValueError if processes share a level; no level is changed then.
+        Complexity: O(max_keys).
 
         >>> limits = RateLimits(user="10/s", clock=lambda: 0)
         >>> limits.reconfigure(user="20/s"), limits.peek(user="ann").limit
         (None, 20)
         """
         changes = [(self._limiter(level), checked_rates(rate, None)) for level, rate in rates.items()]
+        for limiter, changed in changes:
+            if hasattr(limiter, "_changed_rates"):
+                limiter._changed_rates(changed)
         for limiter, changed in changes:
             limiter.reconfigure(changed)
 

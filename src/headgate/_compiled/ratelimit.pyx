@@ -663,10 +663,8 @@ cdef class RateLimiter:
         """
         cdef hg_scale[MOST_TIERS] scales
         cdef int i
-        rates = checked_rates(rate, burst)
+        rates = self._changed_rates(rate, burst)
         windows = checked_windows(rates) if self.log.length else ()
-        if self.table is not None:
-            raise ValueError(self.table.refusal)
         tables = tables_of(rates, windows)
         for i in range(len(tables)):
             scales[i] = _scale(tables[i])
@@ -681,6 +679,15 @@ cdef class RateLimiter:
             for i in range(min(self.count, len(rates))):
                 hg_rescale(&self.tiers[i], scales[i], now)
             self._offer(rates)
+
+    def _changed_rates(self, rate, burst=None):
+        """The tiers that ``reconfigure`` would set."""
+        rates = checked_rates(rate, burst)
+        if self.table is not None:
+            raise ValueError(self.table.refusal)
+        if self.log.length:
+            checked_windows(rates)
+        return rates
 
     cdef int _reopen(self, tuple rates, hg_log log, hg_scale scale, int64_t now) except -1:
         """Carry the logs of all keys over to a table with room for other windows."""

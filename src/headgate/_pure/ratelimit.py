@@ -812,11 +812,7 @@ class RateLimiter:
         >>> limiter.allow("ann", 8), limiter.reconfigure("20/s"), limiter.peek("ann").remaining
         (True, None, 12.0)
         """
-        rates = checked_rates(rate, burst)
-        if self._table is not None:
-            raise ValueError(self._table.refusal)
-        if self._strict:
-            checked_windows(rates)
+        rates = self._changed_rates(rate, burst)
         lines = self._tiers[0].lines
         now = self._swept()
         with self._lock:
@@ -827,6 +823,15 @@ class RateLimiter:
             tiers = [tier.rescaled(changed, now) for tier, changed in kept]
             tiers += [_Tier(changed, lines, now) for changed in rates[len(tiers) :]]
             self._offer(rates, tiers)
+
+    def _changed_rates(self, rate, burst=None):
+        """The tiers that ``reconfigure`` would set."""
+        rates = checked_rates(rate, burst)
+        if self._table is not None:
+            raise ValueError(self._table.refusal)
+        if self._strict:
+            checked_windows(rates)
+        return rates
 
     @property
     def rates(self):
