@@ -1,6 +1,8 @@
 """Several limits for one request: all or nothing over levels and prefixes, overrides, exempt keys."""
 
+import asyncio
 import os
+import time
 from fractions import Fraction
 from functools import partial
 from math import inf
@@ -10,6 +12,7 @@ from conftest import FakeClock, Twin, twin_names
 from hypothesis import given
 from hypothesis import strategies as st
 from threads import run_threads
+from virtual_time import SECOND, run_on, started
 
 from headgate import AddressLimiter, Decision, Rate, RateLimits, TokenBucket
 
@@ -233,7 +236,151 @@ def test_a_limiter_of_another_kind_is_reconfigured():
     assert own.rate == (Rate(2, 1),)
 
 
+# waiting
+
+
+@pytest.fixture
+def run(clock):
+    return partial(run_on, clock)
+
+
+def test_those_who_name_the_same_keys_are_served_in_order(twin, clock, run):
+    limits = over(twin, clock, ip="1000/s, burst 1", user="100/s, burst 1")
+    left = []
+
+    async def task(number):
+        user = "ann" if number % 2 else b"ann"
+        assert await limits.acquire_async(ip="1", user=user, timeout=None if number % 5 else 9.0)
+        left.append((number, clock.now))
+
+    async def main():
+        start = clock.now
+        tasks = await started(*[task(number) for number in range(300)])
+        for number in range(2, 300, 3):
+            tasks[number].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert [number for number, _ in left] == [number for number in range(300) if number % 3 != 2]
+        for place, (_, when) in enumerate(left):
+            assert abs(when - start - place * SECOND // 100) < 100_000
+
+    run(main())
+    assert len(limits._waiting) == 0
+    assert not limits.peek(ip="1", user="ann").allowed
+    limits._check()
+
+
+def test_a_large_cost_at_the_head_is_not_starved(twin, clock, run):
+    limits = over(twin, clock, ip="5/5s", user="100/h")
+    left = []
+
+    async def task(cost):
+        assert await limits.acquire_async(cost=cost, user="ann", ip="1")
+        left.append(cost)
+
+    async def main():
+        limits.allow(ip="1", cost=5)
+        await asyncio.gather(*await started(task(5), *[task(1) for _ in range(9)]))
+
+    run(main())
+    assert left == [5] + [1] * 9
+
+
+def test_other_keys_wait_apart_and_nobody_takes_a_part(twin, clock, run):
+    limits = over(twin, clock, ip="1/10s", user="2/min")
+
+    async def main():
+        limits.allow(ip="slow")
+        start = clock.now
+        slow, *_ = await started(limits.acquire_async(ip="slow", user="ann"))
+        assert await limits.acquire_async(ip="quick", user="ann")
+        assert clock.now == start
+        assert limits.peek(user="ann").remaining == 1.0
+        assert await slow
+        assert 10 * SECOND <= clock.now - start < 11 * SECOND
+
+    run(main())
+
+
+def test_how_long_one_waits(twin, clock, run):
+    limits = over(twin, clock, ip="10/s", user="2/min; 9/h")
+    limits.exempt("ip", "::1")
+
+    async def main():
+        start = clock.now
+        assert await limits.acquire_async(ip="1", user="ann", cost=2, timeout=0)
+        assert not await limits.acquire_async(ip="1", user="ann", timeout=29)
+        assert not await limits.acquire_async(ip="1", user="ann", timeout=0)
+        assert clock.now == start, "what cannot be in time is known at once"
+        tasks = await started(*[limits.acquire_async(ip="1", user="ann", timeout=31) for _ in range(2)])
+        assert await asyncio.gather(*tasks) == [True, False]
+        assert await limits.acquire_async(ip="::1", user=None, cost=99)
+
+    run(main())
+    assert limits.peek(ip="1").remaining == 9.0, "what had to wait took no part"
+
+
+def test_addresses_are_waited_for(clock, run):
+    limits = RateLimits(ip=AddressLimiter("1/s", v4={32: 1, 24: 2}, max_keys=9, clock=clock))
+
+    async def main():
+        start = clock.now
+        assert [await limits.acquire_async(ip=f"192.0.2.{host}") for host in (1, 2, 3)] == [True] * 3
+        assert clock.now - start == SECOND // 2
+        assert not await limits.acquire_async(ip="::ffff:192.0.2.3", timeout=0.9)
+        assert clock.now - start == SECOND // 2
+
+    run(main())
+
+
+def test_a_limiter_of_another_kind_is_waited_for(twin, clock, run):
+    class Own:
+        def __init__(self):
+            limiter = twin.ratelimit.RateLimiter("1/s", max_keys=9, clock=clock)
+            self.allow, self.decide, self.peek = limiter.allow, limiter.decide, limiter.peek
+
+    limits = RateLimits(own=Own())
+
+    async def main():
+        return [await limits.acquire_async(own="a", timeout=timeout) for timeout in (0, None, 0.9)]
+
+    assert run(main()) == [True, True, False]
+
+
+def test_threads_wait(twin):
+    limiter = partial(twin.ratelimit.RateLimiter, max_keys=100)
+    limits = RateLimits(ip=limiter("1000/s", burst=1), user=limiter("2000/s", burst=1))
+    start = time.monotonic()
+    taken = [0] * 8
+
+    def work(number):
+        for _ in range(25):
+            taken[number] += limits.acquire(ip="1", user=number % 2)
+
+    run_threads(work, patience=20)
+    assert taken == [25] * 8
+    assert time.monotonic() - start >= 198 / 1000
+    limits._check()
+
+
 # wrong input
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "message"),
+    [
+        ({}, TypeError, "the key of at least one level must be given"),
+        ({"zone": "1"}, ValueError, "level must be one of ip, user, endpoint, got 'zone'"),
+        ({"ip": "1", "user": 1.5}, TypeError, "key must be str, bytes or int, got 1.5"),
+        ({"ip": "1", "user": "ann", "cost": 4}, ValueError, "cost must be at most the burst 3, got 4"),
+        ({"ip": "1", "timeout": -1}, ValueError, "timeout must be a non-negative number or None, got -1"),
+    ],
+)
+def test_wrong_requests_do_not_wait(limits, run, keys, error, message):
+    with pytest.raises(error, match=message):
+        limits.acquire(**keys)
+    with pytest.raises(error, match=message):
+        run(limits.acquire_async(**keys))
+    assert limits.peek(ip="1").remaining == 4.0
 
 
 @pytest.mark.parametrize(
@@ -258,6 +405,7 @@ def test_wrong_requests_take_nothing(limits, keys, error, message):
     [
         ({}, ValueError, "levels must be at least one, got none"),
         ({"cost": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'cost'"),
+        ({"timeout": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'timeout'"),
         ({"self": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'self'"),
         ({3: "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 3"),
         ({"a\nb": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'a\\nb'"),

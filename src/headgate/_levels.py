@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from math import inf
 
+from headgate import _waiting
 from headgate._addresses import UNIX, checked_length, masked, packed_address
 from headgate._clock import checked_clock
 from headgate._decision import Decision
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     Asked = Sequence[tuple[str, Limiter, Any]]
 
 _UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
-_RESERVED = frozenset(("clock", "cost", "max_keys", "on_full", "self"))
+_RESERVED = frozenset(("clock", "cost", "max_keys", "on_full", "self", "timeout"))
 
 
 def _allow(asked: Asked, cost: SupportsFloat) -> bool:
@@ -92,6 +93,12 @@ def _peeks(asked: Asked, cost: SupportsFloat) -> list[tuple[str, Decision]]:
 def _refund(asked: Asked, cost: SupportsFloat) -> None:
     for _, limiter, key in asked:
         limiter.refund(key, cost)
+
+
+def _delay(asked: Asked, cost: float) -> float:
+    """Seconds until `cost`, however much, can have come everywhere, as far as the limiters can tell."""
+    delays = [limiter._delay(key, cost) for _, limiter, key in asked if hasattr(limiter, "_delay")]
+    return max(delays, default=0.0)
 
 
 def _reset(asked: Asked) -> None:
@@ -269,6 +276,10 @@ class AddressLimiter:
         """
         return self._rates
 
+    def _delay(self, key: str, cost: float) -> float:
+        """Seconds until `cost`, however much, can have come for the address `key`."""
+        return _delay(self._asked(key), cost)
+
     def __repr__(self) -> str:
         return f"AddressLimiter({'; '.join(map(str, self._rates))!r})"
 
@@ -344,7 +355,7 @@ class RateLimits:
     99.0
     """
 
-    __slots__ = ("__weakref__", "_clock", "_levels", "_overrides")
+    __slots__ = ("__weakref__", "_clock", "_levels", "_overrides", "_waiting")
 
     def __init__(
         self,
@@ -357,6 +368,7 @@ class RateLimits:
         **more: Rates | Limiter,
     ) -> None:
         self._clock = checked_clock(clock)
+        self._waiting = _waiting.Lines()
         wanted = {**(levels or {}), **more}
         if not wanted:
             raise ValueError("levels must be at least one, got none")
@@ -447,6 +459,37 @@ class RateLimits:
         """
         _reset(self._asked(keys))
 
+    def acquire(self, *, cost: SupportsFloat = 1, timeout: float | None = None, **keys: Key | None) -> bool:
+        """Wait until `cost` can be taken at all levels that `keys` names; False if `timeout` seconds are too
+        few.
+
+        Those who name the same keys are served in the order in which they came. Nobody holds anything while
+        he waits, so others may take meanwhile what a level has left. The thread sleeps; other threads and
+        event loops go on.
+
+        Raises what ``allow`` raises, ValueError if `timeout` is negative.
+
+        >>> limits = RateLimits(ip="10/s", user="2/h")
+        >>> limits.acquire(ip="::1", user="ann", cost=2), limits.acquire(ip="::1", user="ann", timeout=5)
+        (True, False)
+        """
+        request = _Request(self, keys)
+        return _waiting.acquire(request, self._waiting.of(request.name()), cost, timeout)
+
+    async def acquire_async(
+        self, *, cost: SupportsFloat = 1, timeout: float | None = None, **keys: Key | None
+    ) -> bool:
+        """``acquire`` for coroutines, on any event loop; cancelling gives the place back.
+
+        Raises what ``acquire`` raises.
+
+        >>> import asyncio
+        >>> asyncio.run(RateLimits(ip="10/s", user="2/h").acquire_async(ip="::1", user="ann"))
+        True
+        """
+        request = _Request(self, keys)
+        return await _waiting.acquire_async(request, self._waiting.of(request.name()), cost, timeout)
+
     def reconfigure(self, **rates: Rates) -> None:
         """Set another rate for each level that is named; debts and overrides are kept.
 
@@ -529,3 +572,32 @@ class RateLimits:
         overrides = [limiter for found in self._overrides.values() for limiter in found.values() if limiter]
         for limiter in [*self._levels.values(), *overrides]:
             limiter._check()
+
+
+class _Request:
+    """The keys that a request names, as a bucket.
+
+    All that wait go through the levels in one order, so that of those who meet at several one is allowed.
+    """
+
+    __slots__ = ("_keys", "_limits")
+
+    def __init__(self, limits: RateLimits, keys: dict[str, Key | None]) -> None:
+        self._limits = limits
+        self._keys: dict[str, Any] = dict(sorted(keys.items()))
+
+    def name(self) -> tuple[tuple[str, bytes], ...]:
+        """What names the line in which the request waits."""
+        return tuple([(level, key_bytes(key, "key")) for level, _, key in self._limits._asked(self._keys)])
+
+    def consume(self, cost: SupportsFloat) -> bool:
+        return self._limits.allow(cost=cost, **self._keys)
+
+    def decide(self, cost: SupportsFloat) -> Decision:
+        return self._limits.decide(cost=cost, **self._keys)
+
+    def peek(self, cost: SupportsFloat) -> Decision:
+        return self._limits.peek(cost=cost, **self._keys)
+
+    def _delay(self, cost: float) -> float:
+        return _delay(self._limits._asked(self._keys), cost)

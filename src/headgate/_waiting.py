@@ -19,8 +19,8 @@ from headgate._units import as_number, to_units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Hashable
+    from typing import Any, SupportsFloat
 
     Wake = Callable[[], object]
 
@@ -44,7 +44,7 @@ class Line:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def join(self, wake: Wake, tokens: float) -> None:
+    def join(self, wake: Wake, tokens: SupportsFloat) -> None:
         """Go to the end of the line; the first is woken at once."""
         units = to_units(as_number("tokens", tokens), _BITS)
         with self._lock:
@@ -95,7 +95,7 @@ def _checked(timeout: float | None) -> float | None:
     raise error(f"timeout must be a non-negative number or None, got {timeout!r}")
 
 
-def _now_or_never(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bool | None:
+def _now_or_never(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool | None:
     """True if the tokens were there, False if they cannot come in time, None if one has to wait."""
     if not bucket.peek(tokens).allowed or len(line):
         wanted = line.tokens_ahead() + as_number("tokens", tokens)
@@ -110,7 +110,7 @@ def _pause(decision: Any, left: float | None) -> float | None:
     return min(delay, _LONGEST) if left is None or delay <= left else None
 
 
-def acquire(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bool:
+def acquire(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool:
     """Wait in the calling thread; False if `timeout` seconds are too few."""
     timeout = _checked(timeout)
     answer = _now_or_never(bucket, line, tokens, timeout)
@@ -133,7 +133,7 @@ def acquire(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bo
         line.leave(wake)
 
 
-async def acquire_async(bucket: Any, line: Line, tokens: float, timeout: float | None) -> bool:
+async def acquire_async(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool:
     """Wait in the running event loop; False if `timeout` seconds are too few."""
     import asyncio
 
@@ -163,18 +163,18 @@ async def acquire_async(bucket: Any, line: Line, tokens: float, timeout: float |
 
 
 class Lines:
-    """The lines for the keys of one limiter, each kept as long as anybody has use for it."""
+    """The lines for the keys of one limiter or of several, each kept as long as anybody has use for it."""
 
     __slots__ = ("_lines", "_lock")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: WeakValueDictionary[bytes, Line] = WeakValueDictionary()
+        self._lines: WeakValueDictionary[Hashable, Line] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def of(self, name: bytes) -> Line:
+    def of(self, name: Hashable) -> Line:
         with self._lock:
             return self._lines.setdefault(name, Line())
 
