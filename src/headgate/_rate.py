@@ -76,10 +76,14 @@ class Rate(_Fields):
         amount, _, burst = text.lower().partition(",")
         limit, _, period = amount.replace(" per ", "/").partition("/")
         try:
-            return cls(_number(limit), _seconds(period), _number(_after("burst", burst)) if burst else None)
+            numbers = _number(limit), _seconds(period), _number(_after("burst", burst)) if burst else None
         except ValueError as error:
             examples = "'10/s', '5/10s' or '100/min, burst 200'"
             raise ValueError(f"rate must be like {examples}, got {text!r}") from error
+        try:
+            return cls(*numbers)
+        except ValueError as error:
+            raise ValueError(f"{error} in {text!r}") from None
 
     def __str__(self) -> str:
         return _text(self)
