@@ -125,6 +125,19 @@ def test_names_are_quoted():
             decision.headers(name)
 
 
+def test_names_and_policies_of_other_types_are_named():
+    decision = Decision(False, 10, 9, 1.0, 1.0, "10/s")
+    for call in (decision.headers, decision.problem):
+        for name in (5, ["api"]):
+            with pytest.raises(TypeError) as caught:
+                call(name)
+            assert str(caught.value) == f"name must be a str or None, got {name!r}"
+    with pytest.raises(TypeError, match=r"^policies must be rates or their texts, got 5$"):
+        decision.headers(policies=5)
+    for one in ("9/min", Rate(9, 60)):
+        assert decision.headers(policies=one)["RateLimit-Policy"] == '"9/min";q=9;w=60, "10/s";q=10;w=1'
+
+
 def test_what_is_no_rate_is_named():
     with pytest.raises(ValueError, match=r"rate must be like .*, got 'often'"):
         Decision(True, 10, 9, 0.0, 1.0, "often").headers()

@@ -45,7 +45,11 @@ class Decision(_Fields):
         return self.allowed
 
     def headers(
-        self, name: str | None = None, *, policies: Iterable[object] = (), x_headers: bool = False
+        self,
+        name: str | None = None,
+        *,
+        policies: str | Rate | Iterable[object] = (),
+        x_headers: bool = False,
     ) -> dict[str, str]:
         """The fields of a response, whole numbers in all of them: RateLimit and RateLimit-Policy of
         draft-ietf-httpapi-ratelimit-headers-10, and Retry-After if the request is denied.
@@ -56,7 +60,8 @@ class Decision(_Fields):
         `rates` of the limiter; `x_headers` adds X-RateLimit-Limit, -Remaining and -Reset, the last in seconds
         from now. Without a policy there are no fields.
 
-        Raises ValueError if the name is not printable ASCII or a policy is no rate.
+        Raises ValueError if the name is not printable ASCII or a policy is no rate, TypeError if they are of
+        another type.
 
         >>> for field in RateLimiter("2/min", clock=lambda: 0).decide("ann").headers().items():
         ...     print(*field, sep=": ")
@@ -70,7 +75,7 @@ class Decision(_Fields):
         """
         if not self.policy:
             return {}
-        named, quota = _policy_of(self.policy, self.policy if name is None else name)
+        named, quota = _policy_of(self.policy, self._called(name))
         reset = _whole(self.reset_after)
         pause = reset if self.allowed else self._pause()
         if policies:
@@ -84,8 +89,20 @@ class Decision(_Fields):
             fields["X-RateLimit-Reset"] = str(reset)
         return fields
 
-    def _quotas(self, quota: str, policies: Iterable[object]) -> str:
+    def _called(self, name: str | None) -> str:
+        """The name of the policy, or what it says."""
+        if name is None:
+            return self.policy
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str or None, got {name!r}")
+        return name
+
+    def _quotas(self, quota: str, policies: str | Rate | Iterable[object]) -> str:
         """The field that tells all policies, each once, of which ours has this `quota`."""
+        if isinstance(policies, str | Rate):
+            policies = (policies,)
+        if not hasattr(policies, "__iter__"):
+            raise TypeError(f"policies must be rates or their texts, got {policies!r}")
         quotas = {policy: _policy_of(policy, policy)[1] for policy in map(str, policies)}
         quotas[self.policy] = quota
         return ", ".join(quotas.values())
@@ -94,7 +111,7 @@ class Decision(_Fields):
         """The members of an application/problem+json body (RFC 9457) for a denied request, status 429: the
         problem type quota-exceeded of the same draft. Members of your own may be added.
 
-        Raises ValueError if the request is allowed.
+        Raises ValueError if the request is allowed, TypeError if the name is no str.
 
         >>> Decision(False, 10, 0.2, 0.4, 5.0, "user: 2/s, burst 10").problem("user")["violated-policies"]
         ['user']
@@ -107,7 +124,7 @@ class Decision(_Fields):
             "title": "Request cannot be satisfied as assigned quota has been exceeded",
             "status": 429,
             "detail": f"Try again in {pause} second{'s' * (pause > 1)}.",
-            "violated-policies": [self.policy if name is None else name],
+            "violated-policies": [self._called(name)],
         }
 
     def _pause(self) -> int:
