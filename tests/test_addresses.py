@@ -189,11 +189,22 @@ def test_requests_that_say_little():
         ({b"x-forwarded-for": b"1.2.3.4"}, "request must map names of headers to str, got b'x"),
         ([("X-Forwarded-For", "1.2.3.4")], "request must be a scope, an environ or a mapping"),
         (None, "request must be a scope, an environ or a mapping of headers, got None"),
+        ({"headers": [("x-forwarded-for", "1.2.3.4")]}, "request must have headers of bytes, got 'x-f.*: '1"),
+        ({"headers": [(b"x-forwarded-for", "1.2.3.4")]}, "request must have headers of bytes, got b'x.*: '1"),
+        ({"headers": [], "client": (b"10.0.0.1", 1)}, "peer must be a str or None, got b'10.0.0.1'"),
     ],
 )
 def test_what_is_no_request(request_, message):
     with pytest.raises(TypeError, match=message):
         client_address(request_, 1)
+
+
+@pytest.mark.parametrize("peer", [5, b"10.0.0.1", ("10.0.0.1", 80)])
+def test_what_is_no_peer(peer):
+    for request in ({}, asgi("10.0.0.1", "203.0.113.9"), wsgi("10.0.0.1", "203.0.113.9")):
+        with pytest.raises(TypeError) as caught:
+            client_address(request, 1, peer=peer)
+        assert str(caught.value) == f"peer must be a str or None, got {peer!r}"
 
 
 def test_a_header_has_a_name():

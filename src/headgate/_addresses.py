@@ -173,8 +173,9 @@ def _parts(request: Mapping[str, Any], header: str, peer: str | None) -> tuple[s
     else:
         field = header.lower().encode()
         connected = peer or (request.get("client") or [UNIX])[0] or UNIX
-        lines = [text for name, text in request.get("headers", ()) if name.lower() == field]
-        value = b",".join(lines).decode("latin-1")
+        value = b",".join(_lines(request.get("headers", ()), field)).decode("latin-1")
+    if connected is not None and not isinstance(connected, str):
+        raise TypeError(f"peer must be a str or None, got {connected!r}")
     return connected and (_entry_address(connected) or connected), value
 
 
@@ -182,6 +183,14 @@ def _values(headers: Mapping[str, str], wanted: str) -> Iterator[str]:
     for name, text in headers.items():
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError(f"request must map names of headers to str, got {name!r}: {text!r}")
+        if name.lower() == wanted:
+            yield text
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> Iterator[bytes]:
+    for name, text in headers:
+        if not isinstance(name, bytes) or not isinstance(text, bytes):
+            raise TypeError(f"request must have headers of bytes, got {name!r}: {text!r}")
         if name.lower() == wanted:
             yield text
 
