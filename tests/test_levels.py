@@ -391,11 +391,14 @@ def test_wrong_requests_do_not_wait(limits, run, keys, error, message):
         ({"ip": "1", "user": 1.5}, TypeError, "key must be str, bytes or int, got 1.5"),
         ({"endpoint": "/", "user": "ann", "cost": 4}, ValueError, "cost must be at most the burst 3, got 4"),
         ({"ip": "1", "cost": -1}, ValueError, "cost must be finite and non-negative, got -1"),
+        ({"ip": None, "cost": -1}, ValueError, "cost must be finite and non-negative, got -1"),
+        ({"ip": None, "cost": "1"}, TypeError, "cost must be a number, got '1'"),
     ],
 )
 def test_wrong_requests_take_nothing(limits, keys, error, message):
-    with pytest.raises(error, match=message):
-        limits.decide(**keys)
+    for ask in (limits.decide, limits.allow, limits.peek):
+        with pytest.raises(error, match=message):
+            ask(**keys)
     assert limits.peek(ip="1").remaining == 4.0
     assert limits.peek(endpoint="/").remaining == 8.0
 
@@ -412,6 +415,8 @@ def test_wrong_requests_take_nothing(limits, keys, error, message):
         ({"ip": "often"}, ValueError, "rate must be like"),
         ({"all": TokenBucket(1, 1)}, TypeError, "a level must be a rate or a limiter by key, got Token"),
         ({"ip": 7}, TypeError, "rate must be a str, a Rate or several of them, got 7"),
+        ("10/s", TypeError, "levels must be a mapping of names to limits, got '10/s'"),
+        ([("ip", "10/s")], TypeError, r"levels must be a mapping of names to limits, got \[\('ip'"),
     ],
 )
 def test_wrong_levels(levels, error, message):

@@ -16,7 +16,7 @@ from headgate._clock import checked_clock
 from headgate._decision import Decision
 from headgate._membership import key_bytes
 from headgate._rate import Rate, checked_rates, written
-from headgate._units import checked_positive
+from headgate._units import checked_amount, checked_positive
 from headgate.ratelimit import RateLimiter
 
 TYPE_CHECKING = False
@@ -369,6 +369,8 @@ class RateLimits:
     ) -> None:
         self._clock = checked_clock(clock)
         self._waiting = _waiting.Lines()
+        if levels is not None and not hasattr(levels, "keys"):
+            raise TypeError(f"levels must be a mapping of names to limits, got {levels!r}")
         wanted = {**(levels or {}), **more}
         if not wanted:
             raise ValueError("levels must be at least one, got none")
@@ -390,7 +392,7 @@ class RateLimits:
             limiter.peek(key, 0)
         return [key_bytes(key, "key") for key in keys]
 
-    def _asked(self, keys: dict[str, Any]) -> Asked:
+    def _asked(self, keys: dict[str, Any], cost: SupportsFloat = 0) -> Asked:
         if not keys:
             raise TypeError("the key of at least one level must be given")
         asked = []
@@ -402,6 +404,8 @@ class RateLimits:
                 limiter = overrides.get(key_bytes(key, "key"), limiter)
             if limiter is not None:
                 asked.append((level, limiter, key))
+        if not asked:
+            checked_amount("cost", cost)
         return asked
 
     def allow(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> bool:
@@ -414,7 +418,7 @@ class RateLimits:
         >>> [limits.allow(user=user, endpoint="/search") for user in ("ann", "ann", "ann", "bob", "eve")]
         [True, True, False, True, False]
         """
-        return _allow(self._asked(keys), cost)
+        return _allow(self._asked(keys, cost), cost)
 
     def decide(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
         """``allow``, but say how matters stand: for the level that denies for longest, or else for the one
@@ -425,7 +429,7 @@ class RateLimits:
         >>> RateLimits(user="2/s", endpoint="3/s", clock=lambda: 0).decide(user="ann", endpoint="/").policy
         'user: 2/s'
         """
-        return _decide(self._asked(keys), cost)
+        return _decide(self._asked(keys, cost), cost)
 
     def peek(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
         """What ``decide`` would answer, but without taking anything.
@@ -435,7 +439,7 @@ class RateLimits:
         >>> RateLimits(user="2/s", clock=lambda: 0).peek(user="ann").remaining
         2.0
         """
-        return _summary(_peeks(self._asked(keys), cost))
+        return _summary(_peeks(self._asked(keys, cost), cost))
 
     def refund(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> None:
         """Give back `cost` at each level, as when a request came to nothing.
@@ -446,7 +450,7 @@ class RateLimits:
         >>> limits.allow(user="ann"), limits.refund(user="ann"), limits.peek(user="ann").remaining
         (True, None, 2.0)
         """
-        _refund(self._asked(keys), cost)
+        _refund(self._asked(keys, cost), cost)
 
     def reset(self, **keys: Key | None) -> None:
         """Forget what the keys owe.
