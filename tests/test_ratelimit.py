@@ -4,6 +4,7 @@ import copy
 import gc
 import math
 import pickle
+import subprocess
 import sys
 import weakref
 from fractions import Fraction
@@ -455,3 +456,27 @@ def test_cycles_are_collected(twin):
     del owner
     gc.collect()
     assert [ref() for ref in seen] == [None, None]
+
+
+SMALL = """
+import resource
+import subprocess
+import sys
+from importlib import import_module
+room = import_module(f"headgate._{sys.argv[1]}.ratelimit")
+limiter = room.RateLimiter("1/s", max_keys=2**16)
+in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**30, in_use + 2**30))
+try:
+    room.RateLimiter("1/s", max_keys=2**28)
+except MemoryError as error:
+    print(error)
+print(limiter.allow("ann"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is that of Linux")
+def test_more_memory_than_there_is(twin):
+    command = [sys.executable, "-c", SMALL, twin.name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["max_keys and the limits ask for more memory than there is", "True"]

@@ -111,8 +111,11 @@ class _Tier:
         self.ceiling = self.burst
 
     def _allot(self, lines):
-        self.tags = array("I", [0]) * (_CELLS * lines)
-        self.times = array("Q", [0]) * (_CELLS * lines)
+        try:
+            self.tags = array("I", [0]) * (_CELLS * lines)
+            self.times = array("Q", [0]) * (_CELLS * lines)
+        except MemoryError:
+            raise no_memory() from None
         self.evictions = 0
         self.swept = 0
 
