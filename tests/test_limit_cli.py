@@ -339,10 +339,13 @@ def test_the_text(log, monkeypatch, capsys):
     assert sum(line.startswith("user:") for line in lines) == 3
 
 
-def test_long_keys_are_cut(tmp_path, capsys):
+def test_long_keys_lose_their_middle(tmp_path, capsys):
+    """Addresses of pages and secrets of one issuer differ at the end."""
     path = tmp_path / "log"
-    path.write_text(f"1 {'k' * 90}\n1 {'k' * 90}\n")
-    assert f"\n{'k' * 37}...  " in simulate(capsys, path, "--rate", "1/s").out
+    path.write_text("".join(f"1 {'k' * 90}/{page}\n" * 2 for page in (1, 2)))
+    text = simulate(capsys, path, "--rate", "1/s").out
+    for page in (1, 2):
+        assert f"\n{'k' * 19}...{'k' * 16}/{page}  " in text
 
 
 def test_files_are_written_though_nobody_reads_the_text(log, tmp_path):

@@ -61,7 +61,7 @@ def test_ls_names_the_files_of_limits(place, limiter, bucket, permits, twin, cap
         ["limit", "RateLimiter 10/h; 100/day"],
         ["permits", "ConcurrencyLimiter aimd, 1 to 1000"],
     ]
-    assert f"{'x' * 21}...  RateLimiter 1/s; 1/s; 1/s; 1/s;...  " in lines[-1]
+    assert f"{'x' * 11}...{'x' * 10}  RateLimiter 1/s;...; 1/s; 1/s; 1/s  " in lines[-1]
     assert lines[-1].split()[-2] == "MB"
 
 

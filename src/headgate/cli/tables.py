@@ -28,14 +28,18 @@ class Table(NamedTuple):
 
 
 def shortened(text: str, most: int) -> str:
-    """`text`, with dots in place of what is beyond `most` characters, and escapes of what cannot be printed.
+    """`text`, with dots in place of its middle if it has more than `most` characters, and escapes of what
+    cannot be printed.
 
     >>> shortened("/search", 8), shortened("/search?q=12", 8), shortened("\\x1b[2J", 8)
-    ('/search', '/sear...', '\\\\x1b[2J')
+    ('/search', '/se...12', '\\\\x1b[2J')
     """
     if not text.isprintable():
         text = "".join([each if each.isprintable() else ascii(each)[1:-1] for each in text])
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    if len(text) <= most:
+        return text
+    tail = (most - 3) // 2
+    return f"{text[: most - 3 - tail]}...{text[-tail:]}"
 
 
 class Plain:
