@@ -130,6 +130,17 @@ def test_show_of_a_bucket_and_of_permits(place, bucket, permits, capsys):
         assert f"permits of process {os.getpid()}  1\n" in capsys.readouterr().out
 
 
+def test_show_escapes_what_a_terminal_would_obey(place, limiter, capsys):
+    """Whoever made the file wrote the settings."""
+    content = (place / "limit").read_bytes()
+    copy = place / "c\x1b[2Jopy"
+    copy.write_bytes(content.replace(b"'evict'", b"'\x1b[2Jt'"))
+    assert main(["shm", "show", str(copy)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(r"c\x1b[2Jopy")
+    assert [line.split() for line in lines if line.startswith("on_full")] == [["on_full", r"\x1b[2Jt"]]
+
+
 @pytest.mark.parametrize(("name", "at"), [("limit", 2), ("permits", 3), ("limit", 1)])
 def test_the_state_of_another_boot_or_layout_is_none(place, limiter, permits, name, at, capsys):
     copy = unused(place / name)

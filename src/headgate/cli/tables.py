@@ -27,6 +27,13 @@ class Table(NamedTuple):
     texts: int = 1
 
 
+def escaped(text: str) -> str:
+    """`text`, with escapes of what cannot be printed, as what a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join([each if each.isprintable() else ascii(each)[1:-1] for each in text])
+
+
 def shortened(text: str, most: int) -> str:
     """`text`, with dots in place of its middle if it has more than `most` characters, and escapes of what
     cannot be printed.
@@ -34,8 +41,7 @@ def shortened(text: str, most: int) -> str:
     >>> shortened("/search", 8), shortened("/search?q=12", 8), shortened("\\x1b[2J", 8)
     ('/search', '/se...12', '\\\\x1b[2J')
     """
-    if not text.isprintable():
-        text = "".join([each if each.isprintable() else ascii(each)[1:-1] for each in text])
+    text = escaped(text)
     if len(text) <= most:
         return text
     tail = (most - 3) // 2

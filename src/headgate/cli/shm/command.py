@@ -13,7 +13,7 @@ from typing import Any
 from headgate._shared import FileLock
 from headgate.cli.errors import CommandError
 from headgate.cli.shm.files import SharedFile, look, state
-from headgate.cli.tables import Row, Table, printer, shortened
+from headgate.cli.tables import Row, Table, escaped, printer, shortened
 
 _HOME = Path("/dev/shm")
 _OWN = 0o600
@@ -124,7 +124,7 @@ def _show(args: argparse.Namespace) -> int:
         lines |= {f"permits of process {pid}": f"{count:,}" for pid, count in permits.items()}
     width = max(map(len, lines))
     for name, value in lines.items():
-        print(f"{name:<{width}}  {value}")
+        print(escaped(f"{name:<{width}}  {value}"))
     return 0
 
 
