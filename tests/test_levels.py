@@ -1,7 +1,9 @@
 """Several limits for one request: all or nothing over levels and prefixes, overrides, exempt keys."""
 
 import asyncio
+import copy
 import os
+import pickle
 import time
 from fractions import Fraction
 from functools import partial
@@ -447,6 +449,14 @@ def test_an_override_is_for_what_the_level_takes_as_a_key(clock):
         with pytest.raises(ValueError, match=message):
             call()
     assert limits.peek(ip="192.0.2.1").limit == 1
+
+
+def test_no_copies():
+    """One that is reconfigured would leave the other with limiters of other rates."""
+    for limits in (RateLimits(ip="1/s"), AddressLimiter("1/s")):
+        for call in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=f"an? {type(limits).__name__} cannot be copied or pickled: "):
+                call(limits)
 
 
 def test_what_it_looks_like():

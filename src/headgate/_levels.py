@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from os import PathLike
-    from typing import Any, Literal, Protocol, SupportsFloat
+    from typing import Any, Literal, Never, Protocol, SupportsFloat
 
     Key = str | bytes | int
     Rates = str | Rate | Iterable[str | Rate]
@@ -282,6 +282,9 @@ class AddressLimiter:
 
     def __repr__(self) -> str:
         return f"AddressLimiter({'; '.join(map(str, self._rates))!r})"
+
+    def __reduce__(self) -> Never:
+        raise TypeError("an AddressLimiter cannot be copied or pickled: its state belongs to one clock")
 
     def _check(self) -> None:
         for times, limiter in self._limiters.items():
@@ -570,6 +573,9 @@ class RateLimits:
     def __repr__(self) -> str:
         levels = [f"{level}={'; '.join(map(str, rates))!r}" for level, rates in self.rates.items()]
         return f"RateLimits({', '.join(levels)})"
+
+    def __reduce__(self) -> Never:
+        raise TypeError("a RateLimits cannot be copied or pickled: its state belongs to one clock")
 
     def _check(self) -> None:
         assert self._levels.keys() == self._overrides.keys()
