@@ -129,6 +129,8 @@ def test_tiers():
         (";", None, ValueError, "rate must be like '10/s', .*, got '' in ';'"),
         ("", None, ValueError, "rate must be like '10/s', '5/10s' or '100/min, burst 200', got ''"),
         ("1/s", -1, ValueError, "burst must be positive and finite, got -1"),
+        (Rate(1, 1)._replace(limit=-1), None, ValueError, "limit must be positive and finite, got -1"),
+        (["1/s", Rate(1, 1)._replace(burst=0)], None, ValueError, "burst must be positive and finite, got 0"),
     ],
 )
 def test_bad_tiers(rate, burst, error, message):

@@ -90,14 +90,17 @@ class Rate(_Fields):
 
 
 def checked_rates(rate: str | Rate | Iterable[str | Rate], burst: SupportsFloat | None) -> tuple[Rate, ...]:
-    """The tiers of `rate`: a rate or several, as text with ``;`` between them or as objects."""
+    """The tiers of `rate`: a rate or several, as text with ``;`` between them or as objects.
+
+    Objects are checked once more, since what ``_replace`` makes is not.
+    """
     if isinstance(rate, str):
         rates = _tiers(rate)
     elif isinstance(rate, Rate):
-        rates = (rate,)
+        rates = (Rate(*rate),)
     else:
         try:
-            rates = tuple(tier if isinstance(tier, Rate) else Rate.parse(tier) for tier in rate)
+            rates = tuple(Rate(*tier) if isinstance(tier, Rate) else Rate.parse(tier) for tier in rate)
         except TypeError:
             raise TypeError(f"rate must be a str, a Rate or several of them, got {rate!r}") from None
     if not 1 <= len(rates) <= _MOST_TIERS:
