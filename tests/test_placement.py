@@ -6,6 +6,7 @@ import doctest
 import json
 import random
 from pathlib import Path
+from time import thread_time_ns
 
 import pytest
 from ring_model import ModelRing
@@ -288,6 +289,22 @@ def test_many_changes_before_a_lookup(twin):
     assert ring == fresh
     assert ring.get_many(KEYS) == fresh.get_many(KEYS)
     ring._check()
+
+
+@pytest.mark.parametrize("scheme", ["headgate", "nginx"])
+def test_a_change_does_not_walk_the_members(twin, scheme):
+    times = []
+    for count in (50, 20_000):
+        ring = twin.placement.HashRing([f"node-{i}" for i in range(count)], scheme=scheme)
+        turns = []
+        for _ in range(5):
+            start = thread_time_ns()
+            for i in range(20):
+                ring.add_node(f"new-{i}")
+                ring.remove_node(f"new-{i}")
+            turns.append(thread_time_ns() - start)
+        times.append(min(turns))
+    assert times[1] < 10 * times[0]
 
 
 def test_a_node_that_returns_with_another_weight(twin):

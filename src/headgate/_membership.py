@@ -106,8 +106,8 @@ class Rules:
     def admit(self, node: Any, number: int | None, weight: float) -> None:
         """Raises ValueError for a node that has no place here; `number` is its name if that is an int."""
 
-    def warn(self, weights: list[Any]) -> None:
-        """Warns of weights that leave a node without keys."""
+    def warn(self, members: Members, *joining: tuple[Any, float]) -> None:
+        """Warns of weights, those of the members and of entries that join, that leave a node without keys."""
 
     def identity(self) -> tuple[Any, ...]:
         """What makes two sets of rules equal."""
@@ -142,8 +142,9 @@ class RingRules(Rules):
         if weight * (self.program.points_per_weight if self.program else self.replicas) > MAX_POINTS:
             raise ValueError(f"weight must give at most {MAX_POINTS} points, got {weight!r}")
 
-    def warn(self, weights: list[Any]) -> None:
-        if self.program is not None:
+    def warn(self, members: Members, *joining: tuple[Any, float]) -> None:
+        if self.program is not None and self.program.may_starve:
+            weights: list[Any] = [weight for _, weight in (*members.copy().values(), *joining)]
             self.program.warn(weights)
 
     def identity(self) -> tuple[Any, ...]:
@@ -214,7 +215,7 @@ def collected(pairs: Any, node_key: Any, rules: Rules) -> Members:
     members: Members = {}
     for node, weight in pairs:
         join(members, *admitted(node, weight, node_key, rules))
-    rules.warn([weight for _, weight in members.values()])
+    rules.warn(members)
     return dict(arranged(members, rules))
 
 

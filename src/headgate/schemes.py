@@ -204,6 +204,11 @@ class Scheme:
         if weight > 256:
             raise ValueError(f"weight must be at most 256 under the scheme haproxy, got {weight!r}")
 
+    @property
+    def may_starve(self) -> bool:
+        """Whether a node may be so light that it gets no point."""
+        return self._starved is not None
+
     def warn(self, weights: Sequence[int]) -> None:
         """Warns of a node that is so light among the others that the program gives it no point."""
         starved = self._starved(weights) if self._starved is not None and weights else None

@@ -118,7 +118,7 @@ class _Placement:
         {'a': 1, 'b': 0.5}
         """
         name, entry = admitted(node, weight, self._node_key, self._rules)
-        self._rules.warn([weight for _, weight in self._members.copy().values()] + [entry[1]])
+        self._rules.warn(self._members, entry)
         join(self._members, name, entry)
         self._changed()
 
