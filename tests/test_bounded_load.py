@@ -1,7 +1,9 @@
 """BoundedLoad: nobody above the bound, keys stay where they can, picks end once."""
 
+import copy
 import gc
 import math
+import pickle
 import random
 import weakref
 
@@ -237,6 +239,17 @@ def test_threads_never_exceed_a_bound_that_stands_still(twin):
     held = [[] for _ in range(8)]
     run_threads(lambda number: held[number].extend(bounded.pick(i) for i in range(125)))
     assert set(bounded.loads.values()) == {100}
+
+
+def test_nothing_that_counts_is_copied(twin):
+    bounded = twin.placement.BoundedLoad(twin.placement.HashRing(NODES))
+    pick = bounded.pick("user:1")
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        for counted in (pick, bounded):
+            with pytest.raises(TypeError, match=rf"^cannot (copy|pickle) '{type(counted).__name__}' object$"):
+                copied(counted)
+    assert bounded.loads[pick.node] == 1
+    bounded._check()
 
 
 def test_finalizers_find_the_counts_whole(twin):

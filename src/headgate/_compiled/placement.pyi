@@ -1,7 +1,7 @@
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import GenericAlias
-from typing import Any, Generic, Literal, Self, SupportsIndex, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Self, SupportsIndex, TypeVar
 
 from typing_extensions import Buffer, disjoint_base
 
@@ -95,6 +95,7 @@ class BoundedLoad(Generic[_Node]):
     @property
     def loads(self) -> dict[_Node, int]: ...
     def pick(self, key: _Key, *, exclude: Iterable[_Node] = ()) -> _Pick[_Node]: ...
+    def __copy__(self) -> NoReturn: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 def jump_hash(key: _Key, buckets: SupportsIndex) -> int: ...

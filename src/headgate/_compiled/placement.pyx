@@ -1355,6 +1355,9 @@ cdef class _Pick:
     def __exit__(self, *failure):
         self.done()
 
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
     def __del__(self):
         self.done()
 
@@ -1411,6 +1414,12 @@ cdef class BoundedLoad:
     def __dealloc__(self):
         free(self._loads)
         free(self._weights)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+    def __copy__(self):
+        raise TypeError(f"cannot copy {type(self).__name__!r} object")
 
     @property
     def placement(self):

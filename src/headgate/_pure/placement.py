@@ -995,6 +995,9 @@ class _Pick:
     def __exit__(self, *failure):
         self.done()
 
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
     def __del__(self):
         self.done()
 
@@ -1044,6 +1047,12 @@ class BoundedLoad:
         self._loads = {}
         self._names, self._counted, self._total, self._weight = None, frozenset(), 0, 0.0
         self._edits = 0
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
+
+    def __copy__(self):
+        raise TypeError(f"cannot copy {type(self).__name__!r} object")
 
     @property
     def placement(self):
