@@ -439,6 +439,26 @@ def test_wrong_servers_are_named(twin):
             call(balancer)
 
 
+@pytest.mark.parametrize(("server", "weight", "message"), [
+    ("z", 1e6, "weight must give at most 16777216 points, got 1000000.0"),
+    (b"a", 1, "server must not be a member already, got b'a'"),
+    (b"b", 1, "server must not be a member already, got b'b'"),
+    (None, 1, "node must be str, bytes or int, got None"),
+])
+def test_an_address_hash_refuses_before_it_changes(twin, server, weight, message):
+    balancer = make(twin, "AddressHash")
+    balancer.drain_server("b")
+    before = balancer.records
+    with pytest.raises((TypeError, ValueError)) as caught:
+        balancer.add_server(server, weight)
+    assert caught.value.args == (message,)
+    with pytest.raises(ValueError, match="weight must give at most 16777216 points, got 1e"):
+        balancer.set_weight("a", 1e300)
+    assert balancer.records == before
+    balancer.drain_server("b", False)
+    balancer._check()
+
+
 def least_time(call, repeats=5):
     """The thread's time for a call, the least of some."""
     times = []

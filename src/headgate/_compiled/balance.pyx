@@ -40,7 +40,7 @@ from headgate._fleet import (
     nginx_hash,
     server_weights,
 )
-from headgate._membership import checked_several, checked_weight
+from headgate._membership import RingRules, admitted, checked_several, checked_weight
 from headgate.errors import NoServerError
 
 
@@ -94,6 +94,7 @@ cdef double PENALTY = 1e18
 cdef int DRAWS = 64
 cdef list NOBODY = []
 cdef tuple _NONE = ()
+cdef object RING_RULES = RingRules()
 
 
 cdef inline double _kept(double passed) noexcept:
@@ -363,13 +364,17 @@ cdef class _Balancer:
             record.warm = now + self._slow_start
         hash(server)
         with cython.critical_section(self):
-            if self._members.setdefault(server, record) is not record:
+            if self._has_name(server) or self._members.setdefault(server, record) is not record:
                 raise ValueError(f"server must not be a member already, got {server!r}")
             self._rebuild(now)
 
     cdef object _admitted(self, server, weight):
         """The exact weight of a server that may be a member."""
         return checked_weight(weight)
+
+    cdef bint _has_name(self, server) except -1:
+        """Whether a member that need not equal `server` has its name."""
+        return False
 
     def remove_server(self, server):
         """Removes `server` at once; its picks in flight end unheeded.
@@ -1167,23 +1172,27 @@ cdef class AddressHash(_Balancer):
             seed, max_failures, success_rate, ejection_time, panic_threshold, slow_start))
 
     cdef object _admitted(self, server, weight):
+        if self._scheme == "headgate":
+            _, (_, weight) = admitted(server, weight, None, RING_RULES)
+            return weight
         weight = checked_weight(weight)
-        if self._scheme == "nginx":
-            if weight != int(weight):
-                raise ValueError(f"weight must be whole in nginx's scheme, got {weight!r}")
-        else:
-            HashRing([server])
+        if weight != int(weight):
+            raise ValueError(f"weight must be whole in nginx's scheme, got {weight!r}")
         return weight
+
+    cdef bint _has_name(self, server) except -1:
+        return self._scheme == "headgate" and server in self._ring
 
     cdef object _arrange(self, list active):
         cdef _Record record
         for place, record in enumerate(active):
             record.place = place
-        present = [record for record in list(self._members.values()) if not record.draining]
+        members = list(self._members.values())
         if self._scheme == "nginx":
+            present = [record for record in members if not record.draining]
             self._ring, self._sums = present, list(accumulate([int(record.weight) for record in present]))
             return
-        weights = {record.server: record.weight for record in present}
+        weights = {record.server: record.weight for record in members}
         if self._ring is None or self._ring.weights != weights:
             self._ring = HashRing(weights)
 

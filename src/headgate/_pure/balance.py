@@ -33,7 +33,7 @@ from headgate._fleet import (
     nginx_hash,
     server_weights,
 )
-from headgate._membership import checked_several, checked_weight
+from headgate._membership import RingRules, admitted, checked_several, checked_weight
 from headgate._pure.hashing import splitmix64
 from headgate._pure.placement import HashRing
 from headgate.errors import NoServerError
@@ -50,6 +50,7 @@ PENALTY = 1e18
 _FAR = 2.0**62
 _DRAWS = 64
 NOBODY = []
+RING_RULES = RingRules()
 
 
 def _kept(passed):
@@ -286,13 +287,17 @@ class _Balancer:
             record.warm = now + self._slow_start
         hash(server)
         with self._lock:
-            if self._members.setdefault(server, record) is not record:
+            if self._has_name(server) or self._members.setdefault(server, record) is not record:
                 raise ValueError(f"server must not be a member already, got {server!r}")
             self._rebuild(now)
 
     def _admitted(self, server, weight):
         """The exact weight of a server that may be a member."""
         return checked_weight(weight)
+
+    def _has_name(self, server):
+        """Whether a member that need not equal `server` has its name."""
+        return False
 
     def remove_server(self, server):
         """Removes `server` at once; its picks in flight end unheeded.
@@ -989,22 +994,26 @@ class AddressHash(_Balancer):
             seed, max_failures, success_rate, ejection_time, panic_threshold, slow_start))
 
     def _admitted(self, server, weight):
+        if self._scheme == "headgate":
+            _, (_, weight) = admitted(server, weight, None, RING_RULES)
+            return weight
         weight = checked_weight(weight)
-        if self._scheme == "nginx":
-            if weight != int(weight):
-                raise ValueError(f"weight must be whole in nginx's scheme, got {weight!r}")
-        else:
-            HashRing([server])
+        if weight != int(weight):
+            raise ValueError(f"weight must be whole in nginx's scheme, got {weight!r}")
         return weight
+
+    def _has_name(self, server):
+        return self._scheme == "headgate" and server in self._ring
 
     def _arrange(self, active):
         for place, record in enumerate(active):
             record.place = place
-        present = [record for record in list(self._members.values()) if not record.draining]
+        members = list(self._members.values())
         if self._scheme == "nginx":
+            present = [record for record in members if not record.draining]
             self._ring, self._sums = present, list(accumulate(int(record.weight) for record in present))
             return
-        weights = {record.server: record.weight for record in present}
+        weights = {record.server: record.weight for record in members}
         if self._ring is None or self._ring.weights != weights:
             self._ring = HashRing(weights)
 
