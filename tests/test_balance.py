@@ -439,6 +439,11 @@ def test_wrong_servers_are_named(twin):
             call(balancer)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_subscript_names_the_type_of_server(twin, name):
+    assert getattr(twin.balance, name)[str].__args__ == (str,)
+
+
 @pytest.mark.parametrize(("server", "weight", "message"), [
     ("z", 1e6, "weight must give at most 16777216 points, got 1000000.0"),
     (b"a", 1, "server must not be a member already, got b'a'"),

@@ -29,6 +29,7 @@ from headgate._compiled.hashing cimport hg_splitmix64
 
 from bisect import bisect_right
 from itertools import accumulate
+from types import GenericAlias
 
 from headgate._compiled.placement import HashRing
 from headgate._clock import checked_clock, checked_now
@@ -205,6 +206,8 @@ cdef class _Balancer:
     cdef bint _busy
     cdef bint _stale
     cdef int64_t _sequence
+
+    __class_getitem__ = classmethod(GenericAlias)
 
     def __cinit__(self, *args, **kwargs):
         self._members, self._active = {}, []

@@ -23,6 +23,7 @@ from itertools import accumulate
 from math import exp
 from threading import RLock
 from time import monotonic_ns
+from types import GenericAlias
 
 from headgate._clock import checked_clock, checked_now
 from headgate._fleet import (
@@ -140,6 +141,8 @@ class _Balancer:
 
     _clock, _wake, _seen, _state, _sequence = None, _NEVER, 0, 0, 0
     _timed = _busy = _stale = False
+
+    __class_getitem__ = classmethod(GenericAlias)
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
