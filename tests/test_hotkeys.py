@@ -304,6 +304,12 @@ def test_threads_lose_no_count(twin):
     assert sum(row.count for row in hot.top()) == 8 * 1500
 
 
+def test_hash_and_equality_are_those_of_the_object(twin):
+    hot = twin.hotkeys.HotKeys(2)
+    assert {hot: 1}[hot] == 1
+    assert hot != hot.copy()
+
+
 def test_a_cycle_through_a_key_is_collected(twin):
     class Key:
         pass

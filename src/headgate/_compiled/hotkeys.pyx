@@ -132,7 +132,6 @@ cdef class HotKeys:
     cdef uint32_t free_node
     cdef uint32_t free_bucket
 
-    __hash__ = None
     __class_getitem__ = classmethod(GenericAlias)
 
     def __cinit__(self, *args, **kwargs):

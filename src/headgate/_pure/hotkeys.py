@@ -94,7 +94,6 @@ class HotKeys:
         "_version",
     )
 
-    __hash__ = None
     __class_getitem__ = classmethod(GenericAlias)
 
     def __new__(cls, *args, **kwargs):
