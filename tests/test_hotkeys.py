@@ -310,6 +310,24 @@ def test_hash_and_equality_are_those_of_the_object(twin):
     assert hot != hot.copy()
 
 
+def test_a_key_that_is_watched_no_more_is_dropped_at_once(twin, clock):
+    """Without the collector: a victim, alone with its count or beside others, and what decays to nothing."""
+    hot = twin.hotkeys.HotKeys(4, half_life=1, clock=clock)
+    keys = [type("Key", (), {})() for _ in range(8)]
+    gone = [weakref.ref(key) for key in keys]
+    gc.disable()
+    try:
+        for number in range(8):
+            hot.add(keys.pop(), number + 1)
+        for number in range(3):
+            hot.add(f"new{number}", 20 + number)
+        clock.advance(4)
+        hot.add("newest")
+        assert [key() for key in gone] == [None] * 8
+    finally:
+        gc.enable()
+
+
 def test_a_cycle_through_a_key_is_collected(twin):
     class Key:
         pass

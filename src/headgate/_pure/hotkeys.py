@@ -203,6 +203,7 @@ class HotKeys:
             else:
                 del least.entries[victim]
             self._settle(entry, least.count + n, self._sentinel)
+            victim.bucket = None
         self._table.setdefault(entry.hash, []).append(entry)
         self._version += 1
         return victim
@@ -254,6 +255,7 @@ class HotKeys:
             bucket = bucket.next
         for entry in gone:
             self._leave(entry)
+            entry.bucket = None
         self._count -= len(gone)
         return gone
 
