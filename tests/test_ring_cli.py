@@ -70,9 +70,18 @@ def test_nodes_may_be_numbers(tmp_path, name, content):
     assert read_nodes(path) == {"1": 1, "2": 256}
 
 
-def test_nodes_from_standard_input(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdin", io.StringIO("a\nb\n"))
-    assert len(ring_json(capsys, "-")["nodes"]) == 2
+@pytest.mark.parametrize(("reader", "content"), [
+    ("json", "a:80\nb:80 2 # b: twice\n"),
+    ("json", '["a:80", {"node": "b:80", "weight": 2}]'),
+    ("yaml", "a:80: 1\nb:80: 2\n"),
+    ("yaml", "# fleet\n- a:80\n- node: b:80\n  weight: 2\n"),
+    ("yaml", "---\n{'a:80': 1, 'b:80': 2}\n"),
+])
+def test_nodes_from_standard_input(monkeypatch, capsys, reader, content):
+    pytest.importorskip(reader, reason="the cli extra is not installed")
+    monkeypatch.setattr("sys.stdin", io.StringIO(content))
+    nodes = ring_json(capsys, "-")["nodes"]
+    assert {node["node"]: node["weight"] for node in nodes} == {"a:80": 1, "b:80": 2}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +97,7 @@ def test_nodes_from_standard_input(monkeypatch, capsys):
         ("nodes", '["a", 7.5]', r"\$\[1\]: expected the name of a node, got 7\.5"),
         ("nodes", '[{"node": "a", "wait": 2}]', r"\$\[0\]: expected the name of a node"),
         ("nodes", '["a", "b"', "cannot read nodes"),
+        ("nodes.json", '"a"', r"\$: expected a list or a mapping of nodes, got 'a'"),
         ("nodes.yaml", "a: 1\na: 2\n", "'a' stands there twice"),
         ("nodes.yaml", "no: 1\n", r"\$: expected the name of a node, got False"),
         ("nodes.yaml", "a: [\n", "cannot read nodes"),

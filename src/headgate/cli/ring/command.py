@@ -29,6 +29,10 @@ def _server_id(node: str) -> int:
         raise ValueError(f"node must be a server id under the scheme haproxy, got {node!r}") from None
 
 
+_NODES = (
+    "a file with a node a line, and after it perhaps its weight, or JSON or YAML: a list of nodes, or a "
+    "mapping to weights; '-' is standard input"
+)
 _NODE_KEYS = {"haproxy": _server_id}
 _FOREIGN_SCHEMES = set(schemes.__all__) - {"Scheme"}
 
@@ -36,12 +40,7 @@ _FOREIGN_SCHEMES = set(schemes.__all__) - {"Scheme"}
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("ring", help="show load and movement on a hash ring", description=__doc__)
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "nodes",
-        type=Path,
-        metavar="NODES",
-        help="text with a node and perhaps its weight in each line, JSON or YAML; '-' is standard input",
-    )
+    parser.add_argument("nodes", type=Path, metavar="NODES", help=_NODES)
     parser.add_argument(
         "--replicas",
         type=positive_int,

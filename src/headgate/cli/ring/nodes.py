@@ -1,6 +1,7 @@
 """Lists of nodes: plain text, JSON or YAML."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from math import inf
@@ -10,14 +11,16 @@ from typing import Any
 from headgate.cli.errors import CommandError, require
 
 _YAML = (".yaml", ".yml")
+_YAML_LINE = re.compile(r"^(---|-|[^\s#]\S*:)(\s|$)", re.MULTILINE)
 
 
 def read_nodes(path: Path) -> dict[str, float]:
     """The nodes of a file and their weights; ``-`` is standard input.
 
-    A file named ``*.yaml`` is YAML, one that starts like a JSON document is JSON, anything else
-    has a node a line, and after it perhaps its weight; ``#`` starts a comment. A document is a
-    list of names, or of mappings with ``node`` and ``weight``, or a mapping of names to weights.
+    A file named ``*.yaml`` or ``*.json`` is what its name says. Another that starts like a JSON
+    document is JSON, one with a line like ``- node`` or ``node: weight`` is YAML, and anything else has
+    a node a line, and after it perhaps its weight; ``#`` starts a comment. A document is a list of
+    names, or of mappings with ``node`` and ``weight``, or a mapping of names to weights.
     """
     try:
         text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8")
@@ -42,8 +45,10 @@ def split_weight(text: str) -> tuple[str, float]:
 def _parse(path: Path, text: str) -> dict[str, float]:
     if path.suffix in _YAML:
         return _document(_load_yaml(text), "$")
-    if text.lstrip()[:1] in ("[", "{"):
+    if path.suffix == ".json" or text.lstrip()[:1] in ("[", "{"):
         return _document(json.loads(text, object_pairs_hook=_unique), "$")
+    if _YAML_LINE.search(text):
+        return _document(_load_yaml(text), "$")
     return _lines(text)
 
 
