@@ -12,6 +12,7 @@ from headgate import HashRing
 from headgate.cli import main
 from headgate.cli.errors import CommandError
 from headgate.cli.ring.analysis import analyse, sample_keys
+from headgate.cli.ring.names import short_names
 from headgate.cli.ring.nodes import read_nodes, split_weight
 from headgate.cli.ring.plot import draw
 
@@ -226,6 +227,32 @@ def test_the_text_fits_80_columns(tmp_path, monkeypatch, capsys, count):
     text = ring(capsys, path, "--add", "one-more")
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"memcach~\S+:11211 ", text)
+
+
+LONG_NAMES = [f"cache-in-the-cellar-{number:03}.eu-central-1.example.com:11211" for number in range(30)]
+
+
+def test_long_names_with_one_end_are_told_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "nodes"
+    path.write_text("\n".join(LONG_NAMES))
+    text = ring(capsys, path, "--add", "one-more")
+    assert len(set(re.findall(r"^cache-i~-cellar-\d{3}~", text, re.MULTILINE))) > 20
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("names", "shown"), [
+    (["a" * 20, "b"], ["a" * 20, "b"]),
+    (["a-cache-in-the-cellar-1", "b"], ["a-cache~the-cellar-1", "b"]),
+    (["x" * 20 + ".eu", "y" * 20 + ".eu"], ["xxxxxxx~xxxxxxxxx.eu", "yyyyyyy~yyyyyyyyy.eu"]),
+    (["a-cache-11.eu.example.com:80", "a-cache-21.eu.example.com:80"], ["a-cache-11~", "a-cache-21~"]),
+    ([f"the-same-head-{number}-of-all-in-{place}" for number in "12" for place in ("east", "west")], None),
+    (["same-head-1-same-tail-of-all", "same-head-2-same-tail-of-all"], ["same-head-1~", "same-head-2~"]),
+])
+def test_short_names(names, shown):
+    found = short_names(names)
+    assert list(found.values()) == (shown or names)
+    assert len(set(found.values())) == len(names)
 
 
 def test_the_matrix_in_words(nodes, capsys):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from headgate.cli.ring.analysis import Analysis, Change, Load
+from headgate.cli.ring.names import with_short_names
 
 _BAR_INCHES = 0.24
 _LEAST_INCHES = 2.4
@@ -12,6 +13,7 @@ _MOST_NAMES = 120
 
 def draw(analysis: Analysis, figure: Any) -> None:
     """Fill the figure."""
+    analysis = with_short_names(analysis)
     change = analysis.change
     height = max(_LEAST_INCHES, _BAR_INCHES * min(_TALLEST, len(analysis.final_loads)) + 1.2)
     if change is None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headgate.cli.ring.analysis import Analysis, Change, Load, fullest_owner
+from headgate.cli.ring.names import with_short_names
 from headgate.cli.tables import Printer, Row, Table, aligned
 from headgate.placement import HashRing
 
@@ -13,8 +14,6 @@ _OWN_SCHEME = "headgate"
 _MOST_ROWS = 24
 _WIDTH = 80
 _BAR = 12
-_NAME = 20
-_HEAD = 7
 _UNEVEN = 1.1
 _FINER = 4
 
@@ -23,10 +22,11 @@ def show(analysis: Analysis, ring: HashRing[str], to: Printer) -> None:
     """Tables of load, before and after a change, of what moved, and a sentence."""
     scheme = f"replicas: {ring.replicas}" if ring.scheme == _OWN_SCHEME else f"scheme: {ring.scheme}"
     title = f"Load of {analysis.requests:,} requests (nodes: {len(ring)}, {scheme})"
-    to.table(_load_table(title, analysis.loads))
-    if analysis.change is not None:
-        to.table(_load_table("The same after the change", analysis.change.loads))
-        to.table(_moves_table(analysis.change))
+    shown = with_short_names(analysis)
+    to.table(_load_table(title, shown.loads))
+    if shown.change is not None:
+        to.table(_load_table("The same after the change", shown.change.loads))
+        to.table(_moves_table(shown.change))
     to.gap()
     to.text(summary(analysis, ring))
 
@@ -77,7 +77,7 @@ def _load_row(load: Load, longest: float) -> Row:
     bar = "#" * round(_BAR * load.fullness / longest)
     return Row(
         [
-            _short(load.node),
+            load.node,
             f"{load.weight:g}",
             _share(load.ideal),
             _share(load.owned),
@@ -94,7 +94,7 @@ def _moves_table(change: Change) -> Table:
     if max(map(len, aligned(matrix))) <= _WIDTH:
         return matrix
     ranked = sorted(change.moves.items(), key=lambda move: move[1], reverse=True)
-    rows = [Row([_short(was), _short(now), f"{share:.3%}"]) for (was, now), share in ranked[:_MOST_ROWS]]
+    rows = [Row([was, now, f"{share:.3%}"]) for (was, now), share in ranked[:_MOST_ROWS]]
     title = f"Moves: the {len(rows)} largest of {len(ranked)}, in shares of all keys"
     return Table(title, ["from", "to", "share"], rows)
 
@@ -102,10 +102,10 @@ def _moves_table(change: Change) -> Table:
 def _matrix(change: Change) -> Table:
     """A row for each node that loses keys, a column for each that gains some."""
     rows = [
-        Row([_short(was), _share(kept), *(_share(change.moves.get((was, now))) for now in change.gainers)])
+        Row([was, _share(kept), *(_share(change.moves.get((was, now))) for now in change.gainers)])
         for was, kept in change.kept().items()
     ]
-    columns = ["from", "stays", *(f"to\n{_short(now)}" for now in change.gainers)]
+    columns = ["from", "stays", *(f"to\n{now}" for now in change.gainers)]
     return Table("Moves, in shares of all keys", columns, _shortened(rows))
 
 
@@ -121,11 +121,6 @@ def _share(share: float | None) -> str:
     if share is None:
         return "-"
     return "100%" if share == 1 else f"{share:.2%}"
-
-
-def _short(name: str) -> str:
-    """A long name loses its middle: fleets number their nodes at the end."""
-    return name if len(name) <= _NAME else f"{name[:_HEAD]}~{name[_HEAD + 1 - _NAME :]}"
 
 
 def _loads_json(loads: Sequence[Load]) -> list[dict[str, Any]]:
