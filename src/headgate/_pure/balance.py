@@ -795,6 +795,8 @@ class RandomChoice(_Balancer):
 class LeastLoaded(_Balancer):
     """The server with the fewest picks in flight for its weight; of equals, the one picked longest ago.
 
+    The pick itself counts in, so an idle fleet gives first to the server of the greatest weight.
+
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
     a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
@@ -810,6 +812,8 @@ class LeastLoaded(_Balancer):
     >>> pick = balancer.pick()
     >>> pick.server, balancer.get_server(), balancer.get_server()
     ('a', 'b', 'b')
+    >>> LeastLoaded({"small": 1, "large": 4}).get_server()
+    'large'
     """
 
     def _arrange(self, active):
@@ -889,6 +893,8 @@ class LeastLoaded(_Balancer):
 
 class PowerOfTwo(_Balancer):
     """The less loaded of two distinct servers drawn at random; equals are told apart by a draw.
+
+    Load is what LeastLoaded compares: picks in flight, this one counted in, for the weight.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
