@@ -1038,15 +1038,19 @@ class BoundedLoad:
 
     __class_getitem__ = classmethod(GenericAlias)
 
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        self._placement, self._c, self._lock = HashRing(), 1.25, RLock()
+        self._loads = {}
+        self._names, self._counted, self._total, self._weight = None, frozenset(), 0, 0.0
+        self._edits = 0
+        return self
+
     def __init__(self, placement, c=1.25):
         if not isinstance(placement, _Placement):
             raise TypeError(f"placement must be a HashRing, Rendezvous or Maglev, got {placement!r}")
         self._c = checked_bound(c)
         self._placement = placement
-        self._lock = RLock()
-        self._loads = {}
-        self._names, self._counted, self._total, self._weight = None, frozenset(), 0, 0.0
-        self._edits = 0
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
