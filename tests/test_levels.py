@@ -358,7 +358,7 @@ def test_threads_wait(twin):
         for _ in range(25):
             taken[number] += limits.acquire(ip="1", user=number % 2)
 
-    run_threads(work, patience=20)
+    run_threads(work)
     assert taken == [25] * 8
     assert time.monotonic() - start >= 198 / 1000
     limits._check()
