@@ -1190,7 +1190,8 @@ cdef class AddressHash(_Balancer):
         return weight
 
     cdef bint _has_name(self, server) except -1:
-        return self._scheme == "headgate" and server in self._ring
+        ring = self._ring  # which another thread may replace while names are compared
+        return self._scheme == "headgate" and server in ring
 
     cdef object _arrange(self, list active):
         cdef _Record record
