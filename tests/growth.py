@@ -1,0 +1,33 @@
+"""By how much a process grows that does the same again and again, in bytes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import gc, sys
+from importlib import import_module
+from headgate.cli.bench.memory import _resident_bytes
+
+room = import_module(f"headgate._{sys.argv[1]}.{sys.argv[2]}")
+exec(sys.argv[3])
+sizes = []
+for rounds in (10, 30):
+    for _ in range(rounds):
+        work(room)
+    gc.collect()
+    sizes.append(_resident_bytes())
+print(sizes[1] - sizes[0])
+"""
+
+
+def growth(twin, room, work):
+    """Of thirty calls of ``work(room)`` after ten; `work` is the text of that function."""
+    if os.name != "posix":
+        pytest.skip("only POSIX tells how much of a process is resident")
+    options = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1"  # what it keeps is no growth
+    done = subprocess.run([sys.executable, "-c", PROGRAM, twin.name, room, work],
+                          env=os.environ | {"ASAN_OPTIONS": options}, stdout=subprocess.PIPE, check=True)
+    return int(done.stdout)
