@@ -69,7 +69,7 @@ def test_examples_of_a_shared_module(name):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_examples_of_a_page(page):
     names = {"__name__": page.stem}
-    for number, block in enumerate(BLOCK.findall(page.read_text())):
+    for number, block in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))):
         if ">>> " in block:
             run_examples(block, names, f"{page.name}, block {number}")
         else:
