@@ -41,16 +41,6 @@ def room(tmp_path_factory):
     return opened_room(tree, "ratelimit", [mutant[:2] for mutant in MUTANTS.values()])
 
 
-def keys_of(limiter, *lines):
-    """The first keys that look into these lines, in that order."""
-    found = []
-    for number in range(1000):
-        hashed = limiter._hash(number)
-        if (hashed >> 31 & 1, splitmix64(hashed) >> 63) == lines:
-            found.append(number)
-    return found
-
-
 class Table:
     """A limiter, on whose table KEY owes `own` at the time 0, and the others in its second line owe `owed`.
 

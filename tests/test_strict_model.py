@@ -11,6 +11,7 @@ from headgate import Decision, Rate
 pytestmark = pytest.mark.usefixtures("one_secret")
 
 SECOND = 10**9
+EXAMPLES = settings.default.max_examples
 KEYS = st.sampled_from(["ann", "bob", b"cid", 7])
 RATES = st.lists(
     st.builds(Rate, st.integers(1, 12), st.sampled_from([0.001, 0.3, 1, 2.5, 10, 60])), min_size=1, max_size=3
@@ -180,4 +181,4 @@ class StrictMachine(RuleBasedStateMachine):
 
 
 TestStrictMachine = StrictMachine.TestCase
-TestStrictMachine.settings = settings(max_examples=1000, stateful_step_count=30, deadline=None)
+TestStrictMachine.settings = settings(max_examples=10 * EXAMPLES, stateful_step_count=30, deadline=None)
