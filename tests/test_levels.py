@@ -95,6 +95,14 @@ def test_a_denied_request_takes_nothing_at_any_level(limits):
     assert before == after
 
 
+def test_of_levels_that_deny_alike_the_first_speaks(twin, clock):
+    limits = over(twin, clock, ip="1/s", user="1/s")
+    assert limits.allow(ip="1", user="ann")
+    for keys in ({"ip": "1", "user": "ann"}, {"user": "ann", "ip": "1"}):
+        assert limits.peek(**keys) == limits.decide(**keys)
+        assert limits.decide(**keys).policy == f"{next(iter(keys))}: 1/s"
+
+
 def test_the_level_that_denies_for_longest_speaks(twin, clock):
     limits = over(twin, clock, ip="1/s", user="1/min", endpoint="100/s")
     keys = {"ip": "1", "user": "ann", "endpoint": "/"}

@@ -72,7 +72,7 @@ def _decide(asked: Asked, cost: SupportsFloat) -> Decision:
     """``_allow``, but say how matters stand."""
     seen = _peeks(asked[1:], cost)
     if not all(answer.allowed for _, answer in seen):
-        return _summary(seen + _peeks(asked[:1], cost))
+        return _summary(_peeks(asked[:1], cost) + seen)
     taken: list[tuple[str, Decision]] = []
     try:
         for name, limiter, key in asked:
