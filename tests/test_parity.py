@@ -92,6 +92,7 @@ def test_faces_offer_every_name_of_their_rooms(rooms):
     face = import_module(rooms[1].__name__.replace("_pure.", ""))
     assert public(rooms[1]).keys() <= set(face.__all__)
     assert sorted(face.__all__) == face.__all__
+    assert set(face.__all__) <= set(headgate.__all__), "all that is public is at the top"
 
 
 def test_functions_and_classes_share_docstrings_and_signatures(rooms):
