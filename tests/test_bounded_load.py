@@ -147,12 +147,23 @@ def test_a_node_that_returns_has_what_is_still_in_flight(twin):
     assert bounded.loads == {"a": 0, "b": 0}
 
 
-def test_nodes_that_own_nothing_leave_their_room_unused(twin):
-    maglev = twin.placement.Maglev(["a", "b", "c"], 2)
-    bounded = twin.placement.BoundedLoad(maglev, 1)
-    owners = [node for node, share in maglev.ownership().items() if share]
-    picks = [bounded.pick(i) for i in range(30)]
-    assert {pick.node for pick in picks} <= set(owners)
+@pytest.mark.parametrize("c", [1, 1.25])
+def test_a_node_that_owns_nothing_takes_what_no_other_has_room_for(twin, c):
+    placement = twin.placement.Maglev(["a", "b", "idle"], 2)
+    assert placement.ownership()["idle"] == 0
+    bounded, picks = twin.placement.BoundedLoad(placement, c), []
+    assert bounded.pick("user:1", exclude=["a", "b"]).node == "idle"
+    for i in range(60):
+        before = bounded.loads
+        picks.append(bounded.pick(f"user:{i % 7}"))
+        room = math.ceil(c * (i + 1) / 3)
+        assert max(bounded.loads.values()) <= room
+        if picks[-1].node == "idle":
+            assert before["a"] == before["b"] == room
+        bounded._check()
+    assert bounded.loads["idle"] > 0
+    with pytest.raises(NoServerError, match="every server is excluded"):
+        bounded.pick("user:1", exclude=["a", "b", "idle"])
 
 
 def test_attributes_and_repr(twin):

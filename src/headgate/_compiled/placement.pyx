@@ -1362,6 +1362,21 @@ cdef class _Pick:
         self.done()
 
 
+cdef void _append_others(uint32_t *order, Py_ssize_t found, Py_ssize_t count) noexcept:
+    """Completes the first `found` of `count` ranks; there is room for as many marks behind them."""
+    cdef uint32_t *listed = order + count
+    cdef Py_ssize_t i
+    if found == count:
+        return
+    memset(listed, 0, count * sizeof(uint32_t))
+    for i in range(found):
+        listed[order[i]] = 1
+    for i in range(count):
+        if not listed[i]:
+            order[found] = <uint32_t>i
+            found += 1
+
+
 cdef class BoundedLoad:
     """Consistent hashing with bounded loads, over a HashRing, Rendezvous or Maglev.
 
@@ -1549,7 +1564,7 @@ cdef class BoundedLoad:
     cdef Py_ssize_t _choose(self, _View view, const hg_key *key, bytes barred) except -2:
         """The rank of the node to take, -1 if there is none; makes no object.
 
-        The room of nodes that own nothing stays unused; are all others full, the first takes one more.
+        Nodes that own nothing stand behind all that the key prefers, so that there always is room.
         """
         cdef Py_ssize_t i, found, count = len(view.names), total = self._total
         cdef double weight = self._weight
@@ -1564,10 +1579,11 @@ cdef class BoundedLoad:
                 if not out[i]:
                     total += self._loads[i]
                     weight += self._weights[i]
-        order = <uint32_t *>_allocate(count, sizeof(uint32_t))
+        order = <uint32_t *>_allocate(2 * count, sizeof(uint32_t))
         found = view.order(key, count, order)
+        _append_others(order, found, count)
         rank = -1
-        for i in range(found):
+        for i in range(count):
             if out != NULL and out[order[i]]:
                 continue
             if self._has_room(order[i], total, weight):

@@ -1151,7 +1151,7 @@ class BoundedLoad:
     def _choose(self, view, key, barred):
         """The rank of the node to take, -1 if there is none.
 
-        The room of nodes that own nothing stays unused; are all others full, the first takes one more.
+        Nodes that own nothing stand behind all that the key prefers, so that there always is room.
         """
         self._follow(view)
         total, weight = self._total, self._weight
@@ -1162,7 +1162,9 @@ class BoundedLoad:
             able = [rank for rank, name in enumerate(view.names) if name not in barred]
             total = sum([self._loads.get(view.names[rank], 0) for rank in able])
             weight = _sum([view.weights[rank] for rank in able])
-        order = [rank for rank in view.ranks(key, len(view.names)) if view.names[rank] not in barred]
+        every = range(len(view.names))
+        order = dict.fromkeys([*view.ranks(key, len(every)), *every])
+        order = [rank for rank in order if view.names[rank] not in barred]
         roomy = (rank for rank in order if self._has_room(view, rank, total, weight))
         return next(roomy, order[0] if order else -1)
 
