@@ -166,6 +166,14 @@ def test_a_node_that_owns_nothing_takes_what_no_other_has_room_for(twin, c):
         bounded.pick("user:1", exclude=["a", "b", "idle"])
 
 
+@pytest.mark.parametrize("weight", [1.7e308, pytest.param(10**308, id="int"), 5e-324])
+def test_the_heaviest_and_lightest_weights_break_no_pick(twin, weight):
+    bounded = twin.placement.BoundedLoad(twin.placement.Rendezvous({"a": weight, "b": weight, "c": 1}))
+    picks = [bounded.pick(i) for i in range(20)]
+    assert sum(bounded.loads.values()) == len(picks)
+    bounded._check()
+
+
 def test_attributes_and_repr(twin):
     ring = twin.placement.HashRing(["a"])
     bounded = twin.placement.BoundedLoad(ring, 2)

@@ -28,7 +28,6 @@ from cpython.array cimport array, clone
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsUnsignedLongLongMask
-from libc.math cimport ceil
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
@@ -1558,7 +1557,8 @@ cdef class BoundedLoad:
 
     @cython.final
     cdef bint _has_room(self, Py_ssize_t rank, Py_ssize_t total, double weight) noexcept:
-        return self._loads[rank] < ceil(self._c * (total + 1) * self._weights[rank] / weight)
+        """Whether what is in flight is below the bound, and so below its ceiling."""
+        return self._loads[rank] < self._c * (total + 1) * self._weights[rank] / weight
 
     @cython.final
     cdef Py_ssize_t _choose(self, _View view, const hg_key *key, bytes barred) except -2:

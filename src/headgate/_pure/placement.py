@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain, compress
-from math import ceil, log
+from math import log
 from struct import unpack_from
 from threading import RLock
 from types import GenericAlias
@@ -1145,8 +1145,9 @@ class BoundedLoad:
                 self._edits += 1
 
     def _has_room(self, view, rank, total, weight):
-        room = ceil(self._c * (total + 1) * view.weights[rank] / weight)
-        return self._loads.get(view.names[rank], 0) < room
+        """Whether what is in flight is below the bound, and so below its ceiling."""
+        bound = self._c * (total + 1) * view.weights[rank] / weight
+        return self._loads.get(view.names[rank], 0) < bound
 
     def _choose(self, view, key, barred):
         """The rank of the node to take, -1 if there is none.
