@@ -59,7 +59,7 @@ def signature(function):
 
 
 def constructor(cls):
-    """The parameters of a pure twin's constructor; those of a compiled one cannot be asked for."""
+    """The parameters of a pure twin's constructor."""
     function = cls.__init__ if inspect.isfunction(cls.__init__) else cls.__new__
     return list(inspect.signature(function).parameters.values())[1:]
 
@@ -129,6 +129,11 @@ def test_methods_share_docstrings_and_signatures(pair):
         assert inspect.getdoc(inspect.getattr_static(compiled, name)) == inspect.getdoc(value), name
         if callable(getattr(pure, name)):
             assert signature(getattr(compiled, name)) == signature(getattr(pure, name)), name
+
+
+def test_a_compiled_constructor_shows_its_parameters(pair):
+    shown = list(inspect.signature(pair[0]).parameters.values())
+    assert list(map(str, shown)) == list(map(str, constructor(pair[1])))
 
 
 def test_constructors_take_every_argument_by_keyword(pair):

@@ -689,7 +689,9 @@ cdef class _Balancer:
 
 
 cdef class RoundRobin(_Balancer):
-    """Servers in turn.
+    """RoundRobin(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30, \
+    panic_threshold=0.5, slow_start=0)\n--\n
+    Servers in turn.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
@@ -767,7 +769,9 @@ cdef class RoundRobin(_Balancer):
 
 
 cdef class WeightedRoundRobin(_Balancer):
-    """Servers in turn by weight: nginx's smooth weighted round robin, pick for pick.
+    """WeightedRoundRobin(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, \
+    ejection_time=30, panic_threshold=0.5, slow_start=0)\n--\n
+    Servers in turn by weight: nginx's smooth weighted round robin, pick for pick.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
@@ -859,7 +863,9 @@ cdef class WeightedRoundRobin(_Balancer):
 
 
 cdef class RandomChoice(_Balancer):
-    """A server at random, in proportion to the weights.
+    """RandomChoice(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, \
+    ejection_time=30, panic_threshold=0.5, slow_start=0)\n--\n
+    A server at random, in proportion to the weights.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
@@ -928,7 +934,9 @@ cdef class RandomChoice(_Balancer):
 
 
 cdef class LeastLoaded(_Balancer):
-    """The server with the fewest picks in flight for its weight; of equals, the one picked longest ago.
+    """LeastLoaded(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30, \
+    panic_threshold=0.5, slow_start=0)\n--\n
+    The server with the fewest picks in flight for its weight; of equals, the one picked longest ago.
 
     The pick itself counts in, so an idle fleet gives first to the server of the greatest weight.
 
@@ -1029,7 +1037,9 @@ cdef class LeastLoaded(_Balancer):
 
 
 cdef class PowerOfTwo(_Balancer):
-    """The less loaded of two distinct servers drawn at random; equals are told apart by a draw.
+    """PowerOfTwo(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30, \
+    panic_threshold=0.5, slow_start=0)\n--\n
+    The less loaded of two distinct servers drawn at random; equals are told apart by a draw.
 
     Load is what LeastLoaded compares: picks in flight, this one counted in, for the weight.
 
@@ -1116,7 +1126,9 @@ cdef class PowerOfTwo(_Balancer):
 
 
 cdef class PeakEWMA(PowerOfTwo):
-    """The one of two distinct servers drawn at random whose latency times load is less.
+    """PeakEWMA(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30, \
+    panic_threshold=0.5, slow_start=0)\n--\n
+    The one of two distinct servers drawn at random whose latency times load is less.
 
     The latency is a moving average over 10 seconds that a slower sample replaces at once; a server
     without a sample but with picks in flight is avoided.
@@ -1145,7 +1157,9 @@ cdef class PeakEWMA(PowerOfTwo):
 
 
 cdef class AddressHash(_Balancer):
-    """The same server for the same client address: `key`, IPv4 or IPv6 as text or packed.
+    """AddressHash(servers, *, scheme="headgate", clock=None, seed=0, max_failures=5, \
+    success_rate=None, ejection_time=30, panic_threshold=0.5, slow_start=0)\n--\n
+    The same server for the same client address: `key`, IPv4 or IPv6 as text or packed.
 
     A HashRing places the addresses, IPv6 by its /64, so that a server that joins or leaves moves only its
     own clients; servers are then str, bytes or int. With ``scheme="nginx"`` it is nginx's ip_hash. A slow

@@ -1904,7 +1904,9 @@ cdef int _forget_labels(list labels) except -1:
 
 
 cdef class LRUCache(_Cache):
-    """A mapping of at most `maxsize` entries that drops the least recently used one first.
+    """LRUCache(maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, on_evict=None, \
+    seed=0)\n--\n
+    A mapping of at most `maxsize` entries that drops the least recently used one first.
 
     With `getsizeof`, a callable from a value to a non-negative int, `maxsize` bounds the sum of
     the sizes instead of the number of entries. ``on_evict(key, value, reason)`` is called after
@@ -1942,7 +1944,9 @@ cdef class LRUCache(_Cache):
 
 
 cdef class TTLCache(LRUCache):
-    """An LRUCache whose entries end `ttl` seconds after they were written.
+    """TTLCache(maxsize, ttl, getsizeof=None, *, tti=None, jitter=0.0, clock=None, on_evict=None, \
+    seed=0)\n--\n
+    An LRUCache whose entries end `ttl` seconds after they were written.
 
     Arguments, errors and complexity are those of ``LRUCache``; ``put`` may give an entry another
     lifetime.
@@ -1966,7 +1970,9 @@ cdef class TTLCache(LRUCache):
 
 
 cdef class FIFOCache(_Cache):
-    """A mapping of at most `maxsize` entries that drops the one written longest ago first.
+    """FIFOCache(maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, on_evict=None, \
+    seed=0)\n--\n
+    A mapping of at most `maxsize` entries that drops the one written longest ago first.
 
     Reading an entry does not save it, writing it again puts it last in the queue. Arguments,
     errors and complexity are those of ``LRUCache``. Iteration goes over a snapshot, the next
@@ -1996,7 +2002,9 @@ cdef struct Group:
 
 
 cdef class LFUCache(_Cache):
-    """A mapping of at most `maxsize` entries that drops the least frequently used one first.
+    """LFUCache(maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, on_evict=None, \
+    seed=0)\n--\n
+    A mapping of at most `maxsize` entries that drops the least frequently used one first.
 
     Writing an entry and each read count as one use; among equals the one that has had its count
     for longest goes first. Counts end at 2**32 - 1. Arguments, errors and complexity are those of
@@ -2137,7 +2145,9 @@ cdef class LFUCache(_Cache):
 
 
 cdef class SieveCache(_Cache):
-    """A mapping of at most `maxsize` entries that drops one not read since the hand last passed it.
+    """SieveCache(maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, \
+    on_evict=None, seed=0)\n--\n
+    A mapping of at most `maxsize` entries that drops one not read since the hand last passed it.
 
     New entries join the newest end of a queue and never move. A read marks its entry; the hand goes
     from old to new, takes marks off and evicts the first entry without one. Arguments, errors and
@@ -2248,7 +2258,9 @@ cdef class _Queues(_Cache):
 
 
 cdef class S3FIFOCache(_Queues):
-    """A mapping of at most `maxsize` entries in a small queue, a main queue and a queue of ghosts.
+    """S3FIFOCache(maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, \
+    on_evict=None, seed=0)\n--\n
+    A mapping of at most `maxsize` entries in a small queue, a main queue and a queue of ghosts.
 
     A new entry joins the small queue, a tenth of the cache; who was read twice there by its turn is
     moved to the main queue, and who was not leaves a ghost: its hash, of which as many are kept as
@@ -2349,7 +2361,9 @@ cdef class S3FIFOCache(_Queues):
 
 
 cdef class TinyLFUCache(_Queues):
-    """A mapping of at most `maxsize` entries that admits by frequency: W-TinyLFU.
+    """TinyLFUCache(maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, \
+    on_evict=None, seed=0)\n--\n
+    A mapping of at most `maxsize` entries that admits by frequency: W-TinyLFU.
 
     A new entry joins a small LRU window. Who falls out of the window is on probation in the main
     part, and when the cache is full his frequency, estimated by a Count-Min sketch of 4-bit counters
@@ -2494,7 +2508,9 @@ cdef class TinyLFUCache(_Queues):
 
 
 cdef class RRCache(_Cache):
-    """A mapping of at most `maxsize` entries that drops one chosen at random.
+    """RRCache(maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, on_evict=None, \
+    seed=0)\n--\n
+    A mapping of at most `maxsize` entries that drops one chosen at random.
 
     Arguments, errors and complexity are those of ``LRUCache``. Iteration goes over a snapshot,
     the entry written first at the front.

@@ -85,7 +85,8 @@ cdef object _ONE = 1
 
 
 cdef class HotKeys:
-    """The most frequent keys of a stream, watched in the fixed memory of `k` keys.
+    """HotKeys(k, *, half_life=None, clock=None)\n--\n
+    The most frequent keys of a stream, watched in the fixed memory of `k` keys.
 
     Space-Saving: a key that is not watched takes the place of one with the least count, and starts from
     that count as its error. So of every key at least ``count - error`` and at most `count` were added, and

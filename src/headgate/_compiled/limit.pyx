@@ -87,7 +87,8 @@ cdef struct Outcome:
 
 
 cdef class TokenBucket:
-    """A bucket of `capacity` tokens that refills at `refill_rate` tokens a second; it starts full.
+    """TokenBucket(capacity, refill_rate, *, path=None, mode=0o600, clock=None)\n--\n
+    A bucket of `capacity` tokens that refills at `refill_rate` tokens a second; it starts full.
 
     A request takes its tokens at once or not at all; a denied one changes nothing. Over any interval
     of t seconds at most ``capacity + refill_rate * t`` tokens are taken. Tokens may be fractions.

@@ -712,7 +712,8 @@ cdef object _hashes_view(object hashes):
 
 
 cdef class HashRing(_Placement):
-    """Consistent hashing: which node each key belongs to.
+    """HashRing(nodes=(), replicas=150, *, scheme="headgate", node_key=None)\n--\n
+    Consistent hashing: which node each key belongs to.
 
     `nodes` is an iterable of nodes, or a mapping of node to weight. A node of weight 1 owns
     `replicas` points on a circle of 64-bit hashes, one of weight w ``max(1, round(w * replicas))``;
@@ -996,7 +997,8 @@ cdef class _RaceView(_View):
 
 
 cdef class Rendezvous(_Placement):
-    """Rendezvous hashing: every node draws for each key, and the best draw has it.
+    """Rendezvous(nodes=(), *, scheme="headgate", seed=0, node_key=None)\n--\n
+    Rendezvous hashing: every node draws for each key, and the best draw has it.
 
     `nodes` is an iterable of nodes, or a mapping of node to weight; names and keys are as in HashRing.
     The shares of keys are exactly those of the weights, and a node that joins, leaves or changes its
@@ -1165,7 +1167,8 @@ cdef class _MaglevView(_View):
 
 
 cdef class Maglev(_Placement):
-    """Maglev hashing: a table of `size` slots, each a node's; a key has the slot XXH64(key) % size.
+    """Maglev(nodes=(), size=65537, *, node_key=None)\n--\n
+    Maglev hashing: a table of `size` slots, each a node's; a key has the slot XXH64(key) % size.
 
     `nodes` is an iterable of nodes, or a mapping of node to weight; names and keys are as in HashRing.
     The table is Envoy's: nodes are sorted by name and claim, in turns, the next free slot of a
@@ -1377,7 +1380,8 @@ cdef void _append_others(uint32_t *order, Py_ssize_t found, Py_ssize_t count) no
 
 
 cdef class BoundedLoad:
-    """Consistent hashing with bounded loads, over a HashRing, Rendezvous or Maglev.
+    """BoundedLoad(placement, c=1.25)\n--\n
+    Consistent hashing with bounded loads, over a HashRing, Rendezvous or Maglev.
 
     A key goes to the first node of its preference that has room: fewer in flight than
     ceil(`c` * average * weight / mean weight), this pick counted in. So no server takes more than

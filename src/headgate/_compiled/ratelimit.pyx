@@ -192,7 +192,9 @@ cdef object _wait(hg_charge *charge, object units):
 
 
 cdef class RateLimiter:
-    """At most so many requests in so long for each key, in memory of fixed size.
+    """RateLimiter(rate, *, burst=None, max_keys=1_000_000, path=None, mode=0o600, on_full="evict", \
+    strict=False, clock=None)\n--\n
+    At most so many requests in so long for each key, in memory of fixed size.
 
     `rate` is a rate or several tiers of them, each of which must allow a request: ``"10/s"``,
     ``"5 per 10 seconds"``, ``"1/s; 5/10s; 10/min"``, `Rate` objects. A request takes its cost at every tier
