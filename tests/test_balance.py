@@ -464,6 +464,21 @@ def test_an_address_hash_refuses_before_it_changes(twin, server, weight, message
     balancer._check()
 
 
+def test_a_ring_that_is_replaced_while_a_server_is_looked_up_in_it(twin, monkeypatch):
+    """As by another thread, which may come whenever Python code runs."""
+    balancer, name_bytes = make(twin, "AddressHash"), twin.placement.name_bytes
+
+    def interrupted(*args):
+        monkeypatch.undo()
+        balancer.remove_server("a")
+        return name_bytes(*args)
+
+    monkeypatch.setattr(twin.placement, "name_bytes", interrupted)
+    balancer.add_server("z")
+    assert balancer.servers == ("b", "c", "z")
+    balancer._check()
+
+
 def least_time(call, repeats=5):
     """The thread's time for a call, the least of some."""
     times = []
