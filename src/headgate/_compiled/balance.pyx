@@ -227,11 +227,14 @@ cdef class _Balancer:
             record = _Record(server, weight, now)
             if members.setdefault(server, record) is not record:
                 raise ValueError(f"server must not be a member already, got {server!r}")
-        (self._state, self._max_failures, self._success_rate, self._ejection_time, self._panic,
-         self._slow_start) = settings
-        self._members = members
-        self._sequence = 0
-        self._rebuild(now)
+        with cython.critical_section(self):
+            (self._state, self._max_failures, self._success_rate, self._ejection_time, self._panic,
+             self._slow_start) = settings
+            _dropped = dict(self._members)
+            self._members.clear()  # the dict stays, as somebody may be looking something up in it
+            self._members.update(members)
+            self._sequence = 0
+            self._rebuild(now)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
