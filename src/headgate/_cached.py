@@ -362,7 +362,7 @@ class Plan:
         self.is_async = iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
         self.place = f"_cached {getattr(function, '__qualname__', id(self))}"
         self._of_instances: WeakSet[_Memory] = WeakSet()
-        self._placing = RLock()
+        self._replacing = RLock()
         self._memory = _Memory(self, self.bind)
         return self._dress(self._memory, self.clear)
 
@@ -394,12 +394,14 @@ class Plan:
         memory = _Memory(self, None)
         self._of_instances.add(memory)
         new = Place(instance, self._dress(memory, memory.clear))
-        with self._placing:
-            place: Place | None = places.get(self.place)  # what this one replaces dies after the lock
-            if _is_of(place, instance):
-                new = place
-            places[self.place] = new
-        return new
+        place: Place | None = places.setdefault(self.place, new)
+        if _is_of(place, instance):
+            return place
+        with self._replacing:  # it is that of another instance, of which this one is a copy
+            own: Place | None = places.get(self.place)
+            if not _is_of(own, instance):
+                own = places[self.place] = new
+        return own
 
     def clear(self) -> None:
         """Clear the cache and its statistics, of all instances too; what is being loaded is not stored"""
