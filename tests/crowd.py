@@ -174,7 +174,7 @@ def killed(twin, path, rate, kills, room="400000", strict=""):
 
     They count what they took after they took it, so a kill makes the count at most one too low.
     """
-    most_keys = int(room) // 4
+    most_keys = int(room) // 2
     counts = counters(WORKERS * most_keys)
     progress = counters(WORKERS)
     options = {"max_keys": int(room), "strict": bool(strict)}

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 PATIENCE = 60
 
@@ -44,7 +43,9 @@ def in_a_loop(main):
 
 def until(condition):
     """Wait for `condition`."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.001)
+    event = threading.Event()
+    for _ in range(PATIENCE * 1000):
+        if condition():
+            return
+        event.wait(0.001)
+    raise AssertionError("waited in vain")
