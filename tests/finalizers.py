@@ -1,7 +1,9 @@
 """Finalizers that strike amid a call: garbage that the collector finds at the next allocations."""
 
 import gc
+import sys
 from contextlib import contextmanager
+from itertools import count
 
 
 class _Litter:
@@ -34,3 +36,21 @@ def struck_by(act, times):
         for _ in range(times):
             gc.collect()
         gc.unfreeze()
+
+
+@contextmanager
+def struck_at(number, act):
+    """Within, `act` is called once, at the step of that number: wherever Python calls or returns, which is
+    where CPython runs finalizers and signal handlers.
+    """
+    steps = count()
+
+    def step(frame, event, argument):
+        if next(steps) == number:
+            act()
+
+    sys.setprofile(step)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)

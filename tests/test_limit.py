@@ -3,11 +3,13 @@
 import copy
 import gc
 import math
+import os
 import pickle
 import weakref
 from fractions import Fraction
 
 import pytest
+from finalizers import struck_at
 from watchdog import in_a_thread
 
 SECOND = 10**9
@@ -386,3 +388,48 @@ def test_cycles_are_collected(twin):
     del owner
     gc.collect()
     assert [ref() for ref in seen] == [None, None]
+
+
+# amid a call
+
+
+STEPS = 60
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
+@pytest.mark.parametrize("act", ["consume", "cancel"])
+@pytest.mark.parametrize("call", ["consume", "reserve"])
+def test_a_finalizer_amid_a_call_finds_the_file_whole(twin, clock, tmp_path, call, act):
+    path = tmp_path / "limit"
+    for step in range(STEPS):
+        bucket, other = (twin.limit.TokenBucket(4, 1, path=path, clock=clock) for _ in range(2))
+        reserved = bucket.reserve()
+        acts = {"consume": bucket.consume, "cancel": reserved.cancel}
+        with struck_at(step, acts[act]):
+            getattr(bucket, call)()
+        assert other.consume(0), "nobody holds the file"
+        bucket._check()
+        path.unlink()
+
+
+@pytest.mark.parametrize("act", ["consume", "decide", "reserve", "cancel", "reconfigure"])
+@pytest.mark.parametrize("call", ["consume", "decide", "reserve", "cancel", "reconfigure"])
+def test_a_finalizer_amid_a_call_finds_the_bucket_whole(twin, clock, call, act):
+    for step in range(STEPS):
+        bucket = twin.limit.TokenBucket(4, 1, clock=clock)
+        reserved = [bucket.reserve(), bucket.reserve()]
+        taken = []
+
+        def do(what, bucket=bucket, reserved=reserved, taken=taken):
+            if what == "cancel":
+                reserved.pop().cancel()
+                taken.append(-1)
+            elif what == "reconfigure":
+                bucket.reconfigure(4, 1)
+            else:
+                taken.append(bool(getattr(bucket, what)()))
+
+        with struck_at(step, lambda do=do: do(act)):
+            do(call)
+        assert bucket.available == 2 - sum(taken)
+        bucket._check()

@@ -103,9 +103,13 @@ def header_of(content: bytes) -> Header | None:
 
 
 class FileLock:
-    """A file, and a lock on it between all threads and processes that open it so."""
+    """A file, and a lock on it between all threads and processes that open it so.
 
-    __slots__ = ("__weakref__", "_file", "_lock", "_mode", "_path")
+    A thread may take it again, as a finalizer or a signal handler does amid an edit. It locks the file too,
+    since it may have come before the edit did.
+    """
+
+    __slots__ = ("__weakref__", "_depth", "_file", "_lock", "_mode", "_path")
 
     def __init__(self, path: str | PathLike[str], mode: int) -> None:
         self._file = -1
@@ -113,7 +117,8 @@ class FileLock:
         self._mode = checked_mode(mode)
         if os.name != "posix":
             raise ValueError(f"path must be None on a system without fcntl, got {path!r}")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._depth = 0
         self._open()
         _open_locks.add(self)
 
@@ -128,21 +133,26 @@ class FileLock:
         if self._file < 0:
             raise HeadgateError(f"path could not be opened again after a fork, got {self._path!r}")
         self._lock.acquire()
+        self._depth += 1
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
         except BaseException:
+            self._depth -= 1
             self._lock.release()
             raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._depth -= 1
+        if not self._depth:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
         self._lock.release()
 
     def _reopen(self) -> None:
         """In a child: a lock of its own, since the parent's would let the child in too."""
         inherited, self._file = self._file, -1
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._depth = 0
         own = f"/proc/self/fd/{inherited}"
         with suppress(OSError):  # it is told to who uses it, not to who forks
             self._file = os.open(own if os.path.exists(own) else self._path, os.O_RDWR | os.O_CLOEXEC)

@@ -6,7 +6,9 @@
 
 The picture and the arithmetic are those of the compiled twin: TAT, counted modulo 2**64 in the units of
 `headgate._units`, is the whole state. A lock takes the place of the compare-and-swap; the clock and the
-conversions of arguments, which are foreign code, run before it is taken.
+conversions of arguments, which are foreign code, run before it is taken. A finalizer or a signal handler may
+use the bucket wherever Python calls or returns, amid an edit too. So the lock is re-entrant, and whoever
+writes first looks once more whether the state is what he has seen, with no call between the two.
 """
 
 import threading
@@ -87,7 +89,7 @@ class TokenBucket:
         scaled = scale(size, rate)
         now = self._now_ns()
         if path is None:
-            self._lock = threading.Lock()
+            self._lock = threading.RLock()
             self._state = [0, 0]
             self._settle(size, rate, scaled, now, 0, None)
             return
@@ -104,12 +106,16 @@ class TokenBucket:
         return monotonic_ns() if self._clock is None else checked_now(self._clock())
 
     def _settle(self, size, rate, scaled, now, debt, old):
-        """Write the parameters, with `debt` from the time `now` on."""
+        """Write the parameters, with `debt` from the time `now` on, if the state is still the `old` one."""
         _, multiplier, shift, burst = scaled
         lag = min(2**40, wait(0, 1, multiplier, shift)) if debt == old else 0
-        self._write(size, rate, scaled, now - lag)
-        self._state[_TAT] = debt + units_at(lag, multiplier, shift)
-        self._state[_CEILING] = max(burst, debt)
+        tat, ceiling = debt + units_at(lag, multiplier, shift), max(burst, debt)
+        if old is not None and self._state[_TAT] != old:
+            return False
+        self._bits, self._multiplier, self._shift, self._burst = scaled
+        self._epoch, self._terms = now - lag, (size, rate)
+        self._state[_TAT], self._state[_CEILING] = tat, ceiling
+        return True
 
     def _write(self, size, rate, scaled, epoch):
         self._bits, self._multiplier, self._shift, self._burst = scaled
@@ -137,7 +143,7 @@ class TokenBucket:
         now = self._now_ns()
         with self._lock:
             debt, units, ahead = self._debt(now - self._epoch)
-            if ahead is not None and ahead == seen:
+            if ahead is not None and ahead == seen == self._state[_TAT]:
                 self._state[_TAT] = (units + debt) % _WORD
         return now
 
@@ -156,12 +162,14 @@ class TokenBucket:
         now = monotonic_ns() if self._clock is None else self._now_ns()
         while True:
             with self._lock:
-                elapsed = now - self._epoch
+                terms, seen, elapsed = self._terms, self._state[_TAT], now - self._epoch
                 cost = number << self._bits if type(number) is int else self._cost(number)
                 if cost > self._burst:
                     break
                 debt, units, ahead = self._debt(elapsed)
                 allowed = cost <= self._burst - debt or cost == 0
+                if self._state[_TAT] != seen or self._terms is not terms:
+                    continue
                 if ahead is None or not take:
                     if take and allowed and cost > 0:
                         self._state[_TAT] = (units + debt + cost) % _WORD
@@ -231,7 +239,7 @@ class TokenBucket:
         now = self._now_ns()
         while True:
             with self._lock:
-                elapsed = now - self._epoch
+                terms, seen, elapsed = self._terms, self._state[_TAT], now - self._epoch
                 cost = self._cost(number)
                 if cost > self._burst:
                     error = self._too_many
@@ -242,10 +250,12 @@ class TokenBucket:
                     if owed > _MOST_DEBT:
                         error = self._too_far
                         break
-                    if cost > 0:
-                        self._state[_TAT] = (units + owed) % _WORD
-                        self._state[_CEILING] = max(self._state[_CEILING], owed)
+                    ceiling = max(self._state[_CEILING], owed)
                     delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
+                    if self._state[_TAT] != seen or self._terms is not terms:
+                        continue
+                    if cost > 0:
+                        self._state[_TAT], self._state[_CEILING] = (units + owed) % _WORD, ceiling
                     return Reservation(self, tokens, now, now + delay)
             now = self._mend(ahead)
         raise error(tokens)
@@ -294,10 +304,13 @@ class TokenBucket:
             raise ValueError(self._table.refusal)
         scaled = scale(size, rate)
         now = self._now_ns()
-        with self._lock:
-            debt, _, _ = self._debt(now - self._epoch)
-            debt = min(_MOST_DEBT, -(-(debt << scaled[0]) >> self._bits))
-            self._settle(size, rate, scaled, now, debt, self._state[_TAT])
+        settled = False
+        while not settled:
+            with self._lock:
+                seen = self._state[_TAT]
+                debt, _, _ = self._debt(now - self._epoch)
+                debt = min(_MOST_DEBT, -(-(debt << scaled[0]) >> self._bits))
+                settled = self._settle(size, rate, scaled, now, debt, seen)
 
     @property
     def capacity(self):
@@ -344,16 +357,20 @@ class TokenBucket:
                 seen = self._state[_TAT]
             now = self._now_ns()
             with self._lock:
-                done = self._state[_TAT] == seen
-                if done:
-                    self._give(number, now, booked)
+                done = self._give(number, now, booked, seen)
 
-    def _give(self, number, now, booked):
+    def _give(self, number, now, booked, seen):
+        """False if the state is not the one that was seen."""
+        terms = self._terms
         units = units_at(now - self._epoch, self._multiplier, self._shift)
         then = units_at(booked - self._epoch, self._multiplier, self._shift)
         back = to_units(number, self._bits) - max(0, units - then)
-        debt = (self._state[_TAT] - units + _HALF) % _WORD - _HALF
-        self._state[_TAT] = (self._state[_TAT] - max(0, min(back, debt))) % _WORD
+        debt = (seen - units + _HALF) % _WORD - _HALF
+        back = max(0, min(back, debt))
+        if self._state[_TAT] != seen or self._terms is not terms:
+            return False
+        self._state[_TAT] = (seen - back) % _WORD
+        return True
 
     def __repr__(self):
         size, rate = self._terms
