@@ -5,6 +5,7 @@ import pickle
 from random import Random
 
 import pytest
+from finalizers import struck_at
 from hypothesis import given
 from hypothesis import strategies as st
 from threads import run_threads
@@ -157,3 +158,24 @@ def test_after_an_outage_all_is_sent_again_in_eight_windows(clock, window):
             if throttle.allow() and request > 3 * 100 * window:
                 throttle.accept()
         assert throttle.rejection_probability == 0
+
+
+@pytest.mark.parametrize("act", ["allow", "accept"])
+@pytest.mark.parametrize("call", ["allow", "accept"])
+def test_a_finalizer_amid_a_call_finds_the_throttle_whole(clock, call, act):
+    for step in range(40):
+        throttle = Throttle(window=60, clock=clock)
+        for _ in range(3):
+            throttle.allow()
+            throttle.accept()
+        clock.advance(50)
+        acts = [call]
+
+        def strike(throttle=throttle, acts=acts):
+            getattr(throttle, act)()
+            acts.append(act)
+
+        with struck_at(step, strike):
+            getattr(throttle, call)()
+        throttle._check()
+        assert (throttle.requests, throttle.accepts) == (3 + acts.count("allow"), 3 + acts.count("accept"))

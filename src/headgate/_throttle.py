@@ -82,7 +82,7 @@ class Throttle:
         self._random = _default_random() if random is None else random
         self._clock = checked_clock(clock)
         self._width = max(1, int(seconds * 1e9) // _BINS)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may come wherever Python calls; all sums are whole there
         self._requests = [0] * _BINS
         self._accepts = [0] * _BINS
         self._all_requests = self._all_accepts = 0
@@ -95,14 +95,16 @@ class Throttle:
         """The place of a bin in the ring, when those that have left the window are empty. After a clock that
         stepped back within the window, the latest bin goes on; after one further back, that which it says."""
         steps = bin_ - self._bin
-        if not steps:
-            return bin_ % _BINS
-        for at in range(self._bin + 1, self._bin + 1 + min(steps, _BINS)):
-            self._all_requests -= self._requests[at % _BINS]
-            self._all_accepts -= self._accepts[at % _BINS]
-            self._requests[at % _BINS] = self._accepts[at % _BINS] = 0
-        if not -_BINS <= steps < 0:
+        if steps > _BINS:
+            self._bin = bin_ - _BINS
+        elif steps < -_BINS:
             self._bin = bin_
+        while self._bin < bin_:
+            at = (self._bin + 1) % _BINS
+            self._all_requests -= self._requests[at]
+            self._all_accepts -= self._accepts[at]
+            self._requests[at] = self._accepts[at] = 0
+            self._bin += 1
         return self._bin % _BINS
 
     def _probability(self) -> float:
