@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 from conftest import FakeClock
+from finalizers import struck_at
 from hypothesis import given
 from hypothesis import strategies as st
 from threads import run_threads
@@ -163,6 +164,28 @@ def test_threads_never_have_more_than_the_limit(algorithm):
     assert limiter.inflight == 0
     assert max(most) <= 8
     limiter._check()
+
+
+@pytest.mark.parametrize("path", [None, "permits"])
+@pytest.mark.parametrize("act", ["acquire", "release"])
+@pytest.mark.parametrize("call", ["acquire", "release"])
+def test_a_finalizer_amid_a_call_finds_the_limiter_whole(algorithm, path, call, act, tmp_path):
+    for step in range(90):
+        file = path and tmp_path / f"{path}{step}"
+        limiter = ConcurrencyLimiter(3, max_limit=3, algorithm=algorithm, path=file)
+        held = hold(limiter, 2)
+
+        def do(what, limiter=limiter, held=held):
+            if what == "release":
+                held.pop().release()
+            elif permit := limiter.acquire():
+                held.append(permit)
+
+        with struck_at(step, lambda do=do: do(act)):
+            do(call)
+        assert limiter.inflight == len(held) <= 3
+        assert len(hold(limiter, limiter.limit - len(held))) == limiter.limit - len(held)
+        limiter._check()
 
 
 # priorities

@@ -75,9 +75,11 @@ def _aimd(state: Any, now: int, latency: int, inflight: int, dropped: bool) -> f
 def _gradient(state: Any, now: int, latency: int, inflight: int, dropped: bool) -> float:
     """Once a window: less as the latency is above its long average, more while there is no queue."""
     limit: float = state[_LIMIT]
+    spent = max(0, latency)
     state[_COUNT] += 1
-    state[_SUM] += max(0, latency)
-    state[_PEAK] = max(state[_PEAK], inflight)
+    state[_SUM] += spent
+    if inflight > state[_PEAK]:
+        state[_PEAK] = inflight
     state[_DROPPED] += dropped
     if not state[_END]:
         state[_END] = now + _WINDOW
@@ -110,12 +112,14 @@ _ALGORITHMS = {"fixed": _fixed, "aimd": _aimd, "gradient": _gradient}
 
 
 class _LocalLedger:
-    """The ledger of a limiter of this process alone."""
+    """The ledger of a limiter of this process alone. Its lock is re-entrant: a finalizer or a signal handler
+    may use the limiter wherever Python calls or returns, amid an edit too.
+    """
 
     __slots__ = ("_lock", "inflight", "owner", "state")
 
     def __init__(self, limit: float) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.state = [limit, *[0.0] * _DROPPED]
         self.inflight = 0
         self.owner = 0
@@ -305,17 +309,18 @@ class ConcurrencyLimiter:
         except (KeyError, TypeError):
             names = ", ".join(map(repr, self._shares))
             raise ValueError(f"priority must be one of {names}, got {priority!r}") from None
-        now, lost = self._now_ns(), 0
+        now, lost, inflight = self._now_ns(), 0, 0
         with self._ledger as ledger:
             room = max(1, int(ledger.state[_LIMIT] * share))
             if ledger.inflight >= room:
                 ledger.reclaim(now)
                 lost = self._take_back(ledger)
-            inflight = ledger.inflight + 1
-            if inflight > room:
-                inflight = 0
-            else:
+            if ledger.inflight < room:
                 ledger.take(1)
+                inflight = ledger.inflight
+            if inflight > room:  # a finalizer was quicker
+                ledger.take(-1)
+                inflight = 0
         permit = Permit(self, now, inflight, ledger.owner)
         if lost:
             warn(f"{lost} permits were deleted without release", ResourceWarning, stacklevel=2)

@@ -153,14 +153,14 @@ class SharedLedger(FileLock):
             self._free_dead()
 
     def _free_dead(self) -> None:
-        words, total = self._words, 0
+        words, others = self._words, 0
         for lease in range(_HEADER, len(words), _LEASE):
             pid, started, permits = words[lease : lease + _LEASE]
             if pid and not _is_alive(pid, started):
                 self._clear(lease)
-            elif pid:
-                total += permits
-        words[_AT_TOTAL] = total
+            elif pid and lease != self._lease:
+                others += permits
+        words[_AT_TOTAL] = others + (words[self._lease + 2] if self._lease else 0)
 
     def _clear(self, lease: int) -> None:
         """Free a lease; its pid goes last, since without one it may be claimed."""
