@@ -21,6 +21,7 @@ anything changes. A finalizer may come at any time: while `_busy` says that some
 its picks take any active record, and its changes leave `_stale` for whoever was interrupted.
 """
 cimport cython
+from cpython.dict cimport PyDict_Update
 from cpython.object cimport PyObject
 from libc.math cimport exp
 from libc.stdint cimport int64_t, uint64_t
@@ -232,7 +233,7 @@ cdef class _Balancer:
              self._slow_start) = settings
             _dropped = dict(self._members)
             self._members.clear()  # the dict stays, as somebody may be looking something up in it
-            self._members.update(members)
+            PyDict_Update(self._members, members)
             self._sequence = 0
             self._rebuild(now)
 
