@@ -3,13 +3,16 @@
 import copy
 import gc
 import math
+import os
 import pickle
 import subprocess
 import sys
 import weakref
 from fractions import Fraction
+from itertools import count, product
 
 import pytest
+from finalizers import struck_at
 
 from headgate import Rate
 
@@ -460,7 +463,6 @@ def test_cycles_are_collected(twin):
 
 SMALL = """
 import resource
-import subprocess
 import sys
 from importlib import import_module
 room = import_module(f"headgate._{sys.argv[1]}.ratelimit")
@@ -480,3 +482,53 @@ def test_more_memory_than_there_is(twin):
     command = [sys.executable, "-c", SMALL, twin.name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["max_keys and the limits ask for more memory than there is", "True"]
+
+
+# amid a call
+
+
+KINDS = {
+    "one tier": ("9/min", {}),
+    "three tiers": ("9/min; 9/h; 20/day, burst 9", {}),
+    "strict": ("9/min; 20/h", {"strict": True}),
+    "shared": ("9/min; 9/h", {"path": "limit"}),
+    "strict and shared": ("9/min", {"strict": True, "path": "limit"}),
+}
+CALLS = {
+    "allow": lambda limiter, key: int(limiter.allow(key)),
+    "refund": lambda limiter, key: limiter.refund(key) or -1,
+    "reconfigure": lambda limiter, key: limiter.reconfigure(limiter.rates) or 0,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("act", CALLS)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_finalizer_amid_a_call_finds_the_limiter_whole(twin, clock, tmp_path, kind, call, act):
+    rate, options = KINDS[kind]
+    shared = "path" in options
+    lost = "strict" in options or act == "reconfigure"  # at most: of what was under way
+    if shared and (os.name != "posix" or "reconfigure" in (call, act)):
+        return
+    debts = (5,) if "refund" in (call, act) else (5, 0)  # where nothing is owed, nothing is given back
+    for owed, key in product(debts, ("ann", "eve")):
+        for step in count():
+            path = tmp_path / f"limit{owed}{key}{step}" if shared else None
+            limiter = twin.ratelimit.RateLimiter(rate, max_keys=8, clock=clock, **options | {"path": path})
+            limiter.allow("ann", owed)
+            limiter.allow("eve", 3)
+            taken, struck = {"ann": [owed], "eve": [3]}, []
+
+            def strike(limiter=limiter, taken=taken, struck=struck, key=key):
+                struck.append(True)
+                taken[key].append(CALLS[act](limiter, key))
+
+            with struck_at(step, strike):
+                cost = CALLS[call](limiter, "ann")
+            taken["ann"].append(cost)
+            for name, costs in taken.items():
+                left = 9 - sum(costs)
+                assert left - lost <= limiter.peek(name).remaining <= left
+            limiter._check()
+            if not struck:
+                break

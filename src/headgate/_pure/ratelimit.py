@@ -9,6 +9,10 @@ The cells, and what becomes of them, are those of the compiled twin; the tags st
 searched at the speed of C, and the times in another. A lock takes the place of the compare-and-swap; the
 clock and the conversions of arguments, which are foreign code, run before it is taken.
 
+A finalizer or a signal handler may use the limiter wherever Python calls or returns, amid an edit too. So
+the lock is re-entrant, `edits` counts what is written, and whoever writes first looks whether the count is
+the one under which he has read, with no call between the two; else he starts over.
+
 A strict limiter has one table, whose cells are the heads of logs of the times, in nanoseconds, of the last
 requests of each key:
 
@@ -55,7 +59,7 @@ _WORD = 2**64
 _PASS = 2**38
 _LONG_PAST = 2**37
 _MOST_COST = 2**40
-_AT, _MISSING, _AHEAD = 1, 6, 8
+_AT, _COST, _MISSING, _AHEAD = 1, 4, 6, 8
 _STEPS = 2**32
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
 _HASH_BYTES = 11
@@ -89,11 +93,13 @@ class _Tier:
         "bits",
         "burst",
         "ceiling",
+        "edits",
         "epoch",
         "evictions",
         "lines",
         "multiplier",
         "rate",
+        "raw_tags",
         "shift",
         "stride",
         "swept",
@@ -103,6 +109,7 @@ class _Tier:
 
     def __init__(self, rate, lines, now):
         self.rate = rate
+        self.edits = [0]
         self.bits, self.multiplier, self.shift, self.burst = scale_of(rate)
         self._allot(lines)
         self.lines = lines
@@ -116,6 +123,7 @@ class _Tier:
             self.times = array("Q", [0]) * (_CELLS * lines)
         except MemoryError:
             raise no_memory() from None
+        self.raw_tags = self.tags
         self.evictions = 0
         self.swept = 0
 
@@ -198,37 +206,69 @@ class _Tier:
 
     def cut(self, at, seen, now_ns):
         """Cut the time of a cell, if it is still the one that was seen."""
-        now = self.units(now_ns)
-        if self.times[at] == seen and self.gap(at, now) > self.ceiling:
-            self.times[at] = (now + self.ceiling) % _TIMES
+        times, edits, now = self.times, self.edits, self.units(now_ns)
+        if self.gap(at, now) > self.ceiling and times[at] == seen:
+            edits[0] += 1
+            times[at] = (now + self.ceiling) % _TIMES
 
-    def take(self, tag, charge):
-        """Write what an allowed request owes. Who takes the cell of another takes over his debt as well."""
+    def take(self, tag, charge, edit):
+        """Write what an allowed request owes, if nothing was written since `edit`; True if so.
+
+        Who takes the cell of another takes over his debt as well.
+        """
         _, at, now, _, cost, debt, _, inherited, _ = charge
         owed = debt + cost
+        time = (now + (owed if owed > inherited else inherited)) % _TIMES
+        tags, times, edits = self.raw_tags, self.times, self.edits
+        if edits[0] != edit:
+            return False
+        edits[0] = edit + 1
+        tags[at] = tag
+        times[at] = time
         if inherited > 0:
             self.evictions += 1
-            owed = max(owed, inherited)
-        self.tags[at] = tag
-        self.times[at] = (now + owed) % _TIMES
+        return True
+
+    def undo(self, tag, charge):
+        """Give back what was taken, as another tier was written meanwhile."""
+        at, times, edits = charge[_AT], self.times, self.edits
+        if self.raw_tags[at] == tag:
+            edits[0] += 1
+            times[at] = (times[at] - charge[_COST]) % _TIMES
 
     def give(self, tag, hashed, now_ns, amount):
-        """Give back at most `amount` of what a key owes."""
+        """Give back at most `amount` of what a key owes; False if something else was written meanwhile."""
+        times, edits = self.times, self.edits
+        edit = edits[0]
         now, back = self.units(now_ns), to_units(min(amount, _MOST_COST), self.bits)
         at = self.find(tag, self.places(hashed))
         gap = 0 if at is None else self.gap(at, now)
-        if gap > 0 and back > 0:
-            self.times[at] = (self.times[at] - min(back, gap)) % _TIMES
+        if gap <= 0 or back <= 0:
+            return True
+        back = min(back, gap)
+        if edits[0] != edit:
+            return False
+        edits[0] = edit + 1
+        times[at] = (times[at] - back) % _TIMES
+        return True
 
-    def restamp(self, line, now, gap, everything):
-        """Set the times of a line to ``now + gap``: those long past, or all of them."""
-        start = line * _CELLS
+    def restamp(self, line, now, gap, everything, edit):
+        """Set the times of a line to ``now + gap``: those long past, or all of them.
+
+        The count of edits after those, None if something else was written meanwhile.
+        """
+        start, time, times, edits = line * _CELLS, (now + gap) % _TIMES, self.times, self.edits
         for at, tag in enumerate(self.tags[start : start + _CELLS], start):
             if tag and (everything or self.gap(at, now) < -_LONG_PAST):
-                self.times[at] = (now + gap) % _TIMES
+                if edits[0] != edit:
+                    return None
+                edits[0] = edit = edit + 1
+                times[at] = time
+        return edit
 
     def sweep(self, now, certain):
         """Sweep the lines that are due; False if the clock is far behind and the caller is not certain."""
+        edit = self.edits[0]
         lag = (now - self.swept + _WORD // 2) % _WORD - _WORD // 2
         if -_PASS < lag < 0:
             return True
@@ -239,7 +279,9 @@ class _Tier:
         gap = self.ceiling if lag < 0 else -_LONG_PAST
         first = (self.swept >> self.stride) % self.lines
         for offset in range(self.lines if everything else min(due, self.lines)):
-            self.restamp((first + offset) % self.lines, now, gap, everything)
+            edit = self.restamp((first + offset) % self.lines, now, gap, everything, edit)
+            if edit is None:
+                return self.sweep(now, certain)
         self.swept = now if everything else self.swept + (due << self.stride)
         return True
 
@@ -312,7 +354,8 @@ class _SharedTier(_Tier):
         tags = words + _TAG_SIZE * _CELLS * lines
         self._control = self._memory[: _WORD_SIZE * _CONTROL].cast("Q")
         self.times = self._memory[_WORD_SIZE * _CONTROL : words].cast("Q")
-        self.tags = _SharedTags(self._memory[words:tags].cast("I"))
+        self.raw_tags = self._memory[words:tags].cast("I")
+        self.tags = _SharedTags(self.raw_tags)
 
     @property
     def size(self):
@@ -370,9 +413,13 @@ class _Logs(_SharedTier):
 
     def finished(self, at):
         """The entries of a log in which a process that was killed has left some before the oldest."""
+        starts, edits = self.starts, self.edits
+        edit = edits[0]
         times = list(map(self.entries(at), range(self.length)))
-        fall = next(number for number, time in enumerate(times) if time < times[number - 1] and number)
-        self.starts[at] = (self.starts[at] + fall) % self.length
+        falls = [number for number in range(1, self.length) if times[number] < times[number - 1]]
+        fall = falls[0] if falls else 0  # none, if a finalizer has seen to it
+        if edits[0] == edit:
+            starts[at] = (starts[at] + fall) % self.length
         return self.entries(at)
 
     def look(self, tag, hashed, now_ns, amount, evict, fully=False):
@@ -431,21 +478,37 @@ class _Logs(_SharedTier):
         """Cut what was seen, and lies ahead of a clock that was read later."""
         at, (head, newest) = charge[_AT], charge[_AHEAD]
         self.cut(at, head, now_ns)
-        moment, entry = now_ns - self.epoch + _WORD // 2, self.entries(at)
+        moment, logs, edits = now_ns - self.epoch + _WORD // 2, self.logs, self.edits
         for number in range(self.length):
-            if moment < entry(number) <= newest:
-                self.logs[self.place(at, number)] = moment
+            place = self.place(at, number)
+            if moment < logs[place] <= newest:
+                edits[0] += 1
+                logs[place] = moment
 
-    def take(self, tag, charge):
-        """Log an allowed request, in the places of the oldest entries."""
+    def take(self, tag, charge, edit):
+        """Log an allowed request, in the places of the oldest entries, if nothing was written since `edit`.
+
+        False if it was; what is logged of the request by then stays, and counts.
+        """
         _, at, now, elapsed, cost, _, _, inherited, _ = charge
-        for number in range(cost):
-            self.logs[self.place(at, number)] = elapsed + _WORD // 2
-        self.starts[at] = (self.starts[at] + cost) % self.length
+        moment, logs, starts, tags, times, edits = (
+            elapsed + _WORD // 2, self.logs, self.starts, self.raw_tags, self.times, self.edits
+        )
+        places = [self.place(at, number) for number in range(cost)]
+        start, head = (starts[at] + cost) % self.length, self.head(elapsed, now, self.gap(at, now))
+        if edits[0] != edit:
+            return False
+        edits[0] = edit = edit + 1
+        for place in places:
+            if edits[0] != edit:
+                return False
+            logs[place] = moment
+        if edits[0] != edit:
+            return False
+        starts[at], tags[at], times[at] = start, tag, head
         if inherited > 0:
             self.evictions += 1
-        head = self.head(elapsed, now, self.gap(at, now))
-        self.tags[at], self.times[at] = tag, head
+        return True
 
     def head(self, elapsed, now, gap):
         """The time of a head whose newest entry is from `elapsed`: later than it was, and not before that
@@ -456,14 +519,21 @@ class _Logs(_SharedTier):
 
     def give(self, tag, hashed, now_ns, amount):
         """Drop the oldest entries of a key that count, at most so many of them, and all before them."""
+        logs, edits = self.logs, self.edits
+        edit = edits[0]
         at = self.find(tag, self.places(hashed))
         if at is None:
-            return
+            return True
         bound = now_ns - self.epoch + _WORD // 2 - self.longest
         past = bisect_right(range(self.length), bound, key=self.entries(at))
         back = min(int(amount), self.length - past)
         for number in range(past + back if back else 0):
-            self.logs[self.place(at, number)] = 0
+            place = self.place(at, number)
+            if edits[0] != edit:
+                break  # fewer are dropped, since others may stand there now
+            edits[0] = edit = edit + 1
+            logs[place] = 0
+        return True
 
     def rescaled(self, rates, now_ns):
         """This table with room for other windows, with the logs of all keys."""
@@ -561,6 +631,7 @@ class RateLimiter:
     __slots__ = (
         "__weakref__",
         "_clock",
+        "_edits",
         "_evict",
         "_hash",
         "_largest",
@@ -593,10 +664,11 @@ class RateLimiter:
         self._max_keys = max_keys
         self._strict = bool(strict)
         self._waiting = _waiting.Lines()
+        self._edits = [0]
         now = self._now_ns()
         if path is None:
             self._table = None
-            self._lock = threading.Lock()
+            self._lock = threading.RLock()
             self._hash = _hash_in_process(os.urandom(16))
             if strict:
                 self._offer(rates, [_Logs(rates, _private(lines, length), lines, now)])
@@ -620,9 +692,16 @@ class RateLimiter:
         tiers = zip(rates, parts, strict=True)
         self._offer(rates, [_SharedTier(*tier, lines, table.epoch) for tier in tiers])
 
-    def _offer(self, rates, tiers):
-        self._rates, self._tiers = rates, tiers
-        self._largest = min([rate.burst for rate in rates])
+    def _offer(self, rates, tiers, edit=0):
+        """Let decisions be made by `tiers`, if nothing was written since `edit`; True if so."""
+        edits, largest = self._edits, min([rate.burst for rate in rates])
+        for tier in tiers:
+            tier.edits = edits
+        if edits[0] != edit:
+            return False
+        edits[0] = edit + 1
+        self._rates, self._tiers, self._largest = rates, tiers, largest
+        return True
 
     def _now_ns(self):
         return monotonic_ns() if self._clock is None else checked_now(self._clock())
@@ -663,6 +742,7 @@ class RateLimiter:
         while True:
             allowed, ahead, charges = True, False, []
             with self._lock:
+                edit = self._edits[0]
                 for tier in self._tiers:
                     charge = tier.look(tag, hashed, now, amount, self._evict, fully)
                     charges.append(charge)
@@ -670,13 +750,22 @@ class RateLimiter:
                         allowed = False
                     if charge[_AHEAD] is not None:
                         ahead = take
-                if take and allowed and amount and not ahead:
-                    for charge in charges:
-                        charge[0].take(tag, charge)
+                if take and allowed and amount and not ahead and not self._take(tag, charges, edit):
+                    continue
             if not ahead:
                 return allowed, charges
             now = self._swept()
             self._mend(now, charges)
+
+    def _take(self, tag, charges, edit):
+        """Charge all tiers; False, and none is charged, if something was written since `edit`."""
+        for charge in charges:
+            if not charge[0].take(tag, charge, edit):
+                for other in charges[: charges.index(charge)]:
+                    other[0].undo(tag, other)
+                return False
+            edit += 1
+        return True
 
     def _check_whole(self, cost, amount):
         if self._strict and amount % 1:
@@ -776,7 +865,8 @@ class RateLimiter:
         now = self._swept()
         with self._lock:
             for tier in self._tiers:
-                tier.give(tag, hashed, now, amount)
+                while not tier.give(tag, hashed, now, amount):
+                    pass
 
     def acquire(self, key, cost=1, timeout=None):
         """Wait until `cost` can be taken for `key`; False if `timeout` seconds are too few.
@@ -816,16 +906,20 @@ class RateLimiter:
         (True, None, 12.0)
         """
         rates = self._changed_rates(rate, burst)
-        lines = self._tiers[0].lines
         now = self._swept()
         with self._lock:
-            if self._strict:
-                self._offer(rates, [self._tiers[0].rescaled(rates, now)])
-                return
-            kept = zip(self._tiers, rates, strict=False)
-            tiers = [tier.rescaled(changed, now) for tier, changed in kept]
-            tiers += [_Tier(changed, lines, now) for changed in rates[len(tiers) :]]
-            self._offer(rates, tiers)
+            while True:
+                edit = self._edits[0]
+                if self._offer(rates, self._rescaled(rates, now), edit):
+                    return
+
+    def _rescaled(self, rates, now):
+        """The tables of other rates, with the debts of those that stand in their places."""
+        if self._strict:
+            return [self._tiers[0].rescaled(rates, now)]
+        kept = zip(self._tiers, rates, strict=False)
+        tiers = [tier.rescaled(changed, now) for tier, changed in kept]
+        return tiers + [_Tier(changed, self._tiers[0].lines, now) for changed in rates[len(tiers) :]]
 
     def _changed_rates(self, rate, burst=None):
         """The tiers that ``reconfigure`` would set."""
