@@ -3,8 +3,10 @@
 import asyncio
 import time
 from functools import partial
+from itertools import count
 
 import pytest
+from finalizers import struck_at
 from threads import run_threads
 from virtual_time import SECOND, run_on, started
 
@@ -173,3 +175,17 @@ def test_threads_and_two_loops_share_the_line_of_a_key(twin):
     assert done == [25] * 8
     assert time.monotonic() - start >= 198 / 2000
     limiter._check()
+
+
+def test_a_finalizer_amid_a_call_may_wait_too(make):
+    for step in count():
+        limiter, answers = make("9/s"), []
+
+        def strike(limiter=limiter, answers=answers):
+            answers.append(limiter.acquire("ann", timeout=0))
+
+        with struck_at(step, strike):
+            assert limiter.acquire("ann")
+        assert limiter.peek("ann").remaining == 8 - sum(answers)
+        if not answers:
+            break

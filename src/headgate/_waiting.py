@@ -168,7 +168,7 @@ class Lines:
     __slots__ = ("_lines", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._lines: WeakValueDictionary[Hashable, Line] = WeakValueDictionary()
 
     def __len__(self) -> int:
