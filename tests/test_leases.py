@@ -7,12 +7,13 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import ExitStack, contextmanager
 
 import pytest
 from threads import run_threads
 
-from headgate import ConcurrencyLimiter
+from headgate import ConcurrencyLimiter, _leases, _shared
 
 fcntl = pytest.importorskip("fcntl", reason="a shared limit needs it")
 
@@ -420,3 +421,21 @@ def test_a_file_whose_maker_was_killed_is_laid_out_again(path):
     path.write_bytes(bytes(24_128))
     assert len(admitted(shared(path))) == 5
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_limiter_may_outlive_the_modules(tmp_path, monkeypatch):
+    """As at the end of a free-threaded interpreter, which sets their names to None."""
+    limiter, caught = ConcurrencyLimiter(path=tmp_path / "limit"), []
+    limiter.acquire()
+    lock = weakref.ref(limiter._ledger)
+    file = lock()._file
+    monkeypatch.setattr(sys, "unraisablehook", caught.append)
+    for room in (_leases, _shared):
+        for name in [name for name in vars(room) if not name.startswith("__")]:
+            monkeypatch.setitem(vars(room), name, None)
+    del limiter
+    gc.collect()
+    monkeypatch.undo()
+    assert (lock(), caught) == (None, [])
+    with pytest.raises(OSError):
+        os.fstat(file)

@@ -23,6 +23,7 @@ from headgate.errors import HeadgateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
     from typing import Any
 
@@ -162,9 +163,9 @@ class SharedLedger(FileLock):
                 others += permits
         words[_AT_TOTAL] = others + (words[self._lease + 2] if self._lease else 0)
 
-    def _clear(self, lease: int) -> None:
+    def _clear(self, lease: int, size: int = _LEASE) -> None:
         """Free a lease; its pid goes last, since without one it may be claimed."""
-        for at in reversed(range(lease, lease + _LEASE)):
+        for at in reversed(range(lease, lease + size)):
             self._words[at] = 0
 
     def _claim(self) -> int:
@@ -189,12 +190,12 @@ class SharedLedger(FileLock):
             with self:
                 self._map_words(self.state[0])
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close, getpid: Callable[[], int] = os.getpid) -> None:
         """Without the lock, which whoever is interrupted by the garbage collector may hold; so the total
         may stay too high until it is counted anew."""
-        if self._lease and self.owner == os.getpid():
+        if self._lease and self.owner == getpid():
             self._clear(self._lease)
-        super().__del__()
+        super().__del__(close)
 
 
 def is_ledger(content: bytes) -> bool:

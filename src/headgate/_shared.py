@@ -29,7 +29,7 @@ if os.name == "posix":
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from os import PathLike
     from typing import Self
 
@@ -181,9 +181,10 @@ class FileLock:
             os.ftruncate(self._file, 0)
             raise OSError(error.errno, f"{error.strerror} for {size} bytes", self._path) from None
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        """By what it holds itself, as the names of modules may be gone when an interpreter ends."""
         if self._file >= 0:
-            os.close(self._file)
+            close(self._file)
 
 
 def _reopen_all() -> None:
