@@ -1,10 +1,12 @@
 """Garbage is visible, nothing leaks, and nesting goes as deep as one likes."""
 
 import gc
+import subprocess
 import sys
 import weakref
 
 import pytest
+from conftest import POLICIES
 from growth import growth
 
 
@@ -96,3 +98,32 @@ def work(room):
 
 def test_memory_does_not_grow(twin):
     assert growth(twin, "cache", WORK) < 1_000_000
+
+
+LATE = """
+import sys
+from importlib import import_module
+
+room = import_module(f"headgate._{sys.argv[1]}.cache")
+
+class Late:
+    names = vars(room)
+    caches = [getattr(room, name)(9) for name in sys.argv[2:]]
+
+    def __del__(self):
+        for name in list(self.names):
+            self.names[name] = None
+        while self.caches:
+            self.caches.pop()
+
+for cache in Late.caches:
+    cache["a"] = cache["b"] = 1
+late = Late()
+"""
+
+
+def test_a_cache_may_outlive_the_modules(twin):
+    """As at the end of a free-threaded interpreter, which sets their names to None."""
+    command = [sys.executable, "-c", LATE, twin.name, *POLICIES]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

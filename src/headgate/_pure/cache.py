@@ -637,8 +637,11 @@ class _Cache(MutableMapping):
 
     # ---- the mapping ------------------------------------------------------------------------
 
-    def __del__(self):
-        """Break the cycles of links, so that the entries go at once."""
+    def __del__(self, is_finalizing=sys.is_finalizing):
+        """Break the cycles of links, so that the entries go at once; at the end of an interpreter the names
+        of this module may be gone."""
+        if is_finalizing():
+            return
         old = self._empty()
         self._unchain(self._snapshot(old[-1]), old[-1])
 
