@@ -351,3 +351,18 @@ def test_a_pure_take_that_is_cut_short_costs_what_it_was_about_to_take(clock):
     clock.advance(1)
     assert limiter.allow("ann", 5)
     limiter._check()
+
+
+def test_a_clock_that_was_far_back_for_a_while(make, clock):
+    """Far back, the table counts from then on; what it has logged holds again when the clock is right."""
+    limiter = make("2/s; 3/10s", max_keys=8)
+    assert limiter.allow("ann", 2)
+    for step in (-2000 * SECOND, 11 * SECOND, 1989 * SECOND):
+        clock.now += step
+        limiter._check()
+        assert limiter.allow("bob")
+        limiter._check()
+    assert not limiter.allow("ann")
+    clock.now += 10 * SECOND
+    assert limiter.allow("ann", 2)
+    limiter._check()

@@ -27,7 +27,7 @@
 #define HG_PASS (INT64_C(1) << 38)
 #define HG_LONG_PAST (INT64_C(1) << 37)
 
-enum { HG_SWEPT, HG_EVICTIONS, HG_CONTROL = HG_CELLS };
+enum { HG_SWEPT, HG_EVICTIONS, HG_TURNS, HG_CONTROL = HG_CELLS };
 
 typedef struct {
     uint64_t multiplier;
@@ -266,6 +266,8 @@ static int hg_sweep_lines(hg_tier *t, uint64_t now, int certain)
             return 0;
         int all = lag < 0 || lag >= HG_PASS;
         int64_t gap = lag < 0 ? t->ceiling : -HG_LONG_PAST;
+        if (lag < 0)
+            hg_add(&t->control[HG_TURNS], 1);
         uint64_t due = (uint64_t)lag >> t->stride, line = (swept >> t->stride) % t->lines;
         for (uint64_t left = all || due > t->lines ? t->lines : due; left > 0; left--) {
             hg_restamp(t, t->cells + line * HG_CELLS, swept, now, gap, all);

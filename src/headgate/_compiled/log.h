@@ -264,6 +264,7 @@ static void hg_log_carry(const hg_tier *from, const hg_log *old, hg_tier *to, co
     hg_charge charge = {.now = hg_units_at(now_ns - from->epoch, to->scale.multiplier, to->scale.shift)};
     to->control[HG_SWEPT] = charge.now;
     to->control[HG_EVICTIONS] = from->control[HG_EVICTIONS];
+    to->control[HG_TURNS] = from->control[HG_TURNS];
     for (uint64_t i = 0; i < from->lines * HG_CELLS; i++) {
         hg_place at = {.tag = from->cells[i] >> HG_TIME_BITS};
         hg_found found = {to->cells + i, 0, INT64_MIN, HG_FREE};

@@ -68,7 +68,7 @@ cdef extern from "siphash.h" nogil:
     uint64_t hg_siphash13(const uint64_t *key, const unsigned char *p, size_t size)
 
 cdef extern from "cells.h" nogil:
-    enum: HG_CELLS, HG_SWEPT, HG_EVICTIONS, HG_CONTROL
+    enum: HG_CELLS, HG_SWEPT, HG_EVICTIONS, HG_TURNS, HG_CONTROL
     enum hg_verdict: HG_DENIED, HG_ALLOWED, HG_FULL, HG_AHEAD
     ctypedef struct hg_scale:
         uint64_t multiplier
@@ -809,13 +809,14 @@ cdef class RateLimiter:
             self._check_logs()
 
     cdef int _check_logs(self) except -1:
-        """Where an entry counts that is not ahead of the clock, the head is not dead."""
+        """Where an entry counts that is not ahead of the clock, the head is not dead; but if the clock has
+        been far back, heads count from then on, and entries from before may come to count again."""
         cdef int64_t now = self._now()
         cdef hg_tier *tier = &self.tiers[0]
         cdef uint64_t at, moment = hg_moment(now - tier.epoch), newest
         assert self.log.length == max([rate.limit for rate in self.terms])
         for at in range(tier.lines * HG_CELLS):
             newest = hg_span_of(&self.log, &self.log.times[at * self.log.length]).newest
-            if newest + self.log.longest > moment and newest <= moment:
+            if newest + self.log.longest > moment and newest <= moment and not tier.control[HG_TURNS]:
                 assert hg_gap(tier.cells[at], self._units(0, now)) > 0
         return 0

@@ -105,6 +105,7 @@ class _Tier:
         "swept",
         "tags",
         "times",
+        "turns",
     )
 
     def __init__(self, rate, lines, now):
@@ -126,6 +127,7 @@ class _Tier:
         self.raw_tags = self.tags
         self.evictions = 0
         self.swept = 0
+        self.turns = 0
 
     def units(self, now):
         return units_at(now - self.epoch, self.multiplier, self.shift)
@@ -277,6 +279,7 @@ class _Tier:
         everything = not 0 <= lag < _PASS
         due = lag >> self.stride
         gap = self.ceiling if lag < 0 else -_LONG_PAST
+        self.turns += lag < 0
         first = (self.swept >> self.stride) % self.lines
         for offset in range(self.lines if everything else min(due, self.lines)):
             edit = self.restamp((first + offset) % self.lines, now, gap, everything, edit)
@@ -377,6 +380,15 @@ class _SharedTier(_Tier):
     @evictions.setter
     def evictions(self, count):
         self._control[1] = count
+
+    @property
+    def turns(self):
+        """How often the clock was found far back."""
+        return self._control[2]
+
+    @turns.setter
+    def turns(self, count):
+        self._control[2] = count
 
 
 class _Logs(_SharedTier):
@@ -550,16 +562,20 @@ class _Logs(_SharedTier):
                 table.times[at] = table.head(max(elapsed, newest[-1] - _WORD // 2), now, -_TIMES)
         table.swept = now
         table.evictions = self.evictions
+        table.turns = self.turns
         return table
 
     def check_logs(self, now_ns):
-        """A log is in order; where an entry counts that is not ahead of the clock, the head is not dead."""
+        """A log is in order; where an entry counts that is not ahead of the clock, the head is not dead; but
+        if the clock has been far back, heads count from then on, and entries from before may come to count
+        again."""
         assert self.length == max([limit for limit, _ in self.windows])
         now, moment = self.units(now_ns), now_ns - self.epoch + _WORD // 2
         for at in range(len(self.tags)):
             log = list(map(self.entries(at), range(self.length)))
             assert log == sorted(log)
-            assert log[-1] + self.longest <= moment or log[-1] > moment or self.gap(at, now) > 0
+            counts = log[-1] + self.longest > moment >= log[-1]
+            assert not counts or self.turns or self.gap(at, now) > 0
 
 
 def _delay(entry, moment, cost, limit, period):
