@@ -1,6 +1,8 @@
 """Eight threads on one cache: nothing is lost, counted twice or beyond the bound."""
 
 import random
+import sys
+import threading
 
 from threads import run_threads
 
@@ -74,3 +76,58 @@ def test_resize_and_clear_while_others_work(make_cache):
     run_threads(work)
     cache._check()
     assert len(cache) <= cache.maxsize
+
+
+def test_the_first_lifetime_in_two_threads_at_once(make_cache):
+    make_cache.clock.step = 0
+    caches = [make_cache(100) for _ in range(50)]
+    for cache in caches:
+        cache.update(dict.fromkeys(range(4), 0))
+
+    def work(number):
+        for cache in caches:
+            cache.put(number, number, ttl=100)
+            cache.put(number + 8, number, ttl=100)
+
+    run_threads(work, 2)
+    for cache in caches:
+        assert len(cache) == 6
+        cache._check()
+
+
+def test_size_while_another_thread_resizes(make_cache):
+    make_cache.clock.step = 0
+    cache = make_cache(1000)
+    cache.update(dict.fromkeys(range(100), 0))
+    done = threading.Event()
+    sizes = [len, lambda cache: cache.currsize, lambda cache: cache.stats().currsize, sys.getsizeof, repr]
+
+    def work(number):
+        if number == 0:
+            for _ in range(50):
+                cache.resize(1000)
+                cache["more"] = 0
+                cache.pop("more", None)
+                cache.resize(100)
+            done.set()
+        while not done.is_set():
+            assert sizes[number - 1](cache) not in {0, 99}
+
+    run_threads(work, 6)
+    cache._check()
+
+
+def test_invalidate_counts_each_entry_once(make_cache):
+    make_cache.clock.step = 0
+    cache = make_cache(10_000)
+    removed = [0] * 4
+
+    def work(number):
+        for i in range(200):
+            if number < 4:
+                removed[number] += cache.invalidate()
+            else:
+                cache[number, i] = i
+
+    run_threads(work)
+    assert sum(removed) + cache.invalidate() == 4 * 200

@@ -40,3 +40,16 @@ def test_clear_while_others_call(twin):
     run_threads(work)
     memoized._check()
     assert memoized.cache_info().currsize <= 100
+
+
+def test_size_while_results_are_added(twin):
+    memoized = twin.memoize.cached(maxsize=None)(lambda n: n)
+    for n in range(20):
+        memoized(n)
+
+    def work(number):
+        for n in range(20, 500):
+            memoized(n)
+            assert 20 < memoized.cache_info().currsize <= 500
+
+    run_threads(work)

@@ -774,14 +774,15 @@ cdef class _Cache:
     cdef int _ready_timers(self) except -1:
         """Have a timer a slot, in a cache whose entries had no lifetime so far."""
         cdef Py_ssize_t slot
+        cdef hg_timer *timers
         if self.timers == NULL and self.capacity > 0:
-            self.timers = <hg_timer *>malloc(<size_t>self._slots() * sizeof(hg_timer))
-            if self.timers == NULL or not self._ready_wheel():
-                free(self.timers)
-                self.timers = NULL
+            timers = <hg_timer *>malloc(<size_t>self._slots() * sizeof(hg_timer))
+            if timers == NULL or not self._ready_wheel():
+                free(timers)
                 raise MemoryError
             for slot in range(self._slots()):
-                self.timers[slot].due = NEVER
+                timers[slot].due = NEVER
+            self.timers = timers
         return 0
 
     @cython.final
@@ -824,6 +825,16 @@ cdef class _Cache:
     cdef list _purge_now(self):
         """What `_purge_at` dropped now."""
         return self._purge_at(self._now()) if self.timed else []
+
+    @cython.final
+    cdef int _purge_if_due(self, int64_t now) except -1:
+        """`_purge_at`, spared while no lifetime has ended."""
+        cdef bint due
+        with cython.critical_section(self):
+            due = self.timers != NULL and hg_rank(now) >= self.wheel.soonest
+        if due:
+            self._purge_at(now)
+        return 0
 
     @cython.final
     cdef list _purge_at(self, int64_t now):
@@ -997,8 +1008,8 @@ cdef class _Cache:
             self.timed = True
         now = self._now()
         hard = self._ttl_end(now, lifetime)
-        if self.timers != NULL and hg_rank(now) >= self.wheel.soonest:
-            self._purge_at(now)
+        if self.timed:
+            self._purge_if_due(now)
         if self.sizer is not None or self.listener is not None or self.sweeps:
             dropped = []
             replaced = []
@@ -1178,9 +1189,12 @@ cdef class _Cache:
         return found
 
     def __len__(self):
+        cdef Py_ssize_t count
         if self.timed:
             self._purge_now()
-        return self.count if self._intact() else 0
+        with cython.critical_section(self):
+            count = self.count if self._intact() else 0
+        return count
 
     def __iter__(self):
         return iter(self._flat_now()[::2])
@@ -1193,16 +1207,27 @@ cdef class _Cache:
     def __repr__(self):
         if Py_ReprEnter(self) != 0:
             return "..."
+        if self.timed:
+            self._purge_now()
         try:
-            entries = dict(self._entries())
-            return f"{type(self).__name__}({entries!r}, maxsize={self.room}, currsize={self.currsize})"
+            with cython.critical_section(self):
+                flat, room, filled = self._flat(), self.room, self.filled
+            entries = dict(zip(flat[::2], flat[1::2], strict=True))
+            return f"{type(self).__name__}({entries!r}, maxsize={room}, currsize={filled})"
         finally:
             Py_ReprLeave(self)
 
     def __sizeof__(self):
         """The bytes of the cache and its slab, without keys and values."""
+        cdef size_t fixed = object.__sizeof__(self), slab
+        with cython.critical_section(self):
+            slab = self._slab_bytes()
+        return fixed + slab
+
+    @cython.final
+    cdef size_t _slab_bytes(self) noexcept:
         cdef size_t slot = sizeof(Node) + 2 * sizeof(PyObject *)
-        cdef size_t fixed = object.__sizeof__(self) + self._policy_bytes()
+        cdef size_t fixed = self._policy_bytes()
         if self.sizes != NULL:
             slot += sizeof(int64_t)
         if self.marks != NULL:
@@ -1424,13 +1449,20 @@ cdef class _Cache:
         >>> len(cache), cache.generation
         (0, 1)
         """
+        self._clear()
+
+    @cython.final
+    cdef Py_ssize_t _clear(self) except -1:
+        """Remove every entry, and return how many there were."""
         cdef list fresh = [None] * (2 * <Py_ssize_t>LISTS)
         cdef list flat = None, labels = None
         cdef dict tagged = None
+        cdef Py_ssize_t count
         with cython.critical_section(self):
             if self.listener is not None:
                 flat = self._flat()
-            self.left[<int>REMOVED] += self.count
+            count = self.count if self._intact() else 0
+            self.left[<int>REMOVED] += count
             self.emptied += 1
             self.entries, fresh = fresh, self.entries
             labels, self.labels = self.labels, None
@@ -1442,6 +1474,7 @@ cdef class _Cache:
         del fresh, tagged
         if flat is not None:
             self._tell(flat, "removed")
+        return count
 
     def keys(self):
         """A view of the keys, the next victim first; iterating it goes over a snapshot.
@@ -1493,9 +1526,12 @@ cdef class _Cache:
         >>> cache.currsize
         3
         """
+        cdef int64_t filled
         if self.timed:
             self._purge_now()
-        return self.filled if self._intact() else 0
+        with cython.critical_section(self):
+            filled = self.filled if self._intact() else 0
+        return filled
 
     @property
     def getsizeof(self):
@@ -1603,8 +1639,10 @@ cdef class _Cache:
         (1, 0)
         """
         cdef bint anew = reset
-        currsize = self.currsize
+        if self.timed:
+            self._purge_now()
         with cython.critical_section(self):
+            currsize = self.filled if self._intact() else 0
             counts = (self.hit_count, self.miss_count, self.eviction_count, self.left[<int>EXPIRED],
                       self.left[<int>REPLACED], self.left[<int>REMOVED], self.load_count, self.failure_count,
                       self.load_time / 1e9)
@@ -1657,9 +1695,8 @@ cdef class _Cache:
             return len(dropped) // 2
         _checked_callable("predicate", predicate)
         if predicate is None:
-            count = len(self)
-            self.clear()
-            return count
+            self._purge_now()
+            return self._clear()
         chosen = [(key, value) for key, value in self._entries() if predicate(key, value)]
         try:
             for key, value in chosen:

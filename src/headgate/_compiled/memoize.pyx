@@ -525,12 +525,18 @@ cdef class _Results:
 
     @property
     def currsize(self):
-        return self.count if self._intact() else 0
+        cdef uint32_t count
+        with cython.critical_section(self):
+            count = self.count if self._intact() else 0
+        return count
 
     def __sizeof__(self):
         """The bytes of the object and its slab, without keys and results."""
-        return (object.__sizeof__(self) + (<size_t>self.mask + 1) * sizeof(uint32_t)
-                + (<size_t>self.capacity + 1) * (sizeof(Node) + 2 * sizeof(PyObject *)))
+        cdef size_t cells, slots
+        with cython.critical_section(self):
+            cells, slots = <size_t>self.mask + 1, <size_t>self.capacity + 1
+        return (object.__sizeof__(self) + cells * sizeof(uint32_t)
+                + slots * (sizeof(Node) + 2 * sizeof(PyObject *)))
 
     def _check(self):
         cdef uint32_t slot, at, seen = 0, prev = 0

@@ -876,6 +876,10 @@ class _Cache(MutableMapping):
         >>> len(cache), cache.generation
         (0, 1)
         """
+        self._clear()
+
+    def _clear(self):
+        """Remove every entry, and return how many there were."""
         with self._lock:
             old = self._empty()
             entries = self._snapshot(old[-1])
@@ -887,6 +891,7 @@ class _Cache(MutableMapping):
             self._unchain(entries, old[-1])
         del old, entries
         self._tell(dropped, "removed")
+        return len(dropped) // 2
 
     def keys(self):
         """A view of the keys, the next victim first; iterating it goes over a snapshot.
@@ -1105,9 +1110,7 @@ class _Cache(MutableMapping):
             found = [(entry, entry.value) for entry in self._snapshot()]
             chosen = [(entry, value) for entry, value in found if predicate(entry.key, value)]
             return self._remove_entries([entry for entry, value in chosen if entry.value is value])
-        count = self._count
-        self.clear()
-        return count
+        return self._clear()
 
     def resize(self, maxsize):
         """Set another `maxsize`, evict what no longer fits and give spare memory back.
