@@ -5,6 +5,7 @@ import copy
 import gc
 import inspect
 import pickle
+import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -294,19 +295,30 @@ def test_only_one_refresh_is_submitted(twin, clock):
     assert len(later.jobs) == 1
 
 
-def test_who_comes_after_the_stale_time_waits_for_the_refresh(twin, clock):
-    later = Later()
-    load = twin.memoize.cached(ttl=10, stale=5, clock=clock, executor=later)(Counting())
+def test_who_comes_after_the_stale_time_waits_for_a_refresh_that_runs(twin, clock):
+    executor, function, gate = ThreadPoolExecutor(1), Counting(), threading.Event()
+    inside = threading.Event()
+
+    def refreshed(x):
+        if function.calls:
+            inside.set()
+            assert gate.wait(PATIENCE)
+        return function(x)
+
+    load = twin.memoize.cached(ttl=10, stale=5, clock=clock, executor=executor)(refreshed)
     first = load(1)
     clock.advance(11)
     assert load(1) is first
+    assert inside.wait(PATIENCE)
     clock.advance(5)
     pool = ThreadPoolExecutor(1)
     waiting = pool.submit(load, 1)
     until(lambda: load.cache_info().misses == 2)
     assert not waiting.done()
-    later.run()
+    gate.set()
     assert waiting.result(PATIENCE) is load(1) is not first
+    assert len(function.calls) == 2
+    executor.shutdown()
     pool.shutdown()
 
 

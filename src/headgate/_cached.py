@@ -12,7 +12,6 @@ With a ttl the store holds `Timed` values.
 
 from __future__ import annotations
 
-import os
 import time
 from functools import _CacheInfo, partial, update_wrapper
 from operator import index
@@ -22,20 +21,19 @@ from weakref import WeakSet, ref
 
 from headgate._flights import Flights
 from headgate._listeners import report
+from headgate._refreshes import Refreshes, checked_executor
 from headgate._units import checked_positive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Task
     from collections.abc import Callable, Coroutine, Hashable
-    from concurrent.futures import Executor
     from typing import Any, TypeGuard
 
     from headgate._flights import _Trip
 
 _SECOND = 10**9
 _OWN_KEYS = frozenset({int, str})
-_own_executor: dict[str, Executor] = {}
 
 
 class KEYWORDS:
@@ -60,19 +58,6 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any], typed: bool) -> Any:
     if typed:
         key += tuple([type(value) for value in (*args, *kwargs.values())])
     return key
-
-
-def _default_executor() -> Executor:
-    """One for the refreshes of all functions, made when the first is due; its threads start when needed."""
-    if not _own_executor:
-        from concurrent.futures import ThreadPoolExecutor
-
-        _own_executor.setdefault("refresh", ThreadPoolExecutor(thread_name_prefix="headgate-refresh"))
-    return _own_executor["refresh"]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_own_executor.clear)
 
 
 # ---- stores -------------------------------------------------------------------------------------
@@ -260,19 +245,13 @@ class _Memory:
 
     def _refresh(self, key: Hashable, loader: Any) -> None:
         trip = self._flights.begin(self._store, key)
-        if trip is None:
-            return
-        executor = self._plan.executor or _default_executor()
-        try:
-            executor.submit(self._lead, trip, loader)
-        except RuntimeError:  # it is shut down
-            self._lead(trip, loader)
-        finally:
-            trip.leaves()
+        if trip is not None:
+            self._plan.refreshes.submit(trip, partial(self._lead, trip, loader))
 
     def _lead(self, trip: _Trip, loader: Any) -> None:
         try:
-            self._flights.lead(trip, loader)
+            if trip.starts():
+                self._flights.lead(trip, loader)
         except Exception as error:
             report(error)
 
@@ -284,14 +263,19 @@ class _Memory:
         if trip is not None:
             task = loop.create_task(self._lead_async(trip, loader))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            trip.leaves()
+            task.add_done_callback(partial(self._end_refresh, trip))
 
     async def _lead_async(self, trip: _Trip, loader: Any) -> None:
         try:
-            await self._flights.lead_async(trip, loader)
+            if trip.starts():
+                await self._flights.lead_async(trip, loader)
         except Exception as error:
             report(error)
+
+    def _end_refresh(self, trip: _Trip, task: Task[None]) -> None:
+        """Let the next caller refresh, if the task was cancelled before its first step."""
+        self._tasks.discard(task)
+        trip.abandon()
 
 
 def _default_key(typed: bool, /, *args: Any, **kwargs: Any) -> Any:
@@ -338,7 +322,7 @@ class Plan:
         self.ttl = 0 if ttl is None else round(checked_positive("ttl", ttl) * _SECOND)
         self.stale = 0 if stale is None else round(checked_positive("stale", stale) * _SECOND)
         self.clock = _checked_callable("clock", clock) or time.monotonic_ns
-        self.executor: Executor | None = _checked_executor(executor)
+        self.refreshes = Refreshes(checked_executor(executor))
         self.new_store()
 
     def new_store(self) -> _Store | _TimedStore:
@@ -434,12 +418,6 @@ def _checked_maxsize(maxsize: Any) -> int | None:
     if room < 0:
         raise ValueError(f"maxsize must be non-negative, got {maxsize!r}")
     return room
-
-
-def _checked_executor(executor: Any) -> Any:
-    if executor is not None and not hasattr(executor, "submit"):
-        raise TypeError(f"executor must have submit, got {executor!r}")
-    return executor
 
 
 def _checked_callable(name: str, value: Any) -> Any:

@@ -20,6 +20,8 @@ step is one atomic operation of a dict, deque, list or lock, in an order that le
   the flight has not landed: where a finalizer comes back for the key, it must not wait for itself.
 - Whoever waits records it in `waits_for`, and only then looks for a cycle.
 - A seat is claimed once: by the leader who hands over, or by him who leaves it.
+- The flight of a refresh has not started until its executor or task comes to it; nobody waits for it until
+  then: the first caller that needs the value starts it.
 """
 
 from __future__ import annotations
@@ -117,11 +119,14 @@ class _TaskSeat(_Seat):
 class Flight:
     """One load of one key."""
 
-    __slots__ = ("error", "generation", "landed", "process", "seats", "trace", "value", "waits_for")
+    __slots__ = (
+        "_unstarted", "error", "generation", "landed", "process", "seats", "trace", "value", "waits_for",
+    )
 
-    def __init__(self, generation: _Generation) -> None:
+    def __init__(self, generation: _Generation, starts: bool) -> None:
         self.generation = generation
         self.process = os.getpid()
+        self._unstarted = None if starts else threading.Lock()
         self.seats: deque[_Seat] = deque()
         self.waits_for: list[Flight] = []
         self.landed = False
@@ -132,6 +137,10 @@ class Flight:
     def is_over(self) -> bool:
         """Whether it has landed, or its leader is lost: a fork has no threads of its parent."""
         return self.landed or self.process != os.getpid()
+
+    def start(self) -> bool:
+        """Become the one who leads a flight that has not started; False if there is somebody."""
+        return self._unstarted is not None and not self.is_over() and self._unstarted.acquire(blocking=False)
 
     def needs(self, flights: tuple[Flight, ...]) -> bool:
         """Whether it is one of `flights` or waits for one, directly or not."""
@@ -203,9 +212,9 @@ class _Trip:
         self.leads = False
         self.value: Any = _ABSENT
 
-    def begin(self) -> bool:
-        """Lead, if nobody does."""
-        mine = Flight(self._generation)
+    def begin(self, starts: bool = True) -> bool:
+        """Lead, if nobody does; without `starts` the flight waits for somebody who starts it."""
+        mine = Flight(self._generation, starts)
         self._leading.set((*self._outer, mine))
         try:
             self.flight = self._registry.setdefault(self._key, mine)
@@ -217,6 +226,22 @@ class _Trip:
             self.leaves()
         return self.leads
 
+    def starts(self) -> bool:
+        """Lead a flight that has not started, if nobody was faster."""
+        self._outer = self._leading.get()
+        self._leading.set((*self._outer, self.flight))
+        self.leads = self.flight.start()
+        if not self.leads:
+            self.leaves()
+        return self.leads
+
+    def abandon(self) -> bool:
+        """End a flight that has not started, so that the next caller begins another; whether it was one."""
+        abandoned = self.flight.start()
+        if abandoned:
+            self._land(None)
+        return abandoned
+
     def leaves(self) -> None:
         """No longer lead here, nor be about to."""
         self._leading.set(self._outer)
@@ -224,6 +249,8 @@ class _Trip:
     def waits(self, new_seat: Callable[[], _S]) -> _S | None:
         """The seat on which to wait for a call; if none, `leads` tells to lead or else to call the loader."""
         while not self.begin():
+            if self.starts():
+                return None
             flight, seat = self.flight, new_seat()
             for own in self._before:
                 own.waits_for.append(flight)
@@ -235,7 +262,7 @@ class _Trip:
                 self._leading.set((*self._outer, flight))
                 return seat
             self._no_longer_waits()
-            self._retire()
+            self.retire()
         return None
 
     def _no_longer_waits(self) -> None:
@@ -277,7 +304,7 @@ class _Trip:
     def _is_late(self) -> bool:
         return self.flight.generation is not self._flights.current
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
         if self._registry.get(self._key) is self.flight:
             self._registry.pop(self._key, None)
 
@@ -288,7 +315,7 @@ class _Trip:
 
     def _land(self, error: BaseException | None) -> None:
         try:
-            self._retire()
+            self.retire()
         finally:
             self.flight.land(self.value, error)
 
@@ -330,9 +357,14 @@ class Flights:
         self.current = _Generation()
 
     def begin(self, store: Store, key: Hashable, loop: AbstractEventLoop | None = None) -> _Trip | None:
-        """A trip that leads a new flight, or None where one is under way."""
+        """A trip to a new flight that has not started, or None where there is one already."""
         trip = _Trip(self, store, key, loop)
-        return trip if trip.begin() else None
+        while not trip.begin(starts=False):
+            if not trip.flight.is_over():
+                return None
+            trip.retire()
+        trip.leaves()
+        return trip
 
     def load(self, store: Store, key: Hashable, loader: Callable[[], Any]) -> Any:
         """The value of `key`: from `store`, from who loads it already, or by ``loader()``."""

@@ -890,8 +890,9 @@ def cached(cache=None, *, maxsize=128, ttl=None, stale=None, key=None, typed=Fal
       mutable mapping; by default a store of its own for `maxsize` results, None for no bound, that
       forgets the least recently used one first.
     - `ttl`: the seconds for which a result is fresh. With `stale`, for so many seconds more the old
-      result is answered at once while one refresh runs: in a task for ``async def``, otherwise in
-      `executor`, by default one of our own. What a refresh raises goes to ``sys.unraisablehook``.
+      result is returned at once while one refresh runs: in a task for ``async def``, otherwise in
+      `executor`, an executor of threads, by default one of headgate's own. What a refresh raises goes to
+      ``sys.unraisablehook``. A refresh that the executor never runs keeps no caller waiting.
     - `key`: a callable that makes a key of the arguments, without ``self``; by default the arguments, of
       different types if `typed`.
     - `clock`: a callable that answers integer nanoseconds, by default ``time.monotonic_ns``.
