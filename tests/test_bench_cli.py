@@ -5,20 +5,40 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
 import struct
+import subprocess
+import sys
 from collections import Counter, OrderedDict
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
+import headgate
 from headgate.cli import main
-from headgate.cli.bench import budgets, export, limiter, lru, memo, race, report, show, textbook, workload
+from headgate.cli.bench import (
+    budgets,
+    export,
+    limiter,
+    lru,
+    memo,
+    memory,
+    peers,
+    race,
+    report,
+    show,
+    textbook,
+    workload,
+)
+from headgate.cli.bench.child import Failures
 from headgate.cli.bench.peers import missing_peers
 from headgate.cli.bench.race import Contestant, Field, Loop, Ratio, Timing, always
 from headgate.cli.bench.work import QUICK, Result, Work, subject
-from headgate.cli.bench.worker import ROOMS
+from headgate.cli.bench.worker import ROOMS, measure
 
 TINY = ["--quick", "--rounds", "3", "--scale", "0.01"]
 WORKS = [
@@ -176,6 +196,101 @@ def test_plot_without_matplotlib_fails_before_the_work(monkeypatch, capsys):
 def test_an_output_that_cannot_be_written_fails_before_the_work(tmp_path, capsys):
     assert main(["bench", "--json", str(tmp_path / "absent" / "bench.json")]) == 1
     assert "is no directory" in capsys.readouterr().err
+
+
+# peers that fail, and folders that hold files of their names
+
+HOSTILE = ("lru", "limits", "throttled", "cachebox", "json", "csv", "argparse")
+ONE_ROUND = QUICK.times(0.001)._replace(rounds=1, processes=1, starts=1)
+HOME = str(Path(headgate.__file__).parents[1])
+
+
+@pytest.fixture
+def fake_peer(tmp_path, monkeypatch):
+    """Put a module in the place of a peer's, for this process and for its children."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), HOME]))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def put(module, source):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        (tmp_path / f"{module}.py").write_text(source)
+
+    return put
+
+
+@pytest.mark.parametrize("safe", [[], ["-P"]])
+def test_files_of_the_working_directory_are_not_run(tmp_path, safe):
+    for name in HOSTILE:
+        (tmp_path / f"{name}.py").write_text(f"print('{name}'); raise SystemExit('{name} was run')")
+    command = [sys.executable, *safe, "-m", "headgate", "bench", *TINY, "--only", "bucket", "--json", "-"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=os.environ | {"PYTHONPATH": HOME},
+                          text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["left_out"] == {}
+
+
+FAILING = [
+    ("raise ImportError('no such library')", "ImportError: no such library"),
+    ("print('hello')", "AttributeError: module 'cachebox' has no attribute 'cached'"),
+    ("import os\nprint('hello', end='', flush=True)\nos._exit(3)", "it ended with status 3"),
+    ("LRUCache = print\ndef cached(cache): return lambda function: function.absent",
+     "AttributeError: 'function' object has no attribute 'absent'"),
+]
+
+
+@pytest.mark.parametrize(("source", "problem"), FAILING)
+def test_a_peer_that_fails_is_left_out_and_the_others_go_on(fake_peer, source, problem):
+    fake_peer("cachebox", source)
+    failures = Failures()
+    results = measure(memo.works(ONE_ROUND), ONE_ROUND._replace(processes=2), always(None), failures)
+    assert failures == {"cachebox": problem}
+    names = {timing.name for timing in results["memo.hit"].timings}
+    assert {subject(), "functools"} <= names
+    assert "cachebox" not in names
+
+
+def test_a_peer_that_fails_is_named_in_one_line(fake_peer, tmp_path, capsys):
+    fake_peer("cachebox", "raise ImportError('no such library')")
+    (tmp_path / "keys.log").write_text("a\nb\na\n")
+    assert main(["bench", *TINY, "--trace", str(tmp_path / "keys.log"), "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "headgate bench: cachebox is left out: ImportError: no such library\n"
+    found = json.loads(captured.out)
+    assert found["left_out"] == {"cachebox": "ImportError: no such library"}
+    assert {subject(), "functools"} <= found["replay"]["contestants"].keys()
+    assert "cachebox" not in found["replay"]["contestants"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the size of a process is not known")
+def test_a_peer_that_fails_when_it_is_weighed(fake_peer, monkeypatch):
+    fake_peer("cachebox", "def LRUCache(maxsize): raise MemoryError(maxsize)")
+    monkeypatch.setitem(memory._FILLERS, "lru", always(["cachebox", subject()]))
+    failures = Failures()
+    assert memory.bytes_per_entry("lru", 250, failures).keys() == {subject()}
+    assert failures == {"cachebox": "MemoryError: 1"}
+
+
+def test_a_peer_that_turns_the_gil_on_fails(fake_peer, monkeypatch):
+    fake_peer("cachebox", "import sys\nsys.modules['headgate.cli.bench.peers'].gil_enabled = lambda: True")
+    monkeypatch.setattr(peers, "gil_enabled", always(False))
+    with pytest.raises(RuntimeError, match="importing it turns the GIL on"):
+        peers.load("cachebox")
+
+
+def test_a_module_with_the_name_of_a_peer_has_no_version(fake_peer, monkeypatch):
+    fake_peer("uhashring", "")
+    monkeypatch.setattr("importlib.metadata.distribution", unknown_distribution)
+    assert peers.peer_versions()["uhashring"] == "of unknown version"
+
+
+def unknown_distribution(name):
+    raise PackageNotFoundError(name)
+
+
+def test_headgate_itself_must_not_fail(monkeypatch, capsys):
+    monkeypatch.setattr("headgate.cli.bench.child._PREAMBLE", "raise SystemExit('no');")
+    assert main(["bench", *TINY, "--only", "ring"]) == 1
+    assert capsys.readouterr().err == "headgate bench: a process that measures failed: no\n"
 
 
 # replaying a log
@@ -345,7 +460,10 @@ def test_contestants_take_turns_and_the_empty_loop_is_taken_off():
     def trial(name, value):
         return lambda: calls.append(name) or value
 
-    contestants = [Contestant("a", "peer", trial("a", 5.0)), Contestant("b", "peer", trial("b", 9.0))]
+    contestants = [
+        Contestant("a", "peer", always(trial("a", 5.0))),
+        Contestant("b", "peer", always(trial("b", 9.0))),
+    ]
     field = Field(contestants, trial("-", 2.0))
     timings = race.race(field, rounds=3, seconds=60)
     assert "".join(calls) == "ab-" + "ab-" + "b-a" + "-ab"
@@ -353,7 +471,7 @@ def test_contestants_take_turns_and_the_empty_loop_is_taken_off():
 
 
 def test_a_race_out_of_time_still_runs_the_fewest_rounds():
-    field = Field([Contestant("a", "peer", lambda: 1.0)])
+    field = Field([Contestant("a", "peer", always(lambda: 1.0))])
     assert len(race.race(field, rounds=50, seconds=0)[0].samples) == 3
 
 
@@ -384,7 +502,7 @@ def test_a_rival_is_neither_a_twin_nor_a_baseline(kind, said):
     timings = [Timing(subject(), "compiled", [2.0] * 3), Timing("other", kind, [1.0] * 3)]
     timings.append(Timing("headgate pure", "pure", [9.0] * 3))
     result = Result(Work("lru.get_hit", "get", "", dict), timings, "")
-    found = report.Report(QUICK, {"lru.get_hit": result}, {}, [], [], None)
+    found = report.Report(QUICK, {"lru.get_hit": result}, {}, [], [], None, {})
     assert f"was beaten by no rival in {said} works" in report.summary(found)
 
 

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
+from shutil import copyfileobj
 from struct import iter_unpack
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from headgate.cli.errors import CommandError, require
@@ -46,6 +48,19 @@ def open_log(path: Path) -> Iterator[BufferedReader]:
             yield _decompressed(file)
     except _decoding_errors() as error:
         raise CommandError(f"cannot read {path}: {error}") from error
+
+
+@contextmanager
+def rereadable(log: Path) -> Iterator[Path]:
+    """A path that can be read more than once: standard input goes through a temporary file."""
+    if log != STDIN:
+        yield log
+        return
+    with TemporaryDirectory() as directory:
+        copy = Path(directory, "stdin")
+        with copy.open("wb") as file:
+            copyfileobj(sys.stdin.buffer, file)
+        yield copy
 
 
 def text_blocks(log: BufferedReader) -> Iterator[str]:

@@ -7,7 +7,7 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import textbook
-from headgate.cli.bench.peers import peer
+from headgate.cli.bench.peers import load, takes_part
 from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop
 from headgate.cli.bench.work import Scale, Work, twin_room, twins
 
@@ -30,10 +30,10 @@ def limiters() -> list[Limiter]:
         Limiter(f"headgate {twin}", twin, partial(_bucket, twin_room(twin, "limit").TokenBucket))
         for twin in twins()
     ]
-    if (limits := peer("limits")) is not None:
-        found.append(Limiter("limits", "peer", partial(_limits, limits), "target()"))
-    if (throttled := peer("throttled-py")) is not None:
-        found.append(Limiter("throttled-py", "peer", partial(_throttled, throttled), "target.limit()"))
+    if takes_part("limits"):
+        found.append(Limiter("limits", "peer", _limits, "target()"))
+    if takes_part("throttled-py"):
+        found.append(Limiter("throttled-py", "peer", _throttled, "target.limit()"))
     found.append(Limiter("text float bucket", "text", partial(_bucket, textbook.TokenBucket)))
     return found
 
@@ -49,15 +49,17 @@ def _bucket(cls: Callable[[float, float], Any], limit: int) -> Any:
     return cls(limit, limit if limit > 1 else 1 / _DAY)
 
 
-def _limits(limits: Any, limit: int) -> Any:
+def _limits(limit: int) -> Any:
     """The fixed window, which is the cheapest strategy of this peer."""
+    limits = load("limits")
     rate = limits.RateLimitItemPerSecond(limit) if limit > 1 else limits.RateLimitItemPerDay(1)
     return partial(
         limits.strategies.FixedWindowRateLimiter(limits.storage.MemoryStorage()).hit, rate, "user:1"
     )
 
 
-def _throttled(throttled: Any, limit: int) -> Any:
+def _throttled(limit: int) -> Any:
+    throttled = load("throttled-py")
     quota = throttled.per_sec(limit) if limit > 1 else throttled.per_day(1)
     return throttled.Throttled(key="user:1", using="token_bucket", quota=quota, store=throttled.MemoryStore())
 
@@ -68,11 +70,11 @@ def _consume(scale: Scale, limit: int) -> Field:
         Contestant(
             limiter.name,
             limiter.kind,
-            Loop(limiter.decide, calls, partial(limiter.make, limit), scale.trial_ns),
+            partial(Loop, limiter.decide, calls, partial(limiter.make, limit), scale.trial_ns),
         )
         for limiter in limiters()
     ]
-    baseline = Loop("target.monotonic_ns()", calls, always(time), scale.trial_ns)
+    baseline = partial(Loop, "target.monotonic_ns()", calls, always(time), scale.trial_ns)
     return Field(
         [*contestants, Contestant(BASELINE, "baseline", baseline)], empty_loop(calls, scale.trial_ns)
     )

@@ -8,6 +8,7 @@ from typing import Any
 from headgate.cli import keylog, sizes
 from headgate.cli.bench import memory, startup
 from headgate.cli.bench.budgets import verdicts
+from headgate.cli.bench.child import Failures
 from headgate.cli.bench.export import as_json
 from headgate.cli.bench.plot import draw
 from headgate.cli.bench.replay import replay
@@ -62,31 +63,35 @@ def run(args: argparse.Namespace) -> int:
     scale = (QUICK if args.quick else FULL).times(args.scale)
     if args.rounds:
         scale = scale._replace(rounds=args.rounds, processes=1, starts=args.rounds)
-    found = _replay(args, scale) if args.trace else _measure(args, scale)
+    failures = Failures()
+    found = _replay(args, scale, failures) if args.trace else _measure(args, scale, failures)
+    failures.report()
     deliver(args, partial(show, found), partial(as_json, found), partial(draw, found))
     return 0
 
 
-def _measure(args: argparse.Namespace, scale: Scale) -> Report:
+def _measure(args: argparse.Namespace, scale: Scale, failures: Failures) -> Report:
     rooms = [name for names in args.only or [ROOMS] for name in names]
     works = works_of(rooms, scale)
     weighed = [room for room in memory.ROOMS if room in rooms]
     with Progress(len(works) * scale.processes + len(weighed) + 1) as progress:
-        results = measure(works, scale, progress.step)
+        results = measure(works, scale, progress.step, failures)
         per_entry = {}
         for room in weighed:
             progress.step(f"{room}: bytes an entry at {scale.entries:,} entries")
-            per_entry[room] = memory.bytes_per_entry(room, scale.entries)
+            per_entry[room] = memory.bytes_per_entry(room, scale.entries, failures)
         progress.step(startup.IMPORT)
         starts = startup.start_times(scale.starts, scale.seconds)
     held = verdicts(results, per_entry, starts) if subject() == "headgate compiled" else []
-    return Report(scale, results, per_entry, starts, held, None)
+    return Report(scale, results, per_entry, starts, held, None, failures)
 
 
-def _replay(args: argparse.Namespace, scale: Scale) -> Report:
+def _replay(args: argparse.Namespace, scale: Scale, failures: Failures) -> Report:
     with Progress(2) as progress:
-        replayed = replay(args.trace, args.trace_format, args.trace_size, scale, progress.step)
-    return Report(scale, {}, {}, [], [], replayed)
+        replayed = replay(
+            args.trace, args.trace_format, args.trace_size, scale, progress.step, failures
+        )
+    return Report(scale, {}, {}, [], [], replayed, failures)
 
 
 def _rooms(text: str) -> list[str]:

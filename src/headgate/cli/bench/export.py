@@ -21,6 +21,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "version": SCHEMA_VERSION,
         "machine": machine(),
         "peers": peer_versions(),
+        "left_out": report.failures,
         "clock": race.clock_name,
         "subject": subject(),
         "scale": report.scale._asdict(),

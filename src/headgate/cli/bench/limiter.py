@@ -8,7 +8,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from headgate.cli.bench.peers import peer
+from headgate.cli.bench.peers import load, takes_part
 from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop
 from headgate.cli.bench.work import Scale, Work, twin_room, twins
 from headgate.cli.bench.workload import user_id
@@ -38,10 +38,10 @@ def limiters() -> list[Limiter]:
     if os.name == "posix":
         twin = twins()[0]
         found.append(Limiter(SHARED, twin, partial(_shared, twin_room(twin, "ratelimit").RateLimiter)))
-    if (limits := peer("limits")) is not None:
-        found.append(Limiter("limits", "peer", partial(_limits, limits), "target(key)"))
-    if (throttled := peer("throttled-py")) is not None:
-        found.append(Limiter("throttled-py", "peer", partial(_throttled, throttled), "target.limit(key)"))
+    if takes_part("limits"):
+        found.append(Limiter("limits", "peer", _limits, "target(key)"))
+    if takes_part("throttled-py"):
+        found.append(Limiter("throttled-py", "peer", _throttled, "target.limit(key)"))
     return found
 
 
@@ -74,13 +74,15 @@ def _shared(cls: Callable[..., Any], max_keys: int) -> Any:
         return cls(_RATE, max_keys=max_keys, path=Path(folder, "limit"))
 
 
-def _limits(limits: Any, _: int) -> Any:
+def _limits(_: int) -> Any:
     """The fixed window, which is the cheapest strategy of this peer."""
+    limits = load("limits")
     strategy = limits.strategies.FixedWindowRateLimiter(limits.storage.MemoryStorage())
     return partial(strategy.hit, limits.RateLimitItemPerDay(_PLENTY))
 
 
-def _throttled(throttled: Any, max_keys: int) -> Any:
+def _throttled(max_keys: int) -> Any:
+    throttled = load("throttled-py")
     store = throttled.MemoryStore(options={"MAX_SIZE": max_keys})
     return throttled.Throttled(using="gcra", quota=throttled.per_day(_PLENTY, burst=_PLENTY), store=store)
 
@@ -88,15 +90,11 @@ def _throttled(throttled: Any, max_keys: int) -> Any:
 def _allow_hot(scale: Scale) -> Field:
     keys = [user_id(number) for number in range(scale.hot)]
     contestants = [
-        Contestant(
-            limiter.name,
-            limiter.kind,
-            Loop(limiter.decide, keys, partial(filled, limiter, 10 * scale.hot, keys), scale.trial_ns),
-        )
+        Contestant(limiter.name, limiter.kind, partial(_hot_loop, limiter, keys, scale))
         for limiter in limiters()
     ]
     bucket = twin_room(twins()[0], "limit").TokenBucket(_PLENTY, _PLENTY)
-    baseline = Loop("target.consume()", keys, always(bucket), scale.trial_ns)
+    baseline = partial(Loop, "target.consume()", keys, always(bucket), scale.trial_ns)
     return Field(
         [*contestants, Contestant(BASELINE, "baseline", baseline)], empty_loop(keys, scale.trial_ns)
     )
@@ -107,11 +105,16 @@ def _allow_many(scale: Scale) -> Field:
     keys = [user_id(number) for number in range(scale.keys)]
     requests = Random(_SEED).choices(keys, k=scale.requests)
     contestants = [
-        Contestant(
-            limiter.name,
-            limiter.kind,
-            Loop(limiter.decide, requests, always(filled(limiter, scale.keys, keys))),
-        )
+        Contestant(limiter.name, limiter.kind, partial(_filled_loop, limiter, keys, requests))
         for limiter in limiters()
     ]
     return Field(contestants, empty_loop(requests))
+
+
+def _hot_loop(limiter: Limiter, keys: Sequence[str], scale: Scale) -> Loop:
+    """A limiter for each trial."""
+    return Loop(limiter.decide, keys, partial(filled, limiter, 10 * scale.hot, keys), scale.trial_ns)
+
+
+def _filled_loop(limiter: Limiter, keys: Sequence[str], requests: Sequence[str]) -> Loop:
+    return Loop(limiter.decide, requests, always(filled(limiter, len(keys), keys)))

@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import textbook
-from headgate.cli.bench.peers import peer
+from headgate.cli.bench.peers import load, takes_part
 from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop
 from headgate.cli.bench.work import Scale, Work, twin_room, twins
 from headgate.cli.bench.workload import SHAPES, request_keys, user_id
@@ -42,12 +42,16 @@ def memoizer(maxsize: int) -> Any:
     return lru_cache(maxsize)(callable)
 
 
+def _peer(distribution: str, cls: str, maxsize: int) -> Any:
+    return getattr(load(distribution), cls)(maxsize)
+
+
 def caches() -> list[Cache]:
-    """Everybody who is installed, with dict as the baseline."""
+    """All that are installed, with dict as the baseline."""
     found = [Cache(f"headgate {twin}", twin, twin_room(twin, "cache").LRUCache) for twin in twins()]
     for name, cls in _PEERS:
-        if (module := peer(name)) is not None:
-            found.append(Cache(name, "peer", getattr(module, cls)))
+        if takes_part(name):
+            found.append(Cache(name, "peer", partial(_peer, name, cls)))
     call = "target(key)"
     found.append(Cache("functools", "peer", memoizer, call, call))
     found.append(Cache("text OrderedDict", "text", textbook.LRU, put="target.put(key, value)"))
@@ -96,7 +100,7 @@ def _hot(scale: Scale, keys: Sequence[str], entrants: Sequence[tuple[Cache, str]
         Contestant(
             cache.name,
             cache.kind,
-            Loop(statement, keys, partial(filled, cache, scale.hot, keys), scale.trial_ns),
+            partial(Loop, statement, keys, partial(filled, cache, scale.hot, keys), scale.trial_ns),
         )
         for cache, statement in entrants
     ]
@@ -108,10 +112,14 @@ def _read_through(scale: Scale, shape: Callable[[int], str]) -> Field:
     keys = request_keys(shape, scale.distinct, scale.requests)
     maxsize = max(1, scale.distinct // _CACHED_SHARE)
     contestants = [
-        Contestant(cache.name, cache.kind, Loop(cache.read, keys, always(cache.make(maxsize))))
+        Contestant(cache.name, cache.kind, partial(_warm_loop, cache, keys, maxsize))
         for cache in caches()
     ]
     return Field(contestants, empty_loop(keys), f"{_warm_hit_ratio(keys, maxsize):.0%} hits")
+
+
+def _warm_loop(cache: Cache, keys: Sequence[str], maxsize: int) -> Loop:
+    return Loop(cache.read, keys, always(cache.make(maxsize)))
 
 
 def _warm_hit_ratio(keys: Sequence[str], maxsize: int) -> float:

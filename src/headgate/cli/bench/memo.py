@@ -3,10 +3,9 @@
 import functools
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import Any, NamedTuple
 
-from headgate.cli.bench.peers import peer
+from headgate.cli.bench.peers import load, takes_part
 from headgate.cli.bench.race import Contestant, Field, Loop, empty_loop
 from headgate.cli.bench.work import Scale, Work, twin_room, twins
 from headgate.cli.bench.workload import user_id
@@ -24,15 +23,20 @@ class Memoizer(NamedTuple):
 
 def memoizers() -> list[Memoizer]:
     found = [Memoizer(f"headgate {twin}", twin, twin_room(twin, "memoize").lru_cache) for twin in twins()]
-    if (cachebox := peer("cachebox")) is not None:
-        found.append(Memoizer("cachebox", "peer", partial(_cachebox, cachebox)))
-    if peer("cachetools") is not None:
-        found.append(Memoizer("cachetools", "peer", import_module("cachetools.func").lru_cache))
+    if takes_part("cachebox"):
+        found.append(Memoizer("cachebox", "peer", _cachebox))
+    if takes_part("cachetools"):
+        found.append(Memoizer("cachetools", "peer", _cachetools))
     found.append(Memoizer(BASELINE, "peer", functools.lru_cache))
     return found
 
 
-def _cachebox(cachebox: Any, maxsize: int) -> Any:
+def _cachetools(maxsize: int) -> Any:
+    return load("cachetools", ".func").lru_cache(maxsize)
+
+
+def _cachebox(maxsize: int) -> Any:
+    cachebox = load("cachebox")
     return cachebox.cached(cachebox.LRUCache(maxsize))
 
 
@@ -47,7 +51,7 @@ def _hit(scale: Scale) -> Field:
         Contestant(
             memoizer.name,
             memoizer.kind,
-            Loop("target(key)", keys, partial(_filled, memoizer, keys), scale.trial_ns),
+            partial(Loop, "target(key)", keys, partial(_filled, memoizer, keys), scale.trial_ns),
         )
         for memoizer in memoizers()
     ]

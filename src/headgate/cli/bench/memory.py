@@ -3,14 +3,13 @@
 import gc
 import os
 import subprocess
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from headgate.cli.bench import limiter, lru
-from headgate.cli.bench.child import output_of
+from headgate.cli.bench.child import ChildError, Failures, announce, give_back, output_of
 from headgate.cli.bench.work import cores
 from headgate.cli.bench.workload import user_id
 
@@ -21,20 +20,30 @@ _FILLERS = {"lru": lru.fillers, "limiter": limiter.fillers}
 ROOMS = tuple(_FILLERS)
 
 
-def bytes_per_entry(room: str, entries: int) -> dict[str, float]:
-    """The figure of everybody in a room, or nothing where the system does not tell a process's size."""
+def bytes_per_entry(room: str, entries: int, failures: Failures) -> dict[str, float]:
+    """The figure of all in a room that do not fail; nothing where the size of a process is not known."""
     if os.name != "posix":
         return {}
-    names = list(_FILLERS[room]())
+    names = [name for name in _FILLERS[room]() if name not in failures]
     pool = ThreadPoolExecutor(min(2, cores()))
     try:
-        return dict(zip(names, pool.map(partial(_in_subprocess, room, entries), names), strict=True))
+        return _sizes({name: pool.submit(_in_subprocess, room, entries, name) for name in names}, failures)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _in_subprocess(room: str, entries: int, name: str) -> float:
-    return float(output_of(f"from {__name__} import measure; print(measure({room!r}, {name!r}, {entries}))"))
+    return float(output_of(f"from {__name__} import measure; measure({room!r}, {name!r}, {entries})"))
+
+
+def _sizes(figures: Mapping[str, Future[float]], failures: Failures) -> dict[str, float]:
+    sizes = {}
+    for name, figure in figures.items():
+        try:
+            sizes[name] = figure.result()
+        except ChildError as error:
+            failures.add(error)
+    return sizes
 
 
 def _resident_bytes() -> int:
@@ -44,9 +53,10 @@ def _resident_bytes() -> int:
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout) * _KIB
 
 
-def measure(room: str, name: str, entries: int) -> float:
-    """The figure of one of the room, in this process."""
-    return growth(_FILLERS[room]()[name], entries)
+def measure(room: str, name: str, entries: int) -> None:
+    """What the subprocess does: give back the figure of one of the room."""
+    announce(name)
+    give_back(str(growth(_FILLERS[room]()[name], entries)))
 
 
 def growth(filled: Callable[[int, Sequence[str]], Any], entries: int) -> float:

@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 Trial = Callable[[], float]
 """One repeat: nanoseconds an operation."""
 
+Turn = Callable[[str], None]
+"""Called with the name of the contestant that runs next."""
+
 _FINE_NS = 1_000
 _LOOP = """
 def loop(target, keys, passes, clock):
@@ -40,16 +43,24 @@ def _choose_clock() -> tuple[Callable[[], int], str]:
 clock, clock_name = _choose_clock()
 
 
+def always(target: Any) -> Callable[..., Any]:
+    """A function that returns `target` whatever it is called with: a `make` for what is not made anew."""
+    return lambda *_: target
+
+
+_quiet: Turn = always(None)
+
+
 class Contestant(NamedTuple):
-    """Who runs: `kind` is compiled, pure, text, peer or baseline."""
+    """What runs: `kind` is compiled, pure, text, peer or baseline; `enter` makes its trial, once."""
 
     name: str
     kind: str
-    trial: Trial
+    enter: Callable[[], Trial]
 
 
 class Field(NamedTuple):
-    """All who run the same work, and the empty loop whose cost is taken off."""
+    """All that run the same work, and the empty loop whose cost is taken off."""
 
     contestants: Sequence[Contestant]
     empty: Trial | None = None
@@ -133,20 +144,21 @@ class Loop:
         return max(elapsed, 1) / (len(self._keys) * self._passes)
 
 
-def always(target: Any) -> Callable[[], Any]:
-    """A `make` for what is not made anew."""
-    return lambda: target
-
-
 def empty_loop(keys: Sequence[Any], trial_ns: int = 0) -> Loop:
     return Loop("pass", keys, always(None), trial_ns)
 
 
 def race(
-    field: Field, rounds: int, seconds: float, *, warm_up: bool = True, min_rounds: int = 3
+    field: Field,
+    rounds: int,
+    seconds: float,
+    *,
+    warm_up: bool = True,
+    min_rounds: int = 3,
+    turn: Turn = _quiet,
 ) -> list[Timing]:
     """The contestants' timings after `rounds` rounds, or `min_rounds` when `seconds` are over."""
-    trials = [contestant.trial for contestant in field.contestants]
+    trials = [_entered(contestant, turn) for contestant in field.contestants]
     if field.empty is not None:
         trials.append(field.empty)
     with _gc_paused():
@@ -159,6 +171,18 @@ def race(
         Timing(contestant.name, contestant.kind, [max(sample - overhead, 0.1) for sample in taken])
         for contestant, taken in zip(field.contestants, samples, strict=True)
     ]
+
+
+def _entered(contestant: Contestant, turn: Turn) -> Trial:
+    """The trial of a contestant, which takes its turn before it is made and before it runs."""
+    turn(contestant.name)
+    trial = contestant.enter()
+
+    def announced() -> float:
+        turn(contestant.name)
+        return trial()
+
+    return announced
 
 
 def _interleave(trials: Sequence[Trial], rounds: int, seconds: float, min_rounds: int) -> list[list[float]]:

@@ -1,15 +1,17 @@
-"""A recorded key log through every LRU cache, from cold."""
+"""A recorded key log through every LRU cache, from cold, in a process of its own."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import lru
-from headgate.cli.bench.race import Contestant, Field, Loop, empty_loop, race
+from headgate.cli.bench.child import Failures, announce, give_back, output_without_failures
+from headgate.cli.bench.race import Contestant, Field, Loop, Timing, always, empty_loop, race
 from headgate.cli.bench.work import Result, Scale, Work
 from headgate.cli.errors import CommandError
-from headgate.cli.keylog import read_keys
+from headgate.cli.keylog import read_keys, rereadable
 from headgate.cli.sizes import entries
 
 _PATIENCE = 6
@@ -26,25 +28,54 @@ class Replay(NamedTuple):
     hits: dict[str, int]
 
 
-def replay(path: Path, form: str, size: str, scale: Scale, step: Callable[[str], None]) -> Replay:
-    """Read the log and race the caches over it; equal keys become one object, to bound memory."""
+def replay(
+    path: Path, form: str, size: str, scale: Scale, step: Callable[[str], None], failures: Failures
+) -> Replay:
+    """Count the keys of the log, and race the caches over it."""
     step(f"trace: reading {path.name}")
+    with rereadable(path) as log:
+        requests, distinct = _counted(log, form)
+        if not requests:
+            raise CommandError(f"{path} has no keys")
+        maxsize = entries(size, distinct)
+        step(f"trace: {requests:,} requests through caches of {maxsize:,}")
+        arguments = str(log), form, maxsize, scale
+        code = f"from {__name__} import Scale, run_replay; run_replay(*{arguments!r})"
+        timings, hits = json.loads(output_without_failures(code, failures))
+    work = Work("replay", "a request", f"{maxsize:,} entries, from cold", lambda: Field([]))
+    result = Result(work, [Timing(*fields) for fields in timings], "")
+    return Replay(path.name, requests, distinct, maxsize, result, hits)
+
+
+def run_replay(log: str, form: str, maxsize: int, scale: Scale) -> None:
+    """What the subprocess does; equal keys become one object, to bound memory."""
     seen: dict[Any, Any] = {}
-    keys = [seen.setdefault(key, key) for key in read_keys(path, form)]
-    if not keys:
-        raise CommandError(f"{path} has no keys")
-    maxsize = entries(size, len(seen))
-    step(f"trace: {len(keys):,} requests through caches of {maxsize:,}")
+    keys = [seen.setdefault(key, key) for key in read_keys(Path(log), form)]
     caches = lru.caches()
     loops = [Loop(cache.read, keys, partial(cache.make, maxsize)) for cache in caches]
     contestants = [
-        Contestant(cache.name, cache.kind, loop) for cache, loop in zip(caches, loops, strict=True)
+        Contestant(cache.name, cache.kind, always(loop)) for cache, loop in zip(caches, loops, strict=True)
     ]
-    field = Field(contestants, empty_loop(keys))
-    timings = race(field, scale.rounds, scale.seconds * _PATIENCE, warm_up=False, min_rounds=1)
+    timings = race(
+        Field(contestants, empty_loop(keys)),
+        scale.rounds,
+        scale.seconds * _PATIENCE,
+        warm_up=False,
+        min_rounds=1,
+        turn=announce,
+    )
     hits = {
         cache.name: len(keys) - (loop.target.cache_info().misses if cache.memoizes else loop.misses)
         for cache, loop in zip(caches, loops, strict=True)
     }
-    work = Work("replay", "a request", f"{maxsize:,} entries, from cold", lambda: field)
-    return Replay(path.name, len(keys), len(seen), maxsize, Result(work, timings, field.note), hits)
+    give_back(json.dumps([[(timing.name, timing.kind, timing.samples) for timing in timings], hits]))
+
+
+def _counted(log: Path, form: str) -> tuple[int, int]:
+    """How many requests there are, and how many distinct keys."""
+    seen: set[Any] = set()
+    requests = 0
+    for key in read_keys(log, form):
+        seen.add(key)
+        requests += 1
+    return requests, len(seen)

@@ -19,6 +19,7 @@ class Report(NamedTuple):
     starts: Sequence[Timing]
     verdicts: Sequence[Verdict]
     replay: Replay | None
+    failures: Mapping[str, str]
 
     @property
     def all_results(self) -> list[Result]:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import textbook
-from headgate.cli.bench.peers import peer
+from headgate.cli.bench.peers import load, takes_part
 from headgate.cli.bench.race import Contestant, Field, Loop, Trial, always, clock, empty_loop
 from headgate.cli.bench.work import Scale, Work, twin_room, twins
 from headgate.cli.bench.workload import user_id
@@ -25,12 +25,14 @@ class Ring(NamedTuple):
 
 def rings() -> list[Ring]:
     found = [Ring(f"headgate {twin}", twin, twin_room(twin, "placement").HashRing) for twin in twins()]
-    if (uhashring := peer("uhashring")) is not None:
-        found.append(
-            Ring("uhashring", "peer", lambda nodes, replicas: uhashring.HashRing(nodes, vnodes=replicas))
-        )
+    if takes_part("uhashring"):
+        found.append(Ring("uhashring", "peer", _uhashring))
     found.append(Ring("text md5 + bisect", "text", textbook.Ring))
     return found
+
+
+def _uhashring(nodes: Sequence[str], replicas: int) -> Any:
+    return load("uhashring").HashRing(nodes, vnodes=replicas)
 
 
 def works(scale: Scale) -> list[Work]:
@@ -50,22 +52,22 @@ def _get_node(scale: Scale) -> Field:
     keys = [user_id(number) for number in range(scale.hot)]
     nodes = node_names(scale.nodes)
     contestants = [
-        Contestant(
-            ring.name,
-            ring.kind,
-            Loop("target.get_node(key)", keys, always(ring.make(nodes, scale.replicas)), scale.trial_ns),
-        )
-        for ring in rings()
+        Contestant(ring.name, ring.kind, partial(_lookups, ring, nodes, keys, scale)) for ring in rings()
     ]
-    table = Loop("target.get(key)", keys, always(dict.fromkeys(keys, "node")), scale.trial_ns)
+    table = partial(Loop, "target.get(key)", keys, always(dict.fromkeys(keys, "node")), scale.trial_ns)
     return Field([*contestants, Contestant(BASELINE, "baseline", table)], empty_loop(keys, scale.trial_ns))
+
+
+def _lookups(ring: Ring, nodes: Sequence[str], keys: Sequence[str], scale: Scale) -> Loop:
+    return Loop("target.get_node(key)", keys, always(ring.make(nodes, scale.replicas)), scale.trial_ns)
 
 
 def _build(scale: Scale) -> Field:
     nodes = node_names(scale.many_nodes)
-    return Field(
-        [Contestant(ring.name, ring.kind, _build_trial(ring, nodes, scale.replicas)) for ring in rings()]
-    )
+    return Field([
+        Contestant(ring.name, ring.kind, partial(_build_trial, ring, nodes, scale.replicas))
+        for ring in rings()
+    ])
 
 
 def _build_trial(ring: Ring, nodes: Sequence[str], replicas: int) -> Trial:
@@ -79,18 +81,21 @@ def _build_trial(ring: Ring, nodes: Sequence[str], replicas: int) -> Trial:
 
 def _add_node(scale: Scale) -> Field:
     nodes = node_names(scale.many_nodes)
-    return Field(
-        [Contestant(ring.name, ring.kind, _add_trial(ring.make(nodes, scale.replicas))) for ring in rings()]
-    )
+    return Field([
+        Contestant(ring.name, ring.kind, partial(_add_trial, ring, nodes, scale.replicas))
+        for ring in rings()
+    ])
 
 
-def _add_trial(ring: Any) -> Trial:
+def _add_trial(ring: Ring, nodes: Sequence[str], replicas: int) -> Trial:
+    made = ring.make(nodes, replicas)
+
     def trial() -> float:
         start = clock()
-        ring.add_node(_NEW_NODE)
-        ring.get_node(_KEY)
+        made.add_node(_NEW_NODE)
+        made.get_node(_KEY)
         elapsed = clock() - start
-        ring.remove_node(_NEW_NODE)
+        made.remove_node(_NEW_NODE)
         return elapsed
 
     return trial

@@ -1,14 +1,14 @@
 """What ``import headgate`` adds to the start of an interpreter."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from statistics import median
 
-from headgate.cli.bench.race import Contestant, Field, Timing, race
+from headgate.cli.bench.child import command
+from headgate.cli.bench.race import Contestant, Field, Timing, always, race
 
 BARE = "bare interpreter"
 IMPORT = "import headgate"
@@ -19,7 +19,10 @@ def start_times(starts: int, seconds: float) -> list[Timing]:
 
     CPU time of the process where the system tells it, else wall time.
     """
-    contestants = [Contestant(BARE, "baseline", _Start("pass")), Contestant(IMPORT, "ours", _Start(IMPORT))]
+    contestants = [
+        Contestant(BARE, "baseline", always(_Start("pass"))),
+        Contestant(IMPORT, "ours", always(_Start(IMPORT))),
+    ]
     return race(Field(contestants), starts, seconds)
 
 
@@ -31,7 +34,7 @@ def import_ms(timings: Sequence[Timing]) -> float:
 
 class _Start:
     def __init__(self, statement: str) -> None:
-        self._command = [sys.executable, "-c", statement]
+        self._command = command(statement)
 
     def __call__(self) -> float:
         start = _spent()

@@ -91,10 +91,11 @@ class Result(NamedTuple):
         return self.timing(subject())
 
     def joined(self, other: "Result") -> "Result":
-        """With the samples of another process."""
+        """With the samples of another process, without those that failed there."""
         timings = [
-            Timing(mine.name, mine.kind, [*mine.samples, *theirs.samples])
-            for mine, theirs in zip(self.timings, other.timings, strict=True)
+            Timing(mine.name, mine.kind, [*mine.samples, *other.timing(mine.name).samples])
+            for mine in self.timings
+            if other.has(mine.name)
         ]
         return self._replace(timings=timings)
 

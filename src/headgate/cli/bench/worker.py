@@ -11,7 +11,7 @@ from itertools import product
 from types import ModuleType
 
 from headgate.cli.bench import bucket, limiter, lru, memo, ring
-from headgate.cli.bench.child import output_of
+from headgate.cli.bench.child import Failures, announce, give_back, output_without_failures
 from headgate.cli.bench.race import Timing, race
 from headgate.cli.bench.work import Result, Scale, Work
 
@@ -29,7 +29,9 @@ def works_of(rooms: Sequence[str], scale: Scale) -> list[Work]:
     return [work for name, room in ROOMS.items() if name in rooms for work in room.works(scale)]
 
 
-def measure(works: Sequence[Work], scale: Scale, step: Callable[[str], None]) -> dict[str, Result]:
+def measure(
+    works: Sequence[Work], scale: Scale, step: Callable[[str], None], failures: Failures
+) -> dict[str, Result]:
     """The results by slug, each gathered from `scale.processes` processes."""
     share = scale._replace(
         rounds=math.ceil(scale.rounds / scale.processes), seconds=scale.seconds / scale.processes
@@ -37,21 +39,23 @@ def measure(works: Sequence[Work], scale: Scale, step: Callable[[str], None]) ->
     results: dict[str, Result] = {}
     for _, work in product(range(scale.processes), works):
         step(f"{work.room}: {work.title}")
-        result = _in_subprocess(work, share)
+        result = _in_subprocess(work, share, failures)
         earlier = results.get(work.slug)
         results[work.slug] = result if earlier is None else earlier.joined(result)
     return results
 
 
 def run_work(slug: str, scale: Scale) -> None:
-    """What the subprocess does: print the samples of one work as JSON."""
+    """What the subprocess does: give back the samples of one work as JSON."""
     work = next(work for work in works_of(list(ROOMS), scale) if work.slug == slug)
     field = work.build()
-    timings = race(field, scale.rounds, scale.seconds, warm_up=work.warm_up, min_rounds=1)
-    print(json.dumps([field.note, [(timing.name, timing.kind, timing.samples) for timing in timings]]))
+    timings = race(
+        field, scale.rounds, scale.seconds, warm_up=work.warm_up, min_rounds=1, turn=announce
+    )
+    give_back(json.dumps([field.note, [(timing.name, timing.kind, timing.samples) for timing in timings]]))
 
 
-def _in_subprocess(work: Work, scale: Scale) -> Result:
+def _in_subprocess(work: Work, scale: Scale, failures: Failures) -> Result:
     code = f"from {__name__} import Scale, run_work; run_work({work.slug!r}, {scale!r})"
-    note, timings = json.loads(output_of(code))
+    note, timings = json.loads(output_without_failures(code, failures))
     return Result(work, [Timing(*fields) for fields in timings], note)

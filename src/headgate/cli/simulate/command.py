@@ -1,11 +1,7 @@
 """Replays a recorded log through caches: their hit ratios, by policy and size."""
 
 import argparse
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError("--ttl needs the times of the requests: --time, or a group named time")
     relative = any(size.endswith("%") for size in args.sizes)
     bad_lines = BadLines("simulate", args.log, strict=args.strict)
-    with _rereadable(args.log, relative) as path, Progress(None) as progress:
+    readable = keylog.rereadable(args.log) if relative else nullcontext(args.log)
+    with readable as path, Progress(None) as progress:
         distinct = _count_distinct(path, layout, args.strict, progress) if relative else None
         maxsizes = sorted({sizes.entries(size, distinct or 0) for size in args.sizes})
         requests = read_requests(path, layout, bad_lines)
@@ -98,19 +95,6 @@ def _count_distinct(path: Path, layout: Layout, strict: bool, progress: Progress
     progress.step("counting the distinct keys")
     silent = BadLines("simulate", path, strict=strict, silent=True)
     return distinct_weight(read_requests(path, layout, silent))
-
-
-@contextmanager
-def _rereadable(log: Path, twice: bool) -> Iterator[Path]:
-    """A path that can be read twice if need be: standard input goes through a temporary file."""
-    if log != keylog.STDIN or not twice:
-        yield log
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory, "stdin")
-        with copy.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        yield copy
 
 
 def _policies(text: str) -> list[str]:
