@@ -22,6 +22,7 @@ import headgate
 from headgate.cli import main
 from headgate.cli.bench import (
     budgets,
+    child,
     export,
     limiter,
     lru,
@@ -288,7 +289,7 @@ def unknown_distribution(name):
 
 
 def test_headgate_itself_must_not_fail(monkeypatch, capsys):
-    monkeypatch.setattr("headgate.cli.bench.child._PREAMBLE", "raise SystemExit('no');")
+    monkeypatch.setattr(child, "_PREAMBLE", "raise SystemExit('no');")
     assert main(["bench", *TINY, "--only", "ring"]) == 1
     assert capsys.readouterr().err == "headgate bench: a process that measures failed: no\n"
 
