@@ -212,11 +212,16 @@ def fake_peer(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), HOME]))
     monkeypatch.syspath_prepend(tmp_path)
 
+    fakes = []
+
     def put(module, source):
         monkeypatch.delitem(sys.modules, module, raising=False)
         (tmp_path / f"{module}.py").write_text(source)
+        fakes.append(module)
 
-    return put
+    yield put
+    for module in fakes:
+        sys.modules.pop(module, None)
 
 
 @pytest.mark.parametrize("safe", [[], ["-P"]])
