@@ -15,11 +15,11 @@ from __future__ import annotations
 import time
 from functools import _CacheInfo, partial, update_wrapper
 from operator import index
-from threading import RLock
 from types import MethodType
 from weakref import WeakSet, ref
 
 from headgate._flights import Flights
+from headgate._forks import new_lock
 from headgate._listeners import report
 from headgate._refreshes import Refreshes, checked_executor
 from headgate._units import checked_positive
@@ -346,7 +346,7 @@ class Plan:
         self.is_async = iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
         self.place = f"_cached {getattr(function, '__qualname__', id(self))}"
         self._of_instances: WeakSet[_Memory] = WeakSet()
-        self._replacing = RLock()
+        self._replacing = new_lock()
         self._memory = _Memory(self, self.bind)
         return self._dress(self._memory, self.clear)
 

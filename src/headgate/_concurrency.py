@@ -10,12 +10,13 @@ share (`headgate._leases`). Its lock is held for some arithmetic only; the clock
 
 from __future__ import annotations
 
-import threading
+import os
 from collections import deque
 from time import monotonic_ns
 from warnings import warn
 
 from headgate._clock import checked_clock, checked_now
+from headgate._forks import new_lock, renew
 from headgate._membership import integer
 from headgate._units import as_number, checked_positive
 
@@ -113,16 +114,21 @@ _ALGORITHMS = {"fixed": _fixed, "aimd": _aimd, "gradient": _gradient}
 
 class _LocalLedger:
     """The ledger of a limiter of this process alone. Its lock is re-entrant: a finalizer or a signal handler
-    may use the limiter wherever Python calls or returns, amid an edit too.
+    may use the limiter wherever Python calls or returns, amid an edit too. In the child of a fork nothing is
+    in flight: what was is the parent's.
     """
 
-    __slots__ = ("_lock", "inflight", "owner", "state")
+    __slots__ = ("__weakref__", "_lock", "inflight", "owner", "state")
 
     def __init__(self, limit: float) -> None:
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self.state = [limit, *[0.0] * _DROPPED]
+        self._renew()
+        renew(self)
+
+    def _renew(self) -> None:
         self.inflight = 0
-        self.owner = 0
+        self.owner = os.getpid()
 
     def __enter__(self) -> Self:
         self._lock.acquire()

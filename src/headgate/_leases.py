@@ -183,9 +183,9 @@ class SharedLedger(FileLock):
     def _free_lease(self) -> int | None:
         return next((at for at in range(_HEADER, len(self._words), _LEASE) if not self._words[at]), None)
 
-    def _reopen(self) -> None:
+    def _renew(self) -> None:
         """In a child: a lease of its own too."""
-        super()._reopen()
+        super()._renew()
         if self._file >= 0:
             with self:
                 self._map_words(self.state[0])

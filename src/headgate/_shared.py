@@ -15,13 +15,12 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-import threading
-import weakref
 from collections import namedtuple
 from contextlib import suppress
 from operator import index
 from os import urandom
 
+from headgate._forks import new_lock, renew
 from headgate.errors import HeadgateError
 
 if os.name == "posix":
@@ -47,7 +46,6 @@ _BUCKET = 16
 _BLOCK = bytes(2**20)
 _MODES = 0o777
 _OWN, _OTHERS = 0o600, 0o077
-_open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 def read_bytes(path: str) -> bytes:
@@ -117,10 +115,10 @@ class FileLock:
         self._mode = checked_mode(mode)
         if os.name != "posix":
             raise ValueError(f"path must be None on a system without fcntl, got {path!r}")
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self._depth = 0
         self._open()
-        _open_locks.add(self)
+        renew(self)
 
     def _open(self) -> None:
         """Open what the path names, in place of a file that was removed."""
@@ -148,10 +146,9 @@ class FileLock:
             fcntl.flock(self._file, fcntl.LOCK_UN)
         self._lock.release()
 
-    def _reopen(self) -> None:
+    def _renew(self) -> None:
         """In a child: a lock of its own, since the parent's would let the child in too."""
         inherited, self._file = self._file, -1
-        self._lock = threading.RLock()
         self._depth = 0
         own = f"/proc/self/fd/{inherited}"
         with suppress(OSError):  # it is told to who uses it, not to who forks
@@ -185,15 +182,6 @@ class FileLock:
         """By what it holds itself, as the names of modules may be gone when an interpreter ends."""
         if self._file >= 0:
             close(self._file)
-
-
-def _reopen_all() -> None:
-    for lock in list(_open_locks):
-        lock._reopen()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reopen_all)
 
 
 class SharedTable(FileLock):

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import threading
 from time import monotonic_ns
 
 from headgate._clock import checked_clock, checked_now
+from headgate._forks import new_lock
 from headgate._units import as_number, checked_positive
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ class Throttle:
         self._random = _default_random() if random is None else random
         self._clock = checked_clock(clock)
         self._width = max(1, int(seconds * 1e9) // _BINS)
-        self._lock = threading.RLock()  # a finalizer may come wherever Python calls; all sums are whole there
+        self._lock = new_lock()  # a finalizer may come wherever Python calls; all sums are whole there
         self._requests = [0] * _BINS
         self._accepts = [0] * _BINS
         self._all_requests = self._all_accepts = 0

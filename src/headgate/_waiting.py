@@ -14,6 +14,7 @@ from collections import OrderedDict
 from functools import partial
 from weakref import WeakValueDictionary
 
+from headgate._forks import new_lock, renew
 from headgate._membership import key_bytes
 from headgate._units import as_number, to_units
 
@@ -37,8 +38,14 @@ class Line:
     __slots__ = ("__weakref__", "_lock", "_units", "_waiters")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self._waiters: OrderedDict[Wake, int] = OrderedDict()
+        self._units = 0
+        renew(self)
+
+    def _renew(self) -> None:
+        """In the child of a fork: those who wait are the parent's."""
+        self._waiters.clear()
         self._units = 0
 
     def __len__(self) -> int:
@@ -168,7 +175,7 @@ class Lines:
     __slots__ = ("_lines", "_lock")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = new_lock()
         self._lines: WeakValueDictionary[Hashable, Line] = WeakValueDictionary()
 
     def __len__(self) -> int:

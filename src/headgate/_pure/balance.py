@@ -21,7 +21,6 @@ its picks take any active record, and its changes leave `_stale` for whoever was
 from bisect import bisect_right
 from itertools import accumulate
 from math import exp
-from threading import RLock
 from time import monotonic_ns
 from types import GenericAlias
 
@@ -34,6 +33,7 @@ from headgate._fleet import (
     nginx_hash,
     server_weights,
 )
+from headgate._forks import new_lock, renew
 from headgate._membership import RingRules, admitted, checked_several, checked_weight
 from headgate._pure.hashing import splitmix64
 from headgate._pure.placement import HashRing
@@ -146,7 +146,8 @@ class _Balancer:
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
-        self._lock = RLock()
+        self._lock = new_lock()
+        renew(self)
         self._members, self._active = {}, []
         return self
 
@@ -168,6 +169,12 @@ class _Balancer:
         self._members = members
         self._sequence = 0
         self._rebuild(now)
+
+    def _renew(self):
+        """In the child of a fork: finish what another thread was amid."""
+        if self._busy:
+            self._busy = False
+            self._rebuild(self._seen)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")

@@ -23,11 +23,11 @@ from functools import wraps
 from heapq import heapify, heappop, heappush
 from operator import index
 from reprlib import recursive_repr
-from threading import RLock
 from time import monotonic_ns, perf_counter_ns
 from types import GenericAlias
 
 from headgate._flights import Flights
+from headgate._forks import new_lock
 from headgate._lifetimes import (
     NEVER,
     checked_clock,
@@ -155,7 +155,7 @@ class _Cache(MutableMapping):
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
-        self._lock = RLock()
+        self._lock = new_lock()
         self._acquire, self._release = self._lock.acquire, self._lock.release
         self._hits = self._misses = self._evictions = self._version = self._generation = 0
         self._counts = dict.fromkeys(_COUNTED, 0)

@@ -11,11 +11,11 @@ structure. A finalizer may come at any step: while `_busy` says that an edit is 
 clears waits in `_late`, and what it reads may lack the key that is being moved.
 """
 
-from threading import RLock
 from time import monotonic_ns
 from types import GenericAlias
 
 from headgate._clock import checked_clock, checked_now
+from headgate._forks import new_lock, renew
 from headgate._hot import (
     HotKey,
     checked_count,
@@ -98,7 +98,8 @@ class HotKeys:
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
-        self._lock = RLock()
+        self._lock = new_lock()
+        renew(self)
         self._version = self._moves = 0
         self._busy, self._late = False, []
         self._install(1, None, 0, None)
@@ -127,6 +128,21 @@ class HotKeys:
             if not busy:
                 self._catch_up()
             del old
+
+    def _renew(self):
+        """In the child of a fork: link anew what is watched, if another thread was amid an edit."""
+        if not self._busy:
+            return
+        entries = [entry for chain in self._table.values() for entry in chain]
+        counts = sorted([(entry.bucket.count, at) for at, entry in enumerate(entries)])
+        self._sentinel = _Bucket(0)
+        for count, at in counts:
+            self._settle(entries[at], count, self._sentinel.prev)
+        self._count, counted = len(counts), sum([count for count, _ in counts])
+        self._total = max(counted, self._total) if self._half else counted
+        self._version += 1
+        self._busy = False
+        self._catch_up()
 
     # ---- the table --------------------------------------------------------------------------
 

@@ -11,13 +11,13 @@ use the bucket wherever Python calls or returns, amid an edit too. So the lock i
 writes first looks once more whether the state is what he has seen, with no call between the two.
 """
 
-import threading
 from math import ldexp
 from time import monotonic_ns
 
 from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
+from headgate._forks import new_lock
 from headgate._reservation import Reservation
 from headgate._units import (
     checked_amount,
@@ -89,7 +89,7 @@ class TokenBucket:
         scaled = scale(size, rate)
         now = self._now_ns()
         if path is None:
-            self._lock = threading.RLock()
+            self._lock = new_lock()
             self._state = [0, 0]
             self._settle(size, rate, scaled, now, 0, None)
             return

@@ -9,9 +9,9 @@ from functools import lru_cache
 from itertools import chain, compress
 from math import log
 from struct import unpack_from
-from threading import RLock
 from types import GenericAlias
 
+from headgate._forks import new_lock
 from headgate._membership import (
     MaglevRules,
     RaceRules,
@@ -1040,7 +1040,7 @@ class BoundedLoad:
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
-        self._placement, self._c, self._lock = HashRing(), 1.25, RLock()
+        self._placement, self._c, self._lock = HashRing(), 1.25, new_lock()
         self._loads = {}
         self._names, self._counted, self._total, self._weight = None, frozenset(), 0, 0.0
         self._edits = 0

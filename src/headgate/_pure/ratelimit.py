@@ -24,7 +24,6 @@ The compiled twin keeps a log in no order, since many may write to it at once; h
 import mmap
 import os
 import sys
-import threading
 from array import array
 from bisect import bisect_right
 from hashlib import blake2b
@@ -35,6 +34,7 @@ from time import monotonic_ns
 from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
+from headgate._forks import new_lock
 from headgate._membership import key_bytes
 from headgate._rate import checked_rates
 from headgate._tables import (
@@ -684,7 +684,7 @@ class RateLimiter:
         now = self._now_ns()
         if path is None:
             self._table = None
-            self._lock = threading.RLock()
+            self._lock = new_lock()
             self._hash = _hash_in_process(os.urandom(16))
             if strict:
                 self._offer(rates, [_Logs(rates, _private(lines, length), lines, now)])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from threading import Lock
 
+from headgate._forks import new_lock
 from headgate.placement import HashRing, Rendezvous
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ class Hasher:
         by_str = scheme == "pymemcache" or getattr(scheme, "name", scheme) == "uhashring"
         self.get_node = self._get_node_by_str if by_str else self.placement.get_node
         self._weights = weights
-        self._lock = Lock()
+        self._lock = new_lock()
 
     def _get_node_by_str(self, key: str | bytes) -> str | None:
         """These programs hash ``str(key)``: the repr of bytes."""

@@ -11,10 +11,10 @@ import math
 import random
 import time
 from functools import partial, update_wrapper
-from threading import RLock
 from types import MethodType
 
 from headgate._flights import Flights
+from headgate._forks import new_lock
 from headgate._views import _ABSENT
 from headgate.cachetools._caches import Cache, FIFOCache, LFUCache, LRUCache, RRCache
 from headgate.cachetools._decorators import CacheInfo
@@ -37,7 +37,7 @@ class _Function:
 
     def __init__(self, function: Any, cache: Any, maxsize: int | None, typed: bool) -> None:
         update_wrapper(self, function)
-        self.cache, self.cache_key, self.cache_lock = cache, typedkey if typed else hashkey, RLock()
+        self.cache, self.cache_key, self.cache_lock = cache, typedkey if typed else hashkey, new_lock()
         self._maxsize, self._typed = maxsize, typed
         self._takes_args = not typed
         self._engine = cache._hg_engine if cache._hg_plain else None

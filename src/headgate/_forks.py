@@ -1,0 +1,56 @@
+"""What is made new in the child of a fork.
+
+A child has one thread. A lock that another thread of the parent held at the fork would stay held in the
+child for ever, and what waited in the parent does not exist there. So locks that ``new_lock`` returns are
+free in a child, and ``renew`` registers objects whose method ``_renew`` is then called, when all locks are.
+
+Whatever such a lock protects is whole at each call and return of Python code, which is where CPython switches
+threads, since finalizers and signal handlers may use it there.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from threading import RLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+
+    class Renewed(Protocol):
+        """An object that has something to make new in a child."""
+
+        def _renew(self) -> None: ...
+
+
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+_objects: weakref.WeakSet[Renewed] = weakref.WeakSet()
+
+
+def new_lock() -> Any:
+    """A re-entrant lock that nobody holds in the child of a fork.
+
+    >>> with new_lock():
+    ...     "held"
+    'held'
+    """
+    lock = RLock()
+    _locks.add(lock)
+    return lock
+
+
+def renew(made: Renewed) -> None:
+    """Have ``made._renew()`` called in the child of a fork, as long as `made` exists."""
+    _objects.add(made)
+
+
+def _in_child() -> None:
+    for lock in list(_locks):
+        lock._at_fork_reinit()
+    for made in list(_objects):
+        made._renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
