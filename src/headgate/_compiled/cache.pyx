@@ -11,7 +11,7 @@
     | 0 |     |  +->  4    h(b)    3     0             "b"      value     <- most recently used
     | 5 | ----+       5     -      -     6             None     None      <- free, chained by next
     +---+
-    home(hash) = top bits of hash * golden ratio; linear probing; removal shifts back
+    home(hash): by a secret of the table, see scatter.h; linear probing; removal shifts back
     marks (u8), ranks and side (u32, u64) as a policy needs them: its counts, and which list a slot is in
     timers: due, prev, next of a slot in the wheel of wheel.h; hards: due by ttl, where there is a tti too
     labels: a Python list of a _Label a slot; tagged: tag -> {label: None}
@@ -45,6 +45,7 @@ from headgate._compiled.hashing cimport hg_splitmix64
 
 from collections.abc import Mapping, MutableMapping
 from operator import index
+from os import urandom
 from types import GenericAlias
 
 from headgate._flights import Flights
@@ -62,6 +63,8 @@ from headgate._persist import dump_rows, load_rows
 from headgate._pickling import attributes, name_class, restore
 from headgate._stats import CacheStats
 from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
+
+hg_seed_secrets(urandom(16))
 
 _NO_LEASE = INT64_MAX, INT64_MAX, ()
 
@@ -103,6 +106,13 @@ cdef extern from "clock.h" nogil:
 cdef extern from "mulshift.h" nogil:
     uint64_t hg_mulshift(uint64_t a, uint64_t b, unsigned shift)
 
+cdef extern from "scatter.h" nogil:
+    ctypedef struct hg_secret:
+        pass
+    uint64_t hg_scatter(uint64_t hash, const hg_secret *secret)
+    hg_secret hg_draw_secret()
+    void hg_seed_secrets(const char *seed)
+
 cdef extern from "wheel.h" nogil:
     ctypedef struct hg_timer:
         int64_t due
@@ -128,6 +138,7 @@ cdef extern from "ghosts.h" nogil:
     void hg_ghost_remove(hg_ghosts *ghosts, uint32_t slot)
     void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight, uint64_t room, bint weighted)
     void hg_ghosts_trim(hg_ghosts *ghosts, uint64_t room)
+    uint64_t hg_ghosts_probes(hg_ghosts *ghosts)
 
 cdef extern from "sketch.h" nogil:
     ctypedef struct hg_sketch:
@@ -281,7 +292,7 @@ cdef class _Cache:
     cdef uint64_t failure_count
     cdef uint64_t load_time
     cdef uint64_t emptied
-    cdef uint32_t shift
+    cdef hg_secret secret
     cdef uint32_t mask
     cdef uint32_t capacity
     cdef uint32_t count
@@ -302,7 +313,6 @@ cdef class _Cache:
         self.entries = [None] * (2 * <Py_ssize_t>LISTS)
         self.nodes = <Node *>malloc(LISTS * sizeof(Node))
         self.table = <uint32_t *>calloc(1, sizeof(uint32_t))
-        self.shift = 63
         if self.nodes == NULL or self.table == NULL:
             raise MemoryError
         self._forget_slots()
@@ -424,7 +434,7 @@ cdef class _Cache:
 
     @cython.final
     cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
-        return <uint32_t>((<uint64_t>hash * <uint64_t>0x9E3779B97F4A7C15) >> self.shift) & self.mask
+        return <uint32_t>hg_scatter(<uint64_t>hash, &self.secret) & self.mask
 
     @cython.final
     cdef uint32_t _find(self, PyObject *key, Py_hash_t hash) except 0xFFFFFFFF:
@@ -541,7 +551,7 @@ cdef class _Cache:
     cdef int _move(self, uint32_t capacity) except -1:
         """Move the live entries into a slab of `capacity` slots, unless the cache changes meanwhile."""
         cdef uint64_t version = self.version
-        cdef uint32_t cells = 4, shift = 62, at, slot, last = LISTS - 1
+        cdef uint32_t cells = 4, at, slot, last = LISTS - 1
         cdef size_t slots = <size_t>capacity + LISTS
         cdef list entries = [None] * (2 * <Py_ssize_t>slots)
         cdef list labels = [None] * <Py_ssize_t>slots if self.labels is not None else None
@@ -550,7 +560,6 @@ cdef class _Cache:
             return 0
         while 2 * <uint64_t>cells < 5 * <uint64_t>capacity:
             cells *= 2
-            shift -= 1
         old = self._slab()
         if not self._allocate(&new, slots, cells):
             _free_slab(&new)
@@ -582,7 +591,7 @@ cdef class _Cache:
         self.ranks, self.side, self.timers, self.hards = new.ranks, new.side, new.timers, new.hards
         self.entries, entries = entries, self.entries
         self.labels, labels = labels, self.labels
-        self.mask, self.shift = cells - 1, shift
+        self.mask, self.secret = cells - 1, hg_draw_secret()
         self.capacity, self.used, self.free = capacity, last, NIL
         self.version += 1
         for slot in range(LISTS, last + 1):
@@ -1918,6 +1927,16 @@ cdef class _Cache:
         self._check_labels()
         self._check_policy()
 
+    def _probes(self):
+        """How many cells of the table the lookups of all keys read."""
+        cdef uint64_t cells = 0
+        cdef uint32_t at
+        with cython.critical_section(self):
+            for at in range(self.mask + 1):
+                if self.table[at] != NIL:
+                    cells += 1 + ((at - self._home(self.nodes[self.table[at]].hash)) & self.mask)
+        return cells
+
     @cython.final
     cdef int _check_labels(self) except -1:
         cdef _Label label
@@ -2385,6 +2404,12 @@ cdef class S3FIFOCache(_Queues):
             hg_ghosts_add(&self.ghosts, hash, weight, <uint64_t>(self.room - self.tenth),
                           self.sizer is not None)
         return 0
+
+    def _ghost_probes(self):
+        """How many cells of the ghosts' table the lookups of all ghosts read."""
+        with cython.critical_section(self):
+            cells = hg_ghosts_probes(&self.ghosts)
+        return cells
 
     @cython.final
     cdef void _empty_policy(self) noexcept:

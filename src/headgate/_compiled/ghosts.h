@@ -1,7 +1,7 @@
-/* Keys that have left a cache, known by their mixed hash, in the order of leaving.
+/* Keys that have left a cache, known by their hash, in the order of leaving.
  *
- *   table (u32)                     slab: mixed, prev, next         weights, where sizes differ
- *   home = mixed * cells / 2**64    slot 0: the ends of the queue, prev the newest and next the oldest
+ *   table (u32)                     slab: hash, prev, next          weights, where sizes differ
+ *   home: by scatter.h              slot 0: the ends of the queue, prev the newest and next the oldest
  *
  * Linear probing at two thirds full at most; removal shifts back. Free slots are chained by next.
  */
@@ -11,10 +11,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include "xxh64.h"
+#include "scatter.h"
 
 typedef struct {
-    uint64_t mixed;
+    int64_t hash;
     uint32_t prev, next;
 } hg_ghost;
 
@@ -23,6 +23,7 @@ typedef struct {
     int64_t *weights;
     uint32_t *table;
     uint64_t weight;
+    hg_secret secret;
     uint32_t capacity, used, free, cells, count;
 } hg_ghosts;
 
@@ -34,14 +35,14 @@ static inline void hg_ghosts_clear(hg_ghosts *ghosts)
     memset(ghosts, 0, sizeof *ghosts);
 }
 
-static inline uint32_t hg_ghost_home(const hg_ghosts *ghosts, uint64_t mixed)
+static inline uint32_t hg_ghost_home(const hg_ghosts *ghosts, int64_t hash)
 {
-    return (uint32_t)((mixed >> 32) * ghosts->cells >> 32);
+    return (uint32_t)((uint64_t)(uint32_t)hg_scatter((uint64_t)hash, &ghosts->secret) * ghosts->cells >> 32);
 }
 
 static inline void hg_ghost_enter(hg_ghosts *ghosts, uint32_t slot)
 {
-    uint32_t at = hg_ghost_home(ghosts, ghosts->slab[slot].mixed);
+    uint32_t at = hg_ghost_home(ghosts, ghosts->slab[slot].hash);
     while (ghosts->table[at] != 0)
         at = at + 1 == ghosts->cells ? 0 : at + 1;
     ghosts->table[at] = slot;
@@ -49,12 +50,11 @@ static inline void hg_ghost_enter(hg_ghosts *ghosts, uint32_t slot)
 
 static inline uint32_t hg_ghost_find(const hg_ghosts *ghosts, int64_t hash)
 {
-    uint64_t mixed = hg_splitmix64((uint64_t)hash);
     uint32_t at, slot;
     if (ghosts->count == 0)
         return 0;
-    at = hg_ghost_home(ghosts, mixed);
-    while ((slot = ghosts->table[at]) != 0 && ghosts->slab[slot].mixed != mixed)
+    at = hg_ghost_home(ghosts, hash);
+    while ((slot = ghosts->table[at]) != 0 && ghosts->slab[slot].hash != hash)
         at = at + 1 == ghosts->cells ? 0 : at + 1;
     return slot;
 }
@@ -62,7 +62,7 @@ static inline uint32_t hg_ghost_find(const hg_ghosts *ghosts, int64_t hash)
 static inline void hg_ghost_remove(hg_ghosts *ghosts, uint32_t slot)
 {
     hg_ghost *slab = ghosts->slab;
-    uint32_t cells = ghosts->cells, hole = hg_ghost_home(ghosts, slab[slot].mixed), at, other;
+    uint32_t cells = ghosts->cells, hole = hg_ghost_home(ghosts, slab[slot].hash), at, other;
     while (ghosts->table[hole] != slot)
         hole = hole + 1 == cells ? 0 : hole + 1;
     for (at = hole;;) {
@@ -71,7 +71,7 @@ static inline void hg_ghost_remove(hg_ghosts *ghosts, uint32_t slot)
         other = ghosts->table[at];
         if (other == 0)
             break;
-        home = hg_ghost_home(ghosts, slab[other].mixed);
+        home = hg_ghost_home(ghosts, slab[other].hash);
         from_home = at >= home ? at - home : at + cells - home;
         from_hole = at >= hole ? at - hole : at + cells - hole;
         if (from_home >= from_hole) {
@@ -111,6 +111,7 @@ static inline int hg_ghosts_grow(hg_ghosts *ghosts, uint64_t capacity, int weigh
         return 0;
     free(ghosts->table);
     ghosts->table = table;
+    ghosts->secret = hg_draw_secret();
     ghosts->cells = (uint32_t)cells;
     ghosts->capacity = (uint32_t)capacity;
     for (slot = slab[0].next; slot != 0; slot = slab[slot].next)
@@ -123,6 +124,18 @@ static inline void hg_ghosts_trim(hg_ghosts *ghosts, uint64_t room)
 {
     while (ghosts->weight > room)
         hg_ghost_remove(ghosts, ghosts->slab[0].next);
+}
+
+/* How many cells the lookups of all ghosts read. */
+static inline uint64_t hg_ghosts_probes(const hg_ghosts *ghosts)
+{
+    uint64_t probes = 0;
+    for (uint32_t at = 0; at < ghosts->cells; at++)
+        if (ghosts->table[at] != 0) {
+            uint32_t home = hg_ghost_home(ghosts, ghosts->slab[ghosts->table[at]].hash);
+            probes += 1 + (at >= home ? at - home : at + ghosts->cells - home);
+        }
+    return probes;
 }
 
 /* Remember one more, whose weight is at least 1; where memory lacks, none. `room` bounds the weight of all. */
@@ -146,7 +159,7 @@ static inline void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight
         ghosts->free = ghosts->slab[slot].next;
     else
         slot = ++ghosts->used;
-    ghosts->slab[slot].mixed = hg_splitmix64((uint64_t)hash);
+    ghosts->slab[slot].hash = hash;
     last = ghosts->slab[0].prev;
     ghosts->slab[slot].prev = last;
     ghosts->slab[slot].next = 0;

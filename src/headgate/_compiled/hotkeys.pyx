@@ -10,7 +10,7 @@
     | 0 |     |         +-----+     +----+     +----+
     | 1 |     |         +-----+     +----+
     +---+     +-------> | 12  | --- | k2 |
-    home(hash)          +-----+     +----+
+    home by scatter.h   +-----+     +----+
                         | 300 | --- ...
 
 A key that is not watched takes over the node of the oldest key of the least count, and what that key
@@ -34,6 +34,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from os import urandom
 from types import GenericAlias
 
 from headgate._clock import checked_clock, checked_now
@@ -65,6 +66,13 @@ cdef extern from "unicode_eq.h":
 cdef extern from "clock.h" nogil:
     int64_t hg_monotonic_ns()
 
+cdef extern from "scatter.h" nogil:
+    ctypedef struct hg_secret:
+        pass
+    uint64_t hg_scatter(uint64_t hash, const hg_secret *secret)
+    hg_secret hg_draw_secret()
+    void hg_seed_secrets(const char *seed)
+
 cdef struct Node:
     Py_hash_t hash
     int64_t error
@@ -82,6 +90,8 @@ cdef enum:
     NIL = 0
 
 cdef object _ONE = 1
+
+hg_seed_secrets(urandom(16))
 
 
 cdef class HotKeys:
@@ -126,7 +136,7 @@ cdef class HotKeys:
     cdef int64_t sum
     cdef int64_t half
     cdef int64_t since
-    cdef uint32_t shift
+    cdef hg_secret secret
     cdef uint32_t mask
     cdef uint32_t most
     cdef uint32_t count
@@ -153,7 +163,7 @@ cdef class HotKeys:
     @cython.final
     cdef int _install(self, uint32_t room, lifetime, int64_t half, clock) except -1:
         """Take on whole new arrays, with nothing watched."""
-        cdef uint32_t cells = 4, shift = 62
+        cdef uint32_t cells = 4
         cdef Node *nodes
         cdef Bucket *buckets
         cdef uint32_t *table
@@ -163,7 +173,6 @@ cdef class HotKeys:
         keys = [None] * (<Py_ssize_t>room + 1)
         while cells < 2 * <uint64_t>room:
             cells *= 2
-            shift -= 1
         nodes = <Node *>calloc(<size_t>room + 1, sizeof(Node))
         buckets = <Bucket *>calloc(<size_t>room + 1, sizeof(Bucket))
         table = <uint32_t *>calloc(cells, sizeof(uint32_t))
@@ -177,7 +186,7 @@ cdef class HotKeys:
             free(self.buckets)
             free(self.table)
             self.nodes, self.buckets, self.table = nodes, buckets, table
-            self.mask, self.shift, self.most = cells - 1, shift, room
+            self.mask, self.secret, self.most = cells - 1, hg_draw_secret(), room
             self.half, self.since = half, now
             self._forget()
             self.clock, clock = clock, self.clock
@@ -218,7 +227,7 @@ cdef class HotKeys:
 
     @cython.final
     cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
-        return <uint32_t>((<uint64_t>hash * <uint64_t>0x9E3779B97F4A7C15) >> self.shift) & self.mask
+        return <uint32_t>hg_scatter(<uint64_t>hash, &self.secret) & self.mask
 
     @cython.final
     cdef uint32_t _find(self, PyObject *key, Py_hash_t hash) except 0xFFFFFFFF:
@@ -689,6 +698,16 @@ cdef class HotKeys:
             node = self.nodes[node].next
             at += 1
         assert at == self.most - live
+
+    def _probes(self):
+        """How many cells of the table the lookups of all keys read."""
+        cdef uint64_t cells = 0
+        cdef uint32_t at
+        with cython.critical_section(self):
+            for at in range(self.mask + 1):
+                if self.table[at] != NIL:
+                    cells += 1 + ((at - self._home(self.nodes[self.table[at]].hash)) & self.mask)
+        return cells
 
     @cython.final
     cdef bint _stands(self, uint32_t node) noexcept:

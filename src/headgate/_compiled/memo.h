@@ -1,9 +1,8 @@
-/* What a memoizer asks of C: to be called by vectorcall, and the hash of a call. */
+/* What a memoizer asks of C: to be called by vectorcall. */
 #ifndef HEADGATE_MEMO_H
 #define HEADGATE_MEMO_H
 
 #include <Python.h>
-#include <stdint.h>
 
 /* Objects of `type` hold a vectorcallfunc at `offset`. Those that bind do so as functions: a call by way of an
  * instance has it as its first argument, whether ``__get__`` was asked or not. */
@@ -20,16 +19,6 @@ static inline PyObject *hg_call(PyObject *function, PyObject **args, size_t coun
     PyObject *result = PyObject_Vectorcall(function, args, count, NULL);
     Py_DECREF(function);
     return result;
-}
-
-#define HG_CALL_SEED UINT64_C(0x27D4EB2F165667C5)
-
-/* One step of XXH64. */
-static inline uint64_t hg_call_mix(uint64_t state, uint64_t lane)
-{
-    state += lane * UINT64_C(0xC2B2AE3D27D4EB4F);
-    state = state << 31 | state >> 33;
-    return state * UINT64_C(0x9E3779B185EBCA87);
 }
 
 #endif

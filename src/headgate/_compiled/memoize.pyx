@@ -9,7 +9,7 @@
     | 3 | ----+---->  2    h(..)   3     0             (1, 2)              f(1, 2)   <- most recently used
     | 1 | ----+---->  3    h(..)   1     2             (1, KEYWORDS,       f(1, b=2)
     +---+                                               ("b",), 2)
-    home(hash) = top bits of hash * golden ratio; linear probing; removal shifts back
+    home(hash): by a secret of the table, see scatter.h; linear probing; removal shifts back
 
 A key is what tells two calls apart. The only argument, an exact str or int, is its own key. Every other
 call has a flat one, a tuple: the positional arguments; with keywords KEYWORDS, their names in the order of
@@ -38,6 +38,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
 from functools import _CacheInfo, update_wrapper
+from os import urandom
 from time import monotonic_ns
 
 from headgate._cached import KEYWORDS, Place, Timed, decorator
@@ -73,9 +74,14 @@ cdef extern from "unicode_eq.h":
 cdef extern from "clock.h" nogil:
     int64_t hg_monotonic_ns()
 
+cdef extern from "scatter.h" nogil:
+    ctypedef struct hg_secret:
+        pass
+    uint64_t hg_scatter(uint64_t hash, const hg_secret *secret)
+    hg_secret hg_draw_secret()
+    void hg_seed_secrets(const char *seed)
+
 cdef extern from "memo.h":
-    const uint64_t HG_CALL_SEED
-    uint64_t hg_call_mix(uint64_t state, uint64_t lane)
     PyObject *hg_call(PyObject *function, PyObject **args, size_t count) except NULL
     void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset, bint binds)
 
@@ -107,6 +113,16 @@ cdef object TIMED = Timed
 cdef object MONOTONIC = monotonic_ns
 
 
+# One secret for the hashes of all calls: hashes of arguments must not be chosen so that those of calls are equal.
+cdef hg_secret CALLS
+hg_seed_secrets(urandom(16))
+CALLS = hg_draw_secret()
+
+
+cdef inline uint64_t _mixed(uint64_t state, Py_hash_t item) noexcept:
+    return hg_scatter(state ^ <uint64_t>item, &CALLS)
+
+
 cdef int _same(PyObject *a, PyObject *b) except -1:
     return a == b or PyObject_RichCompareBool(<object>a, <object>b, Py_EQ)
 
@@ -135,7 +151,7 @@ cdef int _read_own(Call *call, PyObject **args) except -1:
 cdef int _read_flat(Call *call, PyObject **args, Py_ssize_t given, PyObject *names, bint typed) except -1:
     """Describe a call whose key is flat; the hash is taken over the items of the key in turn."""
     cdef Py_ssize_t keywords = 0, i
-    cdef uint64_t state = HG_CALL_SEED
+    cdef uint64_t state = 0
     if names != NULL:
         keywords = PyTuple_GET_SIZE(names)
     call.args = args
@@ -145,29 +161,29 @@ cdef int _read_flat(Call *call, PyObject **args, Py_ssize_t given, PyObject *nam
     call.total = call.size = given + keywords
     call.typed = typed
     for i in range(given):
-        state = hg_call_mix(state, <uint64_t>hg_hash(args[i]))
+        state = _mixed(state, hg_hash(args[i]))
     if keywords:
         call.size += 2
-        state = hg_call_mix(state, <uint64_t>hg_hash(<PyObject *>MARK))
-        state = hg_call_mix(state, <uint64_t>hg_hash(names))
+        state = _mixed(state, hg_hash(<PyObject *>MARK))
+        state = _mixed(state, hg_hash(names))
     for i in range(given, call.total):
-        state = hg_call_mix(state, <uint64_t>hg_hash(args[i]))
+        state = _mixed(state, hg_hash(args[i]))
     if typed:
         call.size += call.total
         for i in range(call.total):
-            state = hg_call_mix(state, <uint64_t>hg_hash(<PyObject *>Py_TYPE(args[i])))
+            state = _mixed(state, hg_hash(<PyObject *>Py_TYPE(args[i])))
     call.hash = <Py_hash_t>state
     return 0
 
 
 cdef int _read_key(Call *call, PyObject **key) except -1:
     """Describe the call of a key that was made before."""
-    cdef uint64_t state = HG_CALL_SEED
+    cdef uint64_t state = 0
     cdef Py_ssize_t i
     if not PyTuple_CheckExact(key[0]):
         return _read_own(call, key)
     for i in range(PyTuple_GET_SIZE(key[0])):
-        state = hg_call_mix(state, <uint64_t>hg_hash(PyTuple_GET_ITEM(key[0], i)))
+        state = _mixed(state, hg_hash(PyTuple_GET_ITEM(key[0], i)))
     call.own_key = NULL
     call.flat_key = key[0]
     call.hash = <Py_hash_t>state
@@ -234,7 +250,7 @@ cdef class _Results:
     cdef uint32_t *table
     cdef Py_ssize_t maxsize
     cdef uint64_t version
-    cdef uint32_t shift
+    cdef hg_secret secret
     cdef uint32_t mask
     cdef uint32_t capacity
     cdef uint32_t count
@@ -243,7 +259,6 @@ cdef class _Results:
         self.entries = [None, None]
         self.nodes = <Node *>calloc(1, sizeof(Node))
         self.table = <uint32_t *>calloc(1, sizeof(uint32_t))
-        self.shift = 63
         if self.nodes == NULL or self.table == NULL:
             raise MemoryError
 
@@ -268,7 +283,7 @@ cdef class _Results:
 
     @cython.final
     cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
-        return <uint32_t>((<uint64_t>hash * <uint64_t>0x9E3779B97F4A7C15) >> self.shift) & self.mask
+        return <uint32_t>hg_scatter(<uint64_t>hash, &self.secret) & self.mask
 
     @cython.final
     cdef inline uint32_t _find_own(self, PyObject *key, Py_hash_t hash) noexcept:
@@ -367,7 +382,6 @@ cdef class _Results:
         self.nodes = <Node *>realloc(self.nodes, sizeof(Node))
         self.table = <uint32_t *>realloc(self.table, sizeof(uint32_t))
         self.capacity = self.count = self.mask = 0
-        self.shift = 63
         self.table[0] = NIL
         self.nodes[0].prev = self.nodes[0].next = 0
         self.version += 1
@@ -384,7 +398,7 @@ cdef class _Results:
         """Double the slab, unless foreign code was faster."""
         cdef uint64_t version = self.version
         cdef uint32_t capacity = max(<uint32_t>FIRST_CAPACITY, 2 * self.capacity)
-        cdef uint32_t cells = 4, shift = 62, slot
+        cdef uint32_t cells = 4, slot
         cdef list entries
         cdef Node *nodes
         cdef uint32_t *table
@@ -395,7 +409,6 @@ cdef class _Results:
             return 0
         while 2 * <uint64_t>cells < 5 * <uint64_t>capacity:
             cells *= 2
-            shift -= 1
         nodes = <Node *>realloc(self.nodes, (<size_t>capacity + 1) * sizeof(Node))
         if nodes == NULL:
             raise MemoryError
@@ -408,7 +421,7 @@ cdef class _Results:
         for i in range(PyList_GET_SIZE(<PyObject *>self.entries)):
             _swap(entries, self.entries, i)
         self.entries, entries = entries, self.entries
-        self.mask, self.shift, self.capacity = cells - 1, shift, capacity
+        self.mask, self.secret, self.capacity = cells - 1, hg_draw_secret(), capacity
         self.version += 1
         for slot in range(1, self.count + 1):
             self._enter(slot)
@@ -560,6 +573,16 @@ cdef class _Results:
         assert seen == 0, "the table holds every live slot once"
         for slot in range(self.count + 1, self.capacity + 1):
             assert self.entries[2 * slot] is self.entries[2 * slot + 1] is None, "unused slots hold nothing"
+
+    def _probes(self):
+        """How many cells of the table the lookups of all keys read."""
+        cdef uint64_t cells = 0
+        cdef uint32_t at
+        with cython.critical_section(self):
+            for at in range(self.mask + 1):
+                if self.table[at] != NIL:
+                    cells += 1 + ((at - self._home(self.nodes[self.table[at]].hash)) & self.mask)
+        return cells
 
 
 cdef void _swap(list a, list b, Py_ssize_t i) noexcept:

@@ -1,0 +1,147 @@
+"""Chosen keys do not collide in the compiled twin's tables: cells are counted, not time. The pure twin has dicts."""
+
+from itertools import count, islice
+from statistics import median
+
+import pytest
+
+import headgate._compiled.cache as caches
+import headgate._compiled.hotkeys as hotkeys
+import headgate._compiled.memoize as memoize
+
+WORD = 2**64
+MODULUS = 2**61 - 1
+GOLDEN = 0x9E3779B97F4A7C15
+PRIMES = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F
+TABLES = 5
+KEYS = 2000
+
+
+def hashes(numbers):
+    """The first numbers that are their own hashes."""
+    return list(islice((number for number in numbers if number < MODULUS), KEYS))
+
+
+def crowded_under_fibonacci_hashing():
+    inverse = pow(GOLDEN, -1, WORD)
+    return hashes(j * inverse % WORD for j in count(1))
+
+
+def crowded_under_splitmix():
+    return hashes(unmixed(j << 20) for j in count(1))
+
+
+def unmixed(x):
+    """The number of which splitmix64 makes `x`."""
+    x ^= x >> 31 ^ x >> 62
+    x = x * pow(0x94D049BB133111EB, -1, WORD) % WORD
+    x ^= x >> 27 ^ x >> 54
+    x = x * pow(0xBF58476D1CE4E5B9, -1, WORD) % WORD
+    x ^= x >> 30 ^ x >> 60
+    return (x - GOLDEN) % WORD
+
+
+def spaced(bits):
+    return [j << bits for j in range(KEYS)]
+
+
+CHOSEN = {
+    "in turn": spaced(0),
+    "high bits": spaced(47),
+    "middle bits": spaced(32),
+    "a few bits": spaced(6),
+    "both halves": [j << 10 | j << 40 for j in range(KEYS)],
+    "Fibonacci": crowded_under_fibonacci_hashing(),
+    "splitmix": crowded_under_splitmix(),
+}
+
+
+@pytest.fixture(params=CHOSEN)
+def chosen(request):
+    return CHOSEN[request.param]
+
+
+def typical(make, fill, probes):
+    """The cells that a lookup reads in the mean, in a table in the middle of several."""
+    found = []
+    for _ in range(TABLES):
+        table = make()
+        fill(table)
+        found.append(probes(table) / KEYS)
+    return median(found)
+
+
+def put_all(cache, keys):
+    for key in keys:
+        cache[key] = key
+
+
+@pytest.mark.parametrize("policy", ["LRUCache", "SieveCache", "TinyLFUCache"])
+def test_cache(policy, chosen):
+    make = getattr(caches, policy)
+    assert typical(lambda: make(KEYS), lambda cache: put_all(cache, chosen), make._probes) < 2
+
+
+def test_ghosts(chosen):
+    make = caches.S3FIFOCache
+
+    def fill(cache):
+        put_all(cache, range(-KEYS, -2))
+        put_all(cache, chosen)
+        put_all(cache, range(-2 * KEYS, -KEYS))
+
+    assert typical(lambda: make(KEYS), fill, make._ghost_probes) < 3
+
+
+def test_hot_keys(chosen):
+    def fill(hot):
+        for key in chosen:
+            hot.add(key)
+
+    assert typical(lambda: hotkeys.HotKeys(KEYS), fill, hotkeys.HotKeys._probes) < 2
+
+
+def call_all(memoized, calls):
+    for call in calls:
+        memoized(*call)
+
+
+def test_calls_of_one_argument(chosen):
+    calls = [(key,) for key in chosen]
+    assert typical(
+        lambda: memoize.lru_cache(None)(lambda key: key), lambda memoized: call_all(memoized, calls),
+        lambda memoized: memoized._probes(),
+    ) < 2
+
+
+def step(state, lane):
+    """One step of XXH64, of which CPython makes the hash of a tuple."""
+    state = (state + lane * PRIMES[1]) % WORD
+    return (state << 31 | state >> 33) * PRIMES[0] % WORD
+
+
+def equal_under_xxh64(seed):
+    """Pairs of numbers that one XXH64 without a secret takes to one hash."""
+    end = 2**40
+    inverse = pow(PRIMES[1], -1, WORD)
+    pairs = ((a, (end - step(seed, a)) * inverse % WORD) for a in count())
+    return list(islice((pair for pair in pairs if pair[1] < MODULUS), KEYS))
+
+
+@pytest.mark.parametrize("seed", [0x27D4EB2F165667C5, 0])
+def test_calls_of_two_arguments(seed):
+    calls = equal_under_xxh64(seed)
+    assert typical(
+        lambda: memoize.lru_cache(None)(lambda a, b: a), lambda memoized: call_all(memoized, calls),
+        lambda memoized: memoized._probes(),
+    ) < 2
+
+
+def test_every_table_has_a_secret_of_its_own():
+    """The same keys, and the tables differ."""
+    def probes():
+        cache = caches.LRUCache(KEYS)
+        put_all(cache, range(KEYS))
+        return cache._probes()
+
+    assert len({probes() for _ in range(20)}) > 1
