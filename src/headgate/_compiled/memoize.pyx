@@ -113,7 +113,7 @@ cdef object TIMED = Timed
 cdef object MONOTONIC = monotonic_ns
 
 
-# One secret for the hashes of all calls: hashes of arguments must not be chosen so that those of calls are equal.
+# One secret for the hashes of all calls: arguments must not be chosen so that these hashes are equal.
 cdef hg_secret CALLS
 hg_seed_secrets(urandom(16))
 CALLS = hg_draw_secret()
