@@ -1,4 +1,4 @@
-"""Chosen keys do not collide in the compiled twin: its cells are counted, not time. The pure twin has dicts."""
+"""Chosen keys do not collide in the compiled twin: cells are counted. The pure twin has dicts."""
 
 from itertools import count, islice
 from statistics import median
