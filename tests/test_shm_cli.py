@@ -1,14 +1,22 @@
 """``headgate shm``: it knows the files of shared limits, says what is in them, removes what nobody uses."""
 
+import io
 import json
 import os
 import shutil
 import struct
+from contextlib import redirect_stderr, redirect_stdout
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from headgate import ConcurrencyLimiter
+from headgate import ConcurrencyLimiter, RateLimiter, TokenBucket
 from headgate.cli import main
+from headgate.cli.shm import files
+from headgate.cli.shm.files import look, state
+from headgate.cli.shm.headers import DamagedHeaderError, parse_header
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl"),
@@ -134,11 +142,11 @@ def test_show_escapes_what_a_terminal_would_obey(place, limiter, capsys):
     """Whoever made the file wrote the settings."""
     content = (place / "limit").read_bytes()
     copy = place / "c\x1b[2Jopy"
-    copy.write_bytes(content.replace(b"'evict'", b"'\x1b[2Jt'"))
+    copy.write_bytes(content.replace(b"twin='", b"twin='\x1b[2Jt")[: len(content)])
     assert main(["shm", "show", str(copy)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(r"c\x1b[2Jopy")
-    assert [line.split() for line in lines if line.startswith("on_full")] == [["on_full", r"\x1b[2Jt"]]
+    assert [line for line in lines if line.startswith("twin") and r"  \x1b[2Jt" in line]
 
 
 @pytest.mark.parametrize(("name", "at"), [("limit", 2), ("permits", 3), ("limit", 1)])
@@ -193,9 +201,9 @@ def test_what_is_not_there(place, action, capsys):
 
 
 def test_files_that_cannot_be_read(place, limiter, monkeypatch, capsys):
-    def forbidden(path, *_):
+    def forbidden(path):
         raise PermissionError(13, "Permission denied")
-    monkeypatch.setattr("pathlib.Path.open", forbidden)
+    monkeypatch.setattr(files, "_opened", forbidden)
     assert main(["shm", "show", str(place / "limit")]) == 1
     assert capsys.readouterr().err == f"headgate shm: {place / 'limit'}: Permission denied\n"
     assert main(["shm", "ls", str(place / "limit")]) == 0
@@ -203,6 +211,144 @@ def test_files_that_cannot_be_read(place, limiter, monkeypatch, capsys):
     monkeypatch.setattr("pathlib.Path.iterdir", forbidden)
     assert main(["shm", "ls", str(place)]) == 1
     assert capsys.readouterr().err == f"headgate shm: {place}: Permission denied\n"
+
+
+# headers that no limiter has written
+
+TEXT = 64
+SETTING = [
+    "", "limiter", "limiter='RateLimiter'", "limiter='TokenBucket'", "limiter={}", "limiter=['RateLimiter']",
+    "rate=5", "rate=b'1/s'", "rate='nonsense'", "rate='1/s; 2/min'", "max_keys=-1", "max_keys=10**9",
+    "max_keys=99", "max_keys='9'", "on_full=None", "on_full='evict'", "strict=[[]]", "strict=True",
+    "capacity=1e999", "capacity=0.5", "refill_rate='x'", "refill_rate=-1", "refill_rate=5e-324", "a" * 5000,
+    "capacity=" + "9" * 4000,
+    "rate='\\x'", "rate=" + "(" * 3000, "rate=" + "-" * 3000 + "1", "\0" * 9, "limiter='\ud800'",
+    "\x85a=1\u2028",
+    "file=1", "bytes=2", "limiter='RateLimiter'\nrate='1/s'\nmax_keys=3\non_full='deny'\nstrict=False",
+]
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory):
+    """A file of each layout."""
+    place = tmp_path_factory.mktemp("layouts")
+    made = [
+        RateLimiter("10/h; 100/day", max_keys=5, path=place / "limit"),
+        RateLimiter("2/h", strict=True, max_keys=5, path=place / "strict"),
+        TokenBucket(8, 0.5, path=place / "bucket"),
+        ConcurrencyLimiter(5, path=place / "permits"),
+    ]
+    contents = [path.read_bytes() for path in sorted(place.iterdir())]
+    assert len(contents) == len(made)
+    return contents
+
+
+def words_at(content, at, word):
+    return content[: 8 * at] + struct.pack("=Q", word) + content[8 * at + 8 :]
+
+
+@st.composite
+def damaged(draw, layouts):
+    """A content of a layout, with other words, other bytes, another text, or cut off."""
+    content = draw(st.sampled_from(layouts))
+    edits = st.tuples(st.integers(0, 20), st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63]))
+    for at, word in draw(st.lists(edits, max_size=3)):
+        if at:
+            content = words_at(content, at, word)
+    if draw(st.booleans()):
+        lines = draw(st.lists(st.sampled_from(SETTING) | st.text(max_size=20), max_size=6))
+        text = "\n".join(lines).encode(errors=draw(st.sampled_from(["replace", "surrogatepass"])))
+        content = content[:TEXT] + text[: len(content) - TEXT] + content[TEXT + len(text) :]
+    if draw(st.booleans()):
+        content = content[: draw(st.integers(0, len(content)))]
+    return content
+
+
+@given(st.data())
+def test_any_header_has_settings_or_is_damaged(layouts, data):
+    content = data.draw(damaged(layouts))
+    try:
+        found = parse_header(content)
+    except DamagedHeaderError:
+        return
+    assert found is None or isinstance(found["limiter"], str)
+    assert found is None or all(type(value) in (str, int, float, bool) for value in found.values())
+
+
+@given(st.data())
+@settings(max_examples=25)
+def test_any_file_is_listed_and_shown(layouts, data):
+    """Through the command: a status and at most one line of error, and what is JSON stays JSON."""
+    with TemporaryDirectory() as folder:
+        path = os.path.join(folder, "limit")
+        with open(path, "wb") as file:
+            file.write(data.draw(damaged(layouts)))
+        for action in (["ls", folder], ["ls", "--json", folder], ["show", path], ["show", "--json", path]):
+            out, err = io.StringIO(), io.StringIO()
+            with redirect_stdout(out), redirect_stderr(err):
+                status = main(["shm", *action])
+            assert status == 0 or action[0] == "show"
+            assert err.getvalue().count("\n") == status
+            if status == 0 and "--json" in action:
+                json.loads(out.getvalue(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("text", SETTING)
+def test_a_damaged_file_hides_no_other(place, limiter, text, capsys):
+    content = (place / "limit").read_bytes()
+    text = text.encode(errors="surrogatepass")[: 4096 - TEXT].ljust(4096 - TEXT, b"\0")
+    (place / "bad").write_bytes(content[:TEXT] + text + content[4096:])
+    assert main(["shm", "ls", str(place)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith(("bad ", "limit "))] == ["bad", "limit"]
+
+
+def test_headers_without_text(place, limiter, permits):
+    content = (place / "limit").read_bytes()
+    with pytest.raises(DamagedHeaderError, match="a damaged header: 'limiter'"):
+        parse_header(content[:TEXT] + bytes(4096 - TEXT))
+    ledger = (place / "permits").read_bytes()
+    for at, word in ((4, 2**64 - 1), (5, 0), (8, struct.unpack("=Q", struct.pack("=d", float("nan")))[0])):
+        with pytest.raises(DamagedHeaderError, match="a damaged header: no ConcurrencyLimiter has "):
+            parse_header(words_at(ledger, at, word))
+
+
+def test_settings_do_not_take_the_place_of_facts(place, limiter, capsys):
+    content = (place / "limit").read_bytes()
+    forged = content.replace(b"limiter='R", b"file='/x'\nprocesses=7\nlimiter='R")
+    (place / "copy").write_bytes(forged[: len(content)])
+    assert main(["shm", "show", str(place / "copy")]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (lines["file"], lines["processes"]) == (str(place / "copy"), "none")
+
+
+def test_a_pipe_is_not_waited_for(place, limiter, capsys):
+    os.mkfifo(place / "pipe")
+    assert look(place / "pipe") is None
+    assert main(["shm", "ls", str(place)]) == 0
+    assert "\npipe " not in capsys.readouterr().out
+
+
+def test_a_file_that_is_cut_off_while_it_is_shown(place, limiter):
+    """It is not mapped, as a page that is gone would end the process."""
+    copy = unused(place / "limit")
+    file = look(copy)
+    os.truncate(copy, 5000)
+    with pytest.raises(DamagedHeaderError, match="shorter than its header says"):
+        state(file)
+    os.truncate(copy, 0)
+    with pytest.raises(DamagedHeaderError, match="the header is gone"):
+        state(file)
+
+
+def test_a_name_that_a_terminal_would_obey(place, limiter, capsys):
+    name = place / "\x1b[2Jcopy"
+    shutil.copy(place / "limit", name)
+    assert main(["shm", "rm", str(name)]) == 0
+    assert main(["shm", "show", str(name)]) == 1
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert r"\x1b[2Jcopy" in captured.out
 
 
 def truncate(file):

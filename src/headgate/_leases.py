@@ -204,11 +204,17 @@ def is_ledger(content: bytes) -> bool:
 
 
 def settings_of(content: bytes) -> dict[str, Any]:
+    """The settings in the content of a ledger, of another version only which; ValueError if it is damaged."""
     words = memoryview(content).cast("Q")
-    least, most = words[_AT_LEAST], words[_AT_MOST]
-    settings = dict(zip(_SETTINGS, (_algorithm(words), least, most), strict=True))
-    if settings["algorithm"] == _FIXED:
-        settings["limit"] = int(memoryview(content).cast("d")[_STATE][0])
+    if words[_AT_VERSION] != _VERSION:
+        return {"limiter": f"of layout {words[_AT_VERSION]}"}
+    least, most, limit = words[_AT_LEAST], words[_AT_MOST], memoryview(content).cast("d")[_STATE][0]
+    algorithm = _algorithm(words)
+    settings = dict(zip(_SETTINGS, (algorithm, least, most), strict=True))
+    if not (algorithm.isidentifier() and 1 <= least <= most and least <= limit <= most):
+        raise ValueError(f"no ConcurrencyLimiter has {settings} and the limit {limit}")
+    if algorithm == _FIXED:
+        settings["limit"] = int(limit)
     return {"limiter": "ConcurrencyLimiter"} | settings
 
 
@@ -227,4 +233,4 @@ def state_of(content: bytes) -> dict[str, Any]:
 
 
 def _algorithm(words: memoryview) -> str:
-    return words[_AT_ALGORITHM].to_bytes(_WORD, "little").rstrip(b"\0").decode()
+    return words[_AT_ALGORITHM].to_bytes(_WORD, "little").rstrip(b"\0").decode(errors="replace")

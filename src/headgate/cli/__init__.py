@@ -14,6 +14,7 @@ from headgate.cli.limit import command as limit
 from headgate.cli.ring import command as ring
 from headgate.cli.shm import command as shm
 from headgate.cli.simulate import command as simulate
+from headgate.cli.tables import escaped
 
 _COMMANDS = (bench, simulate, limit, ring, shm, doctor)
 _INTERRUPTED = 130
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
         sys.stdout.flush()
     except CommandError as error:
-        print(f"headgate {args.command}: {error}", file=sys.stderr)
+        print(escaped(f"headgate {args.command}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"headgate {args.command}: interrupted", file=sys.stderr)
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return _BROKEN_PIPE
     except OSError as error:
-        print(f"headgate {args.command}: {error}", file=sys.stderr)
+        print(escaped(f"headgate {args.command}: {error}"), file=sys.stderr)
         _silence_stdout()
         return 1
     return status

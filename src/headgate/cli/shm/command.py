@@ -3,7 +3,6 @@
 import argparse
 import json
 import stat
-import struct
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -13,6 +12,7 @@ from typing import Any
 from headgate._shared import FileLock
 from headgate.cli.errors import CommandError
 from headgate.cli.shm.files import SharedFile, look, state
+from headgate.cli.shm.headers import DamagedHeaderError
 from headgate.cli.tables import Row, Table, escaped, printer, shortened
 
 _HOME = Path("/dev/shm")
@@ -68,7 +68,7 @@ def _found(places: Iterable[Path]) -> Iterator[SharedFile]:
             try:
                 file = look(path)
             except OSError as error:
-                print(f"headgate shm: {path} skipped: {error.strerror}", file=sys.stderr)
+                print(escaped(f"headgate shm: {path} skipped: {error.strerror}"), file=sys.stderr)
             else:
                 if file is not None:
                     yield file
@@ -110,13 +110,13 @@ def _show(args: argparse.Namespace) -> int:
     file = _known(args.file)
     try:
         found = state(file)
-    except (KeyError, ValueError, struct.error) as error:
+    except DamagedHeaderError as error:
         raise CommandError(f"{file.path} is damaged") from error
     if args.json:
         print(json.dumps(_as_json(file) | {"state": found}, indent=1))
         return 0
-    lines = {"file": file.path} | file.settings | found
-    lines |= {"bytes": f"{file.bytes:,}", "mode": f"{file.mode:#o}"}
+    ours = {"file": file.path, "bytes": f"{file.bytes:,}", "mode": f"{file.mode:#o}"}
+    lines = {"file": file.path} | file.settings | found | ours
     lines["processes"] = ", ".join(map(str, file.processes)) or "none"
     if isinstance(owing := lines.pop("owing", None), dict):
         lines |= {f"keys that owe at {rate}": f"{count:,}" for rate, count in owing.items()}
@@ -153,5 +153,5 @@ def _remove(args: argparse.Namespace) -> int:
                 file.path.unlink()
         except OSError as error:
             raise CommandError(f"{file.path}: {error.strerror}") from error
-        print(f"removed {file.path}")
+        print(escaped(f"removed {file.path}"))
     return 0

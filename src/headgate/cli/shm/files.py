@@ -1,11 +1,10 @@
 """What a file of a shared limit holds, and which processes map it."""
 
-import mmap
+import errno
 import os
-import struct
+import stat
 import time
-from array import array
-from ast import literal_eval
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from headgate import _leases, _shared
 from headgate._rate import checked_rates
 from headgate._tables import checked_windows, count_lines, scale_of, tables_of
 from headgate._units import scale, units_at
+from headgate.cli.shm.headers import HEADER_SIZE, DamagedHeaderError, parse_header
 
 _CELLS = 8
 _CONTROL = 8
@@ -20,6 +20,9 @@ _EVICTIONS = 1
 _WORD = 8
 _TIMES = 2**40
 _WORDS = 2**64
+_BLOCK = 2**17
+_NO_FILES = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
+_CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class SharedFile(NamedTuple):
@@ -34,41 +37,51 @@ class SharedFile(NamedTuple):
 
 def look(path: Path) -> SharedFile | None:
     """The file at `path`, None if it is not that of a shared limit."""
-    if not path.is_file() or path.is_symlink():
-        return None
-    with path.open("rb") as file:
-        content = file.read(_leases.SIZE)
+    try:
+        file = _opened(path)
+    except OSError as error:
+        if error.errno in _NO_FILES:
+            return None
+        raise
+    with file:
         status = os.fstat(file.fileno())
-    if header := _shared.header_of(content):
-        settings = _settings(header)
-    elif _leases.is_ledger(content):
-        settings = _leases.settings_of(content)
-    else:
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        content = file.read(HEADER_SIZE)
+    try:
+        settings = parse_header(content)
+    except DamagedHeaderError:
+        settings = {"limiter": "damaged"}
+    if settings is None:
         return None
     return SharedFile(path, settings, status.st_size, status.st_mode & 0o777, users(path, status))
 
 
-def _settings(header: _shared.Header) -> dict[str, Any]:
-    if header.version != _shared.VERSION:
-        return {"limiter": f"of layout {header.version}"}
-    try:
-        return {name: literal_eval(value) for name, value in header.settings.items()}
-    except (SyntaxError, ValueError):
-        return {"limiter": "damaged"}
+def _opened(path: Path) -> BufferedReader:
+    """No link is followed, and no pipe that somebody has put there is waited for."""
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | _CAREFULLY))
 
 
 def state(file: SharedFile) -> dict[str, Any]:
-    """What is owed, held or free by now; nothing if that was before the system was started."""
-    with file.path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if file.settings["limiter"] == "ConcurrencyLimiter":
-            return _leases.state_of(content[:])
-        header = _shared.header_of(content[: _shared.HEADER])
+    """What is owed, held or free by now; nothing if that was before the system was started.
+
+    The file is read and not mapped, as its owner may cut it off meanwhile. Raises DamagedHeaderError for what
+    no limiter has written.
+    """
+    with _opened(file.path) as content:
+        start = content.read(HEADER_SIZE)
+        settings = parse_header(start)
+        if settings is None:
+            raise DamagedHeaderError("the header is gone")
+        if settings["limiter"] == "ConcurrencyLimiter":
+            return _leases.state_of(start)
+        header = _shared.header_of(start)
         if header is None or header.version != _shared.VERSION or header.boot != _shared.boot_id():
             return {}
         elapsed = time.monotonic_ns() - header.epoch
-        if file.settings["limiter"] == "TokenBucket":
-            return _bucket(file.settings, content, elapsed)
-        return _tiers(file.settings, content, elapsed)
+        if settings["limiter"] == "TokenBucket":
+            return _bucket(settings, content, elapsed)
+        return _tiers(settings, content, file.bytes, elapsed)
 
 
 def users(path: Path, status: os.stat_result) -> list[int]:
@@ -83,28 +96,46 @@ def users(path: Path, status: os.stat_result) -> list[int]:
     return sorted(found)
 
 
-def _bucket(settings: dict[str, Any], content: mmap.mmap, elapsed: int) -> dict[str, Any]:
+def _bucket(settings: dict[str, Any], content: BufferedReader, elapsed: int) -> dict[str, Any]:
     """The tokens that are left."""
     bits, multiplier, shift, burst = scale(settings["capacity"], settings["refill_rate"])
-    (word,) = struct.unpack_from("=Q", content, _shared.HEADER)
+    (word,) = _words(content, _shared.HEADER, 1)
     debt = (word - units_at(elapsed, multiplier, shift) + _WORDS // 2) % _WORDS - _WORDS // 2
     return {"available": max(0, burst - max(0, debt)) / 2**bits}
 
 
-def _tiers(settings: dict[str, Any], content: mmap.mmap, elapsed: int) -> dict[str, Any]:
+def _tiers(
+    settings: dict[str, Any], content: BufferedReader, length: int, elapsed: int
+) -> dict[str, Any]:
     """How many keys owe something at each table, and how many gave way while they did."""
     rates = checked_rates(settings["rate"], None)
     tables = tables_of(rates, checked_windows(rates) if settings["strict"] else ())
     names = [settings["rate"]] if settings["strict"] else map(str, rates)
-    size = (len(content) - _shared.HEADER) // len(tables)
+    size = (length - _shared.HEADER) // len(tables)
     cells = _CELLS * count_lines(settings["max_keys"])
     owing, evictions = {}, 0
     for number, (name, rate) in enumerate(zip(names, tables, strict=True)):
         start = _shared.HEADER + size * number
-        first = start + _WORD * _CONTROL
-        words = array("Q", content[first : first + _WORD * cells])
         _, multiplier, shift, _ = scale_of(rate)
         now = units_at(elapsed, multiplier, shift)
-        owing[name] = sum(0 < (word - now) % _TIMES < _TIMES // 2 for word in words if word)
-        evictions += struct.unpack_from("=Q", content, start + _WORD * _EVICTIONS)[0]
+        owing[name] = _count_owing(content, start + _WORD * _CONTROL, cells, now)
+        (evicted,) = _words(content, start + _WORD * _EVICTIONS, 1)
+        evictions += evicted
     return {"owing": owing, "evictions": evictions}
+
+
+def _count_owing(content: BufferedReader, start: int, cells: int, now: int) -> int:
+    """A block at a time, as a table may be larger than the memory."""
+    owing = 0
+    for at in range(0, cells, _BLOCK):
+        words = _words(content, start + _WORD * at, min(_BLOCK, cells - at))
+        owing += sum(0 < (word - now) % _TIMES < _TIMES // 2 for word in words if word)
+    return owing
+
+
+def _words(content: BufferedReader, start: int, count: int) -> memoryview:
+    content.seek(start)
+    found = content.read(_WORD * count)
+    if len(found) != _WORD * count:
+        raise DamagedHeaderError("the file is shorter than its header says")
+    return memoryview(found).cast("Q")
