@@ -1,0 +1,73 @@
+"""What the header of a shared limit's file says, whatever bytes anybody has written there."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headgate import _leases, _shared
+from headgate._rate import checked_rates
+from headgate._tables import checked_overflow, checked_windows, count_lines
+from headgate._units import checked_positive
+
+_VALUE = re.compile(r"""(?P<bool>True|False) | (?P<int>-?\d{1,20}) | (?P<float>-?\d+(\.\d+)?(e[-+]?\d{1,3})?)
+                        | '(?P<single>[^'\\]*)' | "(?P<double>[^"\\]*)" """, re.VERBOSE)
+HEADER_SIZE = max(_shared.HEADER, _leases.SIZE)
+
+
+class DamagedHeaderError(ValueError):
+    """A header that no limiter has written."""
+
+
+def parse_header(content: bytes) -> dict[str, Any] | None:
+    """The settings in the first `HEADER_SIZE` bytes of a file, None if that is no file of a shared limit.
+
+    They are those of a limiter that could be made, by name; of a layout that this version does not know, only
+    the layout. Raises DamagedHeaderError, and nothing else, for all others.
+    """
+    try:
+        if header := _shared.header_of(content):
+            return _table_settings(header)
+        return _leases.settings_of(content) if _leases.is_ledger(content) else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedHeaderError(f"a damaged header: {error}") from error
+
+
+def _table_settings(header: _shared.Header) -> dict[str, Any]:
+    if header.version != _shared.VERSION:
+        return {"limiter": f"of layout {header.version}"}
+    settings = {name: _value(text) for name, text in header.settings.items()}
+    _CHECKS[settings["limiter"]](settings)
+    return settings
+
+
+def _value(text: str) -> str | float:
+    """The value that was written as `text`: settings are of simple types, without escapes."""
+    match = _VALUE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"no setting is {text!r}")
+    if match["bool"]:
+        return text == "True"
+    if match["int"]:
+        return int(text)
+    return float(text) if match["float"] else text[1:-1]
+
+
+def _check_rate_limiter(settings: Mapping[str, Any]) -> None:
+    if not isinstance(settings["rate"], str):
+        raise TypeError(f"no rate is {settings['rate']!r}")
+    rates = checked_rates(settings["rate"], None)
+    if settings["strict"]:
+        checked_windows(rates)
+    checked_overflow(settings["on_full"])
+    count_lines(settings["max_keys"])
+
+
+def _check_bucket(settings: Mapping[str, Any]) -> None:
+    for name in ("capacity", "refill_rate"):
+        checked_positive(name, settings[name])
+
+
+_CHECKS: dict[Any, Callable[[Mapping[str, Any]], None]] = {
+    "RateLimiter": _check_rate_limiter,
+    "TokenBucket": _check_bucket,
+}
