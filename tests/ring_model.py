@@ -35,10 +35,25 @@ class ModelRing:
             raise KeyError(f"node must be a member, got {node!r}")
         del self.members[name_of(node)]
 
+    def set_weight(self, node, weight):
+        if name_of(node) not in self.members:
+            raise KeyError(f"node must be a member, got {node!r}")
+        self.members[name_of(node)] = self.members[name_of(node)][0], weight
+
+    def replace_nodes(self, nodes):
+        members = self.members
+        self.members = {}
+        try:
+            for node, weight in nodes.items() if isinstance(nodes, dict) else [(node, 1) for node in nodes]:
+                self.add_node(node, weight)
+        except ValueError:
+            self.members = members
+            raise
+
     def points(self):
         return sorted(
             (splitmix64(xxh64_intdigest(name) + i), name)
-            for name, (_, weight) in self.members.items()
+            for name, (_, weight) in self.members.items() if weight
             for i in range(max(1, round(weight * self.replicas)))
         )
 

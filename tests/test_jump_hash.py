@@ -50,7 +50,9 @@ def test_keys_of_all_kinds(twin):
     for key in ("user:1", "é", b"\xff", ""):
         data = key if isinstance(key, bytes) else key.encode()
         assert jump_hash(key, 1000) == naive_jump(xxh64_intdigest(data), 1000)
-    assert jump_hash("x", buckets=7) == jump_hash(key="x", buckets=7)
+    for keywords in ({"buckets": 7}, {"key": "x", "buckets": 7}):  # positional-only, as all lookups are
+        with pytest.raises(TypeError, match="jump_hash"):
+            jump_hash(*["x"][: 2 - len(keywords)], **keywords)
 
 
 def test_growth_moves_only_to_the_new_bucket(twin):

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from ring_model import ModelRing
 
 NODES = st.sampled_from(["a", "b", b"b", "c", "é", "日本", 0, -1, True, 7, 2**63 - 1, "", b"\xff"])
-WEIGHTS = st.one_of(st.integers(1, 5), st.floats(0.01, 4))
+WEIGHTS = st.one_of(st.integers(0, 5), st.floats(0.01, 4))
 KEYS = st.one_of(st.text(max_size=40), st.binary(max_size=40), st.integers(-(2**63), 2**63 - 1))
 
 
@@ -40,6 +40,14 @@ class RingMachine(RuleBasedStateMachine):
     @rule(node=NODES)
     def remove(self, node):
         self.both(lambda ring: ring.remove_node(node))
+
+    @rule(node=NODES, weight=WEIGHTS)
+    def reweigh(self, node, weight):
+        self.both(lambda ring: ring.set_weight(node, weight))
+
+    @rule(nodes=st.one_of(st.lists(NODES, max_size=5), st.dictionaries(NODES, WEIGHTS, max_size=5)))
+    def replace_all(self, nodes):
+        self.both(lambda ring: ring.replace_nodes(nodes))
 
     @rule(key=KEYS)
     def look_up(self, key):

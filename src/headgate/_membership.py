@@ -1,27 +1,30 @@
 """What every placement knows of its nodes, in one copy for both twins: names, weights, rules.
 
 Nothing here is on the path of a lookup. A node's name is bytes, made from the node or from what
-`node_key` answers; members are a dict from name to (node, weight), in the order of arrival.
+`node_key` returns; members are a dict from name to entry, the list [node, weight], in the order of
+arrival. A member of weight 0 owns nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import isqrt
+from math import frexp, isqrt, ldexp
 from operator import index, itemgetter
 from sys import float_info
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-    from headgate.schemes import Scheme
+    from headgate.schemes import Program, Scheme
 
-    Members = dict[bytes, tuple[Any, float]]
+    Members = dict[bytes, list[Any]]
+    Item = tuple[bytes, tuple[Any, float]]
     NodeKey = Callable[[Any], str | bytes | int] | None
 
 MAX_POINTS = 2**24
+_LIGHTEST = 2.0**-300
 
 
 def integer(name: str, value: Any) -> int:
@@ -46,21 +49,32 @@ def key_bytes(key: Any, name: str) -> bytes:
         raise ValueError(f"{name} must be in [-2**63, 2**63), got {key!r}") from None
 
 
+def _exact(name: str, value: Any) -> float:
+    """The value as an exact int or float, so that arithmetic on it is no foreign code."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be an int or a float, got {value!r}")
+    return int.__pos__(value) if isinstance(value, int) else float.__pos__(value)
+
+
 def checked_weight(weight: Any) -> float:
-    """The weight as an exact int or float, so that arithmetic on it is no foreign code."""
-    if not isinstance(weight, (int, float)):
-        raise TypeError(f"weight must be an int or a float, got {weight!r}")
-    exact = int.__pos__(weight) if isinstance(weight, int) else float.__pos__(weight)
+    """The exact weight of a balancer's server."""
+    exact = _exact("weight", weight)
     if not 0 < exact <= float_info.max:
         raise ValueError(f"weight must be positive and finite, got {weight!r}")
     return exact
 
 
+def _checked_share(weight: Any) -> float:
+    """The exact weight of a placement's node, which may be 0."""
+    exact = _exact("weight", weight)
+    if not 0 <= exact <= float_info.max:
+        raise ValueError(f"weight must be finite and not negative, got {weight!r}")
+    return exact
+
+
 def checked_bound(c: Any) -> float:
     """How many times its share a server may take."""
-    if not isinstance(c, (int, float)):
-        raise TypeError(f"c must be an int or a float, got {c!r}")
-    exact = int.__pos__(c) if isinstance(c, int) else float.__pos__(c)
+    exact = _exact("c", c)
     if not 1 <= exact <= float_info.max:
         raise ValueError(f"c must be finite and at least 1, got {c!r}")
     return float(exact)
@@ -82,13 +96,16 @@ def weighted(nodes: Any) -> list[tuple[Any, Any]]:
     return [(node, 1) for node in nodes]
 
 
-def resolved(scheme: Any) -> Scheme | None:
-    """The foreign scheme that an argument names, None for our own."""
+def resolved(scheme: Any) -> tuple[Program | None, Scheme | None]:
+    """The foreign program that an argument names, and our own scheme where it does not hash by XXH64."""
     if isinstance(scheme, str) and scheme == "headgate":
-        return None
-    from headgate.schemes import find
+        return None, None
+    from headgate.schemes import Program, find, headgate
 
-    return find(scheme)
+    found = find(scheme)
+    if isinstance(found, Program):
+        return found, None
+    return None, None if found == headgate() else found
 
 
 class Rules:
@@ -103,11 +120,11 @@ class Rules:
         self.arguments = arguments
         self.ordered = ordered
 
-    def admit(self, node: Any, number: int | None, weight: float) -> None:
+    def admit(self, name: bytes, node: Any, number: int | None, weight: float) -> None:
         """Raises ValueError for a node that has no place here; `number` is its name if that is an int."""
 
-    def warn(self, members: Members, *joining: tuple[Any, float]) -> None:
-        """Warns of weights, those of the members and of entries that join, that leave a node without keys."""
+    def warn(self, members: Members, change: Members) -> None:
+        """Warns of weights, those of the members after a change, that leave a node without keys."""
 
     def identity(self) -> tuple[Any, ...]:
         """What makes two sets of rules equal."""
@@ -115,40 +132,45 @@ class Rules:
 
 
 class RingRules(Rules):
-    """A ring's `replicas` and `scheme`; `program` is the foreign Scheme, or None."""
+    """A ring's `replicas` and `scheme`.
 
-    __slots__ = ("program", "replicas")
+    `program` is a foreign one or None, `own` our own one with another hash function than XXH64 or None.
+    """
+
+    __slots__ = ("own", "program", "replicas")
 
     def __init__(self, replicas: Any = 150, scheme: Any = "headgate") -> None:
         self.replicas = integer("replicas", replicas)
         if not 1 <= self.replicas <= MAX_POINTS:
             raise ValueError(f"replicas must be in [1, {MAX_POINTS}], got {replicas!r}")
-        self.program = resolved(scheme)
+        self.program, self.own = resolved(scheme)
         super().__init__(self.replicas, scheme, ordered=self.program is not None)
 
     def count(self, weight: float) -> int:
         """How many points of our own scheme a node of this weight has."""
-        return max(1, round(weight * self.replicas))
+        return max(1, round(weight * self.replicas)) if weight else 0
 
     def hashing(self) -> tuple[Any, ...]:
         """How keys are hashed: shares of the circle compare only where this is the same."""
-        if self.program is None:
-            return "xxh64", False
-        return self.program.key_hash, self.program.exclusive
+        if self.program is not None:
+            return self.program.key_hash, self.program.exclusive
+        return self.own or "xxh64", False
 
-    def admit(self, node: Any, number: int | None, weight: float) -> None:
+    def admit(self, name: bytes, node: Any, number: int | None, weight: float) -> None:
         if self.program is not None:
             self.program.check(node, number, weight)
         if weight * (self.program.points_per_weight if self.program else self.replicas) > MAX_POINTS:
             raise ValueError(f"weight must give at most {MAX_POINTS} points, got {weight!r}")
+        if self.own is not None:
+            self.own.hash(name)
 
-    def warn(self, members: Members, *joining: tuple[Any, float]) -> None:
+    def warn(self, members: Members, change: Members) -> None:
         if self.program is not None and self.program.may_starve:
-            weights: list[Any] = [weight for _, weight in (*members.copy().values(), *joining)]
+            weights: list[Any] = [weight for _, weight in {**members, **change}.values() if weight]
             self.program.warn(weights)
 
     def identity(self) -> tuple[Any, ...]:
-        return self.replicas, self.program
+        return self.replicas, self.program, self.own
 
 
 class RaceRules(Rules):
@@ -165,9 +187,9 @@ class RaceRules(Rules):
         self.murmur = scheme == "pymemcache"
         super().__init__(scheme, self.seed)
 
-    def admit(self, node: Any, number: int | None, weight: float) -> None:
-        if self.murmur and weight != 1:
-            raise ValueError(f"weight must be 1 under the scheme pymemcache, got {weight!r}")
+    def admit(self, name: bytes, node: Any, number: int | None, weight: float) -> None:
+        if self.murmur and weight not in (0, 1):
+            raise ValueError(f"weight must be 0 or 1 under the scheme pymemcache, got {weight!r}")
 
 
 class MaglevRules(Rules):
@@ -192,20 +214,28 @@ def name_bytes(node: Any, node_key: NodeKey) -> bytes:
     return key_bytes(node, "node") if node_key is None else key_bytes(node_key(node), "node_key(node)")
 
 
-def admitted(node: Any, weight: Any, node_key: NodeKey, rules: Rules) -> tuple[bytes, tuple[Any, float]]:
-    """The name and the entry of a node that may join."""
+def admitted(node: Any, weight: Any, node_key: NodeKey, rules: Rules) -> tuple[bytes, list[Any]]:
+    """The name and the entry of a node that may be a member."""
     key = node if node_key is None else node_key(node)
     name = key_bytes(key, "node" if node_key is None else "node_key(node)")
-    weight = checked_weight(weight)
+    weight = _checked_share(weight)
     number = int.from_bytes(name, "little", signed=True) if isinstance(key, int) else None
-    rules.admit(node, number, weight)
-    return name, (node, weight)
+    rules.admit(name, node, number, weight)
+    return name, [node, weight]
 
 
-def join(members: Members, name: bytes, entry: tuple[Any, float]) -> None:
+def join(members: Members, name: bytes, entry: list[Any]) -> None:
     """Adds a member in one step that no other thread can divide."""
     if members.setdefault(name, entry) is not entry:
         raise ValueError(f"node must not be a member already, got {entry[0]!r}")
+
+
+def member(members: Members, name: bytes, node: Any) -> list[Any]:
+    """The entry of a member; to store a weight in it is one step that no other thread can divide."""
+    entry = members.get(name)
+    if entry is None:
+        raise KeyError(f"node must be a member, got {node!r}")
+    return entry
 
 
 def collected(pairs: Any, node_key: Any, rules: Rules) -> Members:
@@ -215,11 +245,31 @@ def collected(pairs: Any, node_key: Any, rules: Rules) -> Members:
     members: Members = {}
     for node, weight in pairs:
         join(members, *admitted(node, weight, node_key, rules))
-    rules.warn(members)
-    return dict(arranged(members, rules))
+    rules.warn(members, {})
+    return {name: [node, weight] for name, (node, weight) in arranged(members, rules)}
 
 
-def arranged(members: Members, rules: Rules) -> list[tuple[bytes, tuple[Any, float]]]:
-    """The members in the order of `nodes`, as they are at one moment."""
-    items = members.copy().items()
-    return list(items) if rules.ordered else sorted(items, key=itemgetter(0))
+def arranged(members: Members, rules: Rules) -> list[Item]:
+    """The members as pairs (name, (node, weight)) in the order of `nodes`."""
+    items = [(name, (node, weight)) for name, (node, weight) in members.copy().items()]
+    return items if rules.ordered else sorted(items, key=itemgetter(0))
+
+
+def active(items: Sequence[Item]) -> list[int]:
+    """The ranks of the nodes that own something."""
+    return [rank for rank, (_, (_, weight)) in enumerate(items) if weight]
+
+
+def proportions(items: Sequence[Item]) -> list[float]:
+    """The weights, scaled by a power of two so that no sum and no ratio of them leaves the range of a float.
+
+    That changes no bit of a ratio. The heaviest is in [0.5, 1), what is lighter than 2**-300 is made that.
+    """
+    weights = [weight for _, (_, weight) in items]
+    _, exponent = frexp(max(weights, default=0))
+    return [max(ldexp(weight, -exponent), _LIGHTEST) if weight else 0.0 for weight in weights]
+
+
+def rates(items: Sequence[Item]) -> dict[bytes, float]:
+    """{name: proportion} of the nodes that own something."""
+    return {name: rate for (name, _), rate in zip(items, proportions(items), strict=True) if rate}

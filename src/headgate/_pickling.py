@@ -33,3 +33,24 @@ def restore(target: type | str, state: tuple[Any, ...]) -> Any:
 def attributes(obj: object) -> dict[str, Any]:
     """The instance dictionary of a user's subclass, an empty one for the twins' own classes."""
     return getattr(obj, "__dict__", {})
+
+
+def carried(obj: object) -> Any:
+    """What a user's subclass added to an instance, as pickle passes it on: None, its dictionary, or both this
+    and a dictionary of its slots."""
+    state: Any = object.__getstate__(obj)
+    if not isinstance(state, tuple):
+        return state
+    own, slots = state
+    ours = {name for cls in type(obj).__mro__ if cls.__module__.startswith("headgate._")
+            for name in cls.__dict__.get("__slots__", ())}
+    added = {name: value for name, value in slots.items() if name not in ours}
+    return (own, added) if added else own
+
+
+def carry(obj: object, state: Any) -> None:
+    """Gives a copy what `carried` returned."""
+    own, slots = state if isinstance(state, tuple) else (state, None)
+    attributes(obj).update(own or {})
+    for name, value in (slots or {}).items():
+        setattr(obj, name, value)

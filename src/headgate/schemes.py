@@ -2,13 +2,14 @@
 
 A `Scheme` says where the points of a node lie, how a key is hashed and how the circle is searched.
 The functions here make one with the options of the program: ``HashRing(nodes, scheme=haproxy())``;
-``scheme="haproxy"`` is the same with the program's defaults. Both twins share this one copy; the
-compiled twin hashes keys by functions of its own, which tests hold against those here.
+``scheme="haproxy"`` is the same with the program's defaults. `headgate` is our own scheme, with another
+hash function if there must be one. Both twins share this one copy; the compiled twin hashes keys by
+functions of its own, which tests hold against those here.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from hashlib import md5 as _hashlib_md5
 from math import ceil
 from struct import Struct, pack, unpack
 from sys import _getframe
@@ -19,15 +20,15 @@ from zlib import crc32
 from headgate._membership import integer
 from headgate.hashing import xxh64
 
-__all__ = ["Scheme", "envoy", "haproxy", "libmemcached", "nginx", "twemproxy", "uhashring"]
+__all__ = ["Scheme", "envoy", "haproxy", "headgate", "libmemcached", "nginx", "twemproxy", "uhashring"]
 
 _MASK32 = 0xFFFF_FFFF
 _MASK64 = 0xFFFF_FFFF_FFFF_FFFF
-_md5 = partial(_hashlib_md5, usedforsecurity=False)
+_md5 = partial(hashlib.md5, usedforsecurity=False)
 _four_words = Struct("<4I").unpack
 
 Hash = Callable[[bytes], int]
-Options = Mapping[str, str | int | bool | None]
+Options = Mapping[str, str | int | bool | Hash | None]
 Points = Sequence[Sequence[int]]
 
 
@@ -155,13 +156,38 @@ def _level_of_the_caller() -> int:
 
 
 class Scheme:
-    """How one program places points and hashes keys; made by the functions of this module.
+    """How points are placed and keys are hashed; made by the functions of this module.
 
     `name` and `options` say which and how. Two schemes are equal when these are.
     """
 
-    __slots__ = ("_points", "_starved", "exclusive", "hash", "key_hash", "name", "nearest", "options",
-                 "points_per_weight", "wide")
+    __slots__ = ("hash", "name", "options")
+
+    def __init__(self, name: str, options: Options, hash: Hash) -> None:
+        self.name = name
+        self.options = options
+        self.hash = hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Scheme):
+            return NotImplemented
+        return (self.name, self.options) == (other.name, other.options)
+
+    def __hash__(self) -> int:
+        return hash((self.name, *self.options.items()))
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{self.name}({options})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (self.name, self.options)
+
+
+class Program(Scheme):
+    """The scheme of another program."""
+
+    __slots__ = ("_points", "_starved", "exclusive", "key_hash", "nearest", "points_per_weight", "wide")
 
     def __init__(
         self,
@@ -176,10 +202,8 @@ class Scheme:
         exclusive: bool = False,
         nearest: bool = False,
     ) -> None:
-        self.name = name
-        self.options = options
+        super().__init__(name, options, KEY_HASHES[key_hash])
         self.key_hash = key_hash
-        self.hash = KEY_HASHES[key_hash]
         self.points_per_weight = points_per_weight
         self.wide = wide
         self.exclusive = exclusive
@@ -216,21 +240,6 @@ class Scheme:
             warn(f"weight {starved} of {sum(weights)} in all is too light for a point under the scheme "
                  f"{self.name}: that node gets no key", RuntimeWarning, stacklevel=_level_of_the_caller())
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Scheme):
-            return NotImplemented
-        return (self.name, self.options) == (other.name, other.options)
-
-    def __hash__(self) -> int:
-        return hash((self.name, *self.options.items()))
-
-    def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-        return f"{self.name}({options})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (self.name, self.options)
-
 
 def _remade(name: str, options: Options) -> Scheme:
     """What a pickle of a scheme calls."""
@@ -243,7 +252,7 @@ def find(scheme: object) -> Scheme:
         return scheme
     if isinstance(scheme, str) and scheme in _MAKERS:
         return _MAKERS[scheme]()
-    raise ValueError(f"scheme must be one of {', '.join(['headgate', *_MAKERS])} or a Scheme, got {scheme!r}")
+    raise ValueError(f"scheme must be one of {', '.join(_MAKERS)} or a Scheme, got {scheme!r}")
 
 
 def _choose(name: str, value: object, choices: Sequence[str | None]) -> None:
@@ -254,6 +263,57 @@ def _choose(name: str, value: object, choices: Sequence[str | None]) -> None:
 def _flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be a bool, got {value!r}")
+
+
+def _checked_word(hash: Hash, data: bytes) -> int:
+    """What a hash function of the user's makes of `data`."""
+    word = integer("hash(data)", hash(data))
+    if not 0 <= word <= _MASK64:
+        raise ValueError(f"hash(data) must be in [0, 2**64), got {word!r}")
+    return word
+
+
+def _digest_word(name: str, data: bytes) -> int:
+    """The first eight bytes of a digest of hashlib, little-endian; those of a SHAKE may be of any length."""
+    digest: Any = hashlib.new(name, data, usedforsecurity=False)
+    return int.from_bytes(digest.digest()[:8] if digest.digest_size else digest.digest(8), "little")
+
+
+def _hash_of(hash: object) -> Hash:
+    """The function that the argument of `headgate` names or is."""
+    if callable(hash):
+        return partial(_checked_word, hash)
+    if not isinstance(hash, str):
+        raise TypeError(f"hash must be a callable or a name of hashlib, got {hash!r}")
+    if hash == "xxh64":
+        return xxh64
+    try:
+        _digest_word(hash, b"")
+    except ValueError:
+        raise ValueError(f"hash must be 'xxh64' or a name of hashlib, got {hash!r}") from None
+    return partial(_digest_word, hash)
+
+
+def headgate(hash: str | Hash = "xxh64") -> Scheme:
+    """headgate's own scheme, with `hash` for the names of nodes and for keys.
+
+    A node of weight w has ``max(1, round(w * replicas))`` points, splitmix64(hash(name) + i) being the i-th,
+    and a key belongs to the owner of the first point at or after hash(key). `hash` is called with bytes and
+    returns an int in [0, 2**64). The name of a hash of hashlib, such as ``"sha256"``, ``"sha3_256"`` or
+    ``"blake2b"``, stands for the first eight bytes of its digest, read as little-endian. The shares are only
+    as even as the hash is.
+
+    What the function raises is raised by the change or the lookup that called it, and changes nothing. A ring
+    is pickled with a reference to the function, so that a lambda cannot be.
+
+    Raises ValueError if hashlib has no such name, TypeError if `hash` is neither a str nor callable. Where a
+    hash is used it is a TypeError if it is no int, a ValueError if it is out of range.
+
+    >>> from headgate import HashRing
+    >>> HashRing(["a", "b", "c"], scheme=headgate(hash="sha3_256")).get_node("user:1")
+    'c'
+    """
+    return Scheme("headgate", {"hash": hash}, _hash_of(hash))
 
 
 def _without_default_port(name: bytes) -> bytes:
@@ -329,7 +389,7 @@ def libmemcached(weighted: bool = True, hash: str = "md5") -> Scheme:
         return _starved_ketama(weights, _ketama_digests) if weighted or max(weights) > 1 else None
 
     options: Options = {"weighted": weighted, "hash": hash}
-    return Scheme("libmemcached", options, points, key_hash=key_hash, starved=starved)
+    return Program("libmemcached", options, points, key_hash=key_hash, starved=starved)
 
 
 def twemproxy(hash: str = "fnv1a_64") -> Scheme:
@@ -349,7 +409,7 @@ def twemproxy(hash: str = "fnv1a_64") -> Scheme:
     hashes = {"fnv1a_64": "fnv1a_64", "md5": "md5", "crc32": "crc32_15", "crc32a": "crc32"}
     _choose("hash", hash, tuple(hashes))
     starved = partial(_starved_ketama, digests=_ketama_digests)
-    return Scheme("twemproxy", {"hash": hash}, _memcached_points, key_hash=hashes[hash], starved=starved)
+    return Program("twemproxy", {"hash": hash}, _memcached_points, key_hash=hashes[hash], starved=starved)
 
 
 def _last_writers(points: Points) -> Points:
@@ -378,13 +438,13 @@ def uhashring(ketama: bool = False) -> Scheme:
             return _last_writers(_ketama_points(names, weights, _uhashring_digests))
 
         starved = partial(_starved_ketama, digests=_uhashring_digests)
-        return Scheme("uhashring", {"ketama": True}, points, key_hash="md5", exclusive=True, starved=starved)
+        return Program("uhashring", {"ketama": True}, points, key_hash="md5", exclusive=True, starved=starved)
 
     def digest_points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
         return [[_md5_top(b"%b-%d" % (name, i)) for i in range(160 * weight)]
                 for name, weight in zip(names, weights, strict=True)]
 
-    return Scheme("uhashring", {"ketama": False}, digest_points, key_hash="md5_top", wide=True,
+    return Program("uhashring", {"ketama": False}, digest_points, key_hash="md5_top", wide=True,
                   exclusive=True, points_per_weight=160)
 
 
@@ -419,7 +479,7 @@ def nginx() -> Scheme:
     >>> nginx()
     nginx()
     """
-    return Scheme("nginx", {}, _nginx_points, key_hash="crc32", points_per_weight=160)
+    return Program("nginx", {}, _nginx_points, key_hash="crc32", points_per_weight=160)
 
 
 def envoy(hash: str = "xxhash", minimum_ring_size: int = 1024, maximum_ring_size: int = 8388608) -> Scheme:
@@ -472,7 +532,7 @@ def envoy(hash: str = "xxhash", minimum_ring_size: int = 1024, maximum_ring_size
     options: Options = {
         "hash": hash, "minimum_ring_size": minimum_ring_size, "maximum_ring_size": maximum_ring_size,
     }
-    return Scheme("envoy", options, points, key_hash="xxh64", wide=True, starved=starved)
+    return Program("envoy", options, points, key_hash="xxh64", wide=True, starved=starved)
 
 
 def _haproxy_points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
@@ -503,9 +563,9 @@ def haproxy(hash: str | None = None, avalanche: bool | None = None) -> Scheme:
         raise TypeError(f"avalanche must be a bool or None, got {avalanche!r}")
     key_hash = f"{hash or 'sdbm'}_avalanche" if avalanche else hash or "sdbm"
     options: Options = {"hash": hash, "avalanche": avalanche}
-    return Scheme("haproxy", options, _haproxy_points, key_hash=key_hash, points_per_weight=16, nearest=True)
+    return Program("haproxy", options, _haproxy_points, key_hash=key_hash, points_per_weight=16, nearest=True)
 
 
 _MAKERS: dict[str, Callable[..., Scheme]] = {
-    maker.__name__: maker for maker in (libmemcached, uhashring, twemproxy, nginx, envoy, haproxy)
+    maker.__name__: maker for maker in (headgate, libmemcached, uhashring, twemproxy, nginx, envoy, haproxy)
 }

@@ -70,13 +70,34 @@ def test_bytes_and_str_are_one_key(scheme):
 
 def test_weights_and_node_keys_reach_the_placement():
     weights = dict.fromkeys(NODES, 1) | {NODES[0]: 3}
-    servers = filled(hasher("libmemcached", weights={NODES[0]: 3, "unknown:1": 9}))
+    servers = filled(hasher("libmemcached", weights={NODES[0]: 3,}))
     ring = HashRing(weights, scheme="libmemcached")
     assert [servers.get_node(key) for key in KEYS] == [ring.get_node(key) for key in KEYS]
     ids = {node: i + 1 for i, node in enumerate(NODES)}
     servers = filled(hasher("haproxy", node_key=ids.__getitem__))
     ring = HashRing(NODES, scheme="haproxy", node_key=ids.__getitem__)
     assert [servers.get_node(key) for key in KEYS] == [ring.get_node(key) for key in KEYS]
+
+
+def test_a_weight_of_no_server_is_refused_at_the_first_lookup():
+    weights = {NODES[0]: 3, "10.0.0.2": 9, "10.0.0.3": 9}
+    servers = filled(hasher(weights=weights))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"weights must be of .* got '10\.0\.0\.2', '10\.0\.0\.3'$"):
+            servers.get_node("key")
+    servers.add_node("10.0.0.2")
+    servers.add_node("10.0.0.3")
+    assert servers.get_node("key") == servers.placement.get_node("key")
+    servers.remove_node("10.0.0.3")
+    assert servers.get_node("key") == servers.placement.get_node("key")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_to_remove_what_is_not_there_is_the_error_of_pymemcache(scheme):
+    peer = pytest.importorskip("pymemcache.client.rendezvous").RendezvousHash(list(NODES))
+    for servers in (peer, filled(hasher(scheme))):
+        with pytest.raises(ValueError, match=r"10\.0\.0\.99:1"):
+            servers.remove_node("10.0.0.99:1")
 
 
 def test_a_wrong_argument_is_refused_at_once():

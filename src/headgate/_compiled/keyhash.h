@@ -5,8 +5,9 @@
 #include "md5.h"
 #include "xxh64.h"
 
+/* HG_WORD is a hash that the caller has: no function of this file. */
 enum hg_key_hash {
-    HG_XXH64, HG_MD5, HG_MD5_TOP, HG_CRC32, HG_CRC32_15, HG_ONE_AT_A_TIME, HG_FNV1A_64, HG_SDBM, HG_DJB2, HG_WT6,
+    HG_XXH64, HG_WORD, HG_MD5, HG_MD5_TOP, HG_CRC32, HG_CRC32_15, HG_ONE_AT_A_TIME, HG_FNV1A_64, HG_SDBM, HG_DJB2, HG_WT6,
     HG_AVALANCHE = 32 /* a flag */
 };
 

@@ -18,15 +18,16 @@ lookup that holds a view needs no lock. A change merges: the points of nodes tha
 in one pass with their new ranks, those of new nodes are sorted alone. Any number of changes
 between two lookups costs one merge.
 
-Foreign code is `node_key`, the iterators and mappings given, the `__repr__` of a wrong argument
-and a warning's hook: all of it runs before anything changes. Nodes are never hashed or compared,
-but in the dicts handed out. A collector run may re-enter while a table is built: the version
-number tells, and the build starts over. References to nodes are dropped last.
+Foreign code is `node_key`, a hash function of the user's, the iterators and mappings given, the
+`__repr__` of a wrong argument and a warning's hook: all of it runs before anything changes. Nodes
+are never hashed or compared, but in the dicts handed out. A collector run or the hash function may
+re-enter while a table is built: the version number tells, and the build starts over. References to
+nodes are dropped last.
 """
 cimport cython
 from cpython.array cimport array, clone
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsUnsignedLongLongMask
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
@@ -44,6 +45,7 @@ from headgate._membership import (
     MaglevRules,
     RaceRules,
     RingRules,
+    active,
     admitted,
     arranged,
     checked_bound,
@@ -52,11 +54,14 @@ from headgate._membership import (
     integer,
     join,
     low_bytes,
+    member,
     name_bytes,
+    proportions,
+    rates,
     weighted,
 )
 from headgate._moves import expected_moves
-from headgate._pickling import name_class, restore
+from headgate._pickling import carried, carry, name_class, restore
 from headgate.errors import NoServerError
 
 
@@ -64,12 +69,13 @@ cdef extern from "keys.h" nogil:
     ctypedef struct hg_key:
         const unsigned char *data
         Py_ssize_t size
+        unsigned char word[8]
 
     int hg_key_of(object key, const char *name, hg_key *out) except -1 with gil
 
 
 cdef extern from "keyhash.h" nogil:
-    int HG_XXH64, HG_MD5, HG_MD5_TOP, HG_CRC32, HG_CRC32_15, HG_ONE_AT_A_TIME, HG_FNV1A_64
+    int HG_XXH64, HG_WORD, HG_MD5, HG_MD5_TOP, HG_CRC32, HG_CRC32_15, HG_ONE_AT_A_TIME, HG_FNV1A_64
     int HG_SDBM, HG_DJB2, HG_WT6, HG_AVALANCHE
     uint64_t hg_hash_key(int kind, const unsigned char *data, size_t size)
 
@@ -164,21 +170,30 @@ cdef class _View:
 
     cdef tuple nodes
     cdef tuple names
-    cdef tuple weights
+    cdef list weights    # proportions
+    cdef list active     # the ranks of the nodes that own something
+
+    cdef int begin(self, hg_key *key) except -1:
+        """Does what foreign code is needed for to find a key; a lookup does so if it has not been done."""
+        return 0
+
+    cdef int make(self, core, list items, rules) except -1:
+        """Derives what lookups need from `items`, pairs (name, (node, weight)), and the core of before."""
+        return 0
 
     cdef object core(self):
         """What the next view may be made from; it holds no node."""
         return None
 
-    cdef Py_ssize_t rank(self, const hg_key *key) except -2:
+    cdef Py_ssize_t rank(self, hg_key *key) except -2:
         """The index of a key's node, or -1."""
         return -1
 
-    cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
-        """Writes the ranks of the first nodes of a key, answers how many; makes no object."""
+    cdef Py_ssize_t order(self, hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
+        """Writes the ranks of the first nodes of a key, returns how many; makes no object once begun."""
         return 0
 
-    cdef list prefer(self, const hg_key *key, Py_ssize_t limit):
+    cdef list prefer(self, hg_key *key, Py_ssize_t limit):
         """The first nodes of a key."""
         cdef uint32_t *ranks = <uint32_t *>_allocate(limit, sizeof(uint32_t))
         cdef Py_ssize_t i
@@ -187,7 +202,7 @@ cdef class _View:
         finally:
             free(ranks)
 
-    cdef inline object owner(self, const hg_key *key):
+    cdef inline object owner(self, hg_key *key):
         cdef Py_ssize_t rank = self.rank(key)
         return self.nodes[rank] if rank >= 0 else None
 
@@ -239,6 +254,17 @@ cdef class _Placement:
         return self._settled() if view is None else view
 
     @cython.final
+    cdef list _arranged(self):
+        """The members as pairs (name, (node, weight)) in the order of `nodes`, between two changes."""
+        cdef uint64_t version
+        while True:
+            with cython.critical_section(self):
+                version, members, rules = self._version, self._members, self._rules
+            items = arranged(members, rules)
+            if self._version == version:
+                return items
+
+    @cython.final
     cdef _View _settled(self):
         cdef _View view
         cdef uint64_t version
@@ -247,26 +273,29 @@ cdef class _Placement:
                 version, rules, core = self._version, self._rules, self._core
                 members = self._members
             items = arranged(members, rules)
-            view = self._make(core, items, rules)
+            view = self._new_view()
             view.nodes = tuple([node for _, (node, _) in items])
             view.names = tuple([name for name, _ in items])
-            view.weights = tuple([weight for _, (_, weight) in items])
+            view.weights = proportions(items)
+            view.active = active(items)
+            view.make(core, items, rules)
             core = view.core()
             with cython.critical_section(self):
                 if self._version == version:
                     self._core, self._view = core, view
                     return view
 
-    cdef _View _make(self, core, list items, rules):
-        """The view of `items`, pairs (name, (node, weight)), but for the nodes."""
+    cdef _View _new_view(self):
+        """A view to be made."""
         return _View()
 
     def add_node(self, node, weight=1):
         """Adds `node`, which takes its share from the others in proportion to `weight`.
 
-        The placement is rebuilt at the next lookup, so a loop of changes costs one rebuild.
+        One of weight 0 is a member that owns nothing. The placement is rebuilt at the next lookup, so a
+        loop of changes costs one rebuild.
 
-        Raises ValueError if a node of this name is a member or `weight` is not positive and
+        Raises ValueError if a node of this name is a member or `weight` is negative or not
         finite, TypeError if the node's name is neither str, bytes nor int.
 
         Complexity: O(1).
@@ -277,7 +306,7 @@ cdef class _Placement:
         {'a': 1, 'b': 0.5}
         """
         name, entry = admitted(node, weight, self._node_key, self._rules)
-        self._rules.warn(self._members, entry)
+        self._rules.warn(self._members, {name: entry})
         with cython.critical_section(self):
             join(self._members, name, entry)
             _dropped = self._changed()
@@ -302,6 +331,49 @@ cdef class _Placement:
         if entry is None:
             raise KeyError(f"node must be a member, got {node!r}")
 
+    def set_weight(self, node, weight):
+        """Gives `node` another weight; 0 leaves it a member that owns nothing, which drains it.
+
+        It is one change: no lookup sees the placement without the node, and but for Maglev only keys that
+        the node gains or loses move.
+
+        Raises KeyError if it is no member, ValueError if `weight` is negative or not finite, TypeError if
+        it is neither int nor float or the node's name is neither str, bytes nor int.
+
+        Complexity: O(1); the next lookup rebuilds.
+
+        >>> ring = HashRing(["a", "b"])
+        >>> ring.set_weight("a", 0)
+        >>> ring.weights, ring.get_node("user:1")
+        ({'a': 0, 'b': 1}, 'b')
+        """
+        name, (_, weight) = admitted(node, weight, self._node_key, self._rules)
+        self._rules.warn(self._members, {name: [node, weight]})
+        with cython.critical_section(self):
+            entry = member(self._members, name, node)
+            entry[1] = weight
+            _dropped = self._changed()
+
+    def replace_nodes(self, nodes):
+        """Makes `nodes`, an iterable of nodes or a mapping of node to weight, all that there are.
+
+        It is one change: every lookup sees the nodes of before or these. Keys move as they would between
+        two placements, so that nodes that stay keep what is theirs.
+
+        Raises ValueError or TypeError as the constructor does, and leaves everything as it was.
+
+        Complexity: O(n) for n nodes; the next lookup rebuilds.
+
+        >>> ring = HashRing(["a", "b"])
+        >>> ring.replace_nodes({"b": 1, "c": 2})
+        >>> ring.weights
+        {'b': 1, 'c': 2}
+        """
+        members = collected(weighted(nodes), self._node_key, self._rules)
+        with cython.critical_section(self):
+            _dropped = self._members, self._changed()
+            self._members = members
+
     @cython.binding(False)
     @cython.embedsignature(True)
     @cython.embedsignature.format("clinic")
@@ -323,7 +395,7 @@ cdef class _Placement:
         return self._current().owner(&plain)
 
     def get_nodes(self, key, n, /):
-        """The first `n` distinct nodes in the order in which `key` prefers them, or all if fewer.
+        """The first `n` distinct nodes in the order in which `key` prefers them, or all that own something.
 
         The first is ``get_node(key)``. In a HashRing and in Rendezvous each next one is where the
         key falls when those before it leave.
@@ -342,10 +414,10 @@ cdef class _Placement:
             raise ValueError(f"n must not be negative, got {n!r}")
         hg_key_of(key, b"key", &plain)
         view = self._current()
-        return view.prefer(&plain, min(n, len(view.nodes)))
+        return view.prefer(&plain, min(n, len(view.active)))
 
     def preference(self, key, /):
-        """All nodes in the order in which `key` prefers them: get_nodes without a bound.
+        """All nodes that own something in the order in which `key` prefers them: get_nodes without a bound.
 
         Raises TypeError and ValueError for a wrong `key` as get_node does.
 
@@ -357,7 +429,7 @@ cdef class _Placement:
         cdef hg_key plain
         hg_key_of(key, b"key", &plain)
         view = self._current()
-        return view.prefer(&plain, len(view.nodes))
+        return view.prefer(&plain, len(view.active))
 
     def get_many(self, keys, /):
         """The list of the nodes that `keys` belong to, all from one state of the membership.
@@ -401,7 +473,7 @@ cdef class _Placement:
         >>> HashRing({"a": 1, "b": 2.5}).weights
         {'a': 1, 'b': 2.5}
         """
-        return {node: weight for _, (node, weight) in arranged(self._members, self._rules)}
+        return {node: weight for _, (node, weight) in self._arranged()}
 
     def __len__(self):
         return len(self._members)
@@ -416,7 +488,7 @@ cdef class _Placement:
     @cython.final
     cdef tuple _identity(self):
         """What makes two placements equal."""
-        names = [(name, entry[1]) for name, entry in arranged(self._members, self._rules)]
+        names = [(name, weight) for name, (_, weight) in self._arranged()]
         return type(self._rules), self._rules.identity(), names
 
     def __eq__(self, other):
@@ -426,13 +498,15 @@ cdef class _Placement:
 
     def __copy__(self):
         cdef _Placement other = type(self).__new__(type(self))
-        with cython.critical_section(self):
-            other._fill(self._members.copy(), self._rules, self._node_key, self._core)
+        members = {name: [node, weight] for name, (node, weight) in self._arranged()}
+        other._fill(members, self._rules, self._node_key, self._core)
+        carry(other, carried(self))
         return other
 
     def __reduce__(self):
-        pairs = tuple([entry for _, entry in arranged(self._members, self._rules)])
-        return restore, (name_class(self), (1, pairs, *self._rules.arguments, self._node_key))
+        pairs = tuple([entry for _, entry in self._arranged()])
+        state = 1, pairs, *self._rules.arguments, self._node_key
+        return restore, (name_class(self), state), carried(self)
 
     @classmethod
     def _from_state(cls, state):
@@ -498,9 +572,8 @@ cdef class _Table:
         return <const hg_point *>self.points if point == self.points + self.count else point
 
 
-cdef int _spread(hg_point *out, bytes name, uint32_t owner, Py_ssize_t count) except -1:
+cdef int _spread(hg_point *out, uint64_t base, uint32_t owner, Py_ssize_t count) except -1:
     """The points of our own scheme for one node."""
-    cdef uint64_t base = hg_xxh64(<const unsigned char *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), 0)
     cdef Py_ssize_t i
     for i in range(count):
         out[i].at = hg_splitmix64(base + <uint64_t>i)
@@ -522,6 +595,7 @@ cdef int _copy_points(hg_point *out, points, uint32_t owner, bint wide) except -
 cdef _Table _merged(_Table old, const uint32_t *ranks, dict added, rules, dict new_ranks):
     """The table of what `ranks` keeps of the old one, and the points of `added`, rank -> (name, weight)."""
     cdef bint own = rules.program is None
+    hash = xxh64 if rules.own is None else rules.own.hash
     cdef Py_ssize_t total = 0, at = 0
     cdef hg_point *fresh = NULL
     cdef hg_point *spare = NULL
@@ -542,7 +616,7 @@ cdef _Table _merged(_Table old, const uint32_t *ranks, dict added, rules, dict n
         spare = <hg_point *>_allocate(total, sizeof(hg_point))
         for (rank, (name, _)), points, size in zip(added.items(), placed, sizes, strict=True):
             if own:
-                _spread(fresh + at, name, rank, size)
+                _spread(fresh + at, hash(name), rank, size)
             else:
                 _copy_points(fresh + at, points, rank, rules.program.wide)
             at += size
@@ -574,7 +648,7 @@ cdef _Table _rebuilt(_Table old, list items, rules):
             if known > last and known_weight == weight:
                 last = known
                 ranks[last] = rank
-            else:
+            elif weight:
                 added[rank] = name, weight
         return _merged(old, ranks, added, rules, new_ranks)
     finally:
@@ -587,9 +661,35 @@ cdef class _RingView(_View):
     cdef int shift
     cdef bint exclusive
     cdef bint nearest
+    cdef object hash    # the user's, if `hash_kind` is that of a word
 
-    cdef inline uint64_t position(self, const hg_key *key) noexcept nogil:
-        return self.at(hg_hash_key(self.hash_kind, key.data, key.size))
+    cdef int make(self, core, list items, rules) except -1:
+        self.table = _rebuilt(core, items, rules)
+        if rules.program is not None:
+            self.hash_kind = _KEY_HASHES[rules.program.key_hash]
+            self.shift = 0 if rules.program.wide else 32
+            self.exclusive = rules.program.exclusive
+            self.nearest = rules.program.nearest
+        elif rules.own is not None:
+            self.hash_kind, self.hash = HG_WORD, rules.own.hash
+        return 0
+
+    cdef int begin(self, hg_key *key) except -1:
+        """Puts the user's hash of a key in its place, marked by the lack of data."""
+        cdef uint64_t hash
+        if self.hash_kind == HG_WORD and key.data != NULL:
+            hash = self.hash(PyBytes_FromStringAndSize(<const char *>key.data, key.size))
+            memcpy(key.word, &hash, sizeof(hash))
+            key.data = NULL
+        return 0
+
+    cdef inline uint64_t position(self, hg_key *key) except? 0:
+        cdef uint64_t hash
+        if self.hash_kind != HG_WORD:
+            return self.at(hg_hash_key(self.hash_kind, key.data, key.size))
+        self.begin(key)
+        memcpy(&hash, key.word, sizeof(hash))
+        return hash
 
     cdef inline uint64_t at(self, uint64_t hash) noexcept nogil:
         """The position on the circle of a hash of the scheme."""
@@ -607,10 +707,10 @@ cdef class _RingView(_View):
     cdef object core(self):
         return self.table
 
-    cdef Py_ssize_t rank(self, const hg_key *key) except -2:
+    cdef Py_ssize_t rank(self, hg_key *key) except -2:
         return self.find(self.position(key)).owner if self.table.count else -1
 
-    cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
+    cdef Py_ssize_t order(self, hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
         cdef _Table table = self.table
         cdef uint64_t position = self.position(key)
         cdef const hg_point *after = table.wrap(table.find(position))
@@ -669,7 +769,7 @@ cdef list _shares(_RingView view):
     low[owner] += 1
     high[owner] += low[owner] == 0
     try:
-        return [(<object>high[i] << 64) + low[i] for i in range(nodes)]
+        return [(<object>high[i] << 64) + low[i] if table.count else 0 for i in range(nodes)]
     finally:
         free(low)
 
@@ -720,15 +820,16 @@ cdef class HashRing(_Placement):
     a key belongs to the owner of the first point at or after its hash. More points a node
     balance better: with 100 nodes the fullest holds 1.22 times the mean at 150, 1.11 at 500.
 
-    A node is a ``str``, ``bytes`` or ``int``, or anything for which `node_key` answers one of
-    these; that name alone decides where it stands. Placement depends on the membership, not on
-    the order of insertion, the process or the platform. A node that joins or leaves moves only
-    the keys that it gains or loses.
+    A node is a ``str``, ``bytes`` or ``int``, or anything for which `node_key` returns one of
+    these; that name alone decides where it stands. A node of weight 0 owns nothing. Placement depends
+    on the membership, not on the order of insertion, the process or the platform. A node that joins
+    or leaves moves only the keys that it gains or loses.
 
     `scheme` says how points are placed and keys hashed: ``"headgate"`` takes XXH64 of the name
     as base and splitmix64(base + i) as point i, and XXH64 of the key. ``"libmemcached"``,
     ``"uhashring"``, ``"twemproxy"``, ``"nginx"``, ``"envoy"`` and ``"haproxy"`` agree with these
-    programs, weights being ints then and `replicas` unused; see headgate.schemes for their options.
+    programs, weights being ints then and `replicas` unused; see headgate.schemes for their options,
+    and for ``headgate(hash=...)``, which takes another hash function than XXH64.
 
     Keys are ``str`` (hashed as UTF-8), ``bytes``, or ``int`` in [-2**63, 2**63), hashed as 8 bytes
     of little-endian two's complement. Lookups from any thread go on while nodes change.
@@ -776,15 +877,8 @@ cdef class HashRing(_Placement):
         rules = RingRules(replicas, scheme)
         self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
 
-    cdef _View _make(self, core, list items, rules):
-        cdef _RingView view = _RingView()
-        view.table = _rebuilt(core, items, rules)
-        if rules.program is not None:
-            view.hash_kind = _KEY_HASHES[rules.program.key_hash]
-            view.shift = 0 if rules.program.wide else 32
-            view.exclusive = rules.program.exclusive
-            view.nearest = rules.program.nearest
-        return view
+    cdef _View _new_view(self):
+        return _RingView()
 
     def locate(self, hashes, /):
         """For each hash of a buffer, the index in `nodes` of its owner; -1 in an empty ring.
@@ -880,21 +974,26 @@ cdef class HashRing(_Placement):
         items = arranged(self._members, self._rules)
         assert view.nodes == tuple([node for _, (node, _) in items])
         assert table.ranks == {name: (rank, weight) for rank, (name, (_, weight)) in enumerate(items)}
-        program = self._rules.program
+        assert view.active == active(items)
+        program, own_hash = self._rules.program, self._rules.own
+        hash = xxh64 if own_hash is None else own_hash.hash
+        names, weights = [view.names[i] for i in view.active], [items[i][1][1] for i in view.active]
         if program is None:
-            placed = [[splitmix64(xxh64(name) + i) for i in range(self._rules.count(weight))]
-                      for name, (_, weight) in items]
+            placed = [[splitmix64(hash(name) + i) for i in range(self._rules.count(weight))]
+                      for name, weight in zip(names, weights, strict=True)]
         else:
-            placed = program.points([name for name, _ in items], [weight for _, (_, weight) in items])
-        expected = sorted([(point, rank) for rank, own in enumerate(placed) for point in own])
+            placed = program.points(names, weights)
+        placed = zip(view.active, placed, strict=True)
+        expected = sorted([(point, rank) for rank, own in placed for point in own])
         narrow = 32 if program is not None and not program.wide else 0
         assert expected == [(table.points[i].at >> narrow, table.points[i].owner) for i in range(table.count)]
         table.check_index()
 
 
 cdef class _RaceView(_View):
-    """What each node draws with: a base and maybe a rate, its weight, or in pymemcache's form a prefix."""
+    """What each active node draws with: a base and maybe a rate, or in pymemcache's form a prefix."""
 
+    cdef uint32_t *places    # the ranks of the active nodes
     cdef uint64_t *bases
     cdef double *rates
     cdef hg_prefixes *prefixes
@@ -903,44 +1002,49 @@ cdef class _RaceView(_View):
     cdef uint64_t seed
 
     def __dealloc__(self):
+        free(self.places)
         free(self.bases)
         free(self.rates)
         free(self.prefixes)
 
-    cdef int fill(self, list items, uint64_t seed) except -1:
-        """Sets bases, and rates unless they are all the same."""
+    cdef int make(self, core, list items, rules) except -1:
         cdef Py_ssize_t i
-        self.seed, self.count = seed, len(items)
+        self.seed, self.count = rules.seed, len(self.active)
+        self.places = <uint32_t *>_allocate(self.count, sizeof(uint32_t))
+        for i in range(self.count):
+            self.places[i] = self.active[i]
+        if rules.murmur:
+            return self.fill_prefixes(rules.seed)
         self.bases = <uint64_t *>_allocate(self.count, sizeof(uint64_t))
         for i in range(self.count):
-            self.bases[i] = xxh64(items[i][0])
-        if len({entry[1] for _, entry in items}) > 1:
+            self.bases[i] = xxh64(self.names[self.active[i]])
+        if len({items[rank][1][1] for rank in self.active}) > 1:
             self.rates = <double *>_allocate(self.count, sizeof(double))
             for i in range(self.count):
-                self.rates[i] = items[i][1][1]
+                self.rates[i] = self.weights[self.active[i]]
         return 0
 
-    cdef int fill_prefixes(self, list items, uint32_t seed) except -1:
+    cdef int fill_prefixes(self, uint32_t seed) except -1:
         """Prefixes that leave as many bytes over fill lots; the last of them fills the lanes that remain."""
         cdef Py_ssize_t at, lane
         cdef list own
         alike = [[], [], [], []]
-        for rank, (name, _) in enumerate(items):
-            prefix = low_bytes(name) + b"-"
-            alike[len(prefix) % 4].append((rank, prefix))
+        for place, rank in enumerate(self.active):
+            prefix = low_bytes(self.names[rank]) + b"-"
+            alike[len(prefix) % 4].append((place, prefix))
         lots = [own[first:first + HG_LANES] for own in alike for first in range(0, len(own), HG_LANES)]
         self.prefixes = <hg_prefixes *>_allocate(len(lots), sizeof(hg_prefixes))
-        self.count, self.lots = len(items), len(lots)
+        self.lots = len(lots)
         for at in range(self.lots):
             own = lots[at]
             for lane in range(HG_LANES):
-                rank, prefix = own[min(lane, len(own) - 1)]
-                hg_murmur_begin(&self.prefixes[at], lane, rank,
+                place, prefix = own[min(lane, len(own) - 1)]
+                hg_murmur_begin(&self.prefixes[at], lane, place,
                                 <const unsigned char *>PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix),
                                 seed)
         return 0
 
-    cdef Py_ssize_t rank(self, const hg_key *key) except -2:
+    cdef Py_ssize_t rank(self, hg_key *key) except -2:
         cdef uint64_t hash
         if self.count == 0:
             return -1
@@ -948,8 +1052,8 @@ cdef class _RaceView(_View):
             return self.prefix_rank(key)
         hash = hg_xxh64(key.data, key.size, self.seed)
         if self.rates == NULL:
-            return hg_best_of_equals(self.bases, self.count, hash)
-        return hg_best_of_weighted(self.bases, self.rates, self.count, hash)
+            return self.places[hg_best_of_equals(self.bases, self.count, hash)]
+        return self.places[hg_best_of_weighted(self.bases, self.rates, self.count, hash)]
 
     cdef Py_ssize_t prefix_rank(self, const hg_key *key) except -2:
         cdef uint32_t *mixed = <uint32_t *>_allocate(2 * key.size + 1, 1)
@@ -957,7 +1061,7 @@ cdef class _RaceView(_View):
         cdef Py_ssize_t rank = hg_best_of_prefixes(
             self.prefixes, self.lots, low, hg_low_bytes(key.data, key.size, low), mixed)
         free(mixed)
-        return rank
+        return self.places[rank]
 
     cdef int score_prefixes(self, const hg_key *key, hg_racer *racers) except -1:
         cdef uint32_t *mixed = <uint32_t *>_allocate(2 * key.size + 1, 1)
@@ -968,11 +1072,11 @@ cdef class _RaceView(_View):
         return 0
 
     cdef int score(self, const hg_key *key, hg_racer *racers) except -1:
-        """The score of every node."""
+        """The score of every active node."""
         cdef uint64_t hash
         cdef Py_ssize_t i
         for i in range(self.count):
-            racers[i].rank = <uint32_t>i
+            racers[i].rank = self.places[i]
         if self.prefixes != NULL:
             return self.score_prefixes(key, racers)
         hash = hg_xxh64(key.data, key.size, self.seed)
@@ -983,7 +1087,7 @@ cdef class _RaceView(_View):
                 racers[i].score = hg_draw(self.bases[i], hash)
         return 0
 
-    cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
+    cdef Py_ssize_t order(self, hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
         cdef hg_racer *racers = <hg_racer *>_allocate(self.count, sizeof(hg_racer))
         cdef Py_ssize_t i
         try:
@@ -1027,13 +1131,8 @@ cdef class Rendezvous(_Placement):
         rules = RaceRules(scheme, seed)
         self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
 
-    cdef _View _make(self, core, list items, rules):
-        cdef _RaceView view = _RaceView()
-        if rules.murmur:
-            view.fill_prefixes(items, rules.seed)
-        else:
-            view.fill(items, rules.seed)
-        return view
+    cdef _View _new_view(self):
+        return _RaceView()
 
     @property
     def scheme(self):
@@ -1065,9 +1164,10 @@ cdef class Rendezvous(_Placement):
         >>> Rendezvous({"a": 1, "b": 3}).ownership()
         {'a': 0.25, 'b': 0.75}
         """
-        weights = self.weights
-        total = sum(weights.values())
-        return {node: weight / total for node, weight in weights.items()}
+        items = self._arranged()
+        weights = proportions(items)
+        total = sum(weights) or 1
+        return {node: weight / total for (_, (node, _)), weight in zip(items, weights, strict=True)}
 
     def diff(self, other, /):
         """How placement moves from here to `other`: {(old node, new node): share of all keys}.
@@ -1086,10 +1186,8 @@ cdef class Rendezvous(_Placement):
             raise TypeError(f"other must be a Rendezvous, got {other!r}")
         if self._rules.arguments != (<Rendezvous>other)._rules.arguments:
             raise ValueError(f"other must hash keys as this placement does, got {other!r}")
-        old = dict(arranged(self._members, self._rules))
-        new = dict(arranged((<Rendezvous>other)._members, self._rules))
-        moves = expected_moves({name: weight for name, (_, weight) in old.items()},
-                               {name: weight for name, (_, weight) in new.items()})
+        olds, news = self._arranged(), (<Rendezvous>other)._arranged()
+        old, new, moves = dict(olds), dict(news), expected_moves(rates(olds), rates(news))
         return {(old[was][0] if was is not None else None, new[now][0] if now is not None else None): share
                 for (was, now), share in moves.items()}
 
@@ -1101,11 +1199,13 @@ cdef class Rendezvous(_Placement):
         view = <_RaceView>self._current()
         items = arranged(self._members, self._rules)
         assert view.nodes == tuple([node for _, (node, _) in items])
-        assert view.count == len(items)
+        assert view.active == active(items)
+        assert view.count == len(view.active)
         assert (view.prefixes != NULL) == self._rules.murmur
-        ranks = {view.prefixes[at].rank[lane] for at in range(view.lots) for lane in range(HG_LANES)}
-        assert ranks == (set(range(view.count)) if self._rules.murmur else set())
-        assert (view.rates != NULL) == (len({weight for _, (_, weight) in items}) > 1)
+        assert [view.places[at] for at in range(view.count)] == view.active
+        places = {view.prefixes[at].rank[lane] for at in range(view.lots) for lane in range(HG_LANES)}
+        assert places == (set(range(view.count)) if self._rules.murmur else set())
+        assert (view.rates != NULL) == (len({weight for _, (_, weight) in items if weight}) > 1)
 
 
 cdef class _MaglevView(_View):
@@ -1117,31 +1217,33 @@ cdef class _MaglevView(_View):
     def __dealloc__(self):
         free(self.table)
 
-    cdef int fill(self, list items, uint64_t size) except -1:
+    cdef int make(self, core, list items, rules) except -1:
         cdef hg_host *hosts = NULL
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, rank
+        cdef uint64_t size = rules.size, slot
         self.size = size
-        if not items:
+        if not self.active:
             return 0
-        weights = [weight for _, (_, weight) in items]
-        total = sum(weights)
+        total = sum(self.weights)
         try:
-            hosts = <hg_host *>_allocate(len(items), sizeof(hg_host))
-            for i in range(len(items)):
-                hosts[i].at = <uint64_t>xxh64(items[i][0]) % size
-                hosts[i].skip = <uint64_t>xxh64(items[i][0], 1) % (size - 1) + 1
-                hosts[i].weight = weights[i] / total
+            hosts = <hg_host *>_allocate(len(self.active), sizeof(hg_host))
+            for i, rank in enumerate(self.active):
+                hosts[i].at = <uint64_t>xxh64(self.names[rank]) % size
+                hosts[i].skip = <uint64_t>xxh64(self.names[rank], 1) % (size - 1) + 1
+                hosts[i].weight = self.weights[rank] / total
                 hosts[i].target = 0
             self.table = <uint32_t *>_allocate(size, sizeof(uint32_t))
-            hg_maglev(hosts, len(items), max(weights) / total, self.table, size)
+            hg_maglev(hosts, len(self.active), max(self.weights) / total, self.table, size)
+            for slot in range(size):
+                self.table[slot] = self.active[self.table[slot]]
             return 0
         finally:
             free(hosts)
 
-    cdef Py_ssize_t rank(self, const hg_key *key) except -2:
+    cdef Py_ssize_t rank(self, hg_key *key) except -2:
         return self.table[hg_xxh64(key.data, key.size, 0) % self.size] if self.table != NULL else -1
 
-    cdef Py_ssize_t order(self, const hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
+    cdef Py_ssize_t order(self, hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
         cdef uint64_t slot = hg_xxh64(key.data, key.size, 0) % self.size, at
         cdef uint32_t rank
         cdef Py_ssize_t found = 0
@@ -1216,10 +1318,8 @@ cdef class Maglev(_Placement):
         rules = MaglevRules(size)
         self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
 
-    cdef _View _make(self, core, list items, rules):
-        cdef _MaglevView view = _MaglevView()
-        view.fill(items, rules.size)
-        return view
+    cdef _View _new_view(self):
+        return _MaglevView()
 
     @property
     def size(self):
@@ -1278,13 +1378,14 @@ cdef class Maglev(_Placement):
         assert view.nodes == tuple([node for _, (node, _) in items])
         slots = Counter(view.slots())
         assert len(view.slots()) == self.size
-        assert -1 not in slots or not items
-        if len({weight for _, (_, weight) in items}) == 1:
-            shares = [slots[rank] for rank in range(len(items))]
+        assert view.active == active(items)
+        assert set(slots) <= set(view.active or [-1])
+        if len({weight for _, (_, weight) in items if weight}) == 1:
+            shares = [slots[rank] for rank in view.active]
             assert max(shares) - min(shares) <= 1
 
 
-def jump_hash(key, buckets):
+def jump_hash(key, buckets, /):
     """The bucket, in [0, buckets), that jump consistent hashing gives `key`.
 
     From n to n + 1 buckets 1 / (n + 1) of the keys move, all to the new one; buckets leave only at
@@ -1365,7 +1466,7 @@ cdef class _Pick:
 
 
 cdef void _append_others(uint32_t *order, Py_ssize_t found, Py_ssize_t count) noexcept:
-    """Completes the first `found` of `count` ranks; there is room for as many marks behind them."""
+    """Completes the first `found` of `count` ranks; there is space for as many marks behind them."""
     cdef uint32_t *listed = order + count
     cdef Py_ssize_t i
     if found == count:
@@ -1387,8 +1488,8 @@ cdef class BoundedLoad:
     ceil(`c` * average * weight / mean weight), this pick counted in. So no server takes more than
     `c` times its share, and with c = 1.25 nearly all keys stay where the placement has them.
 
-    Nodes are added and removed in `placement` itself; what is in flight at a node that left counts
-    again should it return. A pick that is dropped unended ends itself.
+    Nodes are added, removed and given weights in `placement` itself; what is in flight at a node that left
+    or has weight 0 counts again should it return. A pick that is dropped unended ends itself.
 
     Source: Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2016.
 
@@ -1477,11 +1578,11 @@ cdef class BoundedLoad:
     def pick(self, key, *, exclude=()):
         """Picks the first node in the preference of `key` that has room, and counts it in flight.
 
-        Answers a context manager with the attribute `node` and the method `done()`, either of which
+        Returns a context manager with the attribute `node` and the method `done()`, either of which
         ends the pick. Nodes in `exclude` are passed over, and the average is that of the others.
 
-        Raises NoServerError if there is no node or every one is excluded, TypeError and ValueError
-        for a wrong `key` as get_node does, and for a node in `exclude` that can have no name.
+        Raises NoServerError if there is no node, or every one is excluded or of weight 0, TypeError and
+        ValueError for a wrong `key` as get_node does, and for a node in `exclude` that can have no name.
 
         Complexity: that of get_node while the first node has room, else of preference.
 
@@ -1495,8 +1596,9 @@ cdef class BoundedLoad:
         cdef bint counted = False
         cdef _Pick pick = _Pick.__new__(_Pick)
         hg_key_of(key, b"key", &plain)
-        names = {name_bytes(node, self._placement._node_key) for node in checked_several("exclude", exclude)}
         view = self._placement._current()
+        view.begin(&plain)
+        names = {name_bytes(node, self._placement._node_key) for node in checked_several("exclude", exclude)}
         if names:
             barred = bytes([name in names for name in view.names])
         while not counted:
@@ -1510,7 +1612,7 @@ cdef class BoundedLoad:
                     self._total += 1
                     self._changes += 1
         if rank < 0:
-            raise NoServerError("every server is excluded" if view.names else "the placement has no server")
+            raise NoServerError("every server is excluded" if view.active else "the placement has no server")
         pick._bounded, pick._name, pick.node = self, view.names[rank], view.nodes[rank]
         return pick
 
@@ -1553,7 +1655,7 @@ cdef class BoundedLoad:
                     self._changes += 1
                     self._total, self._weight = 0, 0
                     for i in range(count):
-                        self._total += self._loads[i]
+                        self._total += self._loads[i] if self._weights[i] else 0
                         self._weight += self._weights[i]
             free(loads)
             free(weights)
@@ -1565,7 +1667,7 @@ cdef class BoundedLoad:
         return self._loads[rank] < self._c * (total + 1) * self._weights[rank] / weight
 
     @cython.final
-    cdef Py_ssize_t _choose(self, _View view, const hg_key *key, bytes barred) except -2:
+    cdef Py_ssize_t _choose(self, _View view, hg_key *key, bytes barred) except -2:
         """The rank of the node to take, -1 if there is none; makes no object.
 
         Nodes that own nothing stand behind all that the key prefers, so that there always is room.
@@ -1580,15 +1682,15 @@ cdef class BoundedLoad:
         if out != NULL:
             total, weight = 0, 0
             for i in range(count):
-                if not out[i]:
+                if not out[i] and self._weights[i]:
                     total += self._loads[i]
                     weight += self._weights[i]
         order = <uint32_t *>_allocate(2 * count, sizeof(uint32_t))
-        found = view.order(key, count, order)
+        found = view.order(key, len(view.active), order)
         _append_others(order, found, count)
         rank = -1
         for i in range(count):
-            if out != NULL and out[order[i]]:
+            if self._weights[order[i]] == 0 or (out != NULL and out[order[i]]):
                 continue
             if self._has_room(order[i], total, weight):
                 rank = order[i]
@@ -1618,7 +1720,7 @@ cdef class BoundedLoad:
                     self._changes += 1
                     if rank >= 0:
                         self._loads[rank] -= 1
-                        self._total -= 1
+                        self._total -= 1 if self._weights[rank] else 0
         return 0
 
     def __repr__(self):
@@ -1630,5 +1732,6 @@ cdef class BoundedLoad:
         counts, _ = self._counted()
         assert all(load > 0 for load in counts.values())
         assert self._ranks == {name: i for i, name in enumerate(self._names)}
-        assert self._total == sum([counts.get(name, 0) for name in self._names])
+        assert self._total == sum([counts.get(name, 0) for i, name in enumerate(self._names)
+                                   if self._weights[i]])
         assert not self._departed.keys() & self._ranks.keys()

@@ -1011,7 +1011,7 @@ class AddressHash(_Balancer):
 
     def _admitted(self, server, weight):
         if self._scheme == "headgate":
-            _, (_, weight) = admitted(server, weight, None, RING_RULES)
+            _, (_, weight) = admitted(server, checked_weight(weight), None, RING_RULES)
             return weight
         weight = checked_weight(weight)
         if weight != int(weight):

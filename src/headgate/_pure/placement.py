@@ -16,6 +16,7 @@ from headgate._membership import (
     MaglevRules,
     RaceRules,
     RingRules,
+    active,
     admitted,
     arranged,
     checked_bound,
@@ -25,11 +26,14 @@ from headgate._membership import (
     join,
     key_bytes,
     low_bytes,
+    member,
     name_bytes,
+    proportions,
+    rates,
     weighted,
 )
 from headgate._moves import expected_moves
-from headgate._pickling import name_class, restore
+from headgate._pickling import carried, carry, name_class, restore
 from headgate._pure.hashing import _MASK, _xxh64_bytes, splitmix64
 from headgate.errors import NoServerError
 
@@ -49,16 +53,25 @@ def _key_hash(key):
 
 
 class _View:
-    """The nodes after one change and whatever finds them: all that a lookup needs, never changed."""
+    """The nodes after one change and whatever finds them: all that a lookup needs, never changed.
 
-    __slots__ = ("change", "names", "nodes", "weights")
+    `weights` are proportions, and `active` the ranks of the nodes that own something.
+    """
+
+    __slots__ = ("active", "change", "names", "nodes", "weights")
 
     def __init__(self, change, items):
         """`items` are pairs (name, (node, weight)) in the order of `nodes`."""
         self.change = change
         self.names = tuple([name for name, _ in items])
-        self.weights = tuple([weight for _, (_, weight) in items])
+        self.weights = proportions(items)
+        self.active = active(items)
         self.nodes = tuple([node for _, (node, _) in items])
+
+    def begin(self, key):
+        """The checked key, as far as foreign code is needed to find it."""
+        key_bytes(key, "key")
+        return key
 
 
 _STALE = _View(None, ())
@@ -67,9 +80,10 @@ _STALE = _View(None, ())
 class _Placement:
     """Members, and the view of them that lookups read.
 
-    A subclass has a `_rules_class`, and `_make(change, items)` that answers a view with
+    A subclass has a `_rules_class`, and `_make(change, items)` that returns a view with
     `rank(key)`, the index of a key's node or -1, and `ranks(key, limit)`, those of its first nodes.
-    `_core` is what it keeps from one view for the next.
+    `_core` is what it keeps from one view for the next. There is no lock: each change of the members is
+    one step, and one made to a dict of members that is being replaced came before that.
     """
 
     __slots__ = ("__weakref__", "_change", "_core", "_members", "_node_key", "_rules", "_view")
@@ -97,17 +111,25 @@ class _Placement:
         view = self._view
         return view if view.change is self._change else self._settled()
 
+    def _arranged(self):
+        """The members in the order of `nodes`, between two changes, and the token of the first."""
+        while True:
+            change = self._change
+            items = arranged(self._members, self._rules)
+            if change is self._change:
+                return change, items
+
     def _settled(self):
-        change = self._change
-        view = self._view = self._make(change, arranged(self._members, self._rules))
+        view = self._view = self._make(*self._arranged())
         return view
 
     def add_node(self, node, weight=1):
         """Adds `node`, which takes its share from the others in proportion to `weight`.
 
-        The placement is rebuilt at the next lookup, so a loop of changes costs one rebuild.
+        One of weight 0 is a member that owns nothing. The placement is rebuilt at the next lookup, so a
+        loop of changes costs one rebuild.
 
-        Raises ValueError if a node of this name is a member or `weight` is not positive and
+        Raises ValueError if a node of this name is a member or `weight` is negative or not
         finite, TypeError if the node's name is neither str, bytes nor int.
 
         Complexity: O(1).
@@ -118,7 +140,7 @@ class _Placement:
         {'a': 1, 'b': 0.5}
         """
         name, entry = admitted(node, weight, self._node_key, self._rules)
-        self._rules.warn(self._members, entry)
+        self._rules.warn(self._members, {name: entry})
         join(self._members, name, entry)
         self._changed()
 
@@ -136,6 +158,46 @@ class _Placement:
         """
         if self._members.pop(name_bytes(node, self._node_key), None) is None:
             raise KeyError(f"node must be a member, got {node!r}")
+        self._changed()
+
+    def set_weight(self, node, weight):
+        """Gives `node` another weight; 0 leaves it a member that owns nothing, which drains it.
+
+        It is one change: no lookup sees the placement without the node, and but for Maglev only keys that
+        the node gains or loses move.
+
+        Raises KeyError if it is no member, ValueError if `weight` is negative or not finite, TypeError if
+        it is neither int nor float or the node's name is neither str, bytes nor int.
+
+        Complexity: O(1); the next lookup rebuilds.
+
+        >>> ring = HashRing(["a", "b"])
+        >>> ring.set_weight("a", 0)
+        >>> ring.weights, ring.get_node("user:1")
+        ({'a': 0, 'b': 1}, 'b')
+        """
+        name, (_, weight) = admitted(node, weight, self._node_key, self._rules)
+        entry = member(self._members, name, node)
+        self._rules.warn(self._members, {name: [node, weight]})
+        entry[1] = weight
+        self._changed()
+
+    def replace_nodes(self, nodes):
+        """Makes `nodes`, an iterable of nodes or a mapping of node to weight, all that there are.
+
+        It is one change: every lookup sees the nodes of before or these. Keys move as they would between
+        two placements, so that nodes that stay keep what is theirs.
+
+        Raises ValueError or TypeError as the constructor does, and leaves everything as it was.
+
+        Complexity: O(n) for n nodes; the next lookup rebuilds.
+
+        >>> ring = HashRing(["a", "b"])
+        >>> ring.replace_nodes({"b": 1, "c": 2})
+        >>> ring.weights
+        {'b': 1, 'c': 2}
+        """
+        self._members = collected(weighted(nodes), self._node_key, self._rules)
         self._changed()
 
     def get_node(self, key, /):
@@ -158,7 +220,7 @@ class _Placement:
         return view.nodes[rank] if rank >= 0 else None
 
     def get_nodes(self, key, n, /):
-        """The first `n` distinct nodes in the order in which `key` prefers them, or all if fewer.
+        """The first `n` distinct nodes in the order in which `key` prefers them, or all that own something.
 
         The first is ``get_node(key)``. In a HashRing and in Rendezvous each next one is where the
         key falls when those before it leave.
@@ -175,10 +237,10 @@ class _Placement:
         if n < 0:
             raise ValueError(f"n must not be negative, got {n!r}")
         view = self._current()
-        return [view.nodes[rank] for rank in view.ranks(key, min(n, len(view.nodes)))]
+        return [view.nodes[rank] for rank in view.ranks(key, min(n, len(view.active)))]
 
     def preference(self, key, /):
-        """All nodes in the order in which `key` prefers them: get_nodes without a bound.
+        """All nodes that own something in the order in which `key` prefers them: get_nodes without a bound.
 
         Raises TypeError and ValueError for a wrong `key` as get_node does.
 
@@ -188,7 +250,7 @@ class _Placement:
         ['a', 'c', 'b']
         """
         view = self._current()
-        return [view.nodes[rank] for rank in view.ranks(key, len(view.nodes))]
+        return [view.nodes[rank] for rank in view.ranks(key, len(view.active))]
 
     def get_many(self, keys, /):
         """The list of the nodes that `keys` belong to, all from one state of the membership.
@@ -227,7 +289,8 @@ class _Placement:
         >>> HashRing({"a": 1, "b": 2.5}).weights
         {'a': 1, 'b': 2.5}
         """
-        return {node: weight for _, (node, weight) in arranged(self._members, self._rules)}
+        _, items = self._arranged()
+        return {node: weight for _, (node, weight) in items}
 
     def __len__(self):
         return len(self._members)
@@ -240,8 +303,8 @@ class _Placement:
 
     def _identity(self):
         """What makes two placements equal."""
-        names = [(name, entry[1]) for name, entry in arranged(self._members, self._rules)]
-        return type(self._rules), self._rules.identity(), names
+        _, items = self._arranged()
+        return type(self._rules), self._rules.identity(), [(name, weight) for name, (_, weight) in items]
 
     def __eq__(self, other):
         if not isinstance(other, _Placement):
@@ -249,13 +312,18 @@ class _Placement:
         return self._identity() == other._identity()
 
     def __copy__(self):
+        _, items = self._arranged()
         other = type(self).__new__(type(self))
-        other._fill(self._members.copy(), self._rules, self._node_key, self._core)
+        members = {name: [node, weight] for name, (node, weight) in items}
+        other._fill(members, self._rules, self._node_key, self._core)
+        carry(other, carried(self))
         return other
 
     def __reduce__(self):
-        pairs = tuple([entry for _, entry in arranged(self._members, self._rules)])
-        return restore, (name_class(self), (1, pairs, *self._rules.arguments, self._node_key))
+        _, items = self._arranged()
+        pairs = tuple([entry for _, entry in items])
+        state = 1, pairs, *self._rules.arguments, self._node_key
+        return restore, (name_class(self), state), carried(self)
 
     @classmethod
     def _from_state(cls, state):
@@ -326,16 +394,16 @@ class _Table:
         return [*zip(ends, owners, strict=True), (_MASK, owners[0])]
 
 
-def _spread(name, count):
+def _spread(base, count):
     """The points of our own scheme for one node."""
-    base = _xxh64_bytes(name)
     return [splitmix64(base + i) for i in range(count)]
 
 
 def _placed(added, rules):
-    """The points of each of `added`, pairs (name, weight)."""
+    """The points of each of `added`, pairs (name, weight) of nodes that own something."""
     if rules.program is None:
-        return [_spread(name, rules.count(weight)) for name, weight in added]
+        hash = _xxh64_bytes if rules.own is None else rules.own.hash
+        return [_spread(hash(name), rules.count(weight)) for name, weight in added]
     names, weights = [name for name, _ in added], [weight for _, weight in added]
     points = rules.program.points(names, weights)
     return points if rules.program.wide else [[point << 32 | _LOW for point in own] for own in points]
@@ -375,7 +443,7 @@ def _rebuilt(old, items, rules):
         if known[1] == weight and known[0] > last:
             last = known[0]
             moves[last] = rank
-        else:
+        elif weight:
             added[rank] = name, weight
     placed = zip(added, _placed(added.values(), rules), strict=True)
     fresh = sorted([point << 32 | rank for rank, own in placed for point in own])
@@ -391,7 +459,7 @@ def _shares(table, nodes):
     """How many of the 2**64 positions each of so many ranks owns."""
     shares = [0] * nodes
     before = -1
-    for last, owner in table.arcs() if nodes else ():
+    for last, owner in table.arcs() if table.owners else ():
         shares[owner] += last - before
         before = last
     return shares
@@ -459,6 +527,26 @@ class _RingView(_View):
         return self.table.walk(self.position(key), limit)
 
 
+class _Position(int):
+    """A position on the circle in the place of a key."""
+
+
+class _OwnHashView(_RingView):
+    """A ring under the user's hash function."""
+
+    __slots__ = ("hash",)
+
+    def __init__(self, change, items, table, hash):
+        super().__init__(change, items, table, None)
+        self.hash = hash
+
+    def begin(self, key):
+        return _Position(self.hash(key_bytes(key, "key")))
+
+    def position(self, key):
+        return key if type(key) is _Position else self.hash(key_bytes(key, "key"))
+
+
 class HashRing(_Placement):
     """Consistent hashing: which node each key belongs to.
 
@@ -467,15 +555,16 @@ class HashRing(_Placement):
     a key belongs to the owner of the first point at or after its hash. More points a node
     balance better: with 100 nodes the fullest holds 1.22 times the mean at 150, 1.11 at 500.
 
-    A node is a ``str``, ``bytes`` or ``int``, or anything for which `node_key` answers one of
-    these; that name alone decides where it stands. Placement depends on the membership, not on
-    the order of insertion, the process or the platform. A node that joins or leaves moves only
-    the keys that it gains or loses.
+    A node is a ``str``, ``bytes`` or ``int``, or anything for which `node_key` returns one of
+    these; that name alone decides where it stands. A node of weight 0 owns nothing. Placement depends
+    on the membership, not on the order of insertion, the process or the platform. A node that joins
+    or leaves moves only the keys that it gains or loses.
 
     `scheme` says how points are placed and keys hashed: ``"headgate"`` takes XXH64 of the name
     as base and splitmix64(base + i) as point i, and XXH64 of the key. ``"libmemcached"``,
     ``"uhashring"``, ``"twemproxy"``, ``"nginx"``, ``"envoy"`` and ``"haproxy"`` agree with these
-    programs, weights being ints then and `replicas` unused; see headgate.schemes for their options.
+    programs, weights being ints then and `replicas` unused; see headgate.schemes for their options,
+    and for ``headgate(hash=...)``, which takes another hash function than XXH64.
 
     Keys are ``str`` (hashed as UTF-8), ``bytes``, or ``int`` in [-2**63, 2**63), hashed as 8 bytes
     of little-endian two's complement. Lookups from any thread go on while nodes change.
@@ -505,8 +594,11 @@ class HashRing(_Placement):
         self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
 
     def _make(self, change, items):
-        table = self._core = _rebuilt(self._core, items, self._rules)
-        return _RingView(change, items, table, self._rules.program)
+        rules = self._rules
+        table = self._core = _rebuilt(self._core, items, rules)
+        if rules.own is not None:
+            return _OwnHashView(change, items, table, rules.own.hash)
+        return _RingView(change, items, table, rules.program)
 
     def locate(self, hashes, /):
         """For each hash of a buffer, the index in `nodes` of its owner; -1 in an empty ring.
@@ -594,9 +686,11 @@ class HashRing(_Placement):
         view = self._current()
         table, items = view.table, arranged(self._members, self._rules)
         assert view.nodes == tuple([node for _, (node, _) in items])
+        assert view.active == active(items)
         assert table.ranks == {name: (rank, weight) for rank, (name, (_, weight)) in enumerate(items)}
-        placed = _placed([(name, weight) for name, (_, weight) in items], self._rules)
-        expected = sorted([(point, rank) for rank, own in enumerate(placed) for point in own])
+        placed = _placed([(name, weight) for name, (_, weight) in items if weight], self._rules)
+        placed = zip(view.active, placed, strict=True)
+        expected = sorted([(point, rank) for rank, own in placed for point in own])
         assert expected == list(zip(table.points, table.owners, strict=True))
 
 
@@ -629,7 +723,7 @@ def _murmur_end(prefix, data):
 
 
 class _RaceView(_View):
-    """What each node draws with: a base and maybe a rate, its weight, or in pymemcache's form a prefix."""
+    """What each active node draws with: a base and maybe a rate, or in pymemcache's form a prefix."""
 
     __slots__ = ("bases", "prefixes", "rates", "seed")
 
@@ -637,12 +731,13 @@ class _RaceView(_View):
         super().__init__(change, items)
         self.seed = rules.seed
         self.bases = self.rates = self.prefixes = None
+        names = [self.names[rank] for rank in self.active]
         if rules.murmur:
-            self.prefixes = [self._begin(low_bytes(name) + b"-") for name, _ in items]
+            self.prefixes = [self._begin(low_bytes(name) + b"-") for name in names]
             return
-        self.bases = [_xxh64_bytes(name) for name, _ in items]
-        if len({weight for _, (_, weight) in items}) > 1:
-            self.rates = [float(weight) for _, (_, weight) in items]
+        self.bases = [_xxh64_bytes(name) for name in names]
+        if len({items[rank][1][1] for rank in self.active}) > 1:
+            self.rates = [self.weights[rank] for rank in self.active]
 
     def _begin(self, prefix):
         """What all keys of a node have in front, hashed."""
@@ -650,7 +745,7 @@ class _RaceView(_View):
         return _murmur_blocks(self.seed, prefix), prefix[whole:], len(prefix)
 
     def scores(self, key):
-        """The score of every node; the highest wins, on a tie the later node."""
+        """The score of every active node; the highest wins, on a tie the later node."""
         data = key_bytes(key, "key")
         if self.prefixes is not None:
             data = low_bytes(data)
@@ -663,12 +758,11 @@ class _RaceView(_View):
                 for draw, rate in zip(draws, self.rates, strict=True)]
 
     def rank(self, key):
-        scores = self.scores(key)
-        return max(zip(scores, range(len(scores)), strict=True), default=(0, -1))[1]
+        return max(zip(self.scores(key), self.active, strict=True), default=(0, -1))[1]
 
     def ranks(self, key, limit):
-        scores = self.scores(key)
-        return sorted(range(len(scores)), key=lambda rank: (scores[rank], rank), reverse=True)[:limit]
+        drawn = sorted(zip(self.scores(key), self.active, strict=True), reverse=True)
+        return [rank for _, rank in drawn[:limit]]
 
 
 class Rendezvous(_Placement):
@@ -736,9 +830,10 @@ class Rendezvous(_Placement):
         >>> Rendezvous({"a": 1, "b": 3}).ownership()
         {'a': 0.25, 'b': 0.75}
         """
-        weights = self.weights
-        total = sum(weights.values())
-        return {node: weight / total for node, weight in weights.items()}
+        _, items = self._arranged()
+        weights = proportions(items)
+        total = sum(weights) or 1
+        return {node: weight / total for (_, (node, _)), weight in zip(items, weights, strict=True)}
 
     def diff(self, other, /):
         """How placement moves from here to `other`: {(old node, new node): share of all keys}.
@@ -757,9 +852,8 @@ class Rendezvous(_Placement):
             raise TypeError(f"other must be a Rendezvous, got {other!r}")
         if self._rules.arguments != other._rules.arguments:
             raise ValueError(f"other must hash keys as this placement does, got {other!r}")
-        old, new = dict(arranged(self._members, self._rules)), dict(arranged(other._members, self._rules))
-        moves = expected_moves({name: weight for name, (_, weight) in old.items()},
-                               {name: weight for name, (_, weight) in new.items()})
+        (_, olds), (_, news) = self._arranged(), other._arranged()
+        old, new, moves = dict(olds), dict(news), expected_moves(rates(olds), rates(news))
         return {(old[was][0] if was is not None else None, new[now][0] if now is not None else None): share
                 for (was, now), share in moves.items()}
 
@@ -771,18 +865,19 @@ class Rendezvous(_Placement):
         view = self._current()
         items = arranged(self._members, self._rules)
         assert view.nodes == tuple([node for _, (node, _) in items])
-        assert len(view.bases if view.prefixes is None else view.prefixes) == len(items)
+        assert view.active == active(items)
+        assert len(view.bases if view.prefixes is None else view.prefixes) == len(view.active)
         assert (view.prefixes is not None) == self._rules.murmur
-        assert (view.rates is not None) == (len({weight for _, (_, weight) in items}) > 1)
+        assert (view.rates is not None) == (len({weight for _, (_, weight) in items if weight}) > 1)
 
 
-def _maglev_table(items, size):
-    """Envoy's table: in turns, each host claims the next free slot of its permutation."""
-    total = sum(weight for _, (_, weight) in items)
-    shares = [weight / total for _, (_, weight) in items]
-    at = [_xxh64_bytes(name) % size for name, _ in items]
-    skip = [_xxh64_bytes(name, 1) % (size - 1) + 1 for name, _ in items]
-    targets, heaviest = [0.0] * len(items), max(shares)
+def _maglev_table(names, weights, ranks, size):
+    """Envoy's table: in turns, each of the hosts at `ranks` claims the next free slot of its permutation."""
+    total = sum(weights)
+    shares = [weights[rank] / total for rank in ranks]
+    at = [_xxh64_bytes(names[rank]) % size for rank in ranks]
+    skip = [_xxh64_bytes(names[rank], 1) % (size - 1) + 1 for rank in ranks]
+    targets, heaviest = [0.0] * len(ranks), max(shares)
     table, filled, turn = array("i", [-1]) * size, 0, 0
     while True:
         turn += 1
@@ -793,7 +888,7 @@ def _maglev_table(items, size):
             slot = at[host]
             while table[slot] >= 0:
                 slot = (slot + skip[host]) % size
-            table[slot] = host
+            table[slot] = ranks[host]
             at[host] = (slot + skip[host]) % size
             filled += 1
             if filled == size:
@@ -807,7 +902,8 @@ class _MaglevView(_View):
 
     def __init__(self, change, items, size):
         super().__init__(change, items)
-        self.table = _maglev_table(items, size) if items else array("i", [-1]) * size
+        empty = array("i", [-1]) * size
+        self.table = _maglev_table(self.names, self.weights, self.active, size) if self.active else empty
 
     def rank(self, key):
         return self.table[_key_hash(key) % len(self.table)]
@@ -910,13 +1006,14 @@ class Maglev(_Placement):
         assert view.nodes == tuple([node for _, (node, _) in items])
         slots = Counter(view.table)
         assert len(view.table) == self.size
-        assert -1 not in slots or not items
-        if len({weight for _, (_, weight) in items}) == 1:
-            shares = [slots[rank] for rank in range(len(items))]
+        assert view.active == active(items)
+        assert set(slots) <= set(view.active or [-1])
+        if len({weight for _, (_, weight) in items if weight}) == 1:
+            shares = [slots[rank] for rank in view.active]
             assert max(shares) - min(shares) <= 1
 
 
-def jump_hash(key, buckets):
+def jump_hash(key, buckets, /):
     """The bucket, in [0, buckets), that jump consistent hashing gives `key`.
 
     From n to n + 1 buckets 1 / (n + 1) of the keys move, all to the new one; buckets leave only at
@@ -1017,8 +1114,8 @@ class BoundedLoad:
     ceil(`c` * average * weight / mean weight), this pick counted in. So no server takes more than
     `c` times its share, and with c = 1.25 nearly all keys stay where the placement has them.
 
-    Nodes are added and removed in `placement` itself; what is in flight at a node that left counts
-    again should it return. A pick that is dropped unended ends itself.
+    Nodes are added, removed and given weights in `placement` itself; what is in flight at a node that left
+    or has weight 0 counts again should it return. A pick that is dropped unended ends itself.
 
     Source: Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2016.
 
@@ -1097,24 +1194,24 @@ class BoundedLoad:
     def pick(self, key, *, exclude=()):
         """Picks the first node in the preference of `key` that has room, and counts it in flight.
 
-        Answers a context manager with the attribute `node` and the method `done()`, either of which
+        Returns a context manager with the attribute `node` and the method `done()`, either of which
         ends the pick. Nodes in `exclude` are passed over, and the average is that of the others.
 
-        Raises NoServerError if there is no node or every one is excluded, TypeError and ValueError
-        for a wrong `key` as get_node does, and for a node in `exclude` that can have no name.
+        Raises NoServerError if there is no node, or every one is excluded or of weight 0, TypeError and
+        ValueError for a wrong `key` as get_node does, and for a node in `exclude` that can have no name.
 
         Complexity: that of get_node while the first node has room, else of preference.
 
         >>> BoundedLoad(HashRing(["a", "b"])).pick("user:1", exclude=["a"]).node
         'b'
         """
-        key_bytes(key, "key")
-        names = {name_bytes(node, self._placement._node_key) for node in checked_several("exclude", exclude)}
         view = self._placement._current()
+        key = view.begin(key)
+        names = {name_bytes(node, self._placement._node_key) for node in checked_several("exclude", exclude)}
         with self._lock:
             rank = self._chosen(view, key, names)
         if rank < 0:
-            raise NoServerError("every server is excluded" if view.names else "the placement has no server")
+            raise NoServerError("every server is excluded" if view.active else "the placement has no server")
         return _Pick(self, view.names[rank], view.nodes[rank])
 
     def _chosen(self, view, key, barred):
@@ -1138,8 +1235,8 @@ class BoundedLoad:
         """Sums up by the nodes of `view` from now on."""
         while self._names is not view.names:
             edits = self._edits
-            total = sum([self._loads.get(name, 0) for name in view.names])
-            counted, weight = frozenset(view.names), _sum(view.weights)
+            counted, weight = frozenset([view.names[rank] for rank in view.active]), _sum(view.weights)
+            total = sum([self._loads.get(name, 0) for name in counted])
             if edits == self._edits:
                 self._names, self._counted, self._total, self._weight = view.names, counted, total, weight
                 self._edits += 1
@@ -1160,11 +1257,10 @@ class BoundedLoad:
         if not barred and (rank < 0 or self._has_room(view, rank, total, weight)):
             return rank
         if barred:
-            able = [rank for rank, name in enumerate(view.names) if name not in barred]
+            able = [rank for rank in view.active if view.names[rank] not in barred]
             total = sum([self._loads.get(view.names[rank], 0) for rank in able])
             weight = _sum([view.weights[rank] for rank in able])
-        every = range(len(view.names))
-        order = dict.fromkeys([*view.ranks(key, len(every)), *every])
+        order = dict.fromkeys([*view.ranks(key, len(view.active)), *view.active])
         order = [rank for rank in order if view.names[rank] not in barred]
         roomy = (rank for rank in order if self._has_room(view, rank, total, weight))
         return next(roomy, order[0] if order else -1)

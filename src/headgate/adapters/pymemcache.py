@@ -18,9 +18,9 @@ __all__ = ["Hasher", "hasher"]
 
 
 class Hasher:
-    """What HashClient asks where a key belongs; made by the callable that `hasher` answers."""
+    """What HashClient asks where a key belongs; made by the callable that `hasher` returns."""
 
-    __slots__ = ("_lock", "_weights", "get_node", "placement")
+    __slots__ = ("_absent", "_find", "_lock", "_weights", "get_node", "placement")
 
     def __init__(self, scheme: str | Scheme, weights: dict[str, float],
                  node_key: Callable[[str], str | bytes | int] | None) -> None:
@@ -30,9 +30,19 @@ class Hasher:
         else:
             self.placement = HashRing(scheme=scheme, node_key=node_key)
         by_str = scheme == "pymemcache" or getattr(scheme, "name", scheme) == "uhashring"
-        self.get_node = self._get_node_by_str if by_str else self.placement.get_node
+        self._find = self._get_node_by_str if by_str else self.placement.get_node
+        self.get_node = self._get_first_node if weights else self._find
         self._weights = weights
+        self._absent = set(weights)
         self._lock = new_lock()
+
+    def _get_first_node(self, key: str | bytes) -> str | None:
+        """The first lookup, when all servers are there, so that a weight of none of them is a mistake."""
+        if self._absent:
+            raise ValueError("weights must be of servers that the client has, got "
+                             + ", ".join(map(repr, sorted(self._absent))))
+        self.get_node = self._find
+        return self._find(key)
 
     def _get_node_by_str(self, key: str | bytes) -> str | None:
         """These programs hash ``str(key)``: the repr of bytes."""
@@ -41,15 +51,19 @@ class Hasher:
     def add_node(self, node: str) -> None:
         """Adds a server; one that is there already stays, since HashClient revives it once a thread."""
         with self._lock:
+            self._absent.discard(node)
             if node not in self.placement:
                 self.placement.add_node(node, self._weights.get(node, 1))
 
     def remove_node(self, node: str) -> None:
         """Removes a server.
 
-        Raises KeyError if it is not there.
+        Raises ValueError if it is not there, as pymemcache's own hasher does.
         """
-        self.placement.remove_node(node)
+        try:
+            self.placement.remove_node(node)
+        except KeyError as error:
+            raise ValueError(*error.args) from None
 
 
 def hasher(scheme: str | Scheme = "headgate", *, weights: Mapping[str, float] | None = None,
@@ -63,10 +77,11 @@ def hasher(scheme: str | Scheme = "headgate", *, weights: Mapping[str, float] | 
     where its str does; under all others it is the same key.
 
     HashClient calls a server ``"host:port"``, or by the path of its socket. `weights` maps these names
-    to weights, 1 for those it lacks; `node_key` answers the name that the program of the scheme knows
+    to weights, 1 for those it lacks; `node_key` returns the name that the program of the scheme knows
     the server by, where that is another one.
 
-    Raises ValueError if there is no such `scheme`, TypeError if another argument has the wrong type.
+    Raises ValueError if there is no such `scheme`, TypeError if another argument has the wrong type. A name
+    in `weights` that is none of the servers by the first lookup is a ValueError there.
 
     Complexity: of the calls that HashClient makes, as HashRing; as Rendezvous under ``"pymemcache"``.
     Servers that are added one by one cost one build, at the first key.

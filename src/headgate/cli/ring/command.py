@@ -34,7 +34,7 @@ _NODES = (
     "mapping to weights; '-' is standard input"
 )
 _NODE_KEYS = {"haproxy": _server_id}
-_FOREIGN_SCHEMES = set(schemes.__all__) - {"Scheme"}
+_FOREIGN_SCHEMES = set(schemes.__all__) - {"Scheme", "headgate"}
 
 
 def add_parser(commands: Any) -> None:
