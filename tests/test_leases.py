@@ -428,7 +428,7 @@ def test_a_limiter_may_outlive_the_modules(tmp_path, monkeypatch):
     limiter, caught = ConcurrencyLimiter(path=tmp_path / "limit"), []
     limiter.acquire()
     lock = weakref.ref(limiter._ledger)
-    file = lock()._file
+    file = lock()._file.descriptor
     monkeypatch.setattr(sys, "unraisablehook", caught.append)
     for room in (_leases, _shared):
         for name in [name for name in vars(room) if not name.startswith("__")]:

@@ -4,9 +4,14 @@ import os
 import struct
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+from finalizers import struck_at
 from threads import run_threads
+from watchdog import in_a_thread
+
+from headgate import ConcurrencyLimiter
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl"),
@@ -341,19 +346,14 @@ def test_who_waits_for_the_lock_for_minutes_gives_no_debt_back(both_twins, path,
     pure = both_twins[1].ratelimit.RateLimiter
     one, other = (pure("5/s", max_keys=100, path=path, clock=clock) for _ in range(2))
     assert other.allow("ann", 5)
-    enter = one._lock.__enter__
     late = fill(clock, 300.0, lambda: other.allow("ann", 5))
 
-    class Contended:
-        def __enter__(self):
-            one._lock = one._table
-            late()
-            return enter()
+    def contended(function, *args):
+        one._locked = one._table.locked
+        late()
+        return one._locked(function, *args)
 
-        def __exit__(self, *error):
-            one._table.__exit__(*error)
-
-    one._lock = Contended()
+    one._locked = contended
     assert not one.allow("ann")
     assert other.peek("ann").remaining == 0
 
@@ -545,3 +545,24 @@ def test_a_limiter_can_be_made_again(make):
     limiter.__init__("5/s")
     assert limiter.allow("ann", 5)
     limiter.reconfigure("7/s")
+
+
+def use_twice(make, path):
+    """A finalizer uses the second of two objects of one file wherever the first one's call is."""
+    first, second = make(path), make(path)
+    for number in range(60):
+        with struck_at(number, second):
+            first()
+
+
+@pytest.mark.parametrize("kind", ["bucket", "keys", "permits"])
+def test_a_finalizer_may_use_another_object_of_the_same_file(twin, kind, tmp_path):
+    def make(path):
+        if kind == "bucket":
+            return twin.limit.TokenBucket(1e6, 1e6, path=path).consume
+        if kind == "keys":
+            return partial(twin.ratelimit.RateLimiter("1000000/s", max_keys=100, path=path).allow, "ann")
+        limiter = ConcurrencyLimiter(path=path)
+        return lambda: limiter.acquire().release()
+
+    assert in_a_thread(use_twice, make, tmp_path / "limit") is None

@@ -16,6 +16,7 @@ from threading import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     class Renewed(Protocol):
@@ -38,6 +39,20 @@ def new_lock() -> Any:
     lock = RLock()
     _locks.add(lock)
     return lock
+
+
+def under(lock: Any) -> Callable[..., Any]:
+    """A function that calls another one, with its arguments, while it holds `lock`.
+
+    >>> under(new_lock())(max, 1, 2)
+    2
+    """
+
+    def locked(function: Callable[..., Any], *args: Any) -> Any:
+        with lock:
+            return function(*args)
+
+    return locked
 
 
 def renew(made: Renewed) -> None:

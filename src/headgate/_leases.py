@@ -13,19 +13,21 @@ which it started.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import stat
 import sys
 
-from headgate._shared import FileLock, boot_id, namespace, read_bytes
+from headgate._forks import renew
+from headgate._shared import SharedFile, boot_id, namespace, read_bytes
 from headgate.errors import HeadgateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
-    from typing import Any
+    from typing import Any, Self
 
 _MAGIC = int.from_bytes(b"hgLease\n", "little")
 _VERSION = 1
@@ -37,6 +39,7 @@ _LEASE = 3
 _LEASES = 1000
 SIZE = _WORD * (_HEADER + _LEASE * _LEASES)
 _PAUSE = 100_000_000
+_PATIENCE = 1.0
 _SETTINGS = ("algorithm", "min_limit", "max_limit")
 _FIXED = "fixed"
 _UNKNOWN, _ZOMBIE = 0, -1
@@ -60,7 +63,7 @@ def _is_alive(pid: int, started: int) -> bool:
     return _started(pid) in (_UNKNOWN, started)
 
 
-class SharedLedger(FileLock):
+class SharedLedger(SharedFile):
     """The ledger of headgate._concurrency in a file."""
 
     __slots__ = ("_checked", "_lease", "_map", "_settings", "_words", "owner", "state")
@@ -73,11 +76,31 @@ class SharedLedger(FileLock):
         super().__init__(path, mode)
         while not self._begin(limit):
             self._open()
+        renew(self)
+
+    def __enter__(self) -> Self:
+        file = self._file
+        file._lock.acquire()
+        file._depth += 1
+        try:
+            file._lock_file(_PATIENCE)
+        except BaseException:
+            file._depth -= 1
+            file._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        file = self._file
+        file._depth -= 1
+        if not file._depth:
+            fcntl.flock(file.descriptor, fcntl.LOCK_UN)
+        file._lock.release()
 
     def _begin(self, limit: float) -> bool:
         """Map the file; False if it was removed meanwhile."""
         with self:
-            if not os.fstat(self._file).st_nlink:
+            if not os.fstat(self._file.descriptor).st_nlink:
                 return False
             self._map_words(limit)
         return True
@@ -86,17 +109,17 @@ class SharedLedger(FileLock):
         self._lease = 0
         self._checked: int | None = None
         self.owner = os.getpid()
-        status = os.fstat(self._file)
+        status = os.fstat(self._file.descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size not in (0, SIZE):
             raise self._foreign()
         self._check_owner(status)
         if not status.st_size:
             self._allocate(SIZE)
-        self._map = mmap.mmap(self._file, SIZE)
+        self._map = mmap.mmap(self._file.descriptor, SIZE)
         self._words = memoryview(self._map).cast("Q")
         self.state = memoryview(self._map).cast("d")[_STATE]
         if not self._words[_AT_MAGIC]:
-            os.fchmod(self._file, self._mode)
+            os.fchmod(self._file.descriptor, self._mode)
             self._lay_out(limit)
         self._attach(limit)
 
@@ -116,7 +139,7 @@ class SharedLedger(FileLock):
         words = self._words
         if words[_AT_MAGIC] != _MAGIC:
             raise self._foreign()
-        self._check_mode(os.fstat(self._file))
+        self._check_mode(os.fstat(self._file.descriptor))
         if words[_AT_VERSION] != _VERSION:
             raise ValueError(f"path must have layout {_VERSION}, got {words[_AT_VERSION]} in {self._path!r}")
         found = (_algorithm(words), words[_AT_LEAST], words[_AT_MOST])
@@ -185,17 +208,13 @@ class SharedLedger(FileLock):
 
     def _renew(self) -> None:
         """In a child: a lease of its own too."""
-        super()._renew()
-        if self._file >= 0:
-            with self:
-                self._map_words(self.state[0])
+        self._lease, self._checked, self.owner = 0, None, os.getpid()
 
-    def __del__(self, close: Callable[[int], None] = os.close, getpid: Callable[[], int] = os.getpid) -> None:
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
         """Without the lock, which whoever is interrupted by the garbage collector may hold; so the total
         may stay too high until it is counted anew."""
         if self._lease and self.owner == getpid():
             self._clear(self._lease)
-        super().__del__(close)
 
 
 def is_ledger(content: bytes) -> bool:

@@ -5,8 +5,9 @@
     cells  | from byte 4096 on: what the limiter keeps |
 
 A header is read and written under a lock that the kernel drops with the process that holds it, and by one
-call to the system. Until all blocks are there it says that the file is being made; who finds it so under the
-lock makes it anew, as the maker was killed. What the limiter keeps is counted from the epoch, by a clock that
+call to the system. No wait for that lock is without end, since a process that is stopped may hold it. Until
+all blocks are there the header says that the file is being made; if it says so to the holder of the lock, its
+maker was killed, and it is made anew. What the limiter keeps is counted from the epoch, by a clock that
 starts with the system; so after another start it is all forgotten, under that lock, before anybody maps it.
 """
 
@@ -15,10 +16,12 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import weakref
 from collections import namedtuple
 from contextlib import suppress
 from operator import index
 from os import urandom
+from time import monotonic, sleep
 
 from headgate._forks import new_lock, renew
 from headgate.errors import HeadgateError
@@ -30,7 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from os import PathLike
-    from typing import Self
+    from typing import Any
 
     from headgate._rate import Rate
 
@@ -46,6 +49,8 @@ _BUCKET = 16
 _BLOCK = bytes(2**20)
 _MODES = 0o777
 _OWN, _OTHERS = 0o600, 0o077
+_PATIENCE, _LONG_PATIENCE = 1.0, 30.0
+_LEAST_PAUSE, _MOST_PAUSE = 2e-5, 1e-3
 
 
 def read_bytes(path: str) -> bytes:
@@ -101,62 +106,113 @@ def header_of(content: bytes) -> Header | None:
 
 
 class FileLock:
-    """A file, and a lock on it between all threads and processes that open it so.
+    """An open file, and a lock on it between all threads and processes that open it so.
 
-    A thread may take it again, as a finalizer or a signal handler does amid an edit. It locks the file too,
-    since it may have come before the edit did.
+    A process has one for each file, however many objects use it: with a second one it would wait for itself
+    where a finalizer uses another object amid a call of the first. A thread may take the lock again for the
+    same reason. What takes it locks the file too, since it may have come before the interrupted call did.
     """
 
-    __slots__ = ("__weakref__", "_depth", "_file", "_lock", "_mode", "_path")
+    __slots__ = ("__weakref__", "_depth", "_lock", "descriptor", "path")
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        self.descriptor = descriptor
+        self.path = path
+        self._lock = new_lock()
+        self._depth = 0
+        renew(self)
+
+    def locked(self, function: Callable[..., Any], *args: Any, patience: float = _PATIENCE) -> Any:
+        """What ``function(*args)`` returns, called while the file is locked.
+
+        An exception out of a signal handler leaves nothing locked, since all that takes and frees a lock is
+        written in C, and nothing is called on the way to the last line.
+
+        Raises HeadgateError if another process holds the lock for longer than `patience` seconds, as one that
+        is stopped may do.
+        """
+        with self._lock:
+            try:
+                self._depth += 1
+                self._lock_file(patience)
+                return function(*args)
+            finally:
+                self._depth -= 1
+                if not self._depth and self.descriptor >= 0:
+                    fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+
+    def _lock_file(self, patience: float) -> None:
+        if self.descriptor < 0:
+            raise HeadgateError(f"path could not be opened again after a fork, got {self.path!r}")
+        pause, end = _LEAST_PAUSE, None
+        while not self._try_to_lock():
+            now = monotonic()
+            end = now + patience if end is None else end
+            if now >= end:
+                raise HeadgateError(f"path is locked by a process that stands still, got {self.path!r}")
+            sleep(pause)
+            pause = min(2 * pause, _MOST_PAUSE)
+
+    def _try_to_lock(self) -> bool:
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _renew(self) -> None:
+        """In a child: a description of its own, since the parent's lock would let the child in too."""
+        inherited, self.descriptor, self._depth = self.descriptor, -1, 0
+        own = f"/proc/self/fd/{inherited}"
+        with suppress(OSError):  # raised for what uses it, not for what forks
+            self.descriptor = os.open(own if os.path.exists(own) else self.path, os.O_RDWR | os.O_CLOEXEC)
+        if inherited >= 0:
+            os.close(inherited)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        """By what it holds itself, as the names of modules may be gone when an interpreter ends."""
+        if self.descriptor >= 0:
+            close(self.descriptor)
+
+
+_files: weakref.WeakValueDictionary[tuple[int, int], FileLock] = weakref.WeakValueDictionary()
+_opening = new_lock()
+
+
+def open_file(path: str, mode: int) -> FileLock:
+    """The file that `path` names, made if it is absent."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    status = os.fstat(descriptor)
+    opened = FileLock(descriptor, path)
+    with _opening:
+        return _files.setdefault((status.st_dev, status.st_ino), opened)
+
+
+class SharedFile:
+    """What is laid out in a file that processes share."""
+
+    __slots__ = ("__weakref__", "_file", "_mode", "_path")
 
     def __init__(self, path: str | PathLike[str], mode: int) -> None:
-        self._file = -1
         self._path = os.fspath(path)
         self._mode = checked_mode(mode)
         if os.name != "posix":
             raise ValueError(f"path must be None on a system without fcntl, got {path!r}")
-        self._lock = new_lock()
-        self._depth = 0
         self._open()
-        renew(self)
 
     def _open(self) -> None:
         """Open what the path names, in place of a file that was removed."""
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, self._mode)
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = file
+        self._file = open_file(self._path, self._mode)
 
-    def __enter__(self) -> Self:
-        if self._file < 0:
-            raise HeadgateError(f"path could not be opened again after a fork, got {self._path!r}")
-        self._lock.acquire()
-        self._depth += 1
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        except BaseException:
-            self._depth -= 1
-            self._lock.release()
-            raise
-        return self
+    def locked(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What ``function(*args)`` returns, called while no other thread or process does so.
 
-    def __exit__(self, *error: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._lock.release()
-
-    def _renew(self) -> None:
-        """In a child: a lock of its own, since the parent's would let the child in too."""
-        inherited, self._file = self._file, -1
-        self._depth = 0
-        own = f"/proc/self/fd/{inherited}"
-        with suppress(OSError):  # it is told to who uses it, not to who forks
-            self._file = os.open(own if os.path.exists(own) else self._path, os.O_RDWR | os.O_CLOEXEC)
-        os.close(inherited)
+        Raises HeadgateError if another process holds the lock and stands still.
+        """
+        return self._file.locked(function, *args)
 
     def _check_owner(self, status: os.stat_result) -> None:
-        """What is for one user must be his, since an owner may cut off a file that we map."""
+        """What is for one user must be that user's, since an owner may cut off a file that we map."""
         if not self._mode & _OTHERS and status.st_uid != os.geteuid():
             raise ValueError(
                 f"path must be a file of user {os.geteuid()}, got {self._path!r} of user {status.st_uid}"
@@ -169,22 +225,18 @@ class FileLock:
 
     def _allocate(self, size: int) -> None:
         """Give an empty file its size, and its blocks where the system can, so that no write fails later."""
+        file = self._file.descriptor
         try:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._file, 0, size)
+                os.posix_fallocate(file, 0, size)
             else:
-                os.ftruncate(self._file, size)
+                os.ftruncate(file, size)
         except OSError as error:
-            os.ftruncate(self._file, 0)
+            os.ftruncate(file, 0)
             raise OSError(error.errno, f"{error.strerror} for {size} bytes", self._path) from None
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        """By what it holds itself, as the names of modules may be gone when an interpreter ends."""
-        if self._file >= 0:
-            close(self._file)
 
-
-class SharedTable(FileLock):
+class SharedTable(SharedFile):
     """The file of a limiter: `cells` bytes behind a header, mapped.
 
     The state begins at `epoch`; `secret` is the key of its hash, the same for all processes.
@@ -202,27 +254,27 @@ class SharedTable(FileLock):
     ) -> None:
         super().__init__(path, mode)
         self._text = "".join(f"{name}={value!r}\n" for name, value in settings.items())
-        while not self._attach(HEADER + cells, now):
+        while not self._file.locked(self._attach, HEADER + cells, now, patience=_LONG_PATIENCE):
             self._open()
 
     def _attach(self, size: int, now: int) -> bool:
         """Map the file; False if it was removed meanwhile."""
-        with self:
-            status = os.fstat(self._file)
-            if not status.st_nlink:
-                return False
-            if not stat.S_ISREG(status.st_mode):
-                raise self._foreign()
-            self._check_owner(status)
-            header = os.pread(self._file, HEADER, 0)
-            if not header or header.startswith(_MAKING):
-                self._make(size)
-            else:
-                self._check_header(header, status)
-                if status.st_size != size:
-                    raise ValueError(f"path must have {size} bytes, got {status.st_size} in {self._path!r}")
-            self.map = mmap.mmap(self._file, size)
-            self._begin(now)
+        file = self._file.descriptor
+        status = os.fstat(file)
+        if not status.st_nlink:
+            return False
+        if not stat.S_ISREG(status.st_mode):
+            raise self._foreign()
+        self._check_owner(status)
+        header = os.pread(file, HEADER, 0)
+        if not header or header.startswith(_MAKING):
+            self._make(size)
+        else:
+            self._check_header(header, status)
+            if status.st_size != size:
+                raise ValueError(f"path must have {size} bytes, got {status.st_size} in {self._path!r}")
+        self.map = mmap.mmap(file, size)
+        self._begin(now)
         return True
 
     def _foreign(self) -> ValueError:
@@ -243,9 +295,10 @@ class SharedTable(FileLock):
             raise ValueError(f"path must belong to processes with one clock, got {self._path!r}")
 
     def _make(self, size: int) -> None:
-        os.fchmod(self._file, self._mode)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, _MAKING, 0)
+        file = self._file.descriptor
+        os.fchmod(file, self._mode)
+        os.ftruncate(file, 0)
+        os.pwrite(file, _MAKING, 0)
         self._allocate(size)
 
     def _begin(self, now: int) -> None:
@@ -255,7 +308,7 @@ class SharedTable(FileLock):
             for start in range(HEADER, len(self.map), len(_BLOCK)):
                 end = min(start + len(_BLOCK), len(self.map))
                 self.map[start:end] = _BLOCK[: end - start]
-            os.pwrite(self._file, self._header(now), 0)
+            os.pwrite(self._file.descriptor, self._header(now), 0)
             self.epoch = now
         else:
             self.epoch = there.epoch

@@ -17,7 +17,7 @@ from time import monotonic_ns
 from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
-from headgate._forks import new_lock
+from headgate._forks import new_lock, under
 from headgate._reservation import Reservation
 from headgate._units import (
     checked_amount,
@@ -70,7 +70,7 @@ class TokenBucket:
         "_clock",
         "_epoch",
         "_line",
-        "_lock",
+        "_locked",
         "_multiplier",
         "_shift",
         "_state",
@@ -89,18 +89,20 @@ class TokenBucket:
         scaled = scale(size, rate)
         now = self._now_ns()
         if path is None:
-            self._lock = new_lock()
+            self._locked = under(new_lock())
             self._state = [0, 0]
             self._settle(size, rate, scaled, now, 0, None)
             return
         from headgate._shared import HEADER, shared_bucket
 
         table = shared_bucket(path, mode, "pure", size, rate, now)
-        self._table = self._lock = table
+        self._table, self._locked = table, table.locked
         self._state = memoryview(table.map)[HEADER:].cast("Q")
         self._write(size, rate, scaled, table.epoch)
-        with table:
-            self._state[_CEILING] = max(self._burst, self._state[_CEILING])
+        table.locked(self._raise_ceiling)
+
+    def _raise_ceiling(self):
+        self._state[_CEILING] = max(self._burst, self._state[_CEILING])
 
     def _now_ns(self):
         return monotonic_ns() if self._clock is None else checked_now(self._clock())
@@ -141,11 +143,13 @@ class TokenBucket:
         read, or else the clock has stepped back, and it is cut.
         """
         now = self._now_ns()
-        with self._lock:
-            debt, units, ahead = self._debt(now - self._epoch)
-            if ahead is not None and ahead == seen == self._state[_TAT]:
-                self._state[_TAT] = (units + debt) % _WORD
+        self._locked(self._cut, now, seen)
         return now
+
+    def _cut(self, now, seen):
+        debt, units, ahead = self._debt(now - self._epoch)
+        if ahead is not None and ahead == seen == self._state[_TAT]:
+            self._state[_TAT] = (units + debt) % _WORD
 
     def _cost(self, number):
         return to_units(number, self._bits) if number < _MOST_DEBT else _MOST_DEBT
@@ -161,21 +165,30 @@ class TokenBucket:
         number = tokens if type(tokens) is int and tokens >= 0 else checked_amount("tokens", tokens)
         now = monotonic_ns() if self._clock is None else self._now_ns()
         while True:
-            with self._lock:
-                terms, seen, elapsed = self._terms, self._state[_TAT], now - self._epoch
-                cost = number << self._bits if type(number) is int else self._cost(number)
-                if cost > self._burst:
-                    break
-                debt, units, ahead = self._debt(elapsed)
-                allowed = cost <= self._burst - debt or cost == 0
-                if self._state[_TAT] != seen or self._terms is not terms:
-                    continue
-                if ahead is None or not take:
-                    if take and allowed and cost > 0:
-                        self._state[_TAT] = (units + debt + cost) % _WORD
-                    return allowed, cost, debt, elapsed
+            outcome, ahead = self._locked(self._attempt, number, now, take)
+            if ahead is None:
+                break
             now = self._mend(ahead)
-        raise self._too_many(tokens)
+        if outcome is None:
+            raise self._too_many(tokens)
+        return outcome
+
+    def _attempt(self, number, now, take):
+        """What ``_charge`` returns, None if it is too much, and TAT if that must be mended first."""
+        while True:
+            terms, seen, elapsed = self._terms, self._state[_TAT], now - self._epoch
+            cost = number << self._bits if type(number) is int else self._cost(number)
+            if cost > self._burst:
+                return None, None
+            debt, units, ahead = self._debt(elapsed)
+            allowed = cost <= self._burst - debt or cost == 0
+            if self._state[_TAT] != seen or self._terms is not terms:
+                continue
+            if ahead is not None and take:
+                return None, ahead
+            if take and allowed and cost > 0:
+                self._state[_TAT] = (units + debt + cost) % _WORD
+            return (allowed, cost, debt, elapsed), None
 
     def _decision(self, allowed, cost, debt, elapsed, taken):
         size, rate = self._terms
@@ -238,27 +251,34 @@ class TokenBucket:
         number = checked_amount("tokens", tokens)
         now = self._now_ns()
         while True:
-            with self._lock:
-                terms, seen, elapsed = self._terms, self._state[_TAT], now - self._epoch
-                cost = self._cost(number)
-                if cost > self._burst:
-                    error = self._too_many
-                    break
-                debt, units, ahead = self._debt(elapsed)
-                if ahead is None:
-                    owed = debt + cost
-                    if owed > _MOST_DEBT:
-                        error = self._too_far
-                        break
-                    ceiling = max(self._state[_CEILING], owed)
-                    delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
-                    if self._state[_TAT] != seen or self._terms is not terms:
-                        continue
-                    if cost > 0:
-                        self._state[_TAT], self._state[_CEILING] = (units + owed) % _WORD, ceiling
-                    return Reservation(self, tokens, now, now + delay)
+            delay, error, ahead = self._locked(self._book, number, now)
+            if ahead is None:
+                break
             now = self._mend(ahead)
-        raise error(tokens)
+        if error is not None:
+            raise error(tokens)
+        return Reservation(self, tokens, now, now + delay)
+
+    def _book(self, number, now):
+        """The delay of a reservation, what makes an error of it, and TAT if that must be mended first."""
+        while True:
+            terms, seen, elapsed = self._terms, self._state[_TAT], now - self._epoch
+            cost = self._cost(number)
+            if cost > self._burst:
+                return None, self._too_many, None
+            debt, units, ahead = self._debt(elapsed)
+            if ahead is not None:
+                return None, None, ahead
+            owed = debt + cost
+            if owed > _MOST_DEBT:
+                return None, self._too_far, None
+            ceiling = max(self._state[_CEILING], owed)
+            delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
+            if self._state[_TAT] != seen or self._terms is not terms:
+                continue
+            if cost > 0:
+                self._state[_TAT], self._state[_CEILING] = (units + owed) % _WORD, ceiling
+            return delay, None, None
 
     def acquire(self, tokens=1, timeout=None):
         """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
@@ -303,14 +323,15 @@ class TokenBucket:
         if self._table is not None:
             raise ValueError(self._table.refusal)
         scaled = scale(size, rate)
-        now = self._now_ns()
+        self._locked(self._change, size, rate, scaled, self._now_ns())
+
+    def _change(self, size, rate, scaled, now):
         settled = False
         while not settled:
-            with self._lock:
-                seen = self._state[_TAT]
-                debt, _, _ = self._debt(now - self._epoch)
-                debt = min(_MOST_DEBT, -(-(debt << scaled[0]) >> self._bits))
-                settled = self._settle(size, rate, scaled, now, debt, seen)
+            seen = self._state[_TAT]
+            debt, _, _ = self._debt(now - self._epoch)
+            debt = min(_MOST_DEBT, -(-(debt << scaled[0]) >> self._bits))
+            settled = self._settle(size, rate, scaled, now, debt, seen)
 
     @property
     def capacity(self):
@@ -353,11 +374,8 @@ class TokenBucket:
         number = checked_amount("tokens", tokens)
         done = False
         while not done:
-            with self._lock:
-                seen = self._state[_TAT]
-            now = self._now_ns()
-            with self._lock:
-                done = self._give(number, now, booked, seen)
+            seen = self._locked(self._state.__getitem__, _TAT)
+            done = self._locked(self._give, number, self._now_ns(), booked, seen)
 
     def _give(self, number, now, booked, seen):
         """False if the state is not the one that was seen."""

@@ -34,7 +34,7 @@ from time import monotonic_ns
 from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
-from headgate._forks import new_lock
+from headgate._forks import new_lock, under
 from headgate._membership import key_bytes
 from headgate._rate import checked_rates
 from headgate._tables import (
@@ -56,8 +56,8 @@ _TAG_SIZE = 4
 _TIMES = 2**40
 _HALF = _TIMES // 2
 _WORD = 2**64
-_MOST_DEBT = _LONG_PAST = _BACK = 2**37  # cells.h says why
-_SILENCE = 5 * 2**35
+_PASS = 2**38
+_LONG_PAST = 2**37
 _MOST_COST = 2**40
 _AT, _COST, _MISSING, _AHEAD = 1, 4, 6, 8
 _STEPS = 2**32
@@ -199,10 +199,8 @@ class _Tier:
         return self, at, now, elapsed, cost, debt, debt + cost - self.burst if cost else 0, 0, ahead
 
     def is_behind(self, now):
-        """Whether the mark of the sweeps is so far ahead that the clock has stepped back, or was read long
-        ago.
-        """
-        return (self.swept - now + _WORD // 2) % _WORD - _WORD // 2 >= _BACK
+        """Whether others have swept far ahead."""
+        return (self.swept - now + _WORD // 2) % _WORD - _WORD // 2 >= _PASS
 
     def mend(self, charge, now_ns):
         """Cut what was seen, and is too far ahead of a clock that was read later."""
@@ -249,7 +247,7 @@ class _Tier:
         gap = 0 if at is None else self.gap(at, now)
         if gap <= 0 or back <= 0:
             return True
-        back = min(back, gap, self.ceiling)
+        back = min(back, gap)
         if edits[0] != edit:
             return False
         edits[0] = edit + 1
@@ -274,11 +272,11 @@ class _Tier:
         """Sweep the lines that are due; False if the clock is far behind and the caller is not certain."""
         edit = self.edits[0]
         lag = (now - self.swept + _WORD // 2) % _WORD - _WORD // 2
-        if -_BACK < lag < 0:
+        if -_PASS < lag < 0:
             return True
         if lag < 0 and not certain:
             return False
-        everything = not 0 <= lag < _SILENCE
+        everything = not 0 <= lag < _PASS
         due = lag >> self.stride
         gap = self.ceiling if lag < 0 else -_LONG_PAST
         self.turns += lag < 0
@@ -315,7 +313,7 @@ class _Tier:
         for at, tag in enumerate(self.tags):
             owed = min(self.gap(at, before), self.ceiling) if tag else 0
             if owed > 0:
-                owed = min(_MOST_DEBT, -(-(owed << table.bits) >> self.bits))
+                owed = min(_LONG_PAST, -(-(owed << table.bits) >> self.bits))
                 table.ceiling = max(table.ceiling, owed)
                 table.tags[at] = tag
                 table.times[at] = (now + owed) % _TIMES
@@ -653,7 +651,7 @@ class RateLimiter:
         "_evict",
         "_hash",
         "_largest",
-        "_lock",
+        "_locked",
         "_max_keys",
         "_rates",
         "_strict",
@@ -686,7 +684,7 @@ class RateLimiter:
         now = self._now_ns()
         if path is None:
             self._table = None
-            self._lock = new_lock()
+            self._locked = under(new_lock())
             self._hash = _hash_in_process(os.urandom(16))
             if strict:
                 self._offer(rates, [_Logs(rates, _private(lines, length), lines, now)])
@@ -700,7 +698,7 @@ class RateLimiter:
         table = shared_limiter(
             path, mode, "pure", rates, max_keys, on_full, self._strict, size * tables, now
         )
-        self._table = self._lock = table
+        self._table, self._locked = table, table.locked
         self._hash = _hash_anywhere(table.secret)
         cells = memoryview(table.map)[-size * tables :]
         if strict:
@@ -738,8 +736,10 @@ class RateLimiter:
         return now
 
     def _sweep(self, now, certain):
-        with self._lock:
-            return False not in [tier.sweep(tier.units(now), certain) for tier in self._tiers]
+        return self._locked(self._sweep_all, now, certain)
+
+    def _sweep_all(self, now, certain):
+        return False not in [tier.sweep(tier.units(now), certain) for tier in self._tiers]
 
     def _locate(self, key):
         """The tag of a key, and the hash that gives its lines."""
@@ -758,22 +758,25 @@ class RateLimiter:
         tag, hashed = self._locate(key)
         now = self._swept()
         while True:
-            allowed, ahead, charges = True, False, []
-            with self._lock:
-                edit = self._edits[0]
-                for tier in self._tiers:
-                    charge = tier.look(tag, hashed, now, amount, self._evict, fully)
-                    charges.append(charge)
-                    if charge[_MISSING] > 0:
-                        allowed = False
-                    if charge[_AHEAD] is not None:
-                        ahead = take
-                if take and allowed and amount and not ahead and not self._take(tag, charges, edit):
-                    continue
+            allowed, ahead, charges = self._locked(self._attempt, tag, hashed, now, amount, take, fully)
             if not ahead:
                 return allowed, charges
             now = self._swept()
-            self._mend(now, charges)
+            self._locked(self._mend, now, charges)
+
+    def _attempt(self, tag, hashed, now, amount, take, fully):
+        """What ``_charge`` returns, and whether a time must be mended first."""
+        while True:
+            allowed, ahead, charges, edit = True, False, [], self._edits[0]
+            for tier in self._tiers:
+                charge = tier.look(tag, hashed, now, amount, self._evict, fully)
+                charges.append(charge)
+                if charge[_MISSING] > 0:
+                    allowed = False
+                if charge[_AHEAD] is not None:
+                    ahead = take
+            if not (take and allowed and amount) or ahead or self._take(tag, charges, edit):
+                return allowed, ahead, charges
 
     def _take(self, tag, charges, edit):
         """Charge all tiers; False, and none is charged, if something was written since `edit`."""
@@ -791,11 +794,10 @@ class RateLimiter:
 
     def _mend(self, now, charges):
         """Cut the times that are too far ahead of the clock, as it was read after they were."""
-        with self._lock:
-            for charge in charges:
-                tier = charge[0]
-                if charge[_AHEAD] is not None:
-                    tier.mend(charge, now)
+        for charge in charges:
+            tier = charge[0]
+            if charge[_AHEAD] is not None:
+                tier.mend(charge, now)
 
     def _decision(self, allowed, charges, taken):
         """Of the tiers that deny the one that does so for longest, or the one with the least left."""
@@ -879,19 +881,13 @@ class RateLimiter:
 
     def _give(self, key, amount):
         self._charge(key, 0, True)  # mends a time that is too far ahead
-        place, given = self._locate(key), 0
-        while given < len(self._tiers):
-            given = self._give_from(given, *place, self._swept(), amount)
+        tag, hashed = self._locate(key)
+        self._locked(self._give_all, tag, hashed, self._swept(), amount)
 
-    def _give_from(self, which, tag, hashed, now, amount):
-        """Give back at this tier and those after it, up to one for which the clock must be read again."""
-        with self._lock:
-            for given, tier in enumerate(self._tiers[which:], which):
-                if tier.is_behind(tier.units(now)):
-                    return given
-                while not tier.give(tag, hashed, now, amount):
-                    pass
-            return len(self._tiers)
+    def _give_all(self, tag, hashed, now, amount):
+        for tier in self._tiers:
+            while not tier.give(tag, hashed, now, amount):
+                pass
 
     def acquire(self, key, cost=1, timeout=None):
         """Wait until `cost` can be taken for `key`; False if `timeout` seconds are too few.
@@ -931,12 +927,12 @@ class RateLimiter:
         (True, None, 12.0)
         """
         rates = self._changed_rates(rate, burst)
-        now = self._swept()
-        with self._lock:
-            while True:
-                edit = self._edits[0]
-                if self._offer(rates, self._rescaled(rates, now), edit):
-                    return
+        self._locked(self._change, rates, self._swept())
+
+    def _change(self, rates, now):
+        edit = None
+        while edit is None or not self._offer(rates, self._rescaled(rates, now), edit):
+            edit = self._edits[0]
 
     def _rescaled(self, rates, now):
         """The tables of other rates, with the debts of those that stand in their places."""
@@ -985,9 +981,10 @@ class RateLimiter:
     def _delay(self, key, cost):
         """Seconds until `cost`, however much, can have come for `key`."""
         tag, hashed = self._locate(key)
-        now = self._swept()
-        with self._lock:
-            return max([tier.delay(tag, hashed, now, cost, self._evict) for tier in self._tiers]) / 1e9
+        return self._locked(self._longest_delay, tag, hashed, self._swept(), cost) / 1e9
+
+    def _longest_delay(self, tag, hashed, now, cost):
+        return max([tier.delay(tag, hashed, now, cost, self._evict) for tier in self._tiers])
 
     def __sizeof__(self):
         return object.__sizeof__(self) + sum([tier.size for tier in self._tiers])

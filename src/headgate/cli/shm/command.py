@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -9,11 +10,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from headgate._shared import FileLock
+from headgate._shared import open_file
 from headgate.cli.errors import CommandError
 from headgate.cli.shm.files import SharedFile, look, state
 from headgate.cli.shm.headers import DamagedHeaderError
 from headgate.cli.tables import Row, Table, escaped, printer, shortened
+from headgate.errors import HeadgateError
 
 _HOME = Path("/dev/shm")
 _OWN = 0o600
@@ -149,8 +151,9 @@ def _remove(args: argparse.Namespace) -> int:
             )
     for file in files:
         try:
-            with FileLock(file.path, _OWN):
-                file.path.unlink()
+            open_file(os.fspath(file.path), _OWN).locked(file.path.unlink)
+        except HeadgateError as error:
+            raise CommandError(str(error)) from error
         except OSError as error:
             raise CommandError(f"{file.path}: {error.strerror}") from error
         print(escaped(f"removed {file.path}"))

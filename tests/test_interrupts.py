@@ -1,0 +1,75 @@
+"""An exception out of a signal handler, wherever it comes in a call, leaves nothing locked."""
+
+import os
+import signal
+from contextlib import nullcontext
+
+import pytest
+from interrupts import interruptions
+from watchdog import in_a_thread
+
+from headgate import HeadgateError, Throttle, _shared
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's")
+
+
+def is_locked(path):
+    """Whether another process would have to wait for the lock of a file."""
+    import fcntl
+
+    file = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def bucket(twin, path):
+    bucket = twin.limit.TokenBucket(1e6, 1e6, path=path)
+    return bucket, bucket.consume
+
+
+def keys(twin, path):
+    limiter = twin.ratelimit.RateLimiter("1000000/s", max_keys=100, path=path)
+    return limiter, lambda: limiter.allow("ann")
+
+
+def throttle(twin, path):
+    throttle = Throttle()
+    return throttle, throttle.allow
+
+
+@pytest.mark.parametrize("make", [bucket, keys, throttle])
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_a_call_that_is_interrupted_leaves_nothing_locked(twin, make, shared, tmp_path):
+    path = tmp_path / "limit" if shared and make is not throttle else None
+    thing, call = make(twin, path)
+    for number in interruptions(call):
+        assert path is None or not is_locked(path), number
+        if number % 20 == 0:
+            in_a_thread(call)
+    in_a_thread(call)
+    thing._check()
+
+
+def test_a_locked_file_is_not_waited_for_without_end(twin, clock, monkeypatch, tmp_path):
+    """As when the process that holds the lock is stopped; the compiled twin locks nothing in a decision."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(_shared, "monotonic", lambda: clock.now / 1e9)
+    monkeypatch.setattr(_shared, "sleep", clock.advance)
+    path = tmp_path / "limit"
+    limiter = twin.ratelimit.RateLimiter("10/s", max_keys=100, path=path)
+    file = os.open(path, os.O_RDWR)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    refused = pytest.raises(HeadgateError, match="path is locked by a process that stands still, got")
+    with refused if twin.name == "pure" else nullcontext():
+        assert limiter.allow("ann")
+    start = clock.now
+    with refused:
+        twin.ratelimit.RateLimiter("10/s", max_keys=100, path=path)
+    assert 30 <= (clock.now - start) / 1e9 < 31
+    os.close(file)
+    assert limiter.allow("ann")
