@@ -4,18 +4,26 @@ import csv
 import gzip
 import io
 import json
+import re
+import struct
+import sys
 import tracemalloc
 from collections import OrderedDict
+from itertools import pairwise
+from random import Random
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
-from headgate.cli import main
+from headgate.cli import keylog, main, tables
 from headgate.cli.bench.workload import zipf_ranks
-from headgate.cli.simulate import engine
+from headgate.cli.simulate import belady, engine
 from headgate.cli.simulate.advice import advice
 from headgate.cli.simulate.engine import Point
+from headgate.cli.simulate.plot import draw
+from headgate.cli.simulate.records import Chunk
+from headgate.cli.simulate.show import Simulation
 
 RANKS = zipf_ranks(distinct=300, requests=4_000)
 
@@ -226,7 +234,7 @@ def test_strict_stops_at_the_first_bad_line(tmp_path, capsys):
         ("log.csv", "a,b\n1,2\n", ["--key", "c"], "no column 'c': the log has a, b"),
         ("log.jsonl", "{}\n", [], "needs --key"),
         ("log", "a\n", ["--format", "regex"], "needs --pattern"),
-        ("log", "a\n", ["--ttl", "5"], "--ttl needs the times of the requests"),
+        ("log.csv", "a,b\n1,2\n", ["--ttl", "5"], "--ttl needs the times of the requests"),
         (
             "log.csv",
             "a,b\n1,-2\n",
@@ -272,7 +280,235 @@ def test_memory_does_not_grow_with_the_log(tmp_path, capsys):
     assert peak < 12_000_000
 
 
+# formats and what they cannot honour
+
+ORACLE = struct.Struct("<IQIq")
+
+
+def oracle(requests, never=-1):
+    """libCacheSim's records of (time, key, size)."""
+    following, records = {}, []
+    for number, (time, key, size) in reversed(list(enumerate(requests, 1))):
+        records.append(ORACLE.pack(time, key, size, following.get(key, never)))
+        following[key] = number
+    return b"".join(reversed(records))
+
+
+SIZED = [(1_000 + at // 3, rank + 2**40, rank % 7 * 10 + 1) for at, rank in enumerate(RANKS)]
+
+
+@pytest.mark.parametrize("never", [-1, 2**63 - 1])
+@pytest.mark.parametrize(("name", "options"), [
+    ("log", []), ("trace.oracleGeneral.gz", []), ("log.bin", ["--format", "oracleGeneral"]),
+])
+def test_oracle_general_with_its_sizes(tmp_path, capsys, name, options, never):
+    path = tmp_path / name
+    content = oracle(SIZED, never)
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    found = simulate_json(capsys, path, *options, "--policy", "lru", "--sizes", "300,5k,20%")
+    assert (found["requests"], found["weighted"]) == (len(SIZED), True)
+    assert found["distinct"] == sum({key: size for _, key, size in SIZED}.values())
+    for point in found["points"]:
+        hits, hit_weight = naive_lru_hits([(key, size) for _, key, size in SIZED], point["maxsize"])
+        assert (point["hits"], round(point["weight_hit_ratio"] * point["weight"])) == (hits, hit_weight)
+
+
+def test_oracle_general_has_times(tmp_path, capsys):
+    requests = [(at // 3, rank, 1) for at, rank in enumerate(RANKS)]
+    path = tmp_path / "trace.oracleGeneral"
+    path.write_bytes(oracle(requests))
+    found = simulate_json(capsys, path, "--ttl", "20", "--policy", "lru", "--sizes", "50,1k")
+    timed = [(time, key) for time, key, _ in requests]
+    assert [point["hits"] for point in found["points"]] == [
+        naive_timed_hits(timed, size, 20) for size in (50, 1_000)
+    ]
+
+
+def test_keys_of_32_bits_are_not_taken_for_oracle_general(tmp_path, capsys):
+    path = tmp_path / "log"
+    path.write_bytes(struct.pack(f">{len(RANKS)}i", *RANKS))
+    found = simulate_json(capsys, path, "--sizes", "50", "--policy", "lru")
+    assert (found["requests"], found["weighted"]) == (len(RANKS), False)
+    assert found["points"][0]["hits"] == naive_lru_hits([(rank, 1) for rank in RANKS], 50)[0]
+
+
+def test_oracle_general_for_other_commands(tmp_path, capsys):
+    path = tmp_path / "log"
+    path.write_bytes(oracle(SIZED))
+    assert list(keylog.read_keys(path)) == [key for _, key, _ in SIZED]
+
+
+def test_a_record_that_is_cut_off(tmp_path, capsys):
+    path = tmp_path / "log.oracleGeneral"
+    path.write_bytes(oracle(SIZED)[:-5])
+    assert main(["simulate", str(path), "--sizes", "5"]) == 1
+    assert capsys.readouterr().err == (
+        f"headgate simulate: cannot read {path}: it ends in the middle of a 192-bit record\n"
+    )
+
+
+@pytest.mark.parametrize(("content", "options", "message"), [
+    (b"a\n", ["--ttl", "5"], "--ttl needs the format csv or jsonl or regex or oracleGeneral, not lines"),
+    (b"a\n", ["--time", "t"], "--time needs the format csv or jsonl, not lines"),
+    (b"a\n", ["--weight", "w"], "--weight needs the format csv or jsonl, not lines"),
+    (b"a\n", ["--key", "k"], "--key needs the format csv or jsonl, not lines"),
+    (b"a\n", ["--time-unit", "ms"], "--time-unit needs the format csv or jsonl or regex, not lines"),
+    (b"a\n", ["--delimiter", ";"], "--delimiter needs the format csv, not lines"),
+    (b"a\n", ["--no-header"], "--header needs the format csv, not lines"),
+    (b"a\n", ["--format", "lines", "--pattern", "a"], "--pattern needs the format regex, not lines"),
+    (b"\0\0\0\1", ["--weight", "w"], "--weight needs the format csv or jsonl, not int32be"),
+    (b"\0\0\0\1", ["--ttl", "5"],
+     "--ttl needs the format csv or jsonl or regex or oracleGeneral, not int32be"),
+    (oracle(SIZED), ["--key", "k"],
+     "--key needs the format csv or jsonl, not oracleGeneral, whose records have all fields"),
+    (b"a\n", ["--pattern", "a", "--key", "k"],
+     "--key needs the format csv or jsonl, not regex, whose pattern names the groups"),
+    (b'{"k": 1}\n', ["--format", "jsonl", "--key", "k", "--delimiter", ";"],
+     "--delimiter needs the format csv, not jsonl"),
+])
+@pytest.mark.parametrize("sizes", ["5", "5%"])
+def test_options_that_a_format_cannot_honour(tmp_path, capsys, content, options, message, sizes):
+    path = tmp_path / "log"
+    path.write_bytes(content)
+    assert main(["simulate", str(path), *options, "--sizes", sizes]) == 1
+    assert capsys.readouterr().err == f"headgate simulate: {message}\n"
+
+
+@pytest.mark.parametrize(("content", "options", "requests"), [
+    ("path,bytes\n/a,3\n/b,5\n", ["--key", "1"], 2),
+    ("path,bytes\n/a,3\n/b,5\n", ["--key", "1", "--weight", "2"], 2),
+    ("path,bytes\n/a,3\n/b,5\n", ["--key", "1", "--weight", "bytes"], 2),
+    ("path,bytes\n/a,3\n/b,5\n", ["--key", "1", "--no-header"], 3),
+    ("user,page\nann,/a\nbob,/b\n", ["--key", "1"], 2),
+    ("/a,3\n/b,5\n", ["--key", "1"], 2),
+    ("ann,bob\nbob,cid\n", ["--key", "1", "--no-header"], 2),
+    ("1,2\n3,4\n", ["--key", "1", "--header"], 1),
+    ("1,2\n3,4\n", [], 1),
+    ("1,2\n3,4\n", ["--no-header"], 2),
+])
+def test_the_header_of_a_csv_is_no_request(tmp_path, capsys, content, options, requests):
+    path = tmp_path / "log.csv"
+    path.write_text(content)
+    assert simulate_json(capsys, path, *options, "--sizes", "3")["requests"] == requests
+
+
+def test_names_of_columns_need_a_header(tmp_path, capsys):
+    path = tmp_path / "log.csv"
+    path.write_text("a,b\n1,2\n")
+    assert main(["simulate", str(path), "--key", "b", "--no-header"]) == 1
+    assert capsys.readouterr().err == (
+        "headgate simulate: no column 'b': the log has no names of columns\n"
+    )
+
+
+def test_policies_in_any_case(log, capsys):
+    found = simulate_json(capsys, log, "--policy", "LRU,S3Fifo", "--sizes", "5")
+    assert [point["policy"] for point in found["points"]] == ["lru", "s3fifo"]
+
+
+# absurd numbers
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--sizes", "9999999999m"], "no lru cache of size 9,999,999,999,000,000: maxsize must be at most"),
+    (["--sizes", "100000000000000%"], "no lru cache of size "),
+])
+def test_sizes_that_no_cache_can_have(log, capsys, options, message):
+    assert main(["simulate", str(log), "--policy", "lru", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"headgate simulate: {message}")
+
+
+@pytest.mark.parametrize("size", ["9" * 400, "9" * 30 + "k", "9" * 30 + "%", "9223372036854775808"])
+def test_sizes_that_are_no_numbers_of_entries(log, capsys, size):
+    with pytest.raises(SystemExit):
+        main(["simulate", str(log), "--sizes", size])
+    assert "a size is a positive number less than 2**63" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weight", ["9" * 5000, "9" * 30, str(2**63), "-1", "1.5", "x"])
+def test_absurd_weights_are_bad_lines(tmp_path, capsys, weight):
+    (tmp_path / "log.csv").write_text(f"k,w\na,{weight}\nb,{2**63 - 1}\nb,3\n")
+    captured = simulate(capsys, tmp_path / "log.csv", "--weight", "w", "--policy", "lru", "--json", "-")
+    assert "line 2 skipped: a weight is a whole number, 0 or more, and less than 2**63" in captured.err
+    found = json.loads(captured.out)
+    assert (found["requests"], found["distinct"], found["bad_lines"]) == (2, 2**63 - 1, 1)
+
+
+# Belady's choice
+
+
+def best_hits(keys, size):
+    """The most hits of any cache that may also decline to store a key: by trying everything."""
+    best = {frozenset(): 0}
+    for key in keys:
+        after = {}
+        for stored, hits in best.items():
+            hits += key in stored
+            choices = [stored] if key in stored else [
+                stored, *([stored | {key}] if len(stored) < size else []),
+                *(stored - {gone} | {key} for gone in stored),
+            ]
+            for choice in choices:
+                after[choice] = max(after.get(choice, 0), hits)
+        best = after
+    return max(best.values())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_belady_hits_as_often_as_anything_can(seed):
+    random = Random(seed)
+    keys = random.choices("abcdef", k=25)
+    foresight = belady.Foresight(None)
+    assert len(list(foresight.watch([Chunk(keys[:9]), Chunk(keys[9:])]))) == 2
+    sizes = (1, 2, 3, 6)
+    assert [foresight.hits(size)[0] for size in sizes] == [best_hits(keys, size) for size in sizes]
+
+
+def test_belady_is_the_ceiling_of_all(log, capsys):
+    policies = ",".join([*engine.policies(), belady.NAME])
+    found = simulate_json(capsys, log, "--policy", policies, "--sizes", "5,50,150")
+    for size in (5, 50, 150):
+        hits = {point["policy"]: point["hits"] for point in found["points"] if point["maxsize"] == size}
+        assert hits[belady.NAME] == max(hits.values()) > hits["lru"]
+    assert belady.NAME not in found["advice"]
+
+
+def test_belady_with_weights_and_with_lifetimes():
+    chunks = [Chunk(["a", "b", "a", "c", "a", "b"], [2, 2, 2, 9, 2, 2], [0, 1, 2, 3, 9 * 10**9, 10 * 10**9])]
+    lasting, ending = belady.Foresight(None), belady.Foresight(5)
+    for foresight in (lasting, ending):
+        list(foresight.watch(chunks))
+    assert [lasting.hits(size) for size in (1, 2, 4)] == [(0, 0), (2, 4), (3, 6)]
+    assert [ending.hits(size) for size in (1, 2, 4)] == [(0, 0), (1, 2), (1, 2)]
+
+
+def test_the_published_optimum(capsys, shared):
+    found = simulate_json(capsys, shared / "traces/loop.trace.gz", "--policy", "belady", "--sizes", "512")
+    (point,) = found["points"]
+    assert round(point["hit_ratio"], 4) == 0.5054
+    assert point["ns_per_request"] is None
+
+
 # what is shown
+
+
+@pytest.mark.parametrize("width", [16, 60, 70, 100, 200])
+@pytest.mark.parametrize("kind", [tables.Plain, tables.Rich])
+def test_no_number_is_cut(log, monkeypatch, capsys, width, kind):
+    if kind is tables.Rich:
+        pytest.importorskip("rich", reason="the cli extra is not installed")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("headgate.cli.outputs.printer", lambda: kind(sys.stdout))
+    found = simulate_json(capsys, log, "--sizes", "5,50%")
+    deterministic = {point["hit_ratio"] for point in found["points"] if point["policy"] in ("fifo", "lru")}
+    text = simulate(capsys, log, "--sizes", "5,50%").out
+    assert "…" not in text
+    shown = re.findall(r"(?<= )\d+\.\d\d%", text)
+    assert len(shown) >= len(found["points"])
+    assert {f"{ratio:.2%}" for ratio in deterministic} <= set(shown)
+    if width >= 60:
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
 
 
 def test_the_text_fits_80_columns(log, monkeypatch, capsys):
@@ -295,7 +531,35 @@ def test_plot(log, tmp_path, capsys):
     path = tmp_path / "curves.svg"
     simulate(capsys, log, "--sizes", "5,50,500", "--plot", str(path))
     texts = {text.strip() for text in ElementTree.parse(path).getroot().itertext()}
-    assert {"lru", "entries", "hit ratio, %"} <= texts
+    assert {*engine.policies(), "belady", "entries", "hit ratio, %"} <= texts
+
+
+def drawn(*points):
+    """What a plot of these points draws."""
+    figure = pytest.importorskip("matplotlib.figure", reason="the cli extra is not installed").Figure()
+    draw(Simulation("log", False, None, None, 0, points), figure)
+    return figure.axes[0]
+
+
+def test_the_range_of_a_plot_is_that_of_the_data():
+    curves = *curve("lru", (100, 400), (400, 450)), *curve("belady", (100, 500), (400, 600))
+    low, high = drawn(*curves).get_ylim()
+    assert 38 < low < 40
+    assert 60 < high < 62
+    assert drawn(*curve("lru", (100, 0), (400, 1_000))).get_ylim() == (0, 100)
+
+
+def test_the_names_of_curves_stand_at_their_ends_and_apart():
+    policies = ["fifo", "lru", "sieve", "belady"]
+    axes = drawn(*(point for policy in policies for point in curve(policy, (100, 400), (400, 600))),
+                 *curve("rr", (100, 300), (400, 350)))
+    low, high = axes.get_ylim()
+    names = {text.get_text(): low + text.xyann[1] * (high - low) for text in axes.texts}
+    assert names.keys() == {*policies, "rr"}
+    assert names["rr"] == pytest.approx(35)
+    places = sorted(names.values())
+    assert min(above - below for below, above in pairwise(places)) > 0.04 * (high - low)
+    assert places[-1] <= high
 
 
 # advice

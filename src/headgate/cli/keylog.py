@@ -11,17 +11,22 @@ from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from shutil import copyfileobj
-from struct import iter_unpack
+from struct import Struct
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from headgate.cli.errors import CommandError, require
 
-FORMATS = ("auto", "lines", "int32be")
+FORMATS = ("auto", "lines", "int32be", "oracleGeneral")
+ORACLE = "oracleGeneral"
 STDIN = Path("-")
-_RECORD = 4
-_CHUNK = _RECORD << 18
+_INT32 = Struct(">i")
+_ORACLE = Struct("<IQIq")
+"""A request of libCacheSim's: the time in seconds, the key, its size, and the number of its next request."""
+_CHUNK = 24 << 16
 _MAGIC = 6
+_NEVER_AGAIN = (-1, 2**63 - 1)
+_MOST_REQUESTS = 2**48
 
 
 def read_keys(path: Path, form: str = "auto") -> Iterator[str | int]:
@@ -30,14 +35,57 @@ def read_keys(path: Path, form: str = "auto") -> Iterator[str | int]:
 
 
 def read_chunks(path: Path, form: str = "auto") -> Iterator[list[str] | list[int]]:
-    """The keys of a log, many at a time: str from lines (empty ones are no keys), int from records.
-
-    ``auto`` takes a log with a NUL byte near its start for big-endian 32-bit records.
-    """
+    """The keys of a log, many at a time: str from lines (empty ones are no keys), int from records."""
     with open_log(path) as log:
-        if form == "auto":
-            form = "int32be" if b"\0" in log.peek(_RECORD) else "lines"
-        yield from _records(log, path) if form == "int32be" else _lines(log)
+        form = form_of(log, path, form)
+        if form == ORACLE:
+            for keys, _, _ in oracle_requests(log, path):
+                yield keys
+        else:
+            yield from simple_keys(log, path, form)
+
+
+def form_of(log: BufferedReader, path: Path, form: str) -> str:
+    """The format of a log: for ``auto`` by its name and its start, which is not consumed.
+
+    Records have NUL bytes. Those of libCacheSim's oracleGeneral are known by times that never step back and
+    by the numbers of requests still to come.
+    """
+    if form != "auto":
+        return form
+    if any(suffix.lower() == f".{ORACLE.lower()}" for suffix in path.suffixes):
+        return ORACLE
+    start = log.peek(_CHUNK)
+    if b"\0" not in start:
+        return "lines"
+    return ORACLE if _is_oracle(start) else "int32be"
+
+
+def _is_oracle(start: bytes) -> bool:
+    """Whether all whole records at the start of a log could be of the format oracleGeneral."""
+    earlier = 0
+    records = list(_ORACLE.iter_unpack(start[: len(start) // _ORACLE.size * _ORACLE.size]))
+    for number, (time, _, _, following) in enumerate(records, 1):
+        if time < earlier or not (following in _NEVER_AGAIN or number <= following < _MOST_REQUESTS):
+            return False
+        earlier = time
+    return bool(records)
+
+
+def oracle_requests(log: BufferedReader, path: Path) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    """The keys, their sizes, and the times in nanoseconds."""
+    for block in _blocks(log, path, _ORACLE):
+        times, keys, sizes, _ = zip(*_ORACLE.iter_unpack(block), strict=True)
+        yield list(keys), list(sizes), [time * 10**9 for time in times]
+
+
+def simple_keys(log: BufferedReader, path: Path, form: str) -> Iterator[list[str] | list[int]]:
+    """The keys of lines or of big-endian 32-bit records."""
+    if form == "lines":
+        yield from _lines(log)
+    else:
+        for block in _blocks(log, path, _INT32):
+            yield [key for (key,) in _INT32.iter_unpack(block)]
 
 
 @contextmanager
@@ -83,11 +131,13 @@ def _lines(log: BufferedReader) -> Iterator[list[str]]:
         yield list(filter(None, text.split("\n")))
 
 
-def _records(log: BufferedReader, path: Path) -> Iterator[list[int]]:
-    while chunk := log.read(_CHUNK):
-        if len(chunk) % _RECORD:
-            raise CommandError(f"cannot read {path}: it ends in the middle of a 32-bit record")
-        yield [key for (key,) in iter_unpack(">i", chunk)]
+def _blocks(log: BufferedReader, path: Path, record: Struct) -> Iterator[bytes]:
+    """The log in blocks of whole records."""
+    while block := log.read(_CHUNK):
+        if len(block) % record.size:
+            bits = 8 * record.size
+            raise CommandError(f"cannot read {path}: it ends in the middle of a {bits}-bit record")
+        yield block
 
 
 def _open_zstd(file: BinaryIO) -> Any:

@@ -3,14 +3,21 @@
 import argparse
 import re
 
+from headgate.cli.tables import shortened
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([km%]?)", re.IGNORECASE)
-_FACTORS = {"": 1.0, "k": 1e3, "m": 1e6}
+_FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "%": 1.0}
+_MOST = 2**63
+_SHOWN = 40
 
 
 def size(text: str) -> str:
     """`text` when it is a size: the type of an argparse option."""
-    if _SIZE.fullmatch(text) is None or float(text.rstrip("kKmM%")) <= 0:
-        raise argparse.ArgumentTypeError(f"a size is a positive number, 10k, 2m or 5%, got {text!r}")
+    match = _SIZE.fullmatch(text)
+    if match is None or not 0 < float(match[1]) * _FACTORS[match[2].lower()] < _MOST:
+        raise argparse.ArgumentTypeError(
+            f"a size is a positive number less than 2**63, 10k, 2m or 5%, got {shortened(text, _SHOWN)!r}"
+        )
     return text
 
 

@@ -6,9 +6,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from shutil import get_terminal_size
 from textwrap import fill
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 _PROSE_WIDTH = 100
+_GAP = 2
+_SHORTEST = 12
+_UNBOUNDED = (2**31, 24)
 
 
 class Row(NamedTuple):
@@ -59,9 +62,13 @@ class Plain:
         print(fill(prose, width, break_on_hyphens=False), file=self._out)
 
     def table(self, table: Table) -> None:
+        """As wide as the terminal is, if the output goes to one, and as wide as it needs to be elsewhere."""
         print(f"\n{table.title}", file=self._out)
-        for line in aligned(table):
-            print(line, file=self._out)
+        for at, part in enumerate(fitted(table, get_terminal_size(_UNBOUNDED).columns)):
+            if at:
+                self.gap()
+            for line in aligned(part):
+                print(line, file=self._out)
 
     def gap(self) -> None:
         print(file=self._out)
@@ -105,15 +112,26 @@ class Rich:
         self._console.print(fill(prose, width, break_on_hyphens=False), markup=False)
 
     def table(self, table: Table) -> None:
+        """In parts as wide as the terminal, or as wide as a single column needs to be."""
+        width = self._console.width
+        parts = fitted(table, width)
         self._console.print()
         self._console.print(self._text(table.title, style="bold"))
+        for at, part in enumerate(parts):
+            if at:
+                self.gap()
+            self._console.width = max(width, _width(column_widths(part)))
+            self._console.print(self._drawn(part))
+            self._console.width = width
+
+    def _drawn(self, table: Table) -> Any:
         shown = self._table(box=self._box, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
         for at, title in enumerate(table.columns):
             side = "left" if at < table.texts else "right"
             shown.add_column(self._text(title), justify=side, no_wrap=True)
         for row in table.rows:
             shown.add_row(*map(self._text, row.cells), style="bold cyan" if row.emphasis else None)
-        self._console.print(shown)
+        return shown
 
     def gap(self) -> None:
         self._console.print()
@@ -130,13 +148,53 @@ def printer(out: TextIO | None = None) -> Printer:
     return Plain(out)
 
 
+def column_widths(table: Table) -> list[int]:
+    """The widths of the columns in plain text."""
+    columns = zip(table.columns, *(row.cells for row in table.rows), strict=True)
+    return [max(map(len, (*title.split("\n"), *cells))) for title, *cells in columns]
+
+
+def fitted(table: Table, width: int) -> list[Table]:
+    """The table in parts no wider than `width`, each with the labels; no cell is cut but the labels, and
+    those not below twelve characters."""
+    widths = column_widths(table)
+    if _width(widths) <= width:
+        return [table]
+    short = _with_short_labels(table, width - _GAP - max(widths[table.texts :]))
+    widths = column_widths(short)
+    parts: list[list[int]] = []
+    for at in range(table.texts, len(widths)):
+        columns = [*range(table.texts), *(parts[-1] if parts else []), at]
+        if not parts or _width([widths[column] for column in columns]) > width:
+            parts.append([])
+        parts[-1].append(at)
+    return [_part(short, [*range(table.texts), *part]) for part in parts]
+
+
+def _with_short_labels(table: Table, most: int) -> Table:
+    """The table with its first column shortened, such that the labels together fit into `most`."""
+    widths = column_widths(table)[: table.texts]
+    least = max(_SHORTEST, most - _width(widths) + widths[0])
+    rows = [row._replace(cells=[shortened(row.cells[0], least), *row.cells[1:]]) for row in table.rows]
+    return table._replace(rows=rows)
+
+
+def _part(table: Table, columns: Sequence[int]) -> Table:
+    rows = [row._replace(cells=[row.cells[at] for at in columns]) for row in table.rows]
+    return table._replace(columns=[table.columns[at] for at in columns], rows=rows)
+
+
+def _width(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
 def aligned(table: Table) -> list[str]:
     """The lines of a table in plain text, a rule under the column titles."""
     titles = [title.split("\n") for title in table.columns]
     height = max(map(len, titles))
     header = [[*([""] * (height - len(lines))), *lines] for lines in titles]
     grid = [*zip(*header, strict=True), *(row.cells for row in table.rows)]
-    widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
+    widths = column_widths(table)
     lines = [_aligned_row(cells, widths, table.texts) for cells in grid]
     return [*lines[:height], "-" * max(map(len, lines)), *lines[height:]]
 

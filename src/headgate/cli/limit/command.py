@@ -14,7 +14,7 @@ from headgate.cli.limit.show import Simulation, as_json, show
 from headgate.cli.options import delimiter, pattern, positive_int
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
-from headgate.cli.simulate.records import Layout, form_of, read_requests
+from headgate.cli.simulate.records import Layout, checker, form_of, read_requests
 from headgate.cli.times import UNITS
 
 _LINES = re.compile(r"^\s*(?P<time>\S+)\s+(?P<key>\S+)(?:\s+(?P<cost>\d+))?\s*$")
@@ -24,6 +24,7 @@ _ACCESS = re.compile(r"^(?P<key>\S+) [^[]*\[(?P<time>[^]]+)\]")
 """The access logs of nginx and Apache, by address."""
 
 _ABOUT = "try a rate limit on a log before it is turned on"
+_READING = ("key", "cost", "time", "delimiter", "header", "pattern")
 _FORMATS = ("auto", "lines", "access", "csv", "jsonl", "regex")
 
 
@@ -44,14 +45,17 @@ def add_parser(commands: Any) -> None:
     )
     option("--format", choices=_FORMATS, default="auto",
            help="what it is (default: by name): lines are TIME KEY [COST], access an access log by address")
-    option("--time", metavar="FIELD", default="time", help="column or field of the time (default: time)")
-    option("--key", metavar="FIELD", default="key", help="column or field of the key (default: key)")
+    option("--time", metavar="FIELD", help="column or field of the time (default: time)")
+    option("--key", metavar="FIELD", help="column or field of the key (default: key)")
     option("--cost", metavar="FIELD", help="column or field of the cost (default: every request costs 1)")
     option("--v4", type=int, metavar="BITS", help="keys are addresses: limit IPv4 networks of so many bits")
     option("--v6", type=int, metavar="BITS", help="and IPv6 networks (default with --v4: 64)")
-    option("--time-unit", choices=UNITS, default="s", help="of times that are numbers (default: s)")
-    option("--delimiter", type=delimiter, default=",", metavar="CHAR",
+    option("--time-unit", choices=UNITS, help="of times that are numbers (default: s)")
+    option("--delimiter", type=delimiter, metavar="CHAR",
            help=r"between the columns of CSV, \t for a tab (default: ',')")
+    option("--header", action=argparse.BooleanOptionalAction,
+           help="the first line of CSV names the columns (default: unless columns are given by number and it"
+                " holds a number)")
     option("--pattern", type=pattern, metavar="REGEX", help="for other logs: groups named time, key and cost")
     option("--top", type=positive_int, default=10, metavar="N", help="keys to name (default: %(default)s)")
     option("--max-keys", type=positive_int, default=1_000_000, metavar="N",
@@ -72,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     bad_lines = BadLines("limit", args.log, strict=args.strict)
     with Progress(None) as progress:
-        chunks = read_requests(args.log, _layout(args), bad_lines)
+        chunks = read_requests(args.log, _layout(args), bad_lines, lambda _: None)
         traffic = feed(chunks, trials, progress.step, key_of)
     if not traffic.requests:
         raise CommandError(f"{args.log} has no requests")
@@ -83,9 +87,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _layout(args: argparse.Namespace) -> Layout:
     layout = Layout(
-        args.format, args.key, args.cost, args.pattern, args.delimiter, args.time, args.time_unit
+        args.format,
+        args.key or "key",
+        args.cost,
+        args.pattern,
+        args.delimiter or ",",
+        args.time or "time",
+        args.time_unit or "s",
+        header=args.header,
     )
     form = form_of(args.log, layout)
+    checker({option: getattr(args, option.replace("-", "_")) for option in _READING})(
+        "lines" if form == "auto" else form
+    )
     if form in ("auto", "lines"):
         return layout._replace(form="regex", pattern=_LINES, mismatch="is not TIME KEY [COST]; see --format")
     if form == "access":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from headgate.cli.simulate import belady
 from headgate.cli.simulate.engine import Point
 
 _REFERENCE = "lru"
@@ -27,6 +28,9 @@ class Equivalence(NamedTuple):
 
 def advice(points: Sequence[Point]) -> str:
     """Which policy saves most memory against LRU, or else which size is enough."""
+    points = [point for point in points if point.policy != belady.NAME]
+    if not points:
+        return "No cache can choose as Belady does: its hit ratios are the bound of the others."
     curve = [point for point in points if point.policy == _REFERENCE]
     found = [
         _equivalent(point, curve) for point in points if curve and point.policy != _REFERENCE and point.hits

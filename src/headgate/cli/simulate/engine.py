@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 
 from headgate import cache
 from headgate.cli.bench.race import clock
+from headgate.cli.errors import CommandError
+from headgate.cli.simulate import belady
 from headgate.cli.simulate.records import Chunk
 
 _SUFFIX = "Cache"
 
 
 class Point(NamedTuple):
-    """What one cache made of the log; without weights every request weighs 1."""
+    """What one cache made of the log; without weights every request weighs 1. `ns_per_request` is None for
+    Belady's choice, which no cache can make."""
 
     policy: str
     maxsize: int
@@ -22,7 +25,7 @@ class Point(NamedTuple):
     hits: int
     weight: int
     hit_weight: int
-    ns_per_request: float
+    ns_per_request: float | None
 
     @property
     def hit_ratio(self) -> float:
@@ -54,17 +57,24 @@ def run(
     step: Callable[[str], None],
     ttl: float | None = None,
 ) -> list[Point]:
-    """Feed all caches in one pass over the log; the points come policy by policy, by size."""
+    """Feed all caches in one pass over the log; the points come policy by policy, by size, Belady's last."""
     known = policies()
-    runs = [_Run(name, known[name], size, ttl) for name in names for size in sizes]
+    runs = [_Run(name, known[name], size, ttl) for name in names if name != belady.NAME for size in sizes]
+    foresight = belady.Foresight(ttl) if belady.NAME in names else None
     requests = weight = 0
-    for chunk in chunks:
+    for chunk in chunks if foresight is None else foresight.watch(chunks):
         for each in runs:
             each.feed(chunk)
         requests += len(chunk.keys)
         weight += len(chunk.keys) if chunk.weights is None else sum(chunk.weights)
         step(f"{requests:,} requests")
-    return [each.point(requests, weight) for each in runs] if requests else []
+    points = [each.point(requests, weight) for each in runs] if requests else []
+    if foresight is not None and requests:
+        for size in sizes:
+            step(f"{belady.NAME} with {size:,}")
+            hits, hit_weight = foresight.hits(size)
+            points.append(Point(belady.NAME, size, requests, hits, weight, hit_weight, None))
+    return points
 
 
 def distinct_weight(chunks: Iterable[Chunk]) -> int:
@@ -99,7 +109,10 @@ class _Run:
         if self._cache is None:
             sizer = None if chunk.weights is None else index
             timed = {} if self._ttl is None else {"ttl": self._ttl, "clock": lambda: self._now}
-            self._cache = self._cls(self._maxsize, sizer, **timed)
+            try:
+                self._cache = self._cls(self._maxsize, sizer, **timed)
+            except (ValueError, MemoryError) as error:
+                raise CommandError(f"no {self._policy} cache of size {self._maxsize:,}: {error}") from error
         start = clock()
         self._feed(chunk)
         self._elapsed += clock() - start

@@ -3,8 +3,8 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,16 @@ FORMATS = (*keylog.FORMATS, "csv", "jsonl", "regex")
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _COMPRESSED = (".gz", ".xz", ".zst")
 _CHUNK = 20_000
+_WORDS = re.compile(r"\s*[^\W\d][\w .-]*", re.ASCII)
+_MOST_WEIGHT = 2**63 - 1
+_DIGITS = 18
 
 
 class Layout(NamedTuple):
-    """How a log is written: where the key, the weight and the time of a request stand."""
+    """How a log is written: where the key, the weight and the time of a request stand.
+
+    `header` says whether the first line of CSV names the columns; None lets names and the line itself decide.
+    """
 
     form: str = "auto"
     key: str | None = None
@@ -29,6 +35,7 @@ class Layout(NamedTuple):
     time: str | None = None
     unit: str = "s"
     mismatch: str = "does not match the pattern"
+    header: bool | None = None
 
 
 class Chunk(NamedTuple):
@@ -51,19 +58,57 @@ class Request(NamedTuple):
 Entry = Request | ValueError
 """A request, or what is wrong with the line."""
 
+CheckFormat = Callable[[str], None]
+"""Called with the format of a log once it is known; raises if the options do not fit."""
+
+_FIELDS = ("csv", "jsonl")
+_HONOURED = {
+    "key": _FIELDS,
+    "weight": _FIELDS,
+    "cost": _FIELDS,
+    "time": _FIELDS,
+    "time-unit": (*_FIELDS, "regex"),
+    "delimiter": ("csv",),
+    "header": ("csv",),
+    "pattern": ("regex",),
+    "ttl": (*_FIELDS, "regex", keylog.ORACLE),
+}
+"""The formats in which an option has a meaning."""
+
+_HINTS = {
+    "regex": ", whose pattern names the groups",
+    keylog.ORACLE: ", whose records have all fields",
+}
+
 BadLine = Callable[[int, str], None]
 """Told the number of a line and what is wrong with it; raises if that is fatal."""
 
 
-def read_requests(path: Path, layout: Layout, bad_line: BadLine) -> Iterator[Chunk]:
+def read_requests(path: Path, layout: Layout, bad_line: BadLine, check: CheckFormat) -> Iterator[Chunk]:
     """The requests of a log, many at a time."""
-    form = form_of(path, layout)
-    if form in keylog.FORMATS:
-        yield from map(Chunk, keylog.read_chunks(path, form))
-        return
     with keylog.open_log(path) as log:
-        lines = chain.from_iterable(text.split("\n") for text in keylog.text_blocks(log))
-        yield from _chunks(_READERS[form](lines, layout), bad_line)
+        form = keylog.form_of(log, path, form_of(path, layout))
+        check(form)
+        if form == keylog.ORACLE:
+            yield from starmap(Chunk, keylog.oracle_requests(log, path))
+        elif form in keylog.FORMATS:
+            yield from map(Chunk, keylog.simple_keys(log, path, form))
+        else:
+            lines = chain.from_iterable(text.split("\n") for text in keylog.text_blocks(log))
+            yield from _chunks(_READERS[form](lines, layout), bad_line)
+
+
+def checker(options: Mapping[str, Any]) -> CheckFormat:
+    """Refuses formats that cannot honour an option that is given, by name: key, weight, and so on."""
+    given = [name for name, value in options.items() if value is not None]
+
+    def check(form: str) -> None:
+        for name in given:
+            if form not in _HONOURED[name]:
+                formats = " or ".join(_HONOURED[name])
+                raise CommandError(f"--{name} needs the format {formats}, not {form}{_HINTS.get(form, '')}")
+
+    return check
 
 
 def form_of(path: Path, layout: Layout) -> str:
@@ -93,32 +138,45 @@ def _chunks(entries: Iterator[tuple[int, Entry]], bad_line: BadLine) -> Iterator
 def _csv(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
     """Columns by name, or by number from 1 where there is no header."""
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=layout.delimiter)
-    header = [] if (layout.key or "").isdigit() else _header(reader)
+    header, first = _header(reader, layout)
     key = 0 if layout.key is None else _column(layout.key, header)
     columns = [key, _column(layout.weight, header), _column(layout.time, header)]
-    for row in _rows(reader):
+    for number, row in chain(first, _rows(reader)):
         if isinstance(row, ValueError):
-            yield reader.line_num, row
+            yield number, row
         elif row:
-            yield reader.line_num, _row_entry(row, columns, layout.unit)
+            yield number, _row_entry(row, columns, layout.unit)
 
 
-def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | ValueError]:
-    """The rows, or what is wrong with one."""
+def _rows(reader: Any) -> Iterator[tuple[int, list[str] | ValueError]]:
+    """The rows with the numbers of their lines, or what is wrong with one."""
     while True:
         try:
-            yield next(reader)
+            row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield ValueError(str(error))
+            yield reader.line_num, ValueError(str(error))
+        else:
+            yield reader.line_num, row
 
 
-def _header(reader: Iterator[list[str]]) -> list[str]:
-    header = next(_rows(reader), [])
-    if isinstance(header, ValueError):
-        raise CommandError(f"no names of columns in the first line: {header}")
-    return header
+def _header(reader: Any, layout: Layout) -> tuple[list[str], list[tuple[int, list[str] | ValueError]]]:
+    """The names of the columns, if the first line has some, else that line as a row.
+
+    Columns that are all given by number need no names: then a line of words, without a number, has the names.
+    """
+    if layout.header is False:
+        return [], []
+    first = next(_rows(reader), (1, []))
+    row = first[1]
+    by_number = all(name is None or name.isdecimal() for name in (layout.key, layout.weight, layout.time))
+    if layout.header is None and layout.key is not None and by_number:
+        words = not isinstance(row, ValueError) and all(map(_WORDS.fullmatch, row))
+        return (row, []) if words and not isinstance(row, ValueError) else ([], [first])
+    if isinstance(row, ValueError):
+        raise CommandError(f"no names of columns in the first line: {row}")
+    return row, []
 
 
 def _column(name: str | None, header: Sequence[str]) -> int | None:
@@ -126,9 +184,9 @@ def _column(name: str | None, header: Sequence[str]) -> int | None:
         return None
     if name in header:
         return header.index(name)
-    if name.isdigit() and int(name) > 0:
-        return int(name) - 1
-    raise CommandError(f"no column {name!r}: the log has {', '.join(header)}")
+    if name.isdecimal() and int(name[:_DIGITS]) > 0:
+        return int(name[:_DIGITS]) - 1
+    raise CommandError(f"no column {name!r}: the log has {', '.join(header) or 'no names of columns'}")
 
 
 def _row_entry(row: Sequence[str], columns: Sequence[int | None], unit: str) -> Entry:
@@ -197,12 +255,16 @@ _READERS: dict[str, Callable[[Iterable[str], Layout], Iterator[tuple[int, Entry]
 }
 
 
+def _is_weight(text: str) -> bool:
+    return text.isdecimal() and len(text) <= len(str(_MOST_WEIGHT)) and int(text) <= _MOST_WEIGHT
+
+
 def _entry(values: Sequence[Any], unit: str) -> Entry:
     key, weight, time = values
     if isinstance(key, bool) or not isinstance(key, (str, int)) or key == "":
         return ValueError(f"a key is a string or a whole number, got {key!r}")
-    if weight is not None and not str(weight).isdecimal():
-        return ValueError(f"a weight is a whole number, 0 or more, got {weight!r}")
+    if weight is not None and not _is_weight(str(weight)):
+        return ValueError(f"a weight is a whole number, 0 or more, and less than 2**63, got {weight!r}")
     try:
         moment = None if time is None else nanoseconds(time, unit)
     except ValueError as error:

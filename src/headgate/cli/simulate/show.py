@@ -96,13 +96,16 @@ def _ratio_table(title: str, found: Simulation, ratio: Callable[[Point], float])
         Row([f"{size:,}", _share(size, found.distinct), *(f"{ratio(curve[at]):.2%}" for curve in curves)])
         for at, size in enumerate(found.sizes)
     ]
-    times = Row(
-        ["ns a request", "", *(f"{median(point.ns_per_request for point in curve):.0f}" for curve in curves)]
-    )
+    times = Row(["ns a request", "", *map(_time, curves)])
     unit = "weight" if found.weighted else "entries"
     return Table(
         title, [unit, f"of all\n{'weight' if found.weighted else 'keys'}", *found.policies], [*rows, times]
     )
+
+
+def _time(curve: Sequence[Point]) -> str:
+    times = [point.ns_per_request for point in curve if point.ns_per_request is not None]
+    return f"{median(times):.0f}" if times else "-"
 
 
 def _share(size: int, distinct: int | None) -> str:
