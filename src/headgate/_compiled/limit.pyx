@@ -14,7 +14,8 @@ now + burst. Time and tokens are counted in the units of `headgate._units`.
 
 Invariants
 - TAT - now <= ceiling: the burst, or the largest debt that a reservation or a reconfiguration ever made.
-  Beyond it the clock has stepped back, if it says so once more, and TAT is cut to now + ceiling.
+  Beyond it the clock has stepped back, if it says so once more, and TAT is cut to now + ceiling. A ceiling
+  below the burst or above MOST_DEBT, as it may stand in a damaged file, is taken for the burst.
 - The word changes by compare-and-swap only, and a denial writes nothing.
 - Whoever rewrites the parameters holds the word at BUSY meanwhile and leaves another word than he found,
   so that a decision made with the old ones fails its swap.
@@ -33,7 +34,7 @@ from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._reservation import Reservation
-from headgate._units import checked_amount, checked_positive, scale, wait
+from headgate._units import checked_amount, checked_positive, scale, units_at, wait
 
 
 cdef extern from "clock.h" nogil:
@@ -221,7 +222,7 @@ cdef class TokenBucket:
         out.now = now
         while True:
             word = hg_load(self.word)
-            if word == BUSY:
+            if word == BUSY and self.word == &self.own[0]:
                 continue
             out.seen = word
             out.bits = hg_peek(&self.bits)
@@ -230,7 +231,7 @@ cdef class TokenBucket:
             out.burst = <int64_t>hg_peek(&self.burst)
             out.elapsed = now - <int64_t>hg_peek(&self.epoch)
             out.units = hg_units_at(out.elapsed, out.multiplier, <unsigned>out.shift)
-            ceiling = hg_peek(self.ceiling)
+            ceiling = self._largest_debt()
             debt = <int64_t>(word - out.units)
             out.debt = min(max(debt, 0), <int64_t>ceiling)
             changed = word
@@ -261,15 +262,20 @@ cdef class TokenBucket:
         """Decide after a TAT beyond the ceiling was seen: others have moved it since the clock was read, or
         else the clock has stepped back, and it is cut."""
         cdef int64_t now = self._now()
-        cdef uint64_t units = self._units_at(now), ceiling = hg_peek(self.ceiling), cut
+        cdef uint64_t units = self._units_at(now), ceiling = self._largest_debt(), cut
         if <int64_t>(seen - units) > <int64_t>ceiling:
             cut = units + ceiling
             hg_cas(self.word, seen, cut + 1 if cut == BUSY else cut)
         return self._charge(now, tokens, mode)
 
+    cdef uint64_t _largest_debt(self) noexcept nogil:
+        """The ceiling, or the burst if what stands there is no debt that there can be."""
+        cdef uint64_t ceiling = hg_peek(self.ceiling), burst = hg_peek(&self.burst)
+        return ceiling if burst <= ceiling <= <uint64_t>MOST_DEBT else burst
+
     cdef void _raise_ceiling(self, int64_t debt) noexcept nogil:
-        cdef uint64_t ceiling = hg_peek(self.ceiling)
-        while <int64_t>ceiling < debt and not hg_cas(self.ceiling, ceiling, debt):
+        cdef uint64_t ceiling = hg_peek(self.ceiling), most = MOST_DEBT
+        while not <uint64_t>debt <= ceiling <= most and not hg_cas(self.ceiling, ceiling, debt):
             ceiling = hg_peek(self.ceiling)
 
     cdef tuple _terms(self):
@@ -454,20 +460,26 @@ cdef class TokenBucket:
         """
         cdef Amount read = split(checked_amount("tokens", tokens))
         cdef uint64_t word, units, changed
-        cdef int64_t now, then = booked, back
+        cdef int64_t now, back
         while True:
             word = hg_load(self.word)
-            if word == BUSY:
+            if word == BUSY and self.word == &self.own[0]:
                 continue
             now = self._now()
             units = self._units_at(now)
-            back = to_units(read, hg_peek(&self.bits)) - max(0, <int64_t>(units - self._units_at(then)))
+            back = self._not_come(read, now, booked)
             back = min(back, <int64_t>(word - units))
             changed = word - max(0, back)
             if changed == BUSY:
                 changed += 1
             if hg_cas(self.word, word, changed):
                 return
+
+    cdef int64_t _not_come(self, Amount tokens, object now, object booked) except? -1:
+        """What of `tokens`, in units, has not come since the time `booked`, however long ago that was."""
+        epoch, scaled = <int64_t>hg_peek(&self.epoch), (hg_peek(&self.multiplier), hg_peek(&self.shift))
+        came = units_at(now - epoch, *scaled) - units_at(booked - epoch, *scaled)
+        return max(0, to_units(tokens, hg_peek(&self.bits)) - max(0, came))
 
     def __repr__(self):
         size, rate = self._terms()
@@ -478,6 +490,6 @@ cdef class TokenBucket:
 
     def _check(self):
         cdef Outcome out = self._ask(0, LOOK)
-        assert 0 <= out.debt <= <int64_t>self.ceiling[0] <= MOST_DEBT
-        assert 0 < out.burst <= <int64_t>self.ceiling[0]
+        assert 0 <= out.debt <= <int64_t>self._largest_debt() <= MOST_DEBT
+        assert 0 < out.burst <= <int64_t>self._largest_debt()
         assert (out.bits, out.multiplier, out.shift, out.burst) == scale(*self._terms())

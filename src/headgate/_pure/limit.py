@@ -132,11 +132,16 @@ class TokenBucket:
             units = elapsed * self._multiplier >> self._shift
         else:
             units = units_at(elapsed, self._multiplier, self._shift)
-        tat, ceiling = self._state
+        tat, ceiling = self._state[_TAT], self._largest_debt()
         debt = (tat - units + _HALF) % _WORD - _HALF
         if debt > ceiling:
             return ceiling, units, tat
         return (debt if debt > 0 else 0), units, None
+
+    def _largest_debt(self):
+        """The ceiling, or the burst if what stands there is no debt that there can be."""
+        ceiling = self._state[_CEILING]
+        return ceiling if self._burst <= ceiling <= _MOST_DEBT else self._burst
 
     def _mend(self, seen):
         """The clock, read after a TAT beyond the ceiling was seen: others have moved it since the clock was
@@ -272,7 +277,7 @@ class TokenBucket:
             owed = debt + cost
             if owed > _MOST_DEBT:
                 return None, self._too_far, None
-            ceiling = max(self._state[_CEILING], owed)
+            ceiling = max(self._largest_debt(), owed)
             delay = wait(elapsed, owed - self._burst, self._multiplier, self._shift)
             if self._state[_TAT] != seen or self._terms is not terms:
                 continue
@@ -399,6 +404,6 @@ class TokenBucket:
 
     def _check(self):
         _, _, debt, _ = self._charge(0, False)
-        assert 0 <= debt <= self._state[_CEILING] <= _MOST_DEBT
-        assert 0 < self._burst <= self._state[_CEILING]
+        assert 0 <= debt <= self._largest_debt() <= _MOST_DEBT
+        assert 0 < self._burst <= self._largest_debt()
         assert (self._bits, self._multiplier, self._shift, self._burst) == scale(*self._terms)

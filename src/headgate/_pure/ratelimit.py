@@ -379,7 +379,7 @@ class _SharedTier(_Tier):
 
     @evictions.setter
     def evictions(self, count):
-        self._control[1] = count
+        self._control[1] = count % _WORD
 
     @property
     def turns(self):
@@ -388,7 +388,7 @@ class _SharedTier(_Tier):
 
     @turns.setter
     def turns(self, count):
-        self._control[2] = count
+        self._control[2] = count % _WORD
 
 
 class _Logs(_SharedTier):
