@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from headgate import Rate
+from headgate._tables import scale_of
 
 pytestmark = pytest.mark.usefixtures("one_secret")
 
@@ -61,6 +62,8 @@ class ExactTier:
         """What rounding may amount to: a unit for each of some operations."""
         self.reach = math.floor(max(15 * SECOND, 30 * self.burst / self.speed))
         """How far the clock may step back before what is long past counts anew."""
+        _, multiplier, shift, _ = scale_of(rate)
+        self.circle = (2**40 << shift) // multiplier
 
     def owed(self, key, now):
         return min(max(self.ends.get(key, -math.inf) - self.speed * now, 0), self.ceiling)
@@ -201,6 +204,12 @@ class RateMachine(RuleBasedStateMachine):
     def wait(self, step):
         self.clock.now += step
         self.latest = max(self.latest, self.clock.now)
+
+    @rule(which=st.integers(0, 2), part=st.integers(1, 80))
+    def be_silent(self, which, part):
+        """For a part of the time after which the times of a tier come round."""
+        tier = self.tiers[which % len(self.tiers)]
+        self.wait(min(part * tier.circle // 64, 365 * 86400 * SECOND))
 
     @rule(key=KEYS)
     def wait_until_allowed(self, key):

@@ -7,6 +7,7 @@ full of whole bursts; so it competes with the others for the cells of the second
 
 import re
 from dataclasses import dataclass
+from unittest import mock
 
 import pytest
 from interleavings import KILLED, in_turn, opened_room
@@ -21,13 +22,19 @@ CELLS, CONTROL, LINES, TIME_BITS = 8, 8, 2, 40
 TIER = CONTROL + LINES * CELLS
 BURST = 9
 RATE = f"{BURST}/h"
+STRIDE = 35  # with two lines, a circle of 2**36 units as large tables have it
 
-AHEAD = "found->gap > t->ceiling || (int64_t)(hg_load(&t->control[HG_SWEPT]) - now) >= HG_PASS"
+AHEAD = "found->gap > t->ceiling || hg_behind(t, now)"
 CUT = "(found.gap > t->ceiling && hg_cas(found.cell, found.word, hg_cell(at->tag, now + t->ceiling)), 0)"
 CUT_AT_ONCE = CUT.replace("found.", "found->").replace("at->tag", "found->word >> HG_TIME_BITS")
 LOWER = "hg_cas(found->cell, found->word, hg_cell(found->word >> HG_TIME_BITS, time))"
 MARK = "hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride))"
 CHARGE = "hg_cas(found->cell, found->word, word)"
+
+
+def late(*times):
+    """Times in 2**34 units each, of which there are 9 * 2**28 an hour."""
+    return tuple(HOUR * 2**34 * time // (9 * 2**28) for time in times)
 
 
 def written_over(swap):
@@ -47,12 +54,13 @@ class Table:
     The first line is full of bursts that were taken `now`, or empty if that is None.
     """
 
-    def __init__(self, room, rate=RATE, own=0, owed=(), now=0, **options):
+    def __init__(self, room, rate=RATE, own=0, owed=(), now=0, stride=32, **options):
         self.room = room
         self.rates = checked_rates(rate, None)
-        self.limiter, self.memory = room.open(
-            "RateLimiter", rate, max_keys=LINES * CELLS // 2, size=TIER * len(self.rates), **options
-        )
+        with mock.patch.object(room.module, "stride_of", lambda _: stride):
+            self.limiter, self.memory = room.open(
+                "RateLimiter", rate, max_keys=LINES * CELLS // 2, size=TIER * len(self.rates), **options
+            )
         self.key = self.keys(0, 1)[0]
         self.others = self.keys(1, 1)
         self.burst = min(rate.burst for rate in self.rates)
@@ -118,7 +126,8 @@ class Scenario:
     """What processes do on a table.
 
     KEY gets from `least` to `most` tokens, with what is left for it in the end, and a kill loses `cost` at
-    most. Where time goes on, the rate says what it gets; the end is `rest` after the last time.
+    most. Where time goes on, the rate says what it gets; the end is `rest` after the last time. If KEY is
+    `idle`, it gets its burst then.
     """
 
     table: Table
@@ -128,11 +137,13 @@ class Scenario:
     least: int = BURST
     most: int = BURST
     rest: int = 0
+    idle: bool = False
 
     def judge(self, kills):
         table, end = self.table, self.times[-1] + self.rest
         for results, memory in table.room.outcomes(self.programs, table.memory, self.times, kills):
             left, drained = table.drained(memory, end)
+            assert left == table.burst or not self.idle, "who was idle owes something"
             grants = [(0, table.own)] if 0 in self.times else []
             grants += [grant for result in results if result != KILLED for grant in result]
             lost = self.cost * results.count(KILLED)
@@ -277,11 +288,25 @@ def sweeping_late(room):
     return Scenario(table, [table.take(5)] * 2, times=(60 * HOUR, 200 * HOUR), cost=5)
 
 
+def idling(room):
+    """KEY is idle while others ask now and then, and is swept when half of the times have come round."""
+    table = Table(room, own=9, now=None, stride=STRIDE)
+    programs = [table.take(1, other=0), table.take(1, other=1)]
+    return Scenario(table, programs, times=late(10, 11), rest=late(33)[0], idle=True)
+
+
+def idling_for_long(room):
+    """The same, but nobody is silent for as long as it takes for all lines to be swept."""
+    table = Table(room, own=9, now=None, stride=STRIDE)
+    programs = [in_turn(*[table.take(1, other=0)] * 3)]
+    return Scenario(table, programs, times=late(8, 16, 24), rest=late(9)[0], idle=True)
+
+
 SCENARIOS = [
     inserting, updating, refunding, reclaiming, reclaiming_own, dying, evicting, evicting_beside_a_charge,
     refusing, choosing_two_cells, choosing_two_cells_in_reverse, choosing_two_cells_of_three, charging_tiers,
     giving_back_late, giving_back_what_others_took, reading_the_clock_early, stepping_back, stepping_far_back,
-    sweeping, sweeping_late,
+    sweeping, sweeping_late, idling, idling_for_long,
 ]
 
 # What a mutant has in place of an expression of cells.h, and the scenario that shows it.
@@ -305,6 +330,9 @@ MUTANTS = {
     "a time too far ahead is let be": (AHEAD, "0", stepping_back),
     "what was not seen is cut": ("found.word == seen", CUT, reading_the_clock_early),
     "who swept meanwhile is not heeded": ("hg_load(&t->control[HG_SWEPT]) == swept", "1", sweeping),
+    "after a silence what is due is swept": ("lag >= HG_SILENCE", "lag >= HG_SILENCE << 2", idling),
+    "what is long past is let be": ("hg_gap(word, now) < -HG_LONG_PAST",
+                                    "hg_gap(word, now) < -(HG_LONG_PAST << 2)", idling_for_long),
     "who was faster is taken to have swept all": (MARK, f"{MARK} || 1", sweeping_late),
 }
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MOST_KEYS = 2**32
 _KEYS_A_LINE = 4
 _BURST_BITS = 32
-_PASS_BITS = 38
+_CIRCLE_BITS = 36
 _MOST_STRIDE = 32
 _MOST_ENTRIES = 2**20
 _MOST_PERIOD = 2**31
@@ -91,5 +91,5 @@ def scale_of(rate: Rate) -> tuple[int, int, int, int]:
 
 
 def stride_of(lines: int) -> int:
-    """The binary logarithm of the units after which the next line is swept: all of them within 2**38."""
-    return min(_MOST_STRIDE, _PASS_BITS - (lines - 1).bit_length())
+    """The binary logarithm of the units after which the next line is swept: all of them within 2**36."""
+    return min(_MOST_STRIDE, _CIRCLE_BITS - (lines - 1).bit_length())

@@ -10,8 +10,16 @@
  * cells; but whoever begins later sees the earlier one's, and keeps the first of the two and withdraws the other. A
  * cell that somebody began who was killed is as free as it was.
  *
- * The times must not come round: every so often a line is swept, that is, the times long past are set to one less
- * long past.
+ * The times must not come round. `control[HG_SWEPT]` is the mark, the time up to which lines have been swept: a line
+ * is swept once in every circle of 2**36 units (`headgate._tables.stride_of`), that is, times more than HG_LONG_PAST
+ * past are set to that. The clock may be HG_BACK behind the mark before all lines are set anew, and HG_SILENCE ahead
+ * of it. So a time that was written HG_LONG_PAST before a clock HG_BACK behind the mark is seen again, at the latest,
+ * when the line comes to be due a circle later and nobody has asked for a whole silence:
+ *
+ *     past   HG_BACK + HG_LONG_PAST + circle + HG_SILENCE = 2**37 + 2**37 + 2**36 + 5 * 2**35 < 2**39
+ *     ahead  the largest ceiling + HG_BACK + a stride     = 2**37 + 2**37 + 2**32             < 2**39
+ *
+ * HG_SILENCE is longer than the largest ceiling (HG_MOST_DEBT), so nothing is owed any more after it.
  */
 #ifndef HEADGATE_CELLS_H
 #define HEADGATE_CELLS_H
@@ -24,8 +32,10 @@
 #define HG_TIME_BITS 40
 #define HG_TIME_MASK ((UINT64_C(1) << HG_TIME_BITS) - 1)
 #define HG_WHOLE (UINT64_C(1) << HG_TIME_BITS)
-#define HG_PASS (INT64_C(1) << 38)
+#define HG_MOST_DEBT (INT64_C(1) << 37)
 #define HG_LONG_PAST (INT64_C(1) << 37)
+#define HG_BACK (INT64_C(1) << 37)
+#define HG_SILENCE (INT64_C(5) << 35)
 
 enum { HG_SWEPT, HG_EVICTIONS, HG_TURNS, HG_CONTROL = HG_CELLS };
 
@@ -156,10 +166,13 @@ static inline int hg_write(const hg_tier *t, const hg_place *at, const hg_found 
     return found->kind == HG_OWN ? hg_cas(found->cell, found->word, word) : hg_insert(t, at, found, now, word);
 }
 
-/* Whether the clock seems to have stepped back: the time of the cell is too far ahead, or what others have swept is. */
+/* Whether the mark is so far ahead that the clock has stepped back, or was read long ago. */
+static inline int hg_behind(hg_tier *t, uint64_t now) { return (int64_t)(hg_load(&t->control[HG_SWEPT]) - now) >= HG_BACK; }
+
+/* Whether the clock seems to have stepped back: the time of the cell is too far ahead, or the mark is. */
 static inline int hg_ahead(hg_tier *t, const hg_found *found, uint64_t now)
 {
-    return found->gap > t->ceiling || (int64_t)(hg_load(&t->control[HG_SWEPT]) - now) >= HG_PASS;
+    return found->gap > t->ceiling || hg_behind(t, now);
 }
 
 /* What a request of charge->cost meets. With `take`, HG_AHEAD if the clock seems to have stepped back. As others may
@@ -218,13 +231,16 @@ static inline int hg_lower(const hg_found *found, int64_t back)
     return hg_cas(found->cell, found->word, hg_cell(found->word >> HG_TIME_BITS, time));
 }
 
-/* Give back at most `back` of what a key owes. */
-static void hg_give(hg_tier *t, const hg_place *at, uint64_t now, int64_t back)
+/* Give back at most `back` of what a key owes. False if the clock must be read again, as it is far behind: a time must
+ * not be lowered to one long past. */
+static int hg_give(hg_tier *t, const hg_place *at, uint64_t now, int64_t back)
 {
     for (;;) {
         hg_found found = hg_find(t, at, now);
-        if (found.kind != HG_OWN || found.gap <= 0 || back <= 0 || hg_lower(&found, back))
-            return;
+        if (hg_behind(t, now))
+            return 0;
+        if (found.kind != HG_OWN || found.gap <= 0 || back <= 0 || hg_lower(&found, hg_least(back, t->ceiling)))
+            return 1;
     }
 }
 
@@ -260,11 +276,11 @@ static int hg_sweep_lines(hg_tier *t, uint64_t now, int certain)
     for (;;) {
         uint64_t swept = hg_load(&t->control[HG_SWEPT]);
         int64_t lag = (int64_t)(now - swept);
-        if (lag < 0 && lag > -HG_PASS)
+        if (lag < 0 && lag > -HG_BACK)
             return 1;
         if (lag < 0 && !certain)
             return 0;
-        int all = lag < 0 || lag >= HG_PASS;
+        int all = lag < 0 || lag >= HG_SILENCE;
         int64_t gap = lag < 0 ? t->ceiling : -HG_LONG_PAST;
         if (lag < 0)
             hg_add(&t->control[HG_TURNS], 1);
@@ -278,8 +294,8 @@ static int hg_sweep_lines(hg_tier *t, uint64_t now, int certain)
     }
 }
 
-/* Sweep the lines that are due. False if the clock is far behind and the caller is not certain that he read it just
- * now; if he is, every key owes a whole burst from now on. */
+/* Sweep the lines that are due. False if the clock is far behind and the caller is not certain that it was read just
+ * now; otherwise every key owes a whole burst from now on. */
 static inline int hg_sweep(hg_tier *t, uint64_t now, int certain)
 {
     return (now - hg_load(&t->control[HG_SWEPT])) >> t->stride == 0 || hg_sweep_lines(t, now, certain);
@@ -297,7 +313,7 @@ static void hg_rescale(hg_tier *t, hg_scale scale, int64_t now_ns)
         t->cells[i] = 0;
         if (owed <= 0)
             continue;
-        owed = hg_rescaled(owed, t->scale.bits, scale.bits, HG_LONG_PAST);
+        owed = hg_rescaled(owed, t->scale.bits, scale.bits, HG_MOST_DEBT);
         largest = owed > largest ? owed : largest;
         t->cells[i] = hg_cell(word >> HG_TIME_BITS, now + (uint64_t)owed);
     }

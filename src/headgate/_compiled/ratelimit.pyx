@@ -103,7 +103,7 @@ cdef extern from "cells.h" nogil:
     void hg_look(hg_tier *tier, const hg_place *at, bint evict, bint take, hg_charge *charge)
     void hg_take(hg_tier *tier, const hg_place *at, bint evict, hg_charge *charge)
     void hg_mend(hg_tier *tier, const hg_place *at, uint64_t seen, uint64_t now)
-    void hg_give(hg_tier *tier, const hg_place *at, uint64_t now, int64_t back)
+    bint hg_give(hg_tier *tier, const hg_place *at, uint64_t now, int64_t back)
     void hg_undo(hg_tier *tier, const hg_place *at, uint64_t now, hg_charge *charge)
     bint hg_sweep(hg_tier *tier, uint64_t now, bint certain)
     void hg_rescale(hg_tier *tier, hg_scale scale, int64_t now_ns)
@@ -613,18 +613,27 @@ cdef class RateLimiter:
         cdef hg_place at
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
-        cdef int i
+        cdef int given = 0
         self._charge(key, 0, True, charges, &verdict)  # mends a time that is too far ahead
         self._locate(key, &at)
-        cdef int64_t now = self._swept()
+        while given < self.count:
+            given = self._give_from(given, &at, self._swept(), amount)
+        return 0
+
+    cdef int _give_from(self, int which, const hg_place *at, int64_t now, Amount amount) except -1:
+        """Give back at this tier and those after it, up to one for which the clock must be read again."""
+        cdef int i
+        cdef hg_tier *tier
         with cython.critical_section(self):
             if self.log.length:
-                hg_log_give(&self.tiers[0], &self.log, &at, self._units(0, now), now - self.tiers[0].epoch,
+                hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now), now - self.tiers[0].epoch,
                             to_units(amount, 0))
-                return 0
-            for i in range(self.count):
-                hg_give(&self.tiers[i], &at, self._units(i, now), to_units(amount, self.tiers[i].scale.bits))
-        return 0
+                return 1
+            for i in range(which, self.count):
+                tier = &self.tiers[i]
+                if not hg_give(tier, at, self._units(i, now), to_units(amount, tier.scale.bits)):
+                    return i
+            return self.count
 
     def acquire(self, key, cost=1, timeout=None):
         """Wait until `cost` can be taken for `key`; False if `timeout` seconds are too few.

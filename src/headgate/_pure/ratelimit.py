@@ -56,8 +56,8 @@ _TAG_SIZE = 4
 _TIMES = 2**40
 _HALF = _TIMES // 2
 _WORD = 2**64
-_PASS = 2**38
-_LONG_PAST = 2**37
+_MOST_DEBT = _LONG_PAST = _BACK = 2**37  # cells.h says why
+_SILENCE = 5 * 2**35
 _MOST_COST = 2**40
 _AT, _COST, _MISSING, _AHEAD = 1, 4, 6, 8
 _STEPS = 2**32
@@ -199,8 +199,10 @@ class _Tier:
         return self, at, now, elapsed, cost, debt, debt + cost - self.burst if cost else 0, 0, ahead
 
     def is_behind(self, now):
-        """Whether others have swept far ahead."""
-        return (self.swept - now + _WORD // 2) % _WORD - _WORD // 2 >= _PASS
+        """Whether the mark of the sweeps is so far ahead that the clock has stepped back, or was read long
+        ago.
+        """
+        return (self.swept - now + _WORD // 2) % _WORD - _WORD // 2 >= _BACK
 
     def mend(self, charge, now_ns):
         """Cut what was seen, and is too far ahead of a clock that was read later."""
@@ -247,7 +249,7 @@ class _Tier:
         gap = 0 if at is None else self.gap(at, now)
         if gap <= 0 or back <= 0:
             return True
-        back = min(back, gap)
+        back = min(back, gap, self.ceiling)
         if edits[0] != edit:
             return False
         edits[0] = edit + 1
@@ -272,11 +274,11 @@ class _Tier:
         """Sweep the lines that are due; False if the clock is far behind and the caller is not certain."""
         edit = self.edits[0]
         lag = (now - self.swept + _WORD // 2) % _WORD - _WORD // 2
-        if -_PASS < lag < 0:
+        if -_BACK < lag < 0:
             return True
         if lag < 0 and not certain:
             return False
-        everything = not 0 <= lag < _PASS
+        everything = not 0 <= lag < _SILENCE
         due = lag >> self.stride
         gap = self.ceiling if lag < 0 else -_LONG_PAST
         self.turns += lag < 0
@@ -313,7 +315,7 @@ class _Tier:
         for at, tag in enumerate(self.tags):
             owed = min(self.gap(at, before), self.ceiling) if tag else 0
             if owed > 0:
-                owed = min(_LONG_PAST, -(-(owed << table.bits) >> self.bits))
+                owed = min(_MOST_DEBT, -(-(owed << table.bits) >> self.bits))
                 table.ceiling = max(table.ceiling, owed)
                 table.tags[at] = tag
                 table.times[at] = (now + owed) % _TIMES
@@ -881,13 +883,18 @@ class RateLimiter:
 
     def _give(self, key, amount):
         self._charge(key, 0, True)  # mends a time that is too far ahead
-        tag, hashed = self._locate(key)
-        self._locked(self._give_all, tag, hashed, self._swept(), amount)
+        place, given = self._locate(key), 0
+        while given < len(self._tiers):
+            given = self._locked(self._give_from, given, *place, self._swept(), amount)
 
-    def _give_all(self, tag, hashed, now, amount):
-        for tier in self._tiers:
+    def _give_from(self, which, tag, hashed, now, amount):
+        """Give back at this tier and those after it, up to one for which the clock must be read again."""
+        for given, tier in enumerate(self._tiers[which:], which):
+            if tier.is_behind(tier.units(now)):
+                return given
             while not tier.give(tag, hashed, now, amount):
                 pass
+        return len(self._tiers)
 
     def acquire(self, key, cost=1, timeout=None):
         """Wait until `cost` can be taken for `key`; False if `timeout` seconds are too few.
