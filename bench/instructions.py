@@ -57,6 +57,30 @@ def bucket():
     return TokenBucket(1_000_000, 1_000_000_000)
 
 
+def memoized(wrap, **options):
+    """A function, by the decorator of the name `wrap`, that remembers the result of every key."""
+    from headgate._compiled import memoize
+
+    function = getattr(memoize, wrap)(maxsize=len(KEYS), **options)(lambda key: key)
+    for key in KEYS:
+        function(key)
+    return function
+
+
+def cached_method():
+    from headgate._compiled.memoize import cached
+
+    class Reader:
+        @cached(maxsize=len(KEYS))
+        def read(self, key):
+            return key
+
+    reader = Reader()
+    for key in KEYS:
+        reader.read(key)
+    return reader
+
+
 def hashing():
     from headgate._compiled import hashing
 
@@ -75,6 +99,10 @@ OPERATIONS = {
     "PowerOfTwo pick and done": ("target.pick().done()", KEYS, lambda: balancer("PowerOfTwo")),
     "time.monotonic_ns": ("target.monotonic_ns()", KEYS, lambda: time),
     "TokenBucket.consume": ("target.consume()", KEYS, bucket),
+    "lru_cache, hit": ("target(key)", KEYS, lambda: memoized("lru_cache")),
+    "cached, hit": ("target(key)", KEYS, lambda: memoized("cached")),
+    "cached with a ttl, hit": ("target(key)", KEYS, lambda: memoized("cached", ttl=60)),
+    "cached method, hit": ("target.read(key)", KEYS, cached_method),
     "xxh64 of a user id": ("target.xxh64(key)", KEYS, hashing),
 }
 

@@ -20,6 +20,7 @@ from headgate import (
     RateLimits,
     Rendezvous,
     ServerRecord,
+    TinyLFUCache,
     TokenBucket,
     TTLCache,
     cached,
@@ -67,11 +68,33 @@ class Reader:
     async def fetched(self, number: int) -> bytes:
         return await fetched(number)
 
+    @classmethod
+    @cached
+    def of_class(cls, number: int) -> bytes:
+        return page(number)
+
+    @classmethod
+    @cached(tti=60, keep=len, tags=lambda number: [f"page:{number}"])
+    async def fetched_of_class(cls, number: int) -> bytes:
+        return await fetched(number)
+
+    @staticmethod
+    @cached(policy=TinyLFUCache)
+    def static(number: int) -> bytes:
+        return page(number)
+
 
 async def functions(reader: Reader) -> None:
     assert_type(square(3), float)
     assert_type(page(3, language="de"), bytes)
     assert_type(reader.page(3), bytes)
+    assert_type(Reader.page(reader, 3), bytes)
+    assert_type(page.cache_invalidate(3, language="de"), bool)
+    assert_type(reader.page.cache_contains(3), bool)
+    assert_type((Reader.of_class(3), reader.of_class(number=3)), tuple[bytes, bytes])
+    assert_type((await Reader.fetched_of_class(3), await reader.fetched_of_class(3)), tuple[bytes, bytes])
+    assert_type((Reader.static(3), reader.static(3)), tuple[bytes, bytes])
+    assert_type(Reader.of_class.cache_contains(3), bool)
     assert_type(await fetched(3), bytes)
     assert_type(await reader.fetched(3), bytes)
 
@@ -179,9 +202,34 @@ class Shelf:
     def own(self, number: int) -> bytes:
         return page(number)
 
+    @classmethod
+    @cachetools.cached({}, info=True)
+    def of_class(cls, number: int) -> bytes:
+        return page(number)
+
+    @staticmethod
+    @cachetools.cached({})
+    def static(number: int) -> bytes:
+        return page(number)
+
+    @classmethod
+    @ttl_cache(maxsize=10)
+    def timed_of_class(cls, number: int) -> bytes:
+        return page(number)
+
+    @staticmethod
+    @ttl_cache
+    def timed_static(number: int) -> bytes:
+        return page(number)
+
 
 def decorators_dropped_in(shelf: Shelf) -> None:
     assert_type(area(1, height=2), float)
+    assert_type((Shelf.of_class(3), shelf.of_class(3)), tuple[bytes, bytes])
+    assert_type((Shelf.static(3), shelf.static(3)), tuple[bytes, bytes])
+    assert_type((Shelf.timed_of_class(3), shelf.timed_of_class(3)), tuple[bytes, bytes])
+    assert_type((Shelf.timed_static(3), shelf.timed_static(3)), tuple[bytes, bytes])
+    assert_type(length.cache_info(), cachetools.CacheInfo)
     area.cache_clear()
     assert_type(length("a"), int)
     assert_type(length.cache_info().hits, int)

@@ -1,13 +1,15 @@
-"""What ``cached`` is made of in both twins; only the front, which looks up, is each twin's own.
+"""What ``cached`` consists of in both twins; only the front, which looks calls up, is each twin's own.
 
-    front (def), or Shell around a front (async def)
+    front (def), or Shell around a front (async def)      the stand-in for the function
         hit:   the value in the store
         miss:  Memory.answer -> Flights.load -> the function -> the store
 
-A Memory is what a function remembers. Of a method every instance has one, in its ``__dict__``; neither it nor
-its front knows the instance, which comes with every call, so nothing here keeps it alive.
+    Plan      the function and the arguments of the decorator
+      .places   id(instance) -> (weak reference, stand-in), removed by the reference's callback
+      .held     id(instance) -> (instance, stand-in), for instances without weak references: at most `maxsize`
 
-With a ttl the store holds `Timed` values.
+References go from a stand-in to its front, memory, store and results, and never back, so the results of a
+method go with the instance. Neither memory nor front knows the instance, which comes with every call.
 """
 
 from __future__ import annotations
@@ -16,24 +18,27 @@ import time
 from functools import _CacheInfo, partial, update_wrapper
 from operator import index
 from types import MethodType
-from weakref import WeakSet, ref
+from weakref import ref
 
 from headgate._flights import Flights
-from headgate._forks import new_lock
+from headgate._lifetimes import NEVER, checked_fraction, checked_lifetime, checked_tags, shortened
 from headgate._listeners import report
 from headgate._refreshes import Refreshes, checked_executor
-from headgate._units import checked_positive
+from headgate._stores import AgeingStore, Loading, Store, TimedStore, takes
+from headgate._views import _ABSENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import Task
-    from collections.abc import Callable, Coroutine, Hashable
-    from typing import Any, TypeGuard
+    from collections.abc import Callable, Coroutine, Hashable, Iterable
+    from typing import Any
 
     from headgate._flights import _Trip
 
-_SECOND = 10**9
+_MOST_ENTRIES = 2**31
+_METHODS = "cache_clear", "cache_contains", "cache_info", "cache_invalidate", "cache_key"
 _OWN_KEYS = frozenset({int, str})
+_GONE = object()
 
 
 class KEYWORDS:
@@ -60,67 +65,21 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any], typed: bool) -> Any:
     return key
 
 
-# ---- stores -------------------------------------------------------------------------------------
-
-
-class _Store:
-    """A cache by the few methods that are asked of it."""
-
-    __slots__ = ("cache", "peek", "pop", "put")
-
-    def __init__(self, cache: Any) -> None:
-        self.cache = cache
-        self.peek = cache.peek if hasattr(cache, "peek") else cache.get
-        self.put = cache.put if hasattr(cache, "put") else cache.__setitem__
-        self.pop = getattr(cache, "pop", _nothing)
-
-
-def _nothing(key: object, default: object) -> None:
-    """The ``pop`` of a cache that has none."""
-
-
-class Timed:
-    """A result and until when it may be answered, fresh and stale."""
-
-    __slots__ = ("fresh_until", "stale_until", "value")
-
-    def __init__(self, value: Any, fresh_until: int, stale_until: int) -> None:
-        self.value, self.fresh_until, self.stale_until = value, fresh_until, stale_until
-
-
-class _TimedStore:
-    """A store whose `peek` shows what is fresh, and nothing else."""
-
-    __slots__ = ("_plan", "_store", "cache", "pop")
-
-    def __init__(self, cache: Any, plan: Plan) -> None:
-        store = self._store = _Store(cache)
-        self.cache, self.pop = cache, store.pop
-        self._plan = plan
-
-    def peek(self, key: Hashable, default: Any, /) -> Any:
-        found = self._store.peek(key, default)
-        return found.value if type(found) is Timed and self._plan.clock() < found.fresh_until else default
-
-    def put(self, key: Hashable, value: Any, /) -> None:
-        fresh_until = self._plan.clock() + self._plan.ttl
-        self._store.put(key, Timed(value, fresh_until, fresh_until + self._plan.stale))
-
-
 # ---- what stands for the function ---------------------------------------------------------------
 
 
 class Standin:
-    """Stands for a function or, with `bind`, which answers an instance's own stand-in, for a method too."""
+    """Stands for a function or, with `bind`, which returns an instance's own stand-in, for a method too."""
 
-    __slots__ = ("__dict__", "__weakref__", "_bind", "_is_method")
+    __slots__ = ("__dict__", "__weakref__", "_bind", "_is_method", "_memory")
 
-    def __init__(self, bind: Callable[[Any], Any] | None) -> None:
-        self._bind = bind
+    def __init__(self, memory: Memory, bind: Callable[[Any], Any] | None) -> None:
+        self._memory, self._bind = memory, bind
         self._is_method = False
 
     if TYPE_CHECKING:
         __qualname__: str
+        __wrapped__: Any
 
         def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
 
@@ -130,9 +89,42 @@ class Standin:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        if self._bind is None or isinstance(instance, type):
+        if self._bind is None or (isinstance(instance, type) and not self._is_method):
             return MethodType(self, instance)
         return MethodType(self._bind(instance), instance)
+
+    def _counting(self) -> Any:
+        """The front, which counts."""
+        return self
+
+    def cache_info(self) -> _CacheInfo:
+        """Report cache statistics"""
+        return self._memory.info(self._counting())
+
+    def cache_clear(self) -> None:
+        """Clear the cache and its statistics; what is being loaded is not stored"""
+        self._memory.clear(self._counting())
+
+    def cache_key(self, /, *args: Any, **kwargs: Any) -> Any:
+        """The key of a call"""
+        if self._is_method and self._bind is not None and args:
+            return self._bind(args[0]).cache_key(*args[1:], **kwargs)
+        return self._memory.key_of(args, kwargs)
+
+    def cache_contains(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Whether a call is remembered, without counting or touching it"""
+        if self._is_method and self._bind is not None and args:
+            return bool(self._bind(args[0]).cache_contains(*args[1:], **kwargs))
+        return self._memory.contains(self._counting(), args, kwargs)
+
+    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forget one call, and return whether it was remembered; if it is being loaded, it is not stored"""
+        if self._is_method and self._bind is not None and args:
+            return bool(self._bind(args[0]).cache_invalidate(*args[1:], **kwargs))
+        return self._memory.invalidate(self._counting(), args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<cached {self.__wrapped__!r}>"
 
     def __copy__(self) -> Standin:
         return self
@@ -145,7 +137,7 @@ class Standin:
 
 
 class _Pending:
-    """What the front of an ``async def`` answers when the value is not there: how to come by it."""
+    """What the front of an ``async def`` returns when the value is not there: how to come by it."""
 
     __slots__ = ("coroutine",)
 
@@ -158,8 +150,8 @@ class _Shell(Standin):
 
     __slots__ = ("_front",)
 
-    def __init__(self, front: Any, bind: Callable[[Any], Any] | None) -> None:
-        super().__init__(bind)
+    def __init__(self, memory: Memory, front: Any, bind: Callable[[Any], Any] | None) -> None:
+        super().__init__(memory, bind)
         self._front = front
 
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -168,83 +160,132 @@ class _Shell(Standin):
         found = self._front(*args, **kwargs)
         return await found.coroutine if type(found) is _Pending else found
 
+    def _counting(self) -> Any:
+        return self._front
+
     @property
     def cache(self) -> Any:
-        """The cache that was given to the decorator, or None."""
+        """The cache of the results, or None for the built-in one."""
         return self._front.cache
+
+
+class Mark:
+    """Stands for one instance in the keys of a method's results in a cache that instances share."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name} of one instance>"
 
 
 # ---- what is remembered -------------------------------------------------------------------------
 
 
-class _Memory:
-    """The results of a function or, with `bind` None, of a method of one instance."""
+class Memory:
+    """The results of a function or of a method of one instance."""
 
-    __slots__ = ("__weakref__", "_flights", "_front", "_plan", "_store", "_tasks", "key", "standin")
+    __slots__ = ("__weakref__", "_flights", "_is_of_instance", "_mark", "_plan", "_store", "_tasks")
 
-    def __init__(self, plan: Plan, bind: Callable[[Any], Any] | None) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, is_of_instance: bool) -> None:
+        self._plan, self._is_of_instance = plan, is_of_instance
         self._flights = Flights()
         self._tasks: set[Task[None]] = set()
-        self.key = plan.key
-        if bind is None and plan.cache is not None:
-            self.key = partial(_marked_key, object(), plan.key or partial(_default_key, plan.typed))
-        answer = self._answer_async if plan.is_async else self._answer
-        clock = plan.clock if plan.ttl else None
-        self._front = plan.front(answer, self.key, plan.typed, clock, bind, plan.place)
-        self._aim()
-        self.standin: Any = _Shell(self._front, bind) if plan.is_async else self._front
+        self._store = plan.new_store()
+        self._mark: Any = None
 
-    def _aim(self) -> None:
-        self._store = self._plan.new_store()
-        self._front.aim(self._store.cache)
+    def aim(self, front: Any, mark: object) -> None:
+        """Let `front` look up here, in a given cache by keys that carry `mark`."""
+        self._mark = mark
+        front.aim(self._store.cache, self._store.is_fresh if self._store.ages else None, mark)
 
-    def info(self) -> _CacheInfo:
-        """Report cache statistics"""
-        hits, misses = self._front.counts()
+    def info(self, front: Any) -> _CacheInfo:
+        """Hits, misses, bound and size."""
+        hits, misses = front.counts()
         cache = self._store.cache
-        currsize = cache.currsize if hasattr(cache, "currsize") else len(cache)
-        return _CacheInfo(hits, misses, self._plan.maxsize_of(cache), currsize)
+        return _CacheInfo(hits, misses, self._plan.maxsize_of(cache), self._size_of(cache))
 
-    def clear(self) -> None:
-        """Clear the cache and its statistics; what is being loaded is not stored"""
+    def _size_of(self, cache: Any) -> int:
+        if self._mark is not None:
+            return len(self._marked_keys("cache_info"))
+        return cache.currsize if hasattr(cache, "currsize") else len(cache)
+
+    def _marked_keys(self, method: str) -> list[Any]:
+        """The keys of this memory in a given cache. O(size of the cache)."""
+        cache = self._store.cache
+        if not hasattr(cache, "__iter__"):
+            raise TypeError(f"{method} needs a cache that can be iterated, got {cache!r}")
+        return [key for key in list(cache) if type(key) is tuple and key and key[0] is self._mark]
+
+    def clear(self, front: Any) -> None:
+        """Forget everything, of all instances too if this is the memory of the function itself."""
         self._flights.ground()
-        self._front.forget_counts()
-        if self._plan.cache is None:
-            self._aim()
+        front.forget_counts()
+        if self._plan.has_own_results:
+            self._store = self._plan.new_store()
+            self.aim(front, None)
+        elif self._mark is None:
+            self._store.cache.clear()
         else:
-            self._plan.cache.clear()
+            for key in self._marked_keys("cache_clear"):
+                self._store.pop(key, None)
+        if not self._is_of_instance:
+            for standin in self._plan.standins():
+                standin.cache_clear()
 
-    def key_of(self, /, *args: Any, **kwargs: Any) -> Any:
-        """The key of a call"""
-        return call_key(args, kwargs, self._plan.typed) if self.key is None else self.key(*args, **kwargs)
+    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The key of a call."""
+        plan = self._plan
+        key = call_key(args, kwargs, plan.typed) if plan.key is None else plan.key(*args, **kwargs)
+        return key if self._mark is None else (self._mark, key)
+
+    def contains(self, front: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a call would return a result that is here."""
+        key = front.fitted(self.key_of(args, kwargs))
+        found = self._store.find(key, _ABSENT)
+        return found is not _ABSENT and self._store.is_usable(key, found)
+
+    def invalidate(self, front: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Forget a call; whether there was one."""
+        if not hasattr(self._store.cache, "pop"):
+            raise TypeError(f"cache_invalidate needs a cache with pop, got {self._store.cache!r}")
+        key = front.fitted(self.key_of(args, kwargs))
+        self._flights.drop(key)
+        found = self._store.find(key, _ABSENT)
+        usable = found is not _ABSENT and self._store.is_usable(key, found)
+        return self._store.pop(key, _GONE) is not _GONE and usable
 
     # ---- what the front does not have --------------------------------------------------------
 
-    def _usable(self, found: Any) -> bool:
-        """Whether a timed value may be answered; counts."""
-        usable = type(found) is Timed and self._plan.clock() < found.stale_until
-        self._front.count(usable)
-        return usable
+    def answer(self, front: Any, key: Hashable, found: Any, args: tuple[Any, ...],
+               kwargs: dict[str, Any]) -> Any:
+        """The result of a call for which `front` has found nothing, or nothing fresh."""
+        store, loader = self._load_of(args, kwargs)
+        usable = found is not _ABSENT and self._store.is_usable(key, found)
+        front.count(usable)
+        if not usable:
+            return self._flights.load(store, key, loader)
+        if not self._store.is_fresh(key, found):
+            self._refresh(store, key, loader)
+        return self._store.result_of(found)
 
-    def _answer(self, key: Hashable, found: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        loader = partial(self._plan.function, *args, **kwargs)
-        if not self._usable(found):
-            return self._flights.load(self._store, key, loader)
-        if self._plan.clock() >= found.fresh_until:
-            self._refresh(key, loader)
-        return found.value
+    def _load_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """The store and the loader of a call."""
+        plan = self._plan
+        call = partial(plan.function, *args, **kwargs)
+        if plan.keep is None and not plan.tags:
+            return self._store, call
+        loading = Loading(self._store, call, plan.keep, partial(self._tags_of, args, kwargs))
+        return loading, loading.load_async if plan.is_async else loading.load
 
-    def _answer_async(self, key: Hashable, found: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        loader = partial(self._plan.function, *args, **kwargs)
-        if not self._usable(found):
-            return _Pending(self._flights.load_async(self._store, key, loader))
-        if self._plan.clock() >= found.fresh_until:
-            self._refresh_async(key, loader)
-        return found.value
+    def _tags_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterable[str]:
+        tags = self._plan.tags
+        return tags(*args[self._is_of_instance:], **kwargs) if callable(tags) else tags
 
-    def _refresh(self, key: Hashable, loader: Any) -> None:
-        trip = self._flights.begin(self._store, key)
+    def _refresh(self, store: Any, key: Hashable, loader: Any) -> None:
+        trip = self._flights.begin(store, key)
         if trip is not None:
             self._plan.refreshes.submit(trip, partial(self._lead, trip, loader))
 
@@ -255,11 +296,11 @@ class _Memory:
         except Exception as error:
             report(error)
 
-    def _refresh_async(self, key: Hashable, loader: Any) -> None:
+    def _refresh_async(self, store: Any, key: Hashable, loader: Any) -> None:
         from asyncio import get_running_loop
 
         loop = get_running_loop()
-        trip = self._flights.begin(self._store, key, loop)
+        trip = self._flights.begin(store, key, loop)
         if trip is not None:
             task = loop.create_task(self._lead_async(trip, loader))
             self._tasks.add(task)
@@ -278,134 +319,199 @@ class _Memory:
         trip.abandon()
 
 
-def _default_key(typed: bool, /, *args: Any, **kwargs: Any) -> Any:
-    return call_key(args, kwargs, typed)
+class _AsyncMemory(Memory):
+    """The results of a coroutine function."""
 
+    __slots__ = ()
 
-def _marked_key(mark: object, key: Any, /, *args: Any, **kwargs: Any) -> tuple[object, Any]:
-    """A key of one instance's method in a cache that its instances share."""
-    return mark, key(*args, **kwargs)
-
-
-class Place:
-    """What an instance's ``__dict__`` has of a method; in a copy or a pickle of the instance it is void."""
-
-    __slots__ = ("owner", "standin")
-
-    def __init__(self, owner: Any, standin: Any) -> None:
-        self.owner, self.standin = ref(owner), standin
-
-    def __deepcopy__(self, memo: object) -> None:
-        return None
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()
-
-
-def _is_of(place: Place | None, instance: Any) -> TypeGuard[Place]:
-    """Whether it is the place of `instance` itself, and not of one of which that is a copy."""
-    return place is not None and place.owner() is instance
+    def answer(self, front: Any, key: Hashable, found: Any, args: tuple[Any, ...],
+               kwargs: dict[str, Any]) -> Any:
+        store, loader = self._load_of(args, kwargs)
+        usable = found is not _ABSENT and self._store.is_usable(key, found)
+        front.count(usable)
+        if not usable:
+            return _Pending(self._flights.load_async(store, key, loader))
+        if not self._store.is_fresh(key, found):
+            self._refresh_async(store, key, loader)
+        return self._store.result_of(found)
 
 
 # ---- the decorator ------------------------------------------------------------------------------
 
 
-class Plan:
-    """The arguments of the decorator, checked, and the function with all that is remembered of it."""
+class _Default(int):
+    """The default of `maxsize`, which is no number that a user gives."""
 
-    def __init__(self, front: Any, new_cache: Any, cache: Any, maxsize: int | None, ttl: float | None,
-                 stale: float | None, key: Any, typed: bool, clock: Any, executor: Any) -> None:
-        self.front, self._new_cache, self._maxsize = front, new_cache, _checked_maxsize(maxsize)
-        self.cache, self.key, self.typed = _checked_cache(cache), _checked_callable("key", key), bool(typed)
-        if stale is not None and ttl is None:
-            raise ValueError(f"stale needs a ttl, got {stale!r} alone")
-        self.ttl = 0 if ttl is None else round(checked_positive("ttl", ttl) * _SECOND)
-        self.stale = 0 if stale is None else round(checked_positive("stale", stale) * _SECOND)
-        self.clock = _checked_callable("clock", clock) or time.monotonic_ns
+
+DEFAULT_MAXSIZE = _Default(128)
+
+
+class Plan:
+    """The arguments of the decorator, checked, and the function with all that is remembered of it.
+
+    Results are in a given cache, in one of a given policy, or in the twin's own `new_results`.
+    """
+
+    def __init__(self, new_front: Any, new_results: Any, default_policy: Any, cache: Any, *,
+                 maxsize: int | None, policy: Any, ttl: float | None, tti: float | None, stale: float | None,
+                 jitter: float, key: Any, typed: bool, keep: Any, tags: Any, on_evict: Any, clock: Any,
+                 executor: Any) -> None:
+        self._new_front, self._new_results = new_front, new_results
+        self.cache, self._maxsize = _checked_cache(cache), _checked_maxsize(maxsize)
+        self.key, self.keep = _checked_callable("key", key), _checked_callable("keep", keep)
+        self.typed, self.tags = bool(typed), tags if callable(tags) else checked_tags(tags)
+        self.clock = _checked_callable("clock", clock) or _clock_of(cache) or time.monotonic_ns
         self.refreshes = Refreshes(checked_executor(executor))
+        self._set_lifetimes(ttl, stale)
+        self._jitter = checked_fraction("jitter", jitter)
+        self._policy: Any = None
+        policy = _checked_callable("policy", policy)
+        options = _given(tti=tti, jitter=jitter or None, on_evict=on_evict)
+        if cache is not None:
+            _refuse_beside(cache, maxsize, _given(policy=policy) | options)
+            _refuse_tags(cache, self.tags)
+        elif policy is not None or options or self.tags:
+            times = _given(ttl=self._seconds or None, clock=clock)
+            self._policy = partial(policy or default_policy, **options, **times)
+        self.has_own_results = cache is None and self._policy is None
+        self._passes_ttl = _has_lifetimes(cache) and self.clock is (_clock_of(cache) or time.monotonic_ns)
         self.new_store()
 
-    def new_store(self) -> _Store | _TimedStore:
-        cache = self.cache
-        if cache is None:
-            cache = self._new_cache(self._maxsize)
-        return _TimedStore(cache, self) if self.ttl else _Store(cache)
+    def _set_lifetimes(self, ttl: float | None, stale: float | None) -> None:
+        if stale is not None and ttl is None:
+            raise ValueError(f"stale needs a ttl, got {stale!r} alone")
+        self.ttl, self.stale = checked_lifetime("ttl", ttl) or 0, checked_lifetime("stale", stale) or 0
+        self._seconds = float(ttl or 0) + float(stale or 0)
+
+    def deadlines(self) -> tuple[int, int]:
+        """Until when a result of now is fresh, and until when it is usable."""
+        now, ttl = self.clock(), self.ttl
+        if self._jitter:
+            from random import getrandbits
+
+            ttl = shortened(ttl, self._jitter, getrandbits(64))
+        return min(now + ttl, NEVER), min(now + ttl + self.stale, NEVER)
+
+    def new_store(self) -> Store:
+        """A store in the cache that was given, or in a new one."""
+        if self.has_own_results:
+            results = self._new_results(self._maxsize)
+            return TimedStore(results, self) if self.ttl else Store(results)
+        if self._policy is not None:
+            cache = self._policy(_MOST_ENTRIES if self._maxsize is None else self._maxsize)
+            return AgeingStore(cache, self) if self.stale else Store(cache)
+        ttl = self._seconds if self.ttl and self._passes_ttl else None
+        ages = self.stale or (self.ttl and ttl is None)
+        return AgeingStore(self.cache, self, ttl) if ages else Store(self.cache, ttl)
 
     def maxsize_of(self, cache: Any) -> int | None:
+        """What ``cache_info`` says of the bound."""
         return self._maxsize if self.cache is None else getattr(cache, "maxsize", None)
 
     def decorate(self, function: Any) -> Any:
         """The stand-in for `function`."""
-        from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+        self.function, self.is_async = _checked_function(function)
+        self.places: dict[int, tuple[ref[Any], Any]] = {}
+        self._held = self._new_results(None if self._maxsize is None else max(1, self._maxsize))
+        return self._new_standin(self.bind)
 
-        if not callable(function):
-            raise TypeError("the first argument must be callable")
-        if isgeneratorfunction(function) or isasyncgenfunction(function):
-            raise TypeError(f"a generator cannot be remembered: {function!r}")
-        self.function = function
-        self.is_async = iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
-        self.place = f"_cached {getattr(function, '__qualname__', id(self))}"
-        self._of_instances: WeakSet[_Memory] = WeakSet()
-        self._replacing = new_lock()
-        self._memory = _Memory(self, self.bind)
-        return self._dress(self._memory, self.clear)
+    def _new_standin(self, bind: Callable[[Any], Any] | None) -> Any:
+        """A stand-in for the function, or without `bind` for the method of one instance."""
+        memory = (_AsyncMemory if self.is_async else Memory)(self, bind is None)
+        clock = self.clock if self.has_own_results and self.ttl else None
+        front = self._new_front(memory, self.key, self.typed, clock, bind, self.places)
+        standin = _Shell(memory, front, bind) if self.is_async else front
+        self._dress(standin)
+        if self.cache is None:
+            mark: Any = None
+        elif bind is None:
+            mark = Mark(getattr(self.function, "__qualname__", repr(self.function)))
+        else:
+            mark = standin if self.key is None else None
+        memory.aim(front, mark)
+        return standin
 
-    def _dress(self, memory: _Memory, clear: Callable[[], None]) -> Any:
+    def _dress(self, standin: Any) -> None:
         """Make a stand-in look like the function."""
-        standin = memory.standin
         update_wrapper(standin, self.function)
-        standin.cache_info, standin.cache_clear, standin.cache_key = memory.info, clear, memory.key_of
+        for name in _METHODS:  # those of a function that is itself an object with a cache
+            standin.__dict__.pop(name, None)
         if self.is_async:  # by which ``inspect`` knows a coroutine function
-            code = getattr(self.function, "__func__", self.function)
-            code = code if hasattr(code, "__code__") else type(self.function).__call__
+            code = _code_of(self.function)
             standin.__name__ = getattr(self.function, "__name__", code.__name__)
             standin.__code__, standin.__defaults__ = code.__code__, code.__defaults__
             standin.__kwdefaults__ = code.__kwdefaults__
-        return standin
+
+    # ---- methods -----------------------------------------------------------------------------
 
     def bind(self, instance: Any) -> Any:
         """The stand-in for the method of `instance`."""
+        identity = id(instance)
+        place = self.places.get(identity) or self._held.get(identity, None)
+        if place is not None and _is_of(place, instance):
+            return place[1]
+        standin = self._new_standin(None)
         try:
-            places = instance.__dict__
-        except AttributeError:
-            raise TypeError(f"a cached method needs instances with a __dict__, got {instance!r}") from None
-        place = places.get(self.place)
-        if not _is_of(place, instance):
-            place = self._new_place(instance, places)
-        return place.standin
+            owner = ref(instance, partial(self.places.pop, identity))
+        except TypeError:
+            return self._held.setdefault(identity, (instance, standin))[1]
+        return self._placed(identity, instance, (owner, standin))
 
-    def _new_place(self, instance: Any, places: dict[str, Any]) -> Place:
-        memory = _Memory(self, None)
-        self._of_instances.add(memory)
-        new = Place(instance, self._dress(memory, memory.clear))
-        place: Place | None = places.setdefault(self.place, new)
-        if _is_of(place, instance):
-            return place
-        with self._replacing:  # it is that of another instance, of which this one is a copy
-            own: Place | None = places.get(self.place)
-            if not _is_of(own, instance):
-                own = places[self.place] = new
-        return own
+    def _placed(self, identity: int, instance: Any, new: tuple[ref[Any], Any]) -> Any:
+        """The stand-in of the thread that was first."""
+        while not _is_of(place := self.places.setdefault(identity, new), instance):
+            self.places.pop(identity, None)  # of an instance that is dead, though its callback has not run
+        return place[1]
 
-    def clear(self) -> None:
-        """Clear the cache and its statistics, of all instances too; what is being loaded is not stored"""
-        self._memory.clear()
-        for memory in self._all_of_instances():
-            memory.clear()
+    def standins(self) -> list[Any]:
+        """Those of all instances."""
+        return [standin for _, standin in (*self.places.copy().values(), *self._held.values())]
 
-    def _all_of_instances(self) -> list[_Memory]:
-        while True:
-            try:
-                return list(self._of_instances)
-            except RuntimeError:  # another thread came between
-                continue
+
+def _is_of(place: tuple[Any, Any], instance: Any) -> bool:
+    """Whether a place is that of `instance`, and not of a dead one that had its address."""
+    owner = place[0]
+    return owner is instance or (type(owner) is ref and owner() is instance)
+
+
+# ---- the checks ---------------------------------------------------------------------------------
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _serves(value: Any) -> bool:
+    """Whether a value is meant as a cache; a class is a function that makes objects."""
+    has_methods = hasattr(value, "get") and (hasattr(value, "put") or hasattr(value, "__setitem__"))
+    return has_methods and not isinstance(value, type)
 
 
 def _checked_cache(cache: Any) -> Any:
-    puts = hasattr(cache, "put") or hasattr(cache, "__setitem__")
-    if cache is None or (puts and hasattr(cache, "get")):
+    if cache is None or _serves(cache):
         return cache
     raise TypeError(f"cache must have get and put, got {cache!r}")
+
+
+def _has_lifetimes(cache: Any) -> bool:
+    return takes(getattr(cache, "put", None), "ttl")
+
+
+def _clock_of(cache: Any) -> Any:
+    return getattr(cache, "clock", None) if _has_lifetimes(cache) else None
+
+
+def _refuse_beside(cache: Any, maxsize: Any, options: dict[str, Any]) -> None:
+    """Refuse the arguments of a cache that is made when one is given."""
+    if maxsize is not DEFAULT_MAXSIZE:
+        options = {"maxsize": maxsize} | options
+    for name, value in options.items():
+        raise ValueError(f"{name} cannot be set for a cache that is given, got {value!r} with {cache!r}")
+
+
+def _refuse_tags(cache: Any, tags: Any) -> None:
+    if tags and not takes(getattr(cache, "put", None), "tags"):
+        raise TypeError(f"tags need a cache with put(tags=), got {cache!r}")
 
 
 def _checked_maxsize(maxsize: Any) -> int | None:
@@ -426,13 +532,43 @@ def _checked_callable(name: str, value: Any) -> Any:
     return value
 
 
-def decorator(front: Any, new_cache: Any, cache: Any, *options: Any) -> Any:
-    """What a twin's ``cached`` answers, by its own front and LRUCache."""
-    if callable(cache) and not hasattr(cache, "get"):
-        return Plan(front, new_cache, None, *options).decorate(cache)
+def _checked_function(function: Any) -> tuple[Any, bool]:
+    """`function`, and whether it is a coroutine function."""
+    from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+
+    if isinstance(function, (classmethod, staticmethod)):
+        kind = type(function).__name__
+        raise TypeError(f"@cached must come below @{kind}, next to the function, got {function!r}")
+    if not callable(function):
+        raise TypeError("the first argument must be callable")
+    inner = _unwrapped(function)
+    call = type(inner).__call__
+    if any(is_one(inner) or is_one(call) for is_one in (isgeneratorfunction, isasyncgenfunction)):
+        raise TypeError(f"results of a generator function can be iterated only once, got {function!r}")
+    return function, iscoroutinefunction(inner) or iscoroutinefunction(call)
+
+
+def _unwrapped(function: Any) -> Any:
+    """The function in partials and bound methods."""
+    while isinstance(function, (partial, MethodType)):
+        function = function.func if isinstance(function, partial) else function.__func__
+    return function
+
+
+def _code_of(function: Any) -> Any:
+    """The function that has the code of a coroutine function or of an object with one."""
+    inner = _unwrapped(function)
+    return inner if hasattr(inner, "__code__") else type(inner).__call__
+
+
+def decorator(new_front: Any, new_results: Any, default_policy: Any, cache: Any, **options: Any) -> Any:
+    """What a twin's ``cached`` returns, by its own front, results and LRUCache."""
+    parts = new_front, new_results, default_policy
+    if isinstance(cache, (classmethod, staticmethod)) or (callable(cache) and not _serves(cache)):
+        return Plan(*parts, None, **options).decorate(cache)
 
     def decorating_function(function: Any) -> Any:
-        return Plan(front, new_cache, cache, *options).decorate(function)
+        return Plan(*parts, cache, **options).decorate(function)
 
-    Plan(front, new_cache, cache, *options)
+    Plan(*parts, cache, **options)
     return decorating_function

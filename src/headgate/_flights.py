@@ -124,7 +124,7 @@ class Flight:
     )
 
     def __init__(self, generation: _Generation, starts: bool) -> None:
-        self.generation = generation
+        self.generation: _Generation | None = generation  # None once dropped
         self.process = os.getpid()
         self._unstarted = None if starts else threading.Lock()
         self.seats: deque[_Seat] = deque()
@@ -192,6 +192,13 @@ class _Generation:
 
     def registry(self, loop: AbstractEventLoop | None) -> dict[Hashable, Flight]:
         return self.threads if loop is None else self.loops.setdefault(loop, {})
+
+    def registries(self) -> list[dict[Hashable, Flight]]:
+        while True:
+            try:
+                return [self.threads, *self.loops.values()]
+            except RuntimeError:  # another thread came between
+                continue
 
 
 class _Trip:
@@ -355,6 +362,13 @@ class Flights:
     def ground(self) -> None:
         """Keep what is under way out of the store, which is about to be cleared."""
         self.current = _Generation()
+
+    def drop(self, key: Hashable) -> None:
+        """Keep what is being loaded under `key` out of the store; whoever comes next loads anew."""
+        for registry in self.current.registries():
+            flight = registry.pop(key, None)
+            if flight is not None:
+                flight.generation = None
 
     def begin(self, store: Store, key: Hashable, loop: AbstractEventLoop | None = None) -> _Trip | None:
         """A trip to a new flight that has not started, or None where there is one already."""

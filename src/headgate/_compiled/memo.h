@@ -21,4 +21,39 @@ static inline PyObject *hg_call(PyObject *function, PyObject **args, size_t coun
     return result;
 }
 
+/* Whether `reference` is a weak reference to `object`. */
+static inline int hg_refers_to(PyObject *reference, PyObject *object)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *referent = NULL;
+    int refers = PyWeakref_GetRef(reference, &referent) > 0 && referent == object;
+    Py_XDECREF(referent);
+    return refers;
+#else
+    return PyWeakref_GET_OBJECT(reference) == object;
+#endif
+}
+
+/* The stand-in of `instance` in a dict of (weak reference, stand-in) by address, with a reference; NULL without an
+ * error where there is none. */
+static inline PyObject *hg_placed(PyObject *places, PyObject *instance)
+{
+    PyObject *address = PyLong_FromVoidPtr(instance), *place = NULL, *standin = NULL;
+    if (address == NULL)
+        return NULL;
+#if PY_VERSION_HEX >= 0x030D0000
+    PyDict_GetItemRef(places, address, &place);
+#else
+    place = PyDict_GetItemWithError(places, address);
+    Py_XINCREF(place);
+#endif
+    Py_DECREF(address);
+    if (place != NULL && hg_refers_to(PyTuple_GET_ITEM(place, 0), instance)) {
+        standin = PyTuple_GET_ITEM(place, 1);
+        Py_INCREF(standin);
+    }
+    Py_XDECREF(place);
+    return standin;
+}
+
 #endif

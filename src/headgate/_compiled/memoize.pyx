@@ -17,7 +17,7 @@ the call and their values; and for a typed function the types of all arguments. 
 is missed; a lookup hashes the arguments where they lie and compares them with the tuple one by one.
 
 Invariants (`_check` walks them all)
-- Slots 1..count are live and no others: an entry leaves only to make place for the next one, or with all.
+- Slots 1..count are live and no others: where an entry leaves by itself, that of the last slot moves.
 - Slot 0 is the sentinel of the circular list; 0 in the table means empty.
 - The table is at most two fifths full, and every live slot stands in it once, reachable from its home.
 - len(entries) == 2 * (capacity + 1). The garbage collector sees keys and results in that list; when
@@ -41,7 +41,9 @@ from functools import _CacheInfo, update_wrapper
 from os import urandom
 from time import monotonic_ns
 
-from headgate._cached import KEYWORDS, Place, Timed, decorator
+from headgate._cached import DEFAULT_MAXSIZE, KEYWORDS, decorator
+from headgate._compiled.cache import LRUCache
+from headgate._stores import Timed
 from headgate._views import _ABSENT
 
 
@@ -83,6 +85,7 @@ cdef extern from "scatter.h" nogil:
 
 cdef extern from "memo.h":
     PyObject *hg_call(PyObject *function, PyObject **args, size_t count) except NULL
+    PyObject *hg_placed(PyObject *places, PyObject *instance) except? NULL
     void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset, bint binds)
 
 cdef struct Node:
@@ -148,28 +151,34 @@ cdef int _read_own(Call *call, PyObject **args) except -1:
     return 0
 
 
-cdef int _read_flat(Call *call, PyObject **args, Py_ssize_t given, PyObject *names, bint typed) except -1:
-    """Describe a call whose key is flat; the hash is taken over the items of the key in turn."""
-    cdef Py_ssize_t keywords = 0, i
-    cdef uint64_t state = 0
+cdef inline void _describe(
+        Call *call, PyObject **args, Py_ssize_t given, PyObject *names, bint typed) noexcept:
+    """Describe a call whose key is flat, except for its hash."""
+    cdef Py_ssize_t keywords = 0
     if names != NULL:
         keywords = PyTuple_GET_SIZE(names)
     call.args = args
     call.names = names if keywords else NULL
     call.own_key = call.flat_key = NULL
     call.given = given
-    call.total = call.size = given + keywords
+    call.total = given + keywords
+    call.size = call.total + (2 if keywords else 0) + (call.total if typed else 0)
     call.typed = typed
+
+
+cdef int _read_flat(Call *call, PyObject **args, Py_ssize_t given, PyObject *names, bint typed) except -1:
+    """Describe a call whose key is flat; the hash is taken over the items of the key in turn."""
+    cdef Py_ssize_t i
+    cdef uint64_t state = 0
+    _describe(call, args, given, names, typed)
     for i in range(given):
         state = _mixed(state, hg_hash(args[i]))
-    if keywords:
-        call.size += 2
+    if call.names != NULL:
         state = _mixed(state, hg_hash(<PyObject *>MARK))
         state = _mixed(state, hg_hash(names))
     for i in range(given, call.total):
         state = _mixed(state, hg_hash(args[i]))
     if typed:
-        call.size += call.total
         for i in range(call.total):
             state = _mixed(state, hg_hash(<PyObject *>Py_TYPE(args[i])))
     call.hash = <Py_hash_t>state
@@ -419,7 +428,7 @@ cdef class _Results:
         free(self.table)
         self.table = table
         for i in range(PyList_GET_SIZE(<PyObject *>self.entries)):
-            _swap(entries, self.entries, i)
+            _swap(entries, i, self.entries, i)
         self.entries, entries = entries, self.entries
         self.mask, self.secret, self.capacity = cells - 1, hg_draw_secret(), capacity
         self.version += 1
@@ -502,7 +511,7 @@ cdef class _Results:
         PyList_SET_ITEM(<PyObject *>self.entries, i, item)
         return old
 
-    # ---- a store for flights ----------------------------------------------------------------
+    # ---- a store of `cached` ----------------------------------------------------------------
 
     def peek(self, key, default, /):
         cdef PyObject *held = <PyObject *>key
@@ -516,12 +525,69 @@ cdef class _Results:
                 result = <object>self._result(slot)
         return result
 
+    def get(self, key, default, /):
+        cdef PyObject *held = <PyObject *>key
+        cdef Call call
+        _read_key(&call, &held)
+        result = _taken(self._recall(&call))
+        return default if result is ABSENT else result
+
     def put(self, key, result, /):
         cdef PyObject *held = <PyObject *>key
         cdef Call call
         if self.maxsize != 0:
             _read_key(&call, &held)
             self._store(&call, held, <PyObject *>result, self.version - 1, False)
+
+    def setdefault(self, key, result, /):
+        cdef PyObject *held = <PyObject *>key
+        cdef Call call
+        _read_key(&call, &held)
+        self._store(&call, held, <PyObject *>result, self.version - 1, True)
+        return self.get(key, result)
+
+    def pop(self, key, default, /):
+        cdef PyObject *held = <PyObject *>key
+        cdef PyObject *old_key = NULL
+        cdef PyObject *result = NULL
+        cdef Call call
+        cdef uint32_t slot, last
+        _read_key(&call, &held)
+        with cython.critical_section(self):
+            slot = self._find(&call)
+            if slot != NIL:
+                last = self.count
+                self._leave(slot)
+                self._unlink(slot)
+                self._move(last, slot)
+                self.count -= 1
+                self.version += 1
+                old_key = self._exchange(2 * <Py_ssize_t>last, <PyObject *>None)
+                result = self._exchange(2 * <Py_ssize_t>last + 1, <PyObject *>None)
+        Py_XDECREF(old_key)
+        return default if result == NULL else _taken(result)
+
+    def values(self):
+        with cython.critical_section(self):
+            self._mend()
+            found = self.entries[3:2 * self.count + 2:2]
+        return found
+
+    @cython.final
+    cdef void _move(self, uint32_t slot, uint32_t unused) noexcept:
+        """Let the entry of `slot` take an unused one, whose own entry goes into `slot`."""
+        cdef uint32_t at
+        cdef Node *node = &self.nodes[slot]
+        if slot == unused:
+            return
+        at = self._home(node.hash)
+        while self.table[at] != slot:
+            at = (at + 1) & self.mask
+        self.table[at] = unused
+        self.nodes[node.prev].next = self.nodes[node.next].prev = unused
+        self.nodes[unused] = node[0]
+        _swap(self.entries, 2 * <Py_ssize_t>slot, self.entries, 2 * <Py_ssize_t>unused)
+        _swap(self.entries, 2 * <Py_ssize_t>slot + 1, self.entries, 2 * <Py_ssize_t>unused + 1)
 
     @cython.final
     cdef PyObject *_recall(self, Call *call) except NULL:
@@ -585,10 +651,10 @@ cdef class _Results:
         return cells
 
 
-cdef void _swap(list a, list b, Py_ssize_t i) noexcept:
+cdef void _swap(list a, Py_ssize_t i, list b, Py_ssize_t j) noexcept:
     cdef PyObject *item = PyList_GET_ITEM(<PyObject *>a, i)
-    PyList_SET_ITEM(<PyObject *>a, i, PyList_GET_ITEM(<PyObject *>b, i))
-    PyList_SET_ITEM(<PyObject *>b, i, item)
+    PyList_SET_ITEM(<PyObject *>a, i, PyList_GET_ITEM(<PyObject *>b, j))
+    PyList_SET_ITEM(<PyObject *>b, j, item)
 
 
 # ---- lru_cache ----------------------------------------------------------------------------------
@@ -752,40 +818,48 @@ def lru_cache(maxsize=128, typed=False):
 @cython.final
 @cython.trashcan(True)
 cdef class _Front:
-    """Looks calls up in `_Results` or a user's cache; `answer` gets what is not there, or not fresh."""
+    """Looks calls up in `_Results` or another cache; its memory gets what is not there, or not fresh."""
 
     cdef vectorcallfunc vectorcall
     cdef object __weakref__
     cdef dict __dict__
     cdef readonly object cache
-    cdef _Results results  # None before a user's cache
-    cdef object get        # the method of a user's cache
-    cdef object answer
+    cdef object memory
+    cdef _Results results  # None before another cache
+    cdef object get        # the method of another cache
+    cdef object is_fresh   # None where all that is in another cache is fresh
+    cdef object mark       # in the keys of another cache, or None
     cdef object key
-    cdef object bind       # answers an instance's own front or shell; None for that
-    cdef object place      # the name of its Place
+    cdef object bind       # returns an instance's own stand-in; None for that
+    cdef dict places       # id(instance) -> (weak reference, stand-in)
+    cdef object clock      # None where `results` do not age
     cdef uint64_t hits
     cdef uint64_t misses
     cdef Py_ssize_t skip
     cdef bint typed
-    cdef object clock      # None where results do not age
     cdef bint own_keys
     cdef bint is_method
 
-    def __cinit__(self, answer=None, key=None, typed=False, clock=None, bind=None, place=None):
+    def __cinit__(self, memory=None, key=None, typed=False, clock=None, bind=None, dict places=None):
         self.vectorcall = <vectorcallfunc>_look_up
-        self.answer, self.key, self.bind, self.place = answer, key, bind, place
+        self.memory, self.key, self.bind, self.places = memory, key, bind, places
         self.typed, self.clock, self.skip = typed, clock, bind is None
-        self.own_keys = not typed and key is None
 
-    def aim(self, cache):
+    def aim(self, cache, is_fresh, mark):
         """Look up in `cache` from now on."""
         own = isinstance(cache, _Results)
         get = None if own else cache.get
         with cython.critical_section(self):
             self.results = cache if own else None
             self.cache = None if own else cache
-            self.get = get
+            self.get, self.is_fresh, self.mark = get, is_fresh, mark
+            self.own_keys = own and not self.typed and self.key is None and not self.is_method
+
+    def fitted(self, key):
+        """A key as it stands in the cache."""
+        if self.results is None or self.key is None or _is_own_key(<PyObject *>key):
+            return key
+        return (key,)
 
     def count(self, bint hit):
         with cython.critical_section(self):
@@ -813,17 +887,43 @@ cdef class _Front:
     def __get__(self, instance, owner):
         if instance is None:
             return self
-        if self.bind is None or isinstance(instance, type):
+        if self.bind is None or (isinstance(instance, type) and not self.is_method):
             return PyMethod_New(self, instance)
         return PyMethod_New(self._bound(instance), instance)
 
     cdef object _bound(self, object instance):
         """`bind`, spared where the instance has its place already."""
-        cdef object places = getattr(instance, "__dict__", None)
-        cdef object place = (<dict>places).get(self.place) if type(places) is dict else None
-        if type(place) is Place and place.owner() is instance:
-            return place.standin
-        return self.bind(instance)
+        cdef PyObject *standin = hg_placed(<PyObject *>self.places, <PyObject *>instance)
+        return self.bind(instance) if standin == NULL else _taken(standin)
+
+    def cache_info(self):
+        """Report cache statistics"""
+        return self.memory.info(self)
+
+    def cache_clear(self):
+        """Clear the cache and its statistics; what is being loaded is not stored"""
+        self.memory.clear(self)
+
+    def cache_key(self, /, *args, **kwargs):
+        """The key of a call"""
+        if self.is_method and args:
+            return self._bound(args[0]).cache_key(*args[1:], **kwargs)
+        return self.memory.key_of(args, kwargs)
+
+    def cache_contains(self, /, *args, **kwargs):
+        """Whether a call is remembered, without counting or touching it"""
+        if self.is_method and args:
+            return self._bound(args[0]).cache_contains(*args[1:], **kwargs)
+        return self.memory.contains(self, args, kwargs)
+
+    def cache_invalidate(self, /, *args, **kwargs):
+        """Forget one call, and return whether it was remembered; if it is being loaded, it is not stored"""
+        if self.is_method and args:
+            return self._bound(args[0]).cache_invalidate(*args[1:], **kwargs)
+        return self.memory.invalidate(self, args, kwargs)
+
+    def __repr__(self):
+        return f"<cached {self.__wrapped__!r}>"
 
     def __copy__(self):
         return self
@@ -834,22 +934,25 @@ cdef class _Front:
     def __reduce__(self):
         return self.__qualname__
 
-    cdef object _own_key(self, PyObject **args, Py_ssize_t given, PyObject *names):
-        """What the user's function makes of a call, fit for `_Results`."""
-        cdef object key = PyObject_Vectorcall(self.key, args, <size_t>given, names)
-        return key if self.results is None or _is_own_key(<PyObject *>key) else (key,)
+    cdef object _made_key(self, PyObject **args, Py_ssize_t given, PyObject *names):
+        """The key of a call as it stands in the cache, where it is not read from the arguments."""
+        cdef Call call
+        cdef object key
+        if self.key is not None:
+            key = PyObject_Vectorcall(self.key, args, <size_t>given, names)
+        elif given == 1 and names == NULL and not self.typed and _is_own_key(args[0]):
+            key = <object>args[0]
+        else:
+            _describe(&call, args, given, names, self.typed)
+            key = _key(&call)
+        return self.fitted(key) if self.mark is None else (self.mark, key)
 
-    cdef PyObject *_recall(self, Call *call, PyObject *key) except NULL:
-        """What is found of a call, or ABSENT."""
+    cdef PyObject *_recall(self, Call *call) except NULL:
+        """What `results` have of a call, or ABSENT."""
         cdef _Results results
-        cdef object get
-        cdef PyObject *request[2]
         with cython.critical_section(self):
-            results, get = self.results, self.get
-        if results is not None:
-            return results._recall(call)
-        request[0], request[1] = key, <PyObject *>ABSENT
-        return _given(PyObject_Vectorcall(get, request, 2, NULL))
+            results = self.results
+        return results._recall(call)
 
     cdef PyObject *_fresh(self, object found) except? NULL:
         """The value of what is timed and fresh, otherwise NULL."""
@@ -862,18 +965,31 @@ cdef class _Front:
         return _given(found.value) if fresh else NULL
 
     cdef object _ask(self, object key, object found, PyObject **args, Py_ssize_t given, PyObject *names):
-        """Let `answer` have the call."""
+        """Let the memory have the call."""
         cdef Py_ssize_t i
         cdef dict kwargs = {}
         if names != NULL:
             for i in range(PyTuple_GET_SIZE(names)):
                 kwargs[<object>PyTuple_GET_ITEM(names, i)] = <object>args[given + i]
-        return self.answer(key, found, tuple([<object>args[i] for i in range(given)]), kwargs)
+        return self.memory.answer(self, key, found, tuple([<object>args[i] for i in range(given)]), kwargs)
+
+    cdef object _look_up_elsewhere(self, PyObject **args, Py_ssize_t given, PyObject *names):
+        """The result of a call, where the cache is another than `_Results`."""
+        cdef Py_ssize_t skip = min(self.skip, given)
+        cdef object key = self._made_key(args + skip, given - skip, names)
+        cdef PyObject *request[2]
+        cdef object found
+        request[0], request[1] = <PyObject *>key, <PyObject *>ABSENT
+        found = PyObject_Vectorcall(self.get, request, 2, NULL)
+        if found is ABSENT or not (self.is_fresh is None or self.is_fresh(key, found)):
+            return self._ask(key, found, args, given, names)
+        with cython.critical_section(self):
+            self.hits += 1
+        return found
 
 
 cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *names) except NULL:
     cdef Py_ssize_t given = PyVectorcall_NARGS(nargsf), skip = min(self.skip, given)
-    cdef bint own = self.results is not None, made = not own
     cdef Call call
     cdef PyObject *found
     cdef PyObject *held
@@ -882,43 +998,49 @@ cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *n
         _read_own(&call, args + skip)
     elif self.is_method and given > 0:
         return _given(PyObject_Vectorcall(self._bound(<object>args[0]), args, nargsf, names))
+    elif self.results is None:
+        return _given(self._look_up_elsewhere(args, given, names))
     elif self.key is not None:
-        made = True
-        key = self._own_key(args + skip, given - skip, names)
+        key = self._made_key(args + skip, given - skip, names)
         held = <PyObject *>key
-        if own:
-            _read_key(&call, &held)
+        _read_key(&call, &held)
     else:
         _read_flat(&call, args + skip, given - skip, names, self.typed)
-    if made and self.key is None:
-        key = _key(&call)
-    found = self._recall(&call, <PyObject *>key)
+    found = self._recall(&call)
     if found == <PyObject *>ABSENT or self.clock is not None:
         aged = _taken(found)
         found = NULL if self.clock is None else self._fresh(aged)
     if found == NULL:
-        return _given(self._ask(key if made else _key(&call), aged, args, given, names))
+        if self.key is None:
+            key = _key(&call)
+        return _given(self._ask(key, aged, args, given, names))
     with cython.critical_section(self):
         self.hits += 1
     return found
 
 
-def cached(cache=None, *, maxsize=128, ttl=None, stale=None, key=None, typed=False, clock=None,
-           executor=None):
+def cached(cache=None, *, maxsize=DEFAULT_MAXSIZE, policy=None, ttl=None, tti=None, stale=None, jitter=0.0,
+           key=None, typed=False, keep=None, tags=(), on_evict=None, clock=None, executor=None):
     """Let a function, a coroutine function or a method remember its results, each loaded once at a time.
 
     ``@cached``, or ``@cached(...)`` with any of these:
 
     - `cache`: where the results go, any object with ``get(key, default)`` and ``put(key, value)``, or a
-      mutable mapping; by default a store of its own for `maxsize` results, None for no bound, that
-      forgets the least recently used one first.
+      mutable mapping. By default the `maxsize` most recently used results are kept in a store of the
+      function's own; with `maxsize` None there is no bound.
+    - `policy`: a cache class, such as ``TinyLFUCache``, for a cache of the function's own with the
+      options `tti`, `jitter` and `on_evict` of that class, by default ``LRUCache``.
     - `ttl`: the seconds for which a result is fresh. With `stale`, for so many seconds more the old
       result is returned at once while one refresh runs: in a task for ``async def``, otherwise in
       `executor`, an executor of threads, by default one of headgate's own. What a refresh raises goes to
       ``sys.unraisablehook``. A refresh that the executor never runs keeps no caller waiting.
     - `key`: a callable that makes a key of the arguments, without ``self``; by default the arguments, of
       different types if `typed`.
-    - `clock`: a callable that answers integer nanoseconds, by default ``time.monotonic_ns``.
+    - `keep`: a callable; a result for which it is false is returned and not remembered.
+    - `tags`: the tags of the results, or a callable that returns those of a call from its arguments,
+      without ``self``; for ``cache.invalidate(tag=...)``.
+    - `clock`: a callable that returns integer nanoseconds, by default that of `cache` if it has
+      lifetimes, otherwise ``time.monotonic_ns``.
 
     Of all callers who miss the same call one runs the function and the others wait; for coroutines, in
     each event loop. What it raises reaches those who wait and is not remembered. If its task is
@@ -926,14 +1048,24 @@ def cached(cache=None, *, maxsize=128, ttl=None, stale=None, key=None, typed=Fal
     call, directly or through others, is called through. What is being loaded when ``cache_clear()``
     is called is not remembered.
 
-    The results of a method are remembered by instance, each with its own `maxsize`, and die with it.
-    Instances need a ``__dict__`` and weak references.
+    The results of a method are remembered by instance, whose ``__eq__`` and ``__hash__`` are not used,
+    each with its own `maxsize`, and go with it. Instances without weak references, such as named tuples,
+    are kept alive with their results: the `maxsize` most recently used of them.
 
-    The function has ``cache_info()``, ``cache_clear()``, ``cache_key(...)``, the `cache` that was given and
-    ``__wrapped__``; on a method of an instance they are about that instance alone.
+    A `cache` that is given may serve several functions: its keys carry the function, and for methods the
+    instance. With `key`, the keys of a function are those that it makes. Lifetimes are those of the
+    cache if its ``put`` takes a `ttl`; otherwise deadlines stand beside it. A value that is put
+    into the cache under ``f.cache_key(...)`` is returned like a result.
+
+    The function has ``cache_info()``, ``cache_clear()``, ``cache_key(...)``, ``__wrapped__`` and `cache`,
+    which is None for the built-in store. ``cache_contains(...)`` returns whether the call of these
+    arguments is remembered; ``cache_invalidate(...)`` forgets it and returns whether it was. On a method
+    of an instance they are about that instance alone; with a cache that is given, ``cache_clear()`` and
+    ``cache_info()`` go through all its keys.
 
     Raises TypeError if the function is no callable or a generator function, or if an argument has the wrong
-    type; ValueError if `ttl` or `stale` is not positive, or `stale` comes without `ttl`.
+    type; ValueError if `ttl` or `stale` is not positive, `stale` comes without `ttl`, or an option of a
+    cache of the function's own comes with a cache that is given.
 
     Complexity: O(arguments) for a call that is remembered, or O(1) besides the function.
 
@@ -946,8 +1078,12 @@ def cached(cache=None, *, maxsize=128, ttl=None, stale=None, key=None, typed=Fal
     ('A', 'A')
     >>> load.cache_info()
     CacheInfo(hits=1, misses=1, maxsize=1000, currsize=1)
+    >>> load.cache_invalidate("a"), load.cache_contains("a")
+    (True, False)
     """
-    return decorator(_Front, _new_results, cache, maxsize, ttl, stale, key, typed, clock, executor)
+    return decorator(_Front, _new_results, LRUCache, cache, maxsize=maxsize, policy=policy, ttl=ttl, tti=tti,
+                     stale=stale, jitter=jitter, key=key, typed=typed, keep=keep, tags=tags,
+                     on_evict=on_evict, clock=clock, executor=executor)
 
 
 def _new_results(maxsize):

@@ -17,9 +17,9 @@ Told({'b': 2, 'c': 3}, maxsize=2, currsize=2)
 """
 
 from headgate.cachetools._caches import Cache, FIFOCache, LFUCache, LRUCache, RRCache
-from headgate.cachetools._decorators import cached
+from headgate.cachetools._decorators import CacheInfo, cached
 from headgate.cachetools._methods import cachedmethod
 from headgate.cachetools._timed import TLRUCache, TTLCache
 
-__all__ = ["Cache", "FIFOCache", "LFUCache", "LRUCache", "RRCache", "TLRUCache", "TTLCache", "cached",
-           "cachedmethod"]
+__all__ = ["Cache", "CacheInfo", "FIFOCache", "LFUCache", "LRUCache", "RRCache", "TLRUCache", "TTLCache",
+           "cached", "cachedmethod"]

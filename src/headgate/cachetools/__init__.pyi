@@ -4,7 +4,6 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import (
     Any,
-    Concatenate,
     Generic,
     Literal,
     NamedTuple,
@@ -19,14 +18,18 @@ from typing import (
 from headgate.cachetools import keys as keys
 
 __all__ = [
-    "Cache", "FIFOCache", "LFUCache", "LRUCache", "RRCache", "TLRUCache", "TTLCache", "cached", "cachedmethod"
+    "Cache", "CacheInfo", "FIFOCache", "LFUCache", "LRUCache", "RRCache", "TLRUCache", "TTLCache", "cached",
+    "cachedmethod",
 ]
 
 _D = TypeVar("_D")
 _K = TypeVar("_K")
 _P = ParamSpec("_P")
 _Q = ParamSpec("_Q")
+_S = TypeVar("_S")
+_S_contra = TypeVar("_S_contra", contravariant=True)
 _T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
 _V = TypeVar("_V")
 
 class _Aware(ABCMeta): ...
@@ -114,8 +117,7 @@ class TLRUCache(_Timed[_K, _V]):
     @property
     def ttu(self) -> Callable[[_K, _V, Any], Any]: ...
 
-@type_check_only
-class _CacheInfo(NamedTuple):
+class CacheInfo(NamedTuple):
     hits: int
     misses: int
     maxsize: Any
@@ -131,6 +133,10 @@ class _Condition(Protocol):
     def notify_all(self) -> Any: ...
 
 @type_check_only
+class _Bindable(Protocol[_S_contra, _Q, _T_co]):
+    def __call__(self, first: _S_contra, /, *args: _Q.args, **kwargs: _Q.kwargs) -> _T_co: ...
+
+@type_check_only
 class _Cached(Generic[_P, _T]):
     __wrapped__: Callable[_P, _T]
     cache: Any
@@ -138,23 +144,39 @@ class _Cached(Generic[_P, _T]):
     cache_condition: Any
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
     @overload
+    def __get__(
+        self: _Bindable[type[_S], _Q, _T], instance: None, owner: type[_S], /
+    ) -> _Cached[_Q, _T]: ...
+    @overload
     def __get__(self, instance: None, owner: type, /) -> Self: ...
     @overload
     def __get__(
-        self: _Cached[Concatenate[Any, _Q], _T], instance: object, owner: type, /
+        self: _Bindable[type[_S], _Q, _T], instance: _S, owner: type[_S], /
     ) -> _Cached[_Q, _T]: ...
+    @overload
+    def __get__(self: _Bindable[_S, _Q, _T], instance: _S, owner: type, /) -> _Cached[_Q, _T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type, /) -> Self: ...
     def cache_key(self, *args: Any, **kwargs: Any) -> Hashable: ...
     def cache_clear(self) -> None: ...
 
 @type_check_only
 class _CachedWithInfo(_Cached[_P, _T]):
     @overload
+    def __get__(
+        self: _Bindable[type[_S], _Q, _T], instance: None, owner: type[_S], /
+    ) -> _CachedWithInfo[_Q, _T]: ...
+    @overload
     def __get__(self, instance: None, owner: type, /) -> Self: ...
     @overload
     def __get__(
-        self: _CachedWithInfo[Concatenate[Any, _Q], _T], instance: object, owner: type, /
+        self: _Bindable[type[_S], _Q, _T], instance: _S, owner: type[_S], /
     ) -> _CachedWithInfo[_Q, _T]: ...
-    def cache_info(self) -> _CacheInfo: ...
+    @overload
+    def __get__(self: _Bindable[_S, _Q, _T], instance: _S, owner: type, /) -> _CachedWithInfo[_Q, _T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type, /) -> Self: ...
+    def cache_info(self) -> CacheInfo: ...
 
 @type_check_only
 class _Decorator(Protocol):

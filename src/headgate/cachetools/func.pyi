@@ -1,12 +1,13 @@
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload, type_check_only
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, overload, type_check_only
 
-from headgate.cachetools import _CacheInfo
+from headgate.cachetools import CacheInfo, _Bindable
 
 __all__ = ["fifo_cache", "lfu_cache", "lru_cache", "rr_cache", "ttl_cache"]
 
 _P = ParamSpec("_P")
 _Q = ParamSpec("_Q")
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 @type_check_only
@@ -16,13 +17,21 @@ class _CachedFunction(Generic[_P, _T]):
     cache_lock: Any
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _T: ...
     @overload
+    def __get__(
+        self: _Bindable[type[_S], _Q, _T], instance: None, owner: type[_S], /
+    ) -> _CachedFunction[_Q, _T]: ...
+    @overload
     def __get__(self, instance: None, owner: type, /) -> Self: ...
     @overload
     def __get__(
-        self: _CachedFunction[Concatenate[Any, _Q], _T], instance: object, owner: type, /
+        self: _Bindable[type[_S], _Q, _T], instance: _S, owner: type[_S], /
     ) -> _CachedFunction[_Q, _T]: ...
+    @overload
+    def __get__(self: _Bindable[_S, _Q, _T], instance: _S, owner: type, /) -> _CachedFunction[_Q, _T]: ...
+    @overload
+    def __get__(self, instance: object, owner: type, /) -> Self: ...
     def cache_key(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]: ...
-    def cache_info(self) -> _CacheInfo: ...
+    def cache_info(self) -> CacheInfo: ...
     def cache_clear(self) -> None: ...
     def cache_parameters(self) -> dict[str, Any]: ...
 
