@@ -357,3 +357,29 @@ def test_callable_objects(twin):
 def test_a_class_is_a_function(twin):
     load = twin.memoize.cached(twin.cache.LRUCache)
     assert load(3) is load(3) and load(3).maxsize == 3
+
+
+def new_results(twin, maxsize):
+    memoize = twin.memoize
+    return (memoize._new_results if twin.name == "compiled" else memoize._Results)(maxsize)
+
+
+@pytest.mark.parametrize("maxsize", [1, 2, 7, 40, None])
+def test_removals_leave_the_store_whole(twin, maxsize):
+    draw, results, model = Random(4), new_results(twin, maxsize), {}
+    for i in range(1500):
+        key = draw.choice(["a", 1, ("a",), (), (1, 2), *range(20), *((n,) for n in range(20))])
+        act = draw.randrange(4)
+        if act == 0:
+            assert results.pop(key, None) == model.pop(key, None)
+        elif act == 1:
+            assert results.get(key, None) == model.get(key)
+            if key in model and maxsize is not None:
+                model[key] = model.pop(key)
+        else:
+            assert results.setdefault(key, i) == model.get(key, i)
+            model[key] = model.pop(key, i) if maxsize is not None else model.get(key, i)
+            if len(model) == (maxsize or 1000) + 1:
+                del model[next(iter(model))]
+        assert sorted(results.values()) == sorted(model.values())
+        results._check()
