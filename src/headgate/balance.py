@@ -1,6 +1,7 @@
 """Balancers: which server takes a request."""
 
 from headgate._backend import backend
+from headgate._budget import RetryBudget
 from headgate._fleet import ServerRecord
 
 TYPE_CHECKING = False
@@ -31,6 +32,7 @@ __all__ = [
     "PeakEWMA",
     "PowerOfTwo",
     "RandomChoice",
+    "RetryBudget",
     "RoundRobin",
     "ServerRecord",
     "WeightedRoundRobin",

@@ -28,6 +28,11 @@ class Httpx:
         self.adapter = import_module(f"headgate.adapters.{name}").BalancedTransport
         self.no_connection = self.package.ConnectError
         self.broken = self.package.RemoteProtocolError
+        self.timeout = self.package.ReadTimeout
+
+    def digest(self, user, password):
+        """The options of `send` for digest authentication."""
+        return {"auth": self.package.DigestAuth(user, password)}
 
     @contextmanager
     def open(self, balancer, **options):
@@ -50,6 +55,9 @@ class AsyncHttpx:
         self.adapter = import_module(f"headgate.adapters.{name}").AsyncBalancedTransport
         self.no_connection = self.package.ConnectError
         self.broken = self.package.RemoteProtocolError
+        self.timeout = self.package.ReadTimeout
+
+    digest = Httpx.digest
 
     @contextmanager
     def open(self, balancer, **options):
@@ -83,6 +91,10 @@ class Requests:
         self.package = _package("requests")
         self.adapter = import_module("headgate.adapters.requests").BalancedAdapter
         self.no_connection = self.broken = self.package.ConnectionError
+        self.timeout = self.package.exceptions.ReadTimeout
+
+    def digest(self, user, password):
+        return {"auth": self.package.auth.HTTPDigestAuth(user, password)}
 
     @contextmanager
     def open(self, balancer, **options):
@@ -101,6 +113,7 @@ class Answer(NamedTuple):
     status_code: int
     text: str
     url: object
+    headgate_server: str
 
 
 class Aiohttp:
@@ -113,6 +126,11 @@ class Aiohttp:
         self.adapter = partial(import_module("headgate.adapters.aiohttp").BalancedMiddleware, host="orders")
         self.no_connection = self.package.ClientConnectionError
         self.broken = self.package.ServerDisconnectedError, self.package.ClientPayloadError
+        self.timeout = TimeoutError
+
+    def digest(self, user, password):
+        auth = self.package.DigestAuthMiddleware(user, password)
+        return {"middlewares": [auth, *self.session._middlewares]}
 
     @contextmanager
     def open(self, balancer, **options):
@@ -136,7 +154,7 @@ class Aiohttp:
             method, url, data=content, allow_redirects=follow_redirects,
             timeout=self.package.ClientTimeout(sock_read=timeout), **options,
         ) as response:
-            return Answer(response.status, await response.text(), response.url)
+            return Answer(response.status, await response.text(), response.url, response.headgate_server)
 
 
 CLIENTS = {

@@ -34,10 +34,10 @@ class Port:
     It stays bound: beside such a socket Linux lets another listen if both have SO_REUSEADDR, as servers do.
     """
 
-    def __init__(self):
-        self._keeper = socket.socket()
+    def __init__(self, host="127.0.0.1"):
+        self._keeper = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._keeper.bind(("127.0.0.1", 0))
+        self._keeper.bind((host, 0))
         self.number = self._keeper.getsockname()[1]
         if sys.platform != "linux":
             self.release()
@@ -117,18 +117,22 @@ class Origin:
     """An HTTP server that answers its own URL with the status `mode`, or breaks as `mode` says.
 
     ``"silent"`` closes the connection unanswered, ``"cut"`` before the end of the body; ``"slow"`` waits
-    for the event `release`, ``"slow body"`` with the headers sent.
+    for the event `release`, ``"slow body"`` with the headers sent. ``"digest"`` asks for authentication with
+    a nonce of its own. `authorizations` lists that header of each request.
     """
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1"):
         self.mode = 200
         self.release = threading.Event()
         self.requests = []
+        self.authorizations = []
         self._connections = []
-        self._port = Port()
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port.number), partial(_Handler, self))
+        self._port = Port(host)
+        server = _Server6 if ":" in host else ThreadingHTTPServer
+        self._server = server((host, self._port.number), partial(_Handler, self))
         self._server.daemon_threads = True
-        self.netloc = f"127.0.0.1:{self._server.server_port}"
+        self.nonce = f"nonce of {self._port.number}"
+        self.netloc = f"[{host}]:{self._port.number}" if ":" in host else f"{host}:{self._port.number}"
         self.url = f"http://{self.netloc}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -150,6 +154,10 @@ class Origin:
     def __exit__(self, *failure):
         self.kill()
         self._port.release()
+
+
+class _Server6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -177,6 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self):
         origin, mode = self._origin, self._origin.mode
         origin.requests.append((self.command, self.path, self.headers["Host"], self._body()))
+        authorization = self.headers["Authorization"]
+        origin.authorizations.append(authorization)
+        if mode == "digest":
+            mode = 200 if f'nonce="{origin.nonce}"' in (authorization or "") else 401
         self.close_connection |= mode in ("silent", "cut")
         if mode == "silent":
             return
@@ -186,6 +198,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(origin.url) + (mode == "cut")))
         if mode == 302:
             self.send_header("Location", "/elsewhere")
+        if mode == 401:
+            self.send_header("WWW-Authenticate", f'Digest realm="here", nonce="{origin.nonce}", qop="auth"')
         self.end_headers()
         if mode == "slow body":
             self.wfile.flush()

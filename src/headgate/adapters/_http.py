@@ -1,16 +1,37 @@
-"""What the adapters of HTTP clients share: which server is asked, and when another one is."""
+"""What the adapters of HTTP clients share: which server is asked, and when another one is.
+
+    request -> Attempts -> pick -> send -> response         what comes of a pick feeds the balancer
+                             ^       |
+                             |       v
+               wait a little |    failed, or one of `statuses`: is there another attempt, may it be repeated,
+                             +---- is there time, does the budget allow it?
+
+A budget, the counters and what is known of ejections belong to the balancer, whose adapters share them.
+"""
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections import namedtuple
 from collections.abc import Collection
+from functools import lru_cache
+from random import random
+from time import monotonic, sleep
+from urllib.parse import unquote_to_bytes, urlsplit
+from weakref import WeakKeyDictionary
 
+from headgate._budget import RetryBudget
+from headgate._forks import new_lock
+from headgate._listeners import report
 from headgate._membership import integer
+from headgate._units import as_number
+from headgate.balance import AddressHash
 from headgate.errors import NoServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Protocol, Self
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from typing import Any, NamedTuple, Protocol, Self, TypedDict
 
     class Pick(Protocol):
         @property
@@ -18,13 +39,142 @@ if TYPE_CHECKING:
         def done(self, ok: bool = True) -> None: ...
 
     class Balancer(Protocol):
+        @property
+        def servers(self) -> Sequence[Any]: ...
+        @property
+        def records(self) -> Sequence[Any]: ...
         def pick(self, key: Any = None, *, exclude: Collection[Any] = ()) -> Pick: ...
 
+    class Options(TypedDict, total=False):
+        """What every adapter takes by keyword; see docs/adapters.md."""
 
-__all__ = ["STATUSES", "Attempts", "Failover", "no_origin"]
+        attempts: int
+        statuses: Collection[int]
+        key: Callable[[Any], Any] | None
+        preserve_host: bool
+        budget: RetryBudget | None
+        backoff: float
+        deadline: float | None
+        attempt_timeout: float | None
+        on_event: Callable[[BalancerEvent], object] | None
+
+    class _EventFields(NamedTuple):
+        kind: str
+        server: Any
+        attempt: int
+        reason: Any
+
+    class _CounterFields(NamedTuple):
+        requests: int
+        failed: int
+        retried: int
+        ejected: int
+        returned: int
+
+    class _OriginFields(NamedTuple):
+        scheme: str
+        netloc: str
+        path: str
+        authorization: str | None
+else:
+    _EventFields = namedtuple("_EventFields", "kind server attempt reason")
+    _CounterFields = namedtuple("_CounterFields", "requests failed retried ejected returned")
+    _OriginFields = namedtuple("_OriginFields", "scheme netloc path authorization")
+
+__all__ = ["STATUSES", "Attempts", "BalancerEvent", "Failover", "ServerCounters", "origin", "server_of"]
 
 STATUSES = (502, 503, 504)
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+_TOO_MANY = 429
+_LONGEST_WAIT = 1.0
+_SHARED: Any = object()
+_SPARE_ROWS = 64
+
+
+class BalancerEvent(_EventFields):
+    """What `on_event` is called with.
+
+    `kind` is ``"failed"`` where an attempt at `server` has failed, ``"retried"`` where the request goes to
+    `server` instead, ``"abandoned"`` where it would have been repeated but for `reason`, ``"budget"`` or
+    ``"deadline"``; ``"ejected"`` and ``"returned"`` where the balancer has ejected `server` or uses it again.
+    `attempt` counts from 1, and `reason` is otherwise the exception or the status of the attempt that failed.
+    """
+
+    __slots__ = ()
+
+
+class ServerCounters(_CounterFields):
+    """How often a server was sent a request, failed, got one that had failed elsewhere, was ejected, and
+    returned, by all adapters of its balancer."""
+
+    __slots__ = ()
+
+
+class Origin(_OriginFields):
+    """A server's URL in parts: `netloc` is without credentials, `path` without a slash at its end, and
+    `authorization` the header that the credentials make."""
+
+    __slots__ = ()
+
+
+def _parsed(server: Any) -> Origin | None:
+    """The origin that a server is, None if it is none."""
+    try:
+        url = urlsplit(server)
+        port = url.port
+    except (AttributeError, TypeError, ValueError):
+        return None
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+        return None
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    authorization = None
+    if url.username is not None:
+        user, password = unquote_to_bytes(url.username), unquote_to_bytes(url.password or "")
+        authorization = "Basic " + b64encode(user + b":" + password).decode()
+    netloc = host if port is None else f"{host}:{port}"
+    return Origin(url.scheme, netloc, url.path.rstrip("/"), authorization)
+
+
+@lru_cache(maxsize=1024)
+def _origin_of_str(server: str) -> Origin:
+    found = _parsed(server)
+    if found is None:
+        remedy = f"http://{server}"
+        hint = f"; write {remedy!r}" if "://" not in server and _parsed(remedy) is not None else ""
+        raise ValueError(f"server must be an origin such as 'http://10.0.0.1:8080', got {server!r}{hint}")
+    return found
+
+
+def origin(server: Any) -> Origin:
+    """The origin that a server of a balancer is."""
+    if not isinstance(server, str):
+        raise ValueError(f"server must be an origin such as 'http://10.0.0.1:8080', got {server!r}")
+    return _origin_of_str(server)
+
+
+def _shown(server: Any) -> str:
+    """A server without its credentials."""
+    parts = origin(server)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
+def server_of(outcome: Any) -> Any:
+    """The server that a response came from, or that an exception arose with; None if no adapter says so."""
+    return getattr(outcome, "headgate_server", None)
+
+
+def mark(outcome: Any, server: Any) -> None:
+    """Has `server_of` name the server of a response or an exception."""
+    outcome.headgate_server = server
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    seconds = float(as_number(name, value))
+    if not seconds > 0:
+        raise ValueError(f"{name} must be positive, got {value!r}")
+    return seconds
 
 
 def _checked_statuses(statuses: Any) -> frozenset[int]:
@@ -33,41 +183,173 @@ def _checked_statuses(statuses: Any) -> frozenset[int]:
     return frozenset(statuses)
 
 
+def _checked_balancer(balancer: Any) -> Any:
+    if not callable(getattr(balancer, "pick", None)):
+        raise TypeError(f"balancer must be a balancer, got {balancer!r}")
+    if not hasattr(balancer, "servers"):
+        raise TypeError(f"balancer must be a balancer of headgate.balance, got {balancer!r}; "
+                        "KeyHash balances by a key")
+    for server in balancer.servers:
+        origin(server)
+    return balancer
+
+
+def _checked_callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable or None, got {value!r}")
+    return value
+
+
+class _Fleet:
+    """What the adapters of one balancer share: a budget, counters, and which servers are known to be ejected.
+
+    It does not refer to the balancer, which it lives as long as.
+    """
+
+    __slots__ = ("_lock", "_rows", "budget", "ejected")
+
+    def __init__(self) -> None:
+        self.budget = RetryBudget()
+        self.ejected: set[Any] = set()
+        self._rows: dict[Any, list[int]] = {}
+        self._lock = new_lock()
+
+    def count(self, server: Any, field: str) -> None:
+        row = self._rows.get(server)
+        if row is None:
+            row = self._rows.setdefault(server, [0] * len(ServerCounters._fields))
+        at = ServerCounters._fields.index(field)
+        with self._lock:
+            row[at] += 1
+
+    def counters(self, servers: Iterable[Any]) -> dict[Any, ServerCounters]:
+        rows = self._rows.copy()
+        return {server: ServerCounters(*rows.get(server, [0] * len(ServerCounters._fields)))
+                for server in servers}
+
+    def forget_others(self, servers: Collection[Any]) -> None:
+        """Drops what is counted of servers that are no more, now and then."""
+        if len(self._rows) > 2 * len(servers) + _SPARE_ROWS:
+            members = set(servers)
+            for server in list(self._rows):
+                if server not in members:
+                    self._rows.pop(server, None)
+                    self.ejected.discard(server)
+
+
+_fleets: WeakKeyDictionary[Any, _Fleet] = WeakKeyDictionary()
+_fleets_lock = new_lock()
+
+
+def _fleet_of(balancer: Any) -> _Fleet:
+    with _fleets_lock:
+        return _fleets.setdefault(balancer, _Fleet())
+
+
 class Failover:
     """The settings of an adapter."""
 
-    __slots__ = ("attempts", "balancer", "key", "preserve_host", "statuses")
+    __slots__ = ("_fleet", "_on_event", "attempt_timeout", "attempts", "backoff", "balancer", "budget",
+                 "deadline", "key", "preserve_host", "statuses")
 
-    def __init__(self, balancer: Balancer, attempts: int, statuses: Collection[int],
-                 key: Callable[[Any], Any] | None, preserve_host: bool) -> None:
-        if not callable(getattr(balancer, "pick", None)):
-            raise TypeError(f"balancer must be a balancer, got {balancer!r}")
+    def __init__(self, balancer: Balancer, *, attempts: int = 3, statuses: Collection[int] = STATUSES,
+                 key: Callable[[Any], Any] | None = None, preserve_host: bool = False,
+                 budget: RetryBudget | None = _SHARED, backoff: float = 0.025, deadline: float | None = None,
+                 attempt_timeout: float | None = None,
+                 on_event: Callable[[BalancerEvent], object] | None = None) -> None:
+        self.balancer: Balancer = _checked_balancer(balancer)
         if integer("attempts", attempts) < 1:
             raise ValueError(f"attempts must be positive, got {attempts!r}")
-        if key is not None and not callable(key):
-            raise TypeError(f"key must be callable or None, got {key!r}")
-        self.balancer = balancer
         self.attempts = attempts
         self.statuses = _checked_statuses(statuses)
-        self.key = key
+        self.key = _checked_callable("key", key)
+        if key is None and isinstance(balancer, AddressHash):
+            raise TypeError(f"key must be a function of the request for {balancer!r}, got None")
         self.preserve_host = preserve_host
+        if budget is not _SHARED and budget is not None and not isinstance(budget, RetryBudget):
+            raise TypeError(f"budget must be a RetryBudget or None, got {budget!r}")
+        self.backoff = float(as_number("backoff", backoff))
+        if not self.backoff >= 0:
+            raise ValueError(f"backoff must not be negative, got {backoff!r}")
+        self.deadline = _seconds("deadline", deadline)
+        self.attempt_timeout = _seconds("attempt_timeout", attempt_timeout)
+        self._on_event = _checked_callable("on_event", on_event)
+        self._fleet = _fleet_of(balancer)
+        self.budget = self._fleet.budget if budget is _SHARED else budget
+
+    def counters(self) -> dict[Any, ServerCounters]:
+        return self._fleet.counters(self.balancer.servers)
+
+    def tell(self, kind: str, server: Any, attempt: int, reason: Any) -> None:
+        """Calls `on_event`, whose errors are reported and not raised."""
+        if self._on_event is not None:
+            try:
+                self._on_event(BalancerEvent(kind, server, attempt, reason))
+            except Exception as error:
+                report(error)
+
+    def _health(self, server: Any) -> str | None:
+        return next((record.health for record in self.balancer.records if record.server == server), None)
+
+    def picked(self, server: Any, attempt: int, reason: Any) -> None:
+        """A server has been picked, after `reason` if that is not None."""
+        fleet = self._fleet
+        fleet.count(server, "requests")
+        if server in fleet.ejected and self._health(server) == "healthy":
+            fleet.ejected.discard(server)
+            fleet.count(server, "returned")
+            self.tell("returned", server, attempt, None)
+        if reason is not None:
+            fleet.count(server, "retried")
+            self.tell("retried", server, attempt, reason)
+
+    def failed(self, server: Any, attempt: int, reason: Any) -> None:
+        """An attempt has failed, and its pick is done."""
+        fleet = self._fleet
+        fleet.count(server, "failed")
+        self.tell("failed", server, attempt, reason)
+        if server not in fleet.ejected and self._health(server) == "ejected":
+            fleet.ejected.add(server)
+            fleet.count(server, "ejected")
+            self.tell("ejected", server, attempt, reason)
+        fleet.forget_others(self.balancer.servers)
 
 
 class Attempts:
     """The attempts at one request, each at a server that it has not been sent to before.
 
     `pick` is the present one. Leaving the ``with`` block drops it, which counts neither for nor against
-    the server, unless it is held elsewhere.
+    the server, unless it is held elsewhere. `timeout` is the time in seconds that the caller gives, `prefer`
+    a server to begin with.
     """
 
-    __slots__ = ("_failover", "_key", "_repeatable", "_tried", "pick")
+    __slots__ = ("_end", "_failover", "_key", "_reason", "_repeatable", "_sent", "_told", "_tried", "pick")
 
-    def __init__(self, failover: Failover, request: Any, method: str, replayable: bool) -> None:
+    def __init__(self, failover: Failover, request: Any, method: str, replayable: bool, *,
+                 timeout: float | None = None, prefer: Any = None) -> None:
         self._failover = failover
         self._key = None if failover.key is None else failover.key(request)
         self._repeatable = replayable and method.upper() in _IDEMPOTENT
         self._tried: list[Any] = []
-        self.pick = failover.balancer.pick(self._key)
+        self._told: list[str] = []
+        self._reason: Any = None
+        self._sent = False
+        limits = [limit for limit in (failover.deadline, timeout) if limit is not None]
+        self._end = monotonic() + min(limits) if limits else None
+        self.pick = self._first(prefer)
+        if failover.budget is not None:
+            failover.budget.deposit()
+        failover.picked(self.pick.server, 1, None)
+
+    def _first(self, prefer: Any) -> Pick:
+        balancer: Balancer = self._failover.balancer
+        others = [server for server in balancer.servers if server != prefer]
+        if prefer is not None and len(others) < len(balancer.servers):
+            try:
+                return balancer.pick(self._key, exclude=others)
+            except NoServerError:
+                pass
+        return balancer.pick(self._key)
 
     def __enter__(self) -> Self:
         return self
@@ -75,26 +357,118 @@ class Attempts:
     def __exit__(self, *failure: object) -> None:
         del self.pick
 
-    def failed(self, sent: bool) -> bool:
-        """The pick has failed: ends it, and answers whether there is another one now.
+    def left(self, limit: float | None = None) -> float | None:
+        """The time in seconds that this attempt has: what is left of it all, at most `limit` and the
+        `attempt_timeout`; None if nothing bounds it."""
+        limits = [limit, self._failover.attempt_timeout]
+        if self._end is not None:
+            limits.append(max(self._end - monotonic(), 0.001))
+        return min((seconds for seconds in limits if seconds is not None), default=None)
+
+    def _abandoned(self, server: Any, why: str) -> None:
+        self._failover.tell("abandoned", server, len(self._tried), why)
+
+    def failed(self, reason: Any, sent: bool) -> float | None:
+        """The pick has failed: ends it, and returns the seconds to wait before `again`, or None to stop.
 
         What was not `sent` may go to another server always, else only if it can be repeated.
         """
-        pick = self.pick
-        pick.done(False)
-        self._tried.append(pick.server)
-        if len(self._tried) == self._failover.attempts or (sent and not self._repeatable):
-            return False
+        failover, server = self._failover, self.pick.server
+        self.pick.done(False)
+        self._tried.append(server)
+        self._reason, self._sent = reason, sent
+        said = f"status {reason}" if isinstance(reason, int) else type(reason).__name__
+        self._told.append(f"{_shown(server)} ({said})")
+        if isinstance(reason, Exception):
+            mark(reason, server)
+        failover.failed(server, len(self._tried), reason)
+        if len(self._tried) == failover.attempts or (sent and not self._repeatable):
+            return None
+        wait = self._wait() if sent else 0.0
+        if self._end is not None and monotonic() + wait >= self._end:
+            self._abandoned(server, "deadline")
+            return None
+        return wait
+
+    def ended_by(self, error: Exception) -> None:
+        """The whole request has ended at the present server, which counts against it."""
+        self.pick.done(False)
+        mark(error, self.pick.server)
+        self._failover.failed(self.pick.server, len(self._tried) + 1, error)
+
+    def _wait(self) -> float:
+        """A random time, up to one that doubles with each attempt and is a second at most."""
+        return random() * min(_LONGEST_WAIT, self._failover.backoff * 2.0 ** (len(self._tried) - 1))
+
+    def again(self) -> bool:
+        """Picks another server; whether there is one, and the budget allows to send there what was sent."""
+        failover = self._failover
         try:
-            self.pick = self._failover.balancer.pick(self._key, exclude=self._tried)
+            pick = failover.balancer.pick(self._key, exclude=self._tried)
         except NoServerError:
             return False
+        if self._sent and failover.budget is not None and not failover.budget.withdraw():
+            self._abandoned(self._tried[-1], "budget")
+            return False
+        self.pick = pick
+        failover.picked(pick.server, len(self._tried) + 1, self._reason)
         return True
 
-    def refused(self, status: int) -> bool:
-        """Whether a response of this status is given up for another pick."""
-        return status in self._failover.statuses and self._repeatable and self.failed(sent=True)
+    def retried(self, reason: Any, sent: bool) -> bool:
+        """The pick has failed: whether there is another one now, for which a while may have been waited."""
+        wait = self.failed(reason, sent)
+        if wait:
+            sleep(wait)
+        return wait is not None and self.again()
+
+    async def retried_soon(self, reason: Any, sent: bool,
+                           pause: Callable[[float], Awaitable[object]]) -> bool:
+        """`retried` in a task, which waits by `pause`."""
+        wait = self.failed(reason, sent)
+        if wait:
+            await pause(wait)
+        return wait is not None and self.again()
+
+    def gives_up(self, status: int) -> bool:
+        """Whether a response of this status is given up for another pick, if there is one."""
+        return status in self._failover.statuses and self._repeatable
+
+    def explain(self, error: Exception) -> None:
+        """Adds to an exception, which ends the request, the servers that were tried."""
+        error.add_note(f"servers tried by headgate: {', '.join(self._told)}")
+
+    def stands(self, response: Any, status: int) -> Flight:
+        """Ends the request with a response, whose body is then on its way."""
+        server, attempt = self.pick.server, len(self._tried)
+        over = attempt > 0 and self._tried[-1] is server
+        mark(response, server)
+        return Flight(self._failover, None if over else self.pick, attempt + (not over), status)
 
 
-def no_origin(server: Any) -> ValueError:
-    return ValueError(f"server must be an origin such as 'http://10.0.0.1:8080', got {server!r}")
+class Flight:
+    """A response whose body is on its way: `ended` or `broke` ends its pick, the first of them counts."""
+
+    __slots__ = ("_attempt", "_failover", "_pick", "_status")
+
+    def __init__(self, failover: Failover, pick: Pick | None, attempt: int, status: int) -> None:
+        self._failover = failover
+        self._pick = pick
+        self._attempt = attempt
+        self._status = status
+
+    def _end(self, ok: bool, reason: Any) -> None:
+        pick, self._pick = self._pick, None
+        if pick is not None:
+            pick.done(ok)
+            if not ok:
+                self._failover.failed(pick.server, self._attempt, reason)
+
+    def ended(self) -> None:
+        """The body was read, or left."""
+        self._end(self._status < 500 and self._status != _TOO_MANY, self._status)
+
+    def broke(self, error: Exception) -> None:
+        """The body broke."""
+        if self._pick is not None:
+            mark(error, self._pick.server)
+        self._end(False, error)

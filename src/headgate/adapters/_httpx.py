@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from headgate.adapters._http import STATUSES, Attempts, Failover, no_origin
+from weakref import WeakKeyDictionary
+
+from anyio import sleep
+
+from headgate.adapters._http import Attempts, Failover, origin
 from headgate.errors import NoServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from types import ModuleType
-    from typing import Any
+    from typing import Any, Unpack
 
-    from headgate.adapters._http import Balancer, Pick
+    from headgate.adapters._http import Balancer, Flight, Options, ServerCounters
 
 __all__ = ["AsyncCountedBody", "AsyncTransport", "CountedBody", "Transport"]
+
+_WAITS = "connect", "read", "write", "pool"
 
 
 class _Body:
     """The body of a response, in flight until it is closed."""
 
-    def __init__(self, stream: Any, pick: Pick, ok: bool) -> None:
+    def __init__(self, stream: Any, flight: Flight) -> None:
         self._stream = stream
-        self._pick = pick
-        self._ok = ok
+        self._flight = flight
 
 
 class CountedBody(_Body):
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._stream
-        except Exception:
-            self._pick.done(False)
+        except Exception as error:
+            self._flight.broke(error)
             raise
 
     def close(self) -> None:
         try:
             self._stream.close()
         finally:
-            self._pick.done(self._ok)
+            self._flight.ended()
 
 
 class AsyncCountedBody(_Body):
@@ -45,71 +50,96 @@ class AsyncCountedBody(_Body):
         try:
             async for part in self._stream:
                 yield part
-        except Exception:
-            self._pick.done(False)
+        except Exception as error:
+            self._flight.broke(error)
             raise
 
     async def aclose(self) -> None:
         try:
             await self._stream.aclose()
         finally:
-            self._pick.done(self._ok)
+            self._flight.ended()
+
+
+def _whole_time(timeouts: dict[str, float | None]) -> float | None:
+    """The seconds that a caller waits for one response, None if a wait is unbounded."""
+    if timeouts.get("connect") is None or timeouts.get("read") is None:
+        return None
+    return max(seconds for seconds in timeouts.values() if seconds is not None)
 
 
 class _Balanced:
     _library: ModuleType
     _transport: Any
 
-    def _configure(self, balancer: Balancer, attempts: int, statuses: Collection[int],
-                   key: Callable[[Any], Any] | None, preserve_host: bool) -> None:
+    def _configure(self, balancer: Balancer, options: Options) -> None:
         library = self._library
-        self._failover = Failover(balancer, attempts, statuses, key, preserve_host)
-        self._unsent = library.ConnectError, library.ConnectTimeout
+        self._failover = Failover(balancer, **options)
+        self._challenged: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self._unsent = library.ConnectError, library.ConnectTimeout, library.ProxyError
         self._failures = (library.NetworkError, library.ProxyError, library.RemoteProtocolError,
                           library.ConnectTimeout, library.ReadTimeout, library.WriteTimeout)
+
+    def counters(self) -> dict[Any, ServerCounters]:
+        """Counts for each server of the balancer, over all its adapters: see `ServerCounters`."""
+        return self._failover.counters()
 
     def _attempts(self, request: Any) -> Attempts:
         replayable = isinstance(request.stream, self._library.ByteStream)
         try:
-            return Attempts(self._failover, request, request.method, replayable)
+            return Attempts(self._failover, request, request.method, replayable,
+                            timeout=_whole_time(request.extensions.get("timeout", {})),
+                            prefer=self._challenged.pop(request, None))
         except NoServerError as error:
             raise self._library.ConnectError(str(error), request=request) from error
 
-    def _addressed(self, request: Any, server: Any) -> Any:
-        """The request as it is sent to `server`, an origin with or without a path."""
+    def _addressed(self, request: Any, attempts: Attempts) -> Any:
+        """The request as it is sent to the server of the present attempt."""
         library = self._library
-        base = library.URL(server)
-        if not base.host:
-            raise no_origin(server)
-        path = base.raw_path.rstrip(b"/") + request.url.raw_path
-        url = request.url.copy_with(scheme=base.scheme, netloc=base.netloc, raw_path=path)
+        server = origin(attempts.pick.server)
+        base = library.URL(f"{server.scheme}://{server.netloc}")
+        url = base.copy_with(raw_path=server.path.encode() + request.url.raw_path)
+        timeouts = request.extensions.get("timeout", {})
+        timeouts = {wait: attempts.left(timeouts.get(wait)) for wait in _WAITS}
         sent = library.Request(request.method, url, headers=request.headers, stream=request.stream,
-                               extensions=request.extensions)
+                               extensions={**request.extensions, "timeout": timeouts})
         if not self._failover.preserve_host:
-            sent.headers["Host"] = base.netloc.decode("ascii")
+            sent.headers["Host"] = server.netloc
+        if server.authorization is not None and "Authorization" not in sent.headers:
+            sent.headers["Authorization"] = server.authorization
         return sent
+
+    def _sent(self, error: Exception) -> bool:
+        """Whether the request may have reached the server."""
+        return not isinstance(error, self._unsent)
+
+    def _stands(self, request: Any, response: Any, attempts: Attempts) -> Flight:
+        """Ends the request with a response; what a challenge asks for is sent to the same server."""
+        if response.status_code == 401:
+            self._challenged[request] = attempts.pick.server
+        return attempts.stands(response, response.status_code)
 
 
 class Transport(_Balanced):
     _body: type[CountedBody]
 
-    def __init__(self, balancer: Balancer, transport: Any = None, *, attempts: int = 3,
-                 statuses: Collection[int] = STATUSES, key: Callable[[Any], Any] | None = None,
-                 preserve_host: bool = False) -> None:
-        self._configure(balancer, attempts, statuses, key, preserve_host)
+    def __init__(self, balancer: Balancer, transport: Any = None, **options: Unpack[Options]) -> None:
+        self._configure(balancer, options)
         self._transport = self._library.HTTPTransport() if transport is None else transport
 
     def handle_request(self, request: Any) -> Any:
         with self._attempts(request) as attempts:
             while True:
                 try:
-                    response = self._transport.handle_request(self._addressed(request, attempts.pick.server))
+                    response = self._transport.handle_request(self._addressed(request, attempts))
                 except self._failures as error:
-                    if not attempts.failed(sent=not isinstance(error, self._unsent)):
+                    if not attempts.retried(error, self._sent(error)):
+                        attempts.explain(error)
                         raise
                     continue
-                if not attempts.refused(response.status_code):
-                    response.stream = self._body(response.stream, attempts.pick, response.status_code < 500)
+                status = response.status_code
+                if not (attempts.gives_up(status) and attempts.retried(status, True)):
+                    response.stream = self._body(response.stream, self._stands(request, response, attempts))
                     return response
                 response.close()
 
@@ -120,24 +150,23 @@ class Transport(_Balanced):
 class AsyncTransport(_Balanced):
     _body: type[AsyncCountedBody]
 
-    def __init__(self, balancer: Balancer, transport: Any = None, *, attempts: int = 3,
-                 statuses: Collection[int] = STATUSES, key: Callable[[Any], Any] | None = None,
-                 preserve_host: bool = False) -> None:
-        self._configure(balancer, attempts, statuses, key, preserve_host)
+    def __init__(self, balancer: Balancer, transport: Any = None, **options: Unpack[Options]) -> None:
+        self._configure(balancer, options)
         self._transport = self._library.AsyncHTTPTransport() if transport is None else transport
 
     async def handle_async_request(self, request: Any) -> Any:
         with self._attempts(request) as attempts:
             while True:
                 try:
-                    response = await self._transport.handle_async_request(
-                        self._addressed(request, attempts.pick.server))
+                    response = await self._transport.handle_async_request(self._addressed(request, attempts))
                 except self._failures as error:
-                    if not attempts.failed(sent=not isinstance(error, self._unsent)):
+                    if not await attempts.retried_soon(error, self._sent(error), sleep):
+                        attempts.explain(error)
                         raise
                     continue
-                if not attempts.refused(response.status_code):
-                    response.stream = self._body(response.stream, attempts.pick, response.status_code < 500)
+                status = response.status_code
+                if not (attempts.gives_up(status) and await attempts.retried_soon(status, True, sleep)):
+                    response.stream = self._body(response.stream, self._stands(request, response, attempts))
                     return response
                 await response.aclose()
 

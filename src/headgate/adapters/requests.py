@@ -2,52 +2,97 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
+import sys
+from typing import cast
+from urllib.parse import urlsplit
 
 from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.exceptions import ChunkedEncodingError, ConnectionError, ConnectTimeout, ReadTimeout
-from urllib3.exceptions import NewConnectionError
+from requests.exceptions import ChunkedEncodingError, ConnectionError, ReadTimeout, RetryError
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import Timeout
 
-from headgate.adapters._http import STATUSES, Attempts, Failover, no_origin
+from headgate.adapters._http import Attempts, Failover, origin
 from headgate.errors import NoServerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-    from typing import Any
+    from typing import Any, Unpack
 
     from requests import PreparedRequest, Response
 
-    from headgate.adapters._http import Balancer
+    from headgate.adapters._http import Balancer, Options, ServerCounters
 
 __all__ = ["BalancedAdapter"]
 
-_FAILURES = ConnectionError, ReadTimeout, ChunkedEncodingError
+_FAILURES = ConnectionError, ReadTimeout, ChunkedEncodingError, RetryError
+_CONNECTING = HTTPConnection.connect.__code__, HTTPSConnection.connect.__code__
 
 
-def _was_sent(error: Exception) -> bool:
-    """Whether the request may have reached the server."""
-    reason = getattr(error.args[0], "reason", None) if error.args else None
-    return not isinstance(error, ConnectTimeout) and not isinstance(reason, NewConnectionError)
+def _was_sent(error: BaseException | None, handled: BaseException | None) -> bool:
+    """Whether the request may have reached the server: it has not if urllib3 was connecting, TLS included.
+
+    `handled` is the exception that the caller was handling, which says nothing of this request.
+    """
+    while error is not None and error is not handled:
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code in _CONNECTING:
+                return False
+            trace = trace.tb_next
+        error = error.__context__
+    return True
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) else None
+
+
+def _waits(timeout: Any) -> tuple[float | None, float | None]:
+    """The seconds to wait for the connection and for data that requests' `timeout` says."""
+    if isinstance(timeout, Timeout):
+        if timeout.total is None:
+            return _number(timeout.connect_timeout), _number(timeout.read_timeout)
+        return _number(timeout.connect_timeout), _number(timeout.total)
+    return timeout if isinstance(timeout, tuple) else (timeout, timeout)
+
+
+class _SameServer(BaseAdapter):
+    """What authentication sends a request through again: to the server that asked for it, if that can be."""
+
+    def __init__(self, balanced: BalancedAdapter, server: Any) -> None:
+        super().__init__()
+        self._balanced = balanced
+        self._server = server
+
+    def send(self, request: PreparedRequest, stream: bool = False, timeout: Any = None, verify: Any = True,
+             cert: Any = None, proxies: Any = None) -> Response:
+        return self._balanced.send_first_to(self._server, request, stream, timeout, verify, cert, proxies)
+
+    def close(self) -> None:
+        """Leaves the connections to the adapter."""
 
 
 class BalancedAdapter(BaseAdapter):
     """Sends each request to a server of `balancer`, and to another one where that fails.
 
-    Mounted at a name, it serves all URLs under it: ``session.mount("http://orders/", adapter)``. Servers
-    are origins, ``"http://10.0.0.1:8080"``; a path stands before that of the request. `adapter` connects,
-    by default a new HTTPAdapter, and is closed with this one.
+    Mounted at a name, it serves all URLs under it: ``session.mount("http://orders/", adapter)``. A mount
+    without the slash at its end catches longer names as well, such as ``http://orders-v2/``: with `host` the
+    adapter balances the URLs of that host only, and lets the others pass. Servers are origins,
+    ``"http://10.0.0.1:8080"``; a path stands before that of the request, and credentials become its
+    Authorization. `adapter` connects, by default a new HTTPAdapter, and is closed with this one.
 
     A request goes to at most `attempts` servers. One that was not sent, for want of a connection, may go
-    to the next; one whose connection broke or timed out, or that was answered with one of `statuses`, may
-    do so if its method is idempotent and its body is no stream. Then the last error or response stands.
+    to the next; one whose connection broke or timed out, or that got one of `statuses`, may do so if its
+    method is idempotent, its body is no stream, and time and the budget for retries allow it. Then the last
+    error or response stands; ``headgate.adapters.server_of`` says which server it came from.
 
     A pick is in flight until the body of its response is read, or with ``stream=True`` until its headers
-    are. An error of the network, a timeout and a status from 500 on are failures of the server; what else
-    goes wrong counts neither way.
+    are. An error of the network, a timeout and a status of 429 or from 500 on are failures of the server;
+    what else goes wrong counts neither way.
 
-    `key` answers what ``balancer.pick`` is given of a PreparedRequest. The Host header names the server,
-    or with `preserve_host` what the URL names. There being no server raises requests' ConnectionError.
+    `key` returns what ``balancer.pick`` is given of a PreparedRequest. The Host header names the server,
+    or with ``preserve_host=True`` what the URL names. There being no server raises requests' ConnectionError.
+    All options are described in docs/adapters.md.
 
     >>> from headgate import RoundRobin
     >>> adapter = BalancedAdapter(RoundRobin(["http://10.0.0.1:8080", "http://10.0.0.2:8080"]), attempts=2)
@@ -56,45 +101,69 @@ class BalancedAdapter(BaseAdapter):
     ...     session.mount("http://orders/", adapter)
     """
 
-    def __init__(self, balancer: Balancer, adapter: BaseAdapter | None = None, *, attempts: int = 3,
-                 statuses: Collection[int] = STATUSES, key: Callable[[PreparedRequest], Any] | None = None,
-                 preserve_host: bool = False) -> None:
+    def __init__(self, balancer: Balancer, adapter: BaseAdapter | None = None, *, host: str | None = None,
+                 **options: Unpack[Options]) -> None:
         super().__init__()
-        self._failover = Failover(balancer, attempts, statuses, key, preserve_host)
+        if host is not None and not isinstance(host, str):
+            raise TypeError(f"host must be a str or None, got {host!r}")
+        self._failover = Failover(balancer, **options)
+        self._host = None if host is None else host.lower()
         self._adapter = HTTPAdapter() if adapter is None else adapter
 
-    def _attempts(self, request: PreparedRequest) -> Attempts:
+    def counters(self) -> dict[Any, ServerCounters]:
+        """Counts for each server of the balancer, over all its adapters: see `ServerCounters`."""
+        return self._failover.counters()
+
+    def _attempts(self, request: PreparedRequest, timeout: Any, server: Any) -> Attempts:
         replayable = request.body is None or isinstance(request.body, (str, bytes))
+        connect, read = _waits(timeout)
+        whole = None if connect is None or read is None else max(connect, read)
         try:
-            return Attempts(self._failover, request, str(request.method), replayable)
+            return Attempts(self._failover, request, str(request.method), replayable,
+                            timeout=whole, prefer=server)
         except NoServerError as error:
             raise ConnectionError(error, request=request) from error
 
     def _addressed(self, request: PreparedRequest, server: Any) -> PreparedRequest:
         """The request as it is sent to `server`."""
-        base, url = urlsplit(server), urlsplit(str(request.url))
-        if not base.netloc:
-            raise no_origin(server)
+        base, url = origin(server), urlsplit(str(request.url))
         sent = request.copy()
-        sent.url = urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + url.path, url.query, ""))
-        sent.headers["Host"] = url.netloc if self._failover.preserve_host else base.netloc
+        query = f"?{url.query}" if url.query else ""
+        sent.url = f"{base.scheme}://{base.netloc}{base.path}{url.path}{query}"
+        sent.headers["Host"] = url.netloc.rpartition("@")[2] if self._failover.preserve_host else base.netloc
+        if base.authorization is not None:
+            sent.headers.setdefault("Authorization", base.authorization)
         return sent
 
     def send(self, request: PreparedRequest, stream: bool = False, timeout: Any = None, verify: Any = True,
              cert: Any = None, proxies: Any = None) -> Response:
-        with self._attempts(request) as attempts:
+        if self._host is not None and urlsplit(str(request.url)).hostname != self._host:
+            return self._adapter.send(request, stream, timeout, verify, cert, proxies)
+        return self.send_first_to(None, request, stream, timeout, verify, cert, proxies)
+
+    def send_first_to(self, server: Any, request: PreparedRequest, stream: bool, timeout: Any, verify: Any,
+                      cert: Any, proxies: Any) -> Response:
+        """`send`, with a server to begin with unless it is None."""
+        handled = sys.exception()
+        waits = _waits(timeout)
+        with self._attempts(request, timeout, server) as attempts:
             while True:
+                server = attempts.pick.server
+                limits = attempts.left(waits[0]), attempts.left(waits[1])
                 try:
-                    response = self._adapter.send(self._addressed(request, attempts.pick.server), stream,
-                                                  timeout, verify, cert, proxies)
+                    response = self._adapter.send(self._addressed(request, server), stream, limits, verify,
+                                                  cert, proxies)
                     _ = stream or response.content
                 except _FAILURES as error:
-                    if not attempts.failed(_was_sent(error)):
+                    if not attempts.retried(error, _was_sent(error, handled)):
+                        attempts.explain(error)
                         raise
                     continue
-                if not attempts.refused(response.status_code):
-                    attempts.pick.done(response.status_code < 500)
+                status = response.status_code
+                if not (attempts.gives_up(status) and attempts.retried(status, True)):
+                    attempts.stands(response, status).ended()
                     response.request, response.url = request, str(request.url)
+                    response.connection = cast("HTTPAdapter", _SameServer(self, server))
                     return response
                 response.close()
 
