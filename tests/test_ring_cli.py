@@ -3,12 +3,15 @@
 import io
 import json
 import re
+import sys
+from collections import Counter
+from copy import copy
 from itertools import cycle
 from xml.etree import ElementTree
 
 import pytest
 
-from headgate import HashRing
+from headgate import HashRing, Maglev, Rendezvous
 from headgate.cli import main
 from headgate.cli.errors import CommandError
 from headgate.cli.ring.analysis import analyse, sample_keys
@@ -179,9 +182,62 @@ def test_the_schemes_of_other_programs(tmp_path, capsys, scheme):
     assert "--replicas" not in found["summary"]
 
 
+def test_rendezvous_and_maglev(nodes, capsys):
+    weights = {"a": 1, "b": 2, "c": 1, "d": 1}
+    for options, expected, settings in [
+        (["--placement", "rendezvous"], Rendezvous(weights), ("rendezvous", "headgate", None, None)),
+        (["--placement", "maglev", "--size", "1009"], Maglev(weights, 1009), ("maglev", None, None, 1009)),
+    ]:
+        found = ring_json(capsys, nodes, *options, "--add", "e")
+        assert tuple(found[name] for name in ("placement", "scheme", "replicas", "size")) == settings
+        assert {load["node"]: load["owned"] for load in found["nodes"]} == expected.ownership()
+        assert found["change"]["exact"]
+        assert found["change"]["moved"] == pytest.approx(sum(
+            expected.diff(type(expected)({**weights, "e": 1}, *([1009] if settings[3] else []))).values()))
+    nodes.write_text("a\nb\n")
+    found = ring_json(capsys, nodes, "--placement", "rendezvous", "--scheme", "pymemcache")
+    assert (found["placement"], found["scheme"]) == ("rendezvous", "pymemcache")
+
+
+@pytest.mark.parametrize(("old", "new", "exact"), [
+    (["--scheme", "twemproxy"], ["--to-scheme", "nginx"], False),
+    (["--scheme", "nginx"], ["--to-scheme", "headgate", "--add", "e"], False),
+    ([], ["--to-placement", "rendezvous"], False),
+    (["--placement", "maglev"], ["--to-placement", "ring", "--to-replicas", "40"], False),
+    (["--placement", "maglev"], ["--to-size", "1009"], False),
+    (["--replicas", "40"], ["--to-replicas", "160"], True),
+])
+def test_a_migration_between_schemes(nodes, capsys, old, new, exact):
+    found = ring_json(capsys, nodes, *old, *new)
+    change = found["change"]
+    assert change["exact"] is exact
+    if not exact:
+        assert change["moved"] == pytest.approx(change["moved_requests"] / found["requests"])
+    assert sum(move["share"] for move in change["moves"]) == pytest.approx(change["moved"])
+    assert 0.1 < change["moved"] < 0.9
+    text = ring(capsys, nodes, *old, *new)
+    assert ("about" in text) is not exact
+    assert "The same after the change (nodes: " in text
+
+
+def test_moves_between_schemes_are_those_of_the_requests(nodes, capsys):
+    change = ring_json(capsys, nodes, "--scheme", "twemproxy", "--to-scheme", "nginx")["change"]
+    weights = {"a": 1, "b": 2, "c": 1, "d": 1}
+    old, new = (HashRing(weights, scheme=scheme) for scheme in ("twemproxy", "nginx"))
+    moves = Counter((old.get_node(key), new.get_node(key)) for key in sample_keys(5_000))
+    found = {(move["from"], move["to"]): move["share"] for move in change["moves"]}
+    assert found == {move: count / 5_000 for move, count in moves.items() if move[0] != move[1]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--placement", "maglev", "--scheme", "x"], "--scheme is for ring or rendezvous, not for maglev"),
+        (["--placement", "rendezvous", "--replicas", "9"], "--replicas is for ring, not for rendezvous"),
+        (["--size", "1009"], "--size is for maglev, not for ring"),
+        (["--to-size", "1009"], "--size is for maglev, not for ring"),
+        (["--placement", "maglev", "--size", "10"], "size must be a prime"),
+        (["--to-scheme", "nonsense"], "nonsense"),
         (["--remove", "z"], "z"),
         (["--scheme", "haproxy"], "node must be a server id under the scheme haproxy, got 'a'"),
         (["--add", "a"], "a"),
@@ -215,6 +271,21 @@ def test_a_log_without_keys(nodes, tmp_path, capsys):
 
 
 # what is said
+
+
+@pytest.mark.parametrize("width", [40, 56, 80])
+def test_no_name_is_cut(tmp_path, monkeypatch, capsys, width):
+    rich = pytest.importorskip("headgate.cli.tables").Rich
+    pytest.importorskip("rich", reason="the cli extra is not installed")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("headgate.cli.outputs.printer", lambda: rich(sys.stdout))
+    path = tmp_path / "nodes"
+    names = [f"cache-{number:02}:11211" for number in range(1, 5)]
+    path.write_text("\n".join(names))
+    text = ring(capsys, path, "--add", "cache-05:11211")
+    assert "…" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert all(text.count(f"\n{name} ") >= 3 for name in names)
 
 
 @pytest.mark.parametrize("count", [1, 4, 200])
@@ -306,6 +377,31 @@ def test_the_colours_of_the_moves_start_at_none(nodes):
     draw(analyse(ring, changed, sample_keys(1_000)), figure)
     (image,) = [image for axes in figure.axes for image in axes.images]
     assert image.get_clim()[0] == 0
+
+
+def test_a_picture_of_a_thousand_nodes_names_the_extremes(nodes):
+    figures = pytest.importorskip("matplotlib.figure", reason="the cli extra is not installed")
+    ring = HashRing([f"cache-{number:04}.example.com:11211" for number in range(1_000)])
+    changed = copy(ring)
+    changed.remove_node("cache-0007.example.com:11211")
+    figure = figures.Figure()
+    found = analyse(ring, changed, sample_keys(20_000))
+    draw(found, figure)
+    assert figure.get_size_inches()[1] < 16
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert [len(axes.get_yticks()) for axes in panels] == [40, 40, 1]
+    fullest = max(found.loads, key=lambda load: load.fullness).node.removesuffix(".example.com:11211")
+    assert panels[0].get_yticklabels()[0].get_text() == f"{fullest}~"
+    assert panels[0].get_title(loc="left").endswith("20 fullest, 20 emptiest of 1,000")
+    assert panels[2].get_xlabel().startswith("to: the first 24 of ")
+    spread = [axes for axes in figure.axes if axes.get_ylabel() == "nodes"]
+    assert [sum(bar.get_height() for bar in axes.patches) for axes in spread] == [1_000, 999]
+
+
+def test_small_shares_have_more_digits(tmp_path, capsys):
+    path = tmp_path / "nodes"
+    path.write_text("\n".join(f"n{number}" for number in range(1_000)))
+    assert re.search(r"^n\d+ +1  0\.1000%  0\.\d{4}%", ring(capsys, path), re.MULTILINE)
 
 
 def test_a_picture_of_no_known_format(nodes, capsys):

@@ -1,4 +1,4 @@
-"""How load spreads over a ring, and what a change of its nodes moves."""
+"""How load spreads over a placement, and what a change of it moves."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -6,13 +6,13 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from headgate.cli.bench.workload import user_id
-from headgate.placement import HashRing
+from headgate.cli.ring.placements import Placement
 
 _CHUNK = 50_000
 
 
 class Load(NamedTuple):
-    """One node: shares of all hashes (`ideal` by weight, `owned` by its points) and of all requests."""
+    """One node: shares of all hashes (`ideal` by weight, `owned` by its place) and of all requests."""
 
     node: str
     weight: float
@@ -28,8 +28,13 @@ class Load(NamedTuple):
 
 
 class Change(NamedTuple):
-    """From one ring to another: `moves` are the shares of all hashes by (old node, new node)."""
+    """From one placement to another: `moves` are the shares of all keys by (old node, new node).
 
+    They are exact unless the two hash keys in different ways: then they are those of the sample.
+    """
+
+    placement: Placement
+    exact: bool
     old_loads: list[Load]
     loads: list[Load]
     moves: dict[tuple[str, str], float]
@@ -60,11 +65,16 @@ class Change(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """A ring under `requests` requests, and under the same after a change if one was asked for."""
+    """A placement under `requests` requests, and under the same after a change if one was asked for."""
 
+    placement: Placement
     requests: int
     loads: list[Load]
     change: Change | None
+
+    @property
+    def final_placement(self) -> Placement:
+        return self.placement if self.change is None else self.change.placement
 
     @property
     def final_loads(self) -> list[Load]:
@@ -76,26 +86,39 @@ def sample_keys(count: int) -> Iterator[str]:
     return map(user_id, range(count))
 
 
-def analyse(ring: HashRing[str], changed: HashRing[str] | None, keys: Iterable[Any]) -> Analysis:
-    """Send the requests for `keys` to the ring, and to the changed one beside it."""
+def analyse(ring: Placement, changed: Placement | None, keys: Iterable[Any]) -> Analysis:
+    """Send the requests for `keys` to the placement, and to the changed one beside it."""
     before: Counter[Hashable] = Counter()
     after: Counter[Hashable] = Counter()
-    moved = 0
+    moved: Counter[tuple[Any, Any]] = Counter()
     for chunk in _chunks(keys):
         old = ring.get_many(chunk)
         before.update(old)
         if changed is not None:
             new = changed.get_many(chunk)
             after.update(new)
-            moved += sum(was != now for was, now in zip(old, new, strict=True))
-    loads = _loads(ring, before)
+            moved.update((was, now) for was, now in zip(old, new, strict=True) if was != now)
+    requests, loads = before.total(), _loads(ring, before)
     if changed is None:
-        return Analysis(before.total(), loads, None)
-    moves = {(str(was), str(now)): share for (was, now), share in ring.diff(changed).items()}
-    return Analysis(before.total(), loads, Change(loads, _loads(changed, after), moves, moved))
+        return Analysis(ring, requests, loads, None)
+    moves = _exact_moves(ring, changed)
+    exact = moves is not None
+    if moves is None:
+        moves = {move: count / (requests or 1) for move, count in moved.items()}
+    change = Change(changed, exact, loads, _loads(changed, after), moves, moved.total())
+    return Analysis(ring, requests, loads, change)
 
 
-def fullest_owner(ring: HashRing[str]) -> float:
+def _exact_moves(ring: Any, changed: Placement) -> dict[tuple[str, str], float] | None:
+    """What moves of all keys, None where the two placements hash keys in different ways."""
+    try:
+        moves = ring.diff(changed)
+    except (TypeError, ValueError):
+        return None
+    return {(str(was), str(now)): share for (was, now), share in moves.items()}
+
+
+def fullest_owner(ring: Placement) -> float:
     """The most that a node owns, over its ideal share."""
     return max(load.owned / load.ideal for load in _loads(ring, Counter()))
 
@@ -106,7 +129,7 @@ def _chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _loads(ring: HashRing[str], counts: Mapping[Hashable, int]) -> list[Load]:
+def _loads(ring: Placement, counts: Mapping[Hashable, int]) -> list[Load]:
     weights = ring.weights
     total_weight = sum(weights.values())
     total = sum(counts.values()) or 1

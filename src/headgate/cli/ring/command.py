@@ -16,43 +16,43 @@ from headgate.cli.options import positive_int
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.ring.analysis import analyse, sample_keys
 from headgate.cli.ring.nodes import read_nodes, split_weight
+from headgate.cli.ring.placements import KINDS, RING, Placement, Recipe
 from headgate.cli.ring.plot import draw
 from headgate.cli.ring.show import as_json, show
-from headgate.placement import HashRing
-
-
-def _server_id(node: str) -> int:
-    """HAProxy places a server by its id, which is then the node's name."""
-    try:
-        return int(node)
-    except ValueError:
-        raise ValueError(f"node must be a server id under the scheme haproxy, got {node!r}") from None
-
 
 _NODES = (
     "a file with a node a line, and after it perhaps its weight, or JSON or YAML: a list of nodes, or a "
     "mapping to weights; '-' is standard input"
 )
-_NODE_KEYS = {"haproxy": _server_id}
 _FOREIGN_SCHEMES = set(schemes.__all__) - {"Scheme", "headgate"}
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("ring", help="show load and movement on a hash ring", description=__doc__)
+    parser = commands.add_parser(
+        "ring", help="show load and movement on a hash ring, rendezvous or Maglev", description=__doc__
+    )
     parser.set_defaults(run=run)
     parser.add_argument("nodes", type=Path, metavar="NODES", help=_NODES)
     parser.add_argument(
         "--replicas",
         type=positive_int,
-        default=150,
         metavar="N",
-        help="points of a node of weight 1 (default: %(default)s)",
+        help="points of a node of weight 1 on a ring (default: 150)",
     )
     parser.add_argument(
         "--scheme",
-        default="headgate",
-        help=f"place points as headgate does (default), or {', '.join(sorted(_FOREIGN_SCHEMES))}",
+        help=f"place nodes as headgate does (default); on a ring as {', '.join(sorted(_FOREIGN_SCHEMES))}, "
+        "under rendezvous as pymemcache",
     )
+    parser.add_argument("--placement", choices=KINDS, default=RING, help="(default: %(default)s)")
+    parser.add_argument(
+        "--size", type=positive_int, metavar="PRIME", help="slots of Maglev's table (default: 65537)"
+    )
+    migration = parser.add_argument_group("migration, to the same nodes or to changed ones")
+    migration.add_argument("--to-placement", choices=KINDS, help="move to another placement")
+    migration.add_argument("--to-scheme", metavar="SCHEME", help="move to another scheme")
+    migration.add_argument("--to-replicas", type=positive_int, metavar="N", help="move to so many points")
+    migration.add_argument("--to-size", type=positive_int, metavar="PRIME", help="move to so many slots")
     parser.add_argument("--keys", type=Path, metavar="LOG", help="a key log, instead of a sample of user ids")
     parser.add_argument(
         "--keys-format",
@@ -84,12 +84,12 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the rings, send the keys through, and show what came out."""
+    """Build the placements, send the keys through, and show what came out."""
     check_outputs(args)
     try:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            ring = _ring(args)
+            ring = _recipe(args).build(read_nodes(args.nodes))
             changed = _changed(ring, args)
         found = analyse(ring, changed, _keys(args))
     except (ValueError, KeyError) as error:
@@ -98,13 +98,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"headgate ring: {warning.message}", file=sys.stderr)
     if not found.requests:
         raise CommandError(f"{args.keys} has no keys")
-    deliver(args, partial(show, found, ring), partial(as_json, found, ring), partial(draw, found))
+    deliver(args, partial(show, found), partial(as_json, found), partial(draw, found))
     return 0
-
-
-def _ring(args: argparse.Namespace) -> HashRing[str]:
-    node_key = _NODE_KEYS.get(args.scheme)
-    return HashRing(read_nodes(args.nodes), args.replicas, scheme=args.scheme, node_key=node_key)
 
 
 def _keys(args: argparse.Namespace) -> Iterable[str | int]:
@@ -117,9 +112,22 @@ def _weighted(text: str) -> tuple[str, float]:
     return split_weight(text)
 
 
-def _changed(ring: HashRing[str], args: argparse.Namespace) -> HashRing[str] | None:
-    """The ring with the nodes added, removed and reweighted; None when nothing was asked for."""
-    if not (args.add or args.remove or args.weight):
+def _recipe(args: argparse.Namespace) -> Recipe:
+    return Recipe(args.placement, args.scheme, args.replicas, args.size)
+
+
+def _changed_recipe(args: argparse.Namespace) -> Recipe:
+    """What the migration goes to: the same kind with its other options, unless it names another kind."""
+    old = _recipe(args)
+    kept = old if args.to_placement in (None, old.kind) else Recipe(args.to_placement)
+    given = {"scheme": args.to_scheme, "replicas": args.to_replicas, "size": args.to_size}
+    return kept._replace(**{name: value for name, value in given.items() if value is not None})
+
+
+def _changed(ring: Placement, args: argparse.Namespace) -> Placement | None:
+    """The placement after the change; None when nothing was asked for."""
+    recipe = _changed_recipe(args)
+    if recipe == _recipe(args) and not (args.add or args.remove or args.weight):
         return None
     changed = copy(ring)
     for node in args.remove:
@@ -131,4 +139,4 @@ def _changed(ring: HashRing[str], args: argparse.Namespace) -> HashRing[str] | N
         changed.add_node(node, weight)
     if not len(changed):
         raise CommandError("the change leaves no node")
-    return changed
+    return changed if recipe == _recipe(args) else recipe.build(changed.weights)

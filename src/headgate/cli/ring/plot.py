@@ -1,5 +1,9 @@
-"""The load of each node over its ideal one as bars, and what a change moves as a matrix."""
+"""The load of each node over its ideal one as bars, and what a change moves as a matrix.
 
+Of many nodes the fullest and the emptiest are named, and below them stands how all of them are spread.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 from headgate.cli.ring.analysis import Analysis, Change, Load
@@ -7,57 +11,91 @@ from headgate.cli.ring.names import with_short_names
 
 _BAR_INCHES = 0.24
 _LEAST_INCHES = 2.4
-_TALLEST = 60
-_MOST_NAMES = 120
+_SPREAD_INCHES = 2.2
+_MOST_BARS = 40
+_MOST_COLUMNS = 24
+_BINS = 40
+_LOAD, _OWNED = "#3d5a80", "#c1666b"
 
 
 def draw(analysis: Analysis, figure: Any) -> None:
     """Fill the figure."""
     analysis = with_short_names(analysis)
     change = analysis.change
-    height = max(_LEAST_INCHES, _BAR_INCHES * min(_TALLEST, len(analysis.final_loads)) + 1.2)
-    if change is None:
-        figure.set_size_inches(7, height)
-        _bars(figure.subplots(), analysis.loads, f"load of {analysis.requests:,} requests")
-        return
-    figure.set_size_inches(13, height)
-    before, after, moves = figure.subplots(1, 3)
-    _bars(before, analysis.loads, "before")
-    _bars(after, change.loads, "after")
-    _matrix(figure, moves, change)
+    columns = [(f"load of {analysis.requests:,} requests" if change is None else "before", analysis.loads)]
+    if change is not None:
+        columns.append(("after", change.loads))
+    many = any(len(loads) > _MOST_BARS for _, loads in columns)
+    bars = min(_MOST_BARS + 1, max(len(loads) for _, loads in columns))
+    heights = [max(_LEAST_INCHES, _BAR_INCHES * bars + 1.2), *([_SPREAD_INCHES] if many else [])]
+    figure.set_size_inches(7 if change is None else 13, sum(heights))
+    width = len(columns) + (change is not None)
+    grid = figure.subplots(len(heights), width, squeeze=False, height_ratios=heights)
+    for at, (title, loads) in enumerate(columns):
+        _bars(grid[0][at], loads, title)
+        if many:
+            _spread(grid[1][at], loads)
+    if change is not None:
+        _matrix(figure, grid[0][-1], change)
+        if many:
+            grid[1][-1].set_visible(False)
 
 
-def _bars(axes: Any, loads: list[Load], title: str) -> None:
-    nodes = [load.node for load in loads]
-    axes.barh(nodes, [load.fullness for load in loads], color="#3d5a80", label="load")
-    axes.plot(
-        [load.owned / load.ideal for load in loads], nodes, "o", color="#c1666b", markersize=4, label="owned"
-    )
+def _bars(axes: Any, loads: Sequence[Load], title: str) -> None:
+    """A bar a node, in the order of the nodes; of many the fullest and the emptiest, in the order of load."""
+    shown = list(loads)
+    if len(loads) > _MOST_BARS:
+        ranked = sorted(loads, key=lambda load: load.fullness, reverse=True)
+        half = _MOST_BARS // 2
+        shown = [*ranked[:half], *ranked[-half:]]
+        title = f"{title}: {half} fullest, {half} emptiest of {len(loads):,}"
+        axes.axhline(half - 0.5, color="#222222", linewidth=0.8, linestyle=":")
+    places = range(len(shown))
+    axes.barh(places, [load.fullness for load in shown], color=_LOAD, label="load")
+    owned = [load.owned / load.ideal for load in shown]
+    axes.plot(owned, places, "o", color=_OWNED, markersize=4, label="owned")
     axes.axvline(1, color="#222222", linewidth=1, linestyle="--")
     axes.invert_yaxis()
+    axes.set_yticks(places, [load.node for load in shown])
     axes.set_xlabel("times the ideal share", fontsize=8)
-    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_title(title, fontsize=9, loc="left", pad=20)
     axes.margins(y=0.01)
     axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
-    _name(axes.yaxis, nodes)
+    axes.tick_params(labelsize=7)
+
+
+def _spread(axes: Any, loads: Sequence[Load]) -> None:
+    """How many nodes have which load."""
+    axes.hist([load.fullness for load in loads], bins=_BINS, color=_LOAD)
+    axes.axvline(1, color="#222222", linewidth=1, linestyle="--")
+    axes.set_xlabel("load of all nodes, times the ideal share", fontsize=8)
+    axes.set_ylabel("nodes", fontsize=8)
+    axes.tick_params(labelsize=7)
 
 
 def _matrix(figure: Any, axes: Any, change: Change) -> None:
-    old, new = list(change.kept()), change.gainers
+    """What moves from where to where; of many nodes those that lose or gain most."""
+    (old, losers), (new, gainers) = _largest(change, 0, _MOST_BARS), _largest(change, 1, _MOST_COLUMNS)
     shares = [[100 * change.moves.get((was, now), 0.0) for now in new] for was in old]
     image = axes.imshow(shares, cmap="Blues", aspect="auto", vmin=0)
     axes.set_xticks(range(len(new)), new, rotation=90)
     axes.set_yticks(range(len(old)), old)
-    axes.set_xlabel("to", fontsize=8)
-    axes.set_ylabel("from", fontsize=8)
-    axes.set_title(f"moves: {change.moved:.2%} of all keys", fontsize=9, loc="left")
+    axes.set_xlabel(_counted("to", new, gainers), fontsize=8)
+    axes.set_ylabel(_counted("from", old, losers), fontsize=8)
+    axes.set_title(f"moves: {change.moved:.2%} of all keys", fontsize=9, loc="left", pad=20)
     figure.colorbar(image, ax=axes).set_label("% of all keys", fontsize=8)
-    _name(axes.xaxis, new)
-    _name(axes.yaxis, old)
+    axes.tick_params(labelsize=7)
 
 
-def _name(axis: Any, nodes: list[str]) -> None:
-    """Names as far as they can be read."""
-    axis.set_tick_params(labelsize=7)
-    if len(nodes) > _MOST_NAMES:
-        axis.set_ticks([])
+def _largest(change: Change, side: int, most: int) -> tuple[list[str], int]:
+    """The nodes on one side of the moves, by name, or those with the most of many; and how many there are."""
+    totals: dict[str, float] = {}
+    for move, share in change.moves.items():
+        totals[move[side]] = totals.get(move[side], 0.0) + share
+    if len(totals) <= most:
+        return sorted(totals), len(totals)
+    return sorted(totals, key=lambda node: -totals[node])[:most], len(totals)
+
+
+def _counted(word: str, shown: Sequence[str], count: int) -> str:
+    return word if len(shown) == count else f"{word}: the first {len(shown)} of {count:,} nodes"

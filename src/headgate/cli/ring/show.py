@@ -3,54 +3,60 @@
 from collections.abc import Sequence
 from typing import Any
 
+from headgate.cli.ring import placements
 from headgate.cli.ring.analysis import Analysis, Change, Load, fullest_owner
 from headgate.cli.ring.names import with_short_names
+from headgate.cli.ring.placements import Placement, described
 from headgate.cli.tables import Printer, Row, Table, aligned
 from headgate.placement import HashRing
 
 SCHEMA = "headgate.ring"
 SCHEMA_VERSION = 1
-_OWN_SCHEME = "headgate"
 _MOST_ROWS = 24
 _WIDTH = 80
 _BAR = 12
 _UNEVEN = 1.1
 _FINER = 4
+_SMALL = 0.002
 
 
-def show(analysis: Analysis, ring: HashRing[str], to: Printer) -> None:
+def show(analysis: Analysis, to: Printer) -> None:
     """Tables of load, before and after a change, of what moved, and a sentence."""
-    scheme = f"replicas: {ring.replicas}" if ring.scheme == _OWN_SCHEME else f"scheme: {ring.scheme}"
-    title = f"Load of {analysis.requests:,} requests (nodes: {len(ring)}, {scheme})"
+    title = f"Load of {analysis.requests:,} requests {_settings(analysis.placement)}"
     shown = with_short_names(analysis)
     to.table(_load_table(title, shown.loads))
     if shown.change is not None:
-        to.table(_load_table("The same after the change", shown.change.loads))
+        title = f"The same after the change {_settings(shown.change.placement)}"
+        to.table(_load_table(title, shown.change.loads))
         to.table(_moves_table(shown.change))
     to.gap()
-    to.text(summary(analysis, ring))
+    to.text(summary(analysis))
 
 
-def as_json(analysis: Analysis, ring: HashRing[str]) -> dict[str, Any]:
+def _settings(placement: Placement) -> str:
+    return f"(nodes: {len(placement)}, {described(placement)})"
+
+
+def as_json(analysis: Analysis) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "version": SCHEMA_VERSION,
-        "scheme": ring.scheme,
-        "replicas": ring.replicas,
+        **placements.as_json(analysis.placement),
         "requests": analysis.requests,
         "nodes": _loads_json(analysis.loads),
         "change": None if analysis.change is None else _change_json(analysis.change),
-        "summary": summary(analysis, ring),
+        "summary": summary(analysis),
     }
 
 
-def summary(analysis: Analysis, ring: HashRing[str]) -> str:
+def summary(analysis: Analysis) -> str:
     """One sentence: the fullest node, what the change costs, and what would help."""
     fullest = max(analysis.final_loads, key=lambda load: load.fullness)
     parts = [f"{fullest.node} is the fullest, at {fullest.fullness:.2f} times its share"]
     if analysis.change is not None:
         parts.insert(0, _change_summary(analysis.change, analysis.requests))
-    if fullest.fullness > _UNEVEN and ring.scheme == _OWN_SCHEME:
+    ring = analysis.final_placement
+    if fullest.fullness > _UNEVEN and isinstance(ring, HashRing) and ring.scheme == placements.OWN_SCHEME:
         replicas = ring.replicas * _FINER
         finer = fullest_owner(HashRing(ring.weights, replicas))
         parts.append(f"with --replicas {replicas} no node would own more than {finer:.2f} times its share")
@@ -59,8 +65,9 @@ def summary(analysis: Analysis, ring: HashRing[str]) -> str:
 
 def _change_summary(change: Change, requests: int) -> str:
     return (
-        f"The change moves {change.moved:.2%} of all keys and {change.moved_requests / requests:.2%} "
-        f"of these requests, where even shares before and after differ by {change.minimum:.2%}"
+        f"The change moves {'' if change.exact else 'about '}{change.moved:.2%} of all keys and "
+        f"{change.moved_requests / requests:.2%} of these requests, "
+        f"where even shares before and after differ by {change.minimum:.2%}"
     )
 
 
@@ -120,7 +127,9 @@ def _shortened(rows: Sequence[Row]) -> Sequence[Row]:
 def _share(share: float | None) -> str:
     if share is None:
         return "-"
-    return "100%" if share == 1 else f"{share:.2%}"
+    if share == 1:
+        return "100%"
+    return f"{share:.2%}" if share >= _SMALL or not share else f"{share:.4%}"
 
 
 def _loads_json(loads: Sequence[Load]) -> list[dict[str, Any]]:
@@ -129,7 +138,9 @@ def _loads_json(loads: Sequence[Load]) -> list[dict[str, Any]]:
 
 def _change_json(change: Change) -> dict[str, Any]:
     return {
+        **placements.as_json(change.placement),
         "nodes": _loads_json(change.loads),
+        "exact": change.exact,
         "moved": change.moved,
         "minimum": change.minimum,
         "moved_requests": change.moved_requests,
