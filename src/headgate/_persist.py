@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 
+from headgate._lifetimes import NEVER
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO, Any
 
-    Row = tuple[Any, Any, int | None, int | None, tuple[str, ...]]
+    Row = tuple[Any, Any, int, int, tuple[str, ...]]
+    Lease = tuple[Any, int, int, tuple[str, ...]]
 
 _MAGIC = b"headgate cache 1\n"
 _CHECKSUM = 16
@@ -47,9 +50,15 @@ def _name(serializer: Any) -> bytes:
     return getattr(serializer, "__name__", type(serializer).__qualname__).encode()
 
 
+def leases(rows: list[Row]) -> list[Lease]:
+    """Key, nanoseconds left in all and by ttl, and tags, of the rows that have any of them."""
+    return [(key, left, hard_left, tags) for key, _, left, hard_left, tags in rows if left != NEVER or tags]
+
+
 def _record(row: Row, serializer: Any) -> bytes:
     key, value, left, hard_left, tags = row
-    written = serializer.dumps([key, value, left, hard_left, list(tags)])
+    ends = [None if end == NEVER else end for end in (left, hard_left)]
+    written = serializer.dumps([key, value, *ends, list(tags)])
     data = written.encode() if isinstance(written, str) else bytes(written)
     if serializer.loads(data)[0] != key:
         raise TypeError(f"key {key!r} does not survive {_name(serializer).decode()}")
@@ -111,6 +120,7 @@ def _frames(data: bytes) -> Iterator[bytes]:
 
 
 def _row(record: Any) -> Row:
-    key, value, left, hard_left, tags = record
+    key, value, *ends, tags = record
     hash(key)
+    left, hard_left = [NEVER if end is None else end for end in ends]
     return key, value, left, hard_left, tuple(tags)

@@ -59,15 +59,12 @@ from headgate._lifetimes import (
     shortened,
 )
 from headgate._listeners import notify
-from headgate._persist import dump_rows, load_rows
+from headgate._persist import dump_rows, leases, load_rows
 from headgate._pickling import attributes, name_class, restore
 from headgate._stats import CacheStats
 from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
 
 hg_seed_secrets(urandom(16))
-
-_NO_LEASE = INT64_MAX, INT64_MAX, ()
-
 
 cdef extern from "Python.h":
     PyObject *PyList_GET_ITEM(PyObject *entries, Py_ssize_t i)
@@ -1765,10 +1762,7 @@ cdef class _Cache:
         >>> file.getvalue().startswith(b"headgate cache 1")
         True
         """
-        entries, leases = self._entries(), {id(lease[0]): lease[1:] for lease in self._leases()}
-        rows = [(key, value, *leases.get(id(key), _NO_LEASE)) for key, value in entries]
-        dump_rows([(key, value, None if left == NEVER else left, None if hard == NEVER else hard, tags)
-                   for key, value, left, hard, tags in rows], file, serializer)
+        dump_rows(self._rows(), file, serializer)
 
     def load(self, file, *, serializer=None):
         """Put all entries of a path or a binary file that ``dump`` wrote, and return how many they were.
@@ -1789,9 +1783,7 @@ cdef class _Cache:
         rows = load_rows(file, serializer)
         for key, value, *_ in rows:
             self[key] = value
-        leases = [(key, NEVER if left is None else left, NEVER if hard is None else hard, tags)
-                  for key, _, left, hard, tags in rows if left is not None or tags]
-        self.__setstate__(({}, leases))
+        self.__setstate__(({}, leases(rows)))
         return len(rows)
 
     # ---- copies, pickles, checks ------------------------------------------------------------
@@ -1799,17 +1791,19 @@ cdef class _Cache:
     def __copy__(self):
         cdef _Cache copy = type(self)._from_state(self._state())
         listener, copy.listener = copy.listener, None
-        for key, value in self._entries():
+        rows = self._rows()
+        for key, value, *_ in rows:
             copy._store(key, value, False, None, None)
-        copy.__setstate__((dict(attributes(self)), self._leases()))
+        copy.__setstate__((dict(attributes(self)), leases(rows)))
         copy.left[<int>REPLACED] = 0
         copy.listener = listener
         return copy
 
     def __reduce__(self):
-        entries, leases = self._entries(), self._leases()
-        more = (attributes(self), leases) if leases or attributes(self) else None
-        return restore, (name_class(self), self._state()), more, None, iter(entries)
+        rows = self._rows()
+        lasting = leases(rows)
+        more = (attributes(self), lasting) if lasting or attributes(self) else None
+        return restore, (name_class(self), self._state()), more, None, iter([row[:2] for row in rows])
 
     def _state(self):
         return (2, self.room, self.sizer, None if self.lifetime == NEVER else self.lifetime,
@@ -1824,37 +1818,60 @@ cdef class _Cache:
         cache._configure(room, sizer, lifetime, idle, jitter, clock, listener, seed)
         return cache
 
-    def _leases(self):
-        """Key, nanoseconds left in all and by ttl, and tags, of the entries that have any of them."""
-        now = self._now()
-        leases = []
-        for key in self._flat_now()[::2]:
-            lease = self._lease_of(key, now)
-            if lease is not None:
-                leases.append(lease)
-        return leases
+    def _rows(self):
+        """Key, value, nanoseconds left in all and by ttl, and tags, of every entry."""
+        cdef int64_t now = self._now()
+        cdef int64_t *ends = NULL
+        cdef list flat, labels, rows = []
+        cdef Py_ssize_t at
+        if self.timed:
+            self._purge_now()
+        try:
+            with cython.critical_section(self):
+                while True:
+                    labels = [None] * self.count
+                    free(ends)
+                    ends = <int64_t *>malloc((2 * len(labels) + 1) * sizeof(int64_t))
+                    if ends == NULL:
+                        raise MemoryError
+                    flat = self._flat()
+                    if PyList_GET_SIZE(<PyObject *>flat) == 2 * PyList_GET_SIZE(<PyObject *>labels):
+                        break
+                self._read_leases(labels, ends)
+            for at in range(len(labels)):
+                label = labels[at]
+                rows.append((
+                    flat[2 * at], flat[2 * at + 1],
+                    ends[2 * at] if ends[2 * at] == NEVER else ends[2 * at] - now,
+                    ends[2 * at + 1] if ends[2 * at + 1] == NEVER else ends[2 * at + 1] - now,
+                    () if label is None else (<_Label>label).tags,
+                ))
+        finally:
+            free(ends)
+        return rows
 
     @cython.final
-    cdef object _lease_of(self, object key, int64_t now):
-        cdef Py_hash_t hash = hg_hash(<PyObject *>key)
-        cdef uint32_t slot
-        cdef int64_t due = NEVER, hard = NEVER
-        cdef tuple tags = ()
-        with cython.critical_section(self):
-            slot = self._find(<PyObject *>key, hash)
-            if slot != NIL:
-                due, hard = self._due(slot), self._hard(slot)
-                if self.labels is not None and PyList_GET_ITEM(<PyObject *>self.labels, slot) != Py_None:
-                    tags = (<_Label>PyList_GET_ITEM(<PyObject *>self.labels, slot)).tags
-        if due == NEVER and not tags:
-            return None
-        return (key, due - now if due != NEVER else NEVER, hard - now if hard != NEVER else NEVER, tags)
+    cdef void _read_leases(self, list labels, int64_t *ends) noexcept:
+        """The label of each entry, and when it ends in all and by ttl, in the order of `_flat`."""
+        cdef uint32_t slot, end
+        cdef Py_ssize_t at = 0
+        for end in range(LISTS):
+            slot = self.nodes[end].next
+            while slot != end:
+                ends[2 * at] = self._due(slot)
+                ends[2 * at + 1] = self._hard(slot)
+                if self.labels is not None:
+                    Py_INCREF(PyList_GET_ITEM(<PyObject *>self.labels, slot))
+                    PyList_SET_ITEM(<PyObject *>labels, at, PyList_GET_ITEM(<PyObject *>self.labels, slot))
+                    Py_DECREF(Py_None)  # which stood there
+                at += 1
+                slot = self.nodes[slot].next
 
     def __setstate__(self, state):
         """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
-        own, leases = state
+        own, lasting = state
         attributes(self).update(own)
-        for key, left, hard_left, tags in leases:
+        for key, left, hard_left, tags in lasting:
             self._resume(key, left, hard_left, tags)
 
     @cython.final

@@ -1,27 +1,31 @@
 """The cache engine and its policies in pure Python.
 
-    _data: a dict         lists: entries between the two sides of an end, the oldest first
-    "a" -> entry a        end <-> entry b <-> entry a <-> end      one list for LRU, two for S3-FIFO, ...
-    "b" -> entry b
-                          _heap: (due, stamp, entry) of the entries that have a lifetime
+    _data: plain key -> entry     lists: entries between the two sides of an end, the oldest first
+    "a" -> entry a                end <-> entry b <-> entry a <-> end   one list for LRU, two for S3-FIFO, ...
+    _odd: hash -> entries         _heap: (due, stamp, entry) of the entries that have a lifetime
+    h(b) -> (entry b,)
 
-A policy answers where a new entry goes, what a hit changes and who is the victim; all else is the engine's.
+A policy decides where a new entry goes, what a hit changes and which entry is the victim; all else is the
+engine's.
 
-An entry that stands in no list is dead: nobody sees it, and `_sweep` drops what only `_data` still has,
-because a key's ``__eq__`` raised or its hash changed. An item of the heap counts while its stamp is the
-entry's. Foreign code - ``__hash__`` and ``__eq__`` of keys, getsizeof, the clock, finalizers run at a call or
-an allocation - may use the cache: the lock is re-entrant, and `_version` counts edits, so that whoever was
-interrupted looks again. An edit of a list is a straight line of attributes: nothing is called from the last
-look to its end, nor made for the collector to count, as a tuple of four would be. Where there is a GIL, no
-lock is needed to read what has no lifetime. Evicted entries are dropped last.
+Foreign code - ``__hash__`` and ``__eq__`` of keys, getsizeof, the clock, listeners, finalizers of what was
+dropped - runs with no lock held. `_data` has the keys that a dict compares without running code of theirs;
+any other key is found by `_seek_odd` in the bucket of its hash. `_seek` looks an entry up without the lock,
+and `_is_current` says under the lock whether what it found still holds; if not, the lookup starts over.
+What is left are finalizers that the collector runs at an allocation and signal handlers: the lock is
+re-entrant, and `_version` counts edits, so that a call that was interrupted notices. An edit of a list is a
+straight line of attributes: nothing is called from the last look to its end, nor made for the collector to
+count, as a tuple of four would be. So where there is a GIL, what has no lifetime is read without the lock.
+
+An entry that stands in no list is dead and not seen. An item of the heap counts while its stamp is the
+entry's. Evicted entries are dropped last.
 """
 
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
-from functools import wraps
 from heapq import heapify, heappop, heappush
-from operator import index
+from operator import attrgetter, index
 from reprlib import recursive_repr
 from time import monotonic_ns, perf_counter_ns
 from types import GenericAlias
@@ -39,7 +43,7 @@ from headgate._lifetimes import (
     shortened,
 )
 from headgate._listeners import notify
-from headgate._persist import dump_rows, load_rows
+from headgate._persist import dump_rows, leases, load_rows
 from headgate._pickling import attributes, name_class, restore
 from headgate._pure.hashing import splitmix64
 from headgate._stats import CacheStats
@@ -48,9 +52,12 @@ from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
 _MOST_ENTRIES = 2**31
 _WORD = 2**64
 _MOST_USES = 2**32 - 1
-_NO_LEASE = NEVER, NEVER, ()
 _COUNTED = ("expired", "replaced", "removed", "loads", "failures", "nanoseconds")
 _HALVED = bytes(i >> 1 for i in range(256))
+_PLAIN = frozenset({bool, bytes, float, int, str, type, type(None)})
+_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+_pair = attrgetter("key", "value")
+_whole = attrgetter("key", "value", "due", "hard", "tags")
 
 
 def _checked_maxsize(maxsize, weighted):
@@ -72,28 +79,27 @@ def _checked_callable(name, value):
     return value
 
 
-def _reader(method):
-    """`method` as it is where there is a GIL, and under the lock of the writers where there is none."""
-    if getattr(sys, "_is_gil_enabled", lambda: True)():
-        return method
+def _is_plain(key, depth=2):
+    """Whether a dict hashes and compares `key` without running code of its own."""
+    kind = type(key)
+    return kind in _PLAIN or (kind is tuple and depth > 0 and (
+        _PLAIN.issuperset(map(type, key)) or all(_is_plain(part, depth - 1) for part in key)))
 
-    @wraps(method)
-    def locked(self, *args, **kwargs):
-        with self._lock:
-            return method(self, *args, **kwargs)
 
-    return locked
+def _itself(entry):
+    return entry
 
 
 class _Entry:
-    """A key, its value and its place."""
+    """A key, its value and its place; `bucket` is the hash under which `_odd` has it, None in `_data`."""
 
     __slots__ = (
-        "due", "end", "hard", "hash", "key", "mark", "next", "prev", "size", "stamp", "tags", "value",
+        "bucket", "due", "end", "hard", "hash", "key", "mark", "next", "prev", "size", "stamp", "tags",
+        "value",
     )
 
-    def __init__(self, key=None):
-        self.key = key
+    def __init__(self, key=None, bucket=None):
+        self.key, self.bucket = key, bucket
         self.prev = self.next = self.value = None
         self.stamp = 0
         self.tags = ()
@@ -116,7 +122,7 @@ class _Cache(MutableMapping):
 
     __slots__ = (
         "__weakref__",
-        "_acquire",
+        "_births",
         "_clock",
         "_count",
         "_counts",
@@ -135,11 +141,12 @@ class _Cache(MutableMapping):
         "_listener",
         "_lock",
         "_misses",
+        "_odd",
         "_plain",
-        "_release",
         "_room",
         "_seed",
         "_sizer",
+        "_slow",
         "_stamps",
         "_tagged",
         "_timed",
@@ -156,13 +163,13 @@ class _Cache(MutableMapping):
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
         self._lock = new_lock()
-        self._acquire, self._release = self._lock.acquire, self._lock.release
-        self._hits = self._misses = self._evictions = self._version = self._generation = 0
+        self._hits = self._misses = self._evictions = self._version = self._births = self._generation = 0
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._room = self._draws = self._seed = self._stamps = 0
         self._sizer = self._listener = self._clock = self._lifetime = self._idle = self._flights = None
-        self._jitter, self._timed, self._plain = 0.0, False, False
-        self._data = self._heap = self._tagged = self._ends = None
+        self._jitter, self._plain = 0.0, False
+        self._data = self._odd = self._heap = self._tagged = self._ends = None
+        self._set_timed(False)
         self._empty()
         return self
 
@@ -180,28 +187,35 @@ class _Cache(MutableMapping):
         self._generation = 0
         self._sizer, self._listener = sizer, listener
         self._lifetime, self._idle, self._jitter, self._clock = lifetime, idle, jitter, clock
-        self._timed = lifetime is not None or idle is not None
+        self._set_timed(lifetime is not None or idle is not None)
         self._seed = self._draws = seed
         self._room = room
         self._plain = self._QUEUE and sizer is None and listener is None
         self._fit()
 
+    def _set_timed(self, timed):
+        """Say whether entries may have a lifetime; readers take the lock then, or where there is no GIL."""
+        self._timed, self._slow = timed, timed or not _GIL
+
     def _empty(self):
         """Start anew without entries, and return what was there for the caller to drop."""
-        data, heap, tagged, ends = {}, [], {}, tuple([self._new_end() for _ in range(self._LISTS)])
+        data, odd, heap, tagged = {}, {}, [], {}
+        ends = tuple([self._new_end() for _ in range(self._LISTS)])
         data, self._data = self._data, data
+        odd, self._odd = self._odd, odd
         heap, self._heap = self._heap, heap
         tagged, self._tagged = self._tagged, tagged
         ends, self._ends = self._ends, ends
         self._filled = self._count = 0
         self._version += 1
-        return data, heap, tagged, ends
+        self._births += 1
+        return data, odd, heap, tagged, ends
 
     @staticmethod
     def _new_end():
         return _End()
 
-    # ---- the policy: what a subclass answers ------------------------------------------------
+    # ---- the policy: what a subclass decides ------------------------------------------------
 
     def _fit(self):
         """Adopt another maxsize."""
@@ -224,7 +238,7 @@ class _Cache(MutableMapping):
         self._hit(entry)
 
     def _victim(self, size):
-        """The live entry that gives way to `size` more, None if foreign code was faster."""
+        """The live entry that gives way to `size` more, None if a finalizer was faster."""
         return self._first(self._ends[0])
 
     def _first(self, end):
@@ -239,13 +253,54 @@ class _Cache(MutableMapping):
     def _left(self, entry, end, next):
         """An entry has been unlinked from the list of `end`, where `next` followed it."""
 
-    # ---- entries and their lists ------------------------------------------------------------
+    # ---- keys -------------------------------------------------------------------------------
 
-    def _live(self, key):
-        """The live entry of `key`, or None; neither expired ones nor the order are touched."""
-        now = self._now()
-        entry = self._data.get(key)
-        return None if entry is None or entry.next is None or entry.due <= now else entry
+    def _seek(self, key):
+        """The entry of `key` as it is found now, or None; runs code of keys, so no lock may be held."""
+        entry = self._data.get(key) if self._data else None
+        return self._seek_odd(key) if entry is None and self._odd else entry
+
+    def _seek_odd(self, key):
+        """The entry of `key` in the bucket of its hash, or None."""
+        for entry in self._odd.get(hash(key), ()):
+            if entry.key is key or entry.key == key:
+                return entry
+        return None
+
+    def _is_current(self, entry, births):
+        """Whether what `_seek` found still holds, where `births` was counted before; the lock is held."""
+        if entry is None:
+            return births == self._births
+        return entry.next is not None or self._is_filed(entry)
+
+    def _is_filed(self, entry):
+        """Whether `_seek` finds `entry`; a dead one only while it is given another place."""
+        if entry.bucket is not None:
+            return any(other is entry for other in self._odd.get(entry.bucket, ()))
+        data, key = self._data, entry.key
+        return key in data and data[key] is entry
+
+    def _forget_key(self, entry):
+        """Let `entry` be found no more."""
+        if entry.bucket is None:
+            data, key = self._data, entry.key
+            if key in data and data[key] is entry:
+                del data[key]
+            return
+        odd, home = self._odd, entry.bucket
+        while True:
+            group = odd.get(home, ())
+            rest = tuple([other for other in group if other is not entry])
+            if len(rest) == len(group):
+                return
+            if home in odd and odd[home] is group:
+                if rest:
+                    odd[home] = rest
+                else:
+                    del odd[home]
+                return
+
+    # ---- entries and their lists ------------------------------------------------------------
 
     def _move(self, entry, end):
         """Make a live entry the newest of the list of `end`."""
@@ -263,10 +318,10 @@ class _Cache(MutableMapping):
         self._version += 1
 
     def _unlink(self, entry):
-        """Take a live entry out of its list; False if foreign code was faster."""
-        prev, next = entry.prev, entry.next
+        """Take a live entry out of its list and return its value; _ABSENT if a finalizer was faster."""
+        prev, next, value = entry.prev, entry.next, entry.value
         if next is None:
-            return False
+            return _ABSENT
         end, size = entry.end, entry.size
         prev.next = next
         next.prev = prev
@@ -276,64 +331,46 @@ class _Cache(MutableMapping):
         self._version += 1
         entry.prev = entry.next = entry.end = entry.value = None
         self._left(entry, end, next)
-        return True
+        return value
 
     def _drop(self, entry, dropped):
-        """Make an entry dead, and append its key and value to `dropped`; False if foreign code was faster."""
-        value = entry.value
-        if not self._unlink(entry):
+        """Make an entry dead, and append its key and value to `dropped`; False if it was dead already."""
+        if entry.next is None:
+            return False
+        self._forget_key(entry)
+        value = self._unlink(entry)
+        if value is _ABSENT:
             return False
         dropped += (entry.key, value)
-        if entry.tags and entry.next is None:
+        if entry.tags:
             self._retag(entry, ())
-        self._forget_key(entry)
         return True
 
-    def _forget_key(self, entry):
-        """Let a dead entry be found no more, unless the ``__eq__`` of its key raises."""
-        try:
-            other = self._data.pop(entry.key, None)
-            if other is not None and other.next is not None:
-                self._put_back(other)
-            if len(self._data) > 2 * self._count + 8:
-                self._sweep()
-        except Exception:
-            pass
+    def _snapshot(self, row=_itself, ends=None):
+        """``row(entry)`` of the live entries, or of the lists of `ends`, list by list, the oldest first.
 
-    def _put_back(self, entry):
-        """Let a live entry be found again, or make it dead."""
-        found = None
-        try:
-            found = self._data.setdefault(entry.key, entry)
-        finally:
-            if found is not entry:
-                self._unlink(entry)
+        All are of one moment. Readers take the lock meanwhile, so that none moves an entry.
+        """
+        with self._lock:
+            try:
+                while True:
+                    self._slow = True
+                    version = self._version
+                    rows = self._chained(row, ends or self._ends)
+                    if version == self._version:
+                        return rows
+            finally:
+                self._set_timed(self._timed)
 
-    def _sweep(self):
-        """Make `_data` anew, small and without dead entries."""
-        version = self._version
-        data = {entry.key: entry for entry in self._snapshot()}
-        if version == self._version:
-            data, self._data = self._data, data
-
-    @_reader
-    def _snapshot(self, ends=None):
-        """The live entries, or those of the lists of `ends`, list by list, the oldest first."""
-        while True:
-            version = self._version
-            entries = self._chained(ends or self._ends)
-            if version == self._version:
-                return entries
-
-    def _chained(self, ends):
-        """The entries of the lists of `ends`; who meets one that has left its list goes no further."""
-        entries = []
+    def _chained(self, row, ends):
+        """Rows of the lists of `ends`; at an entry that has left its list the walk ends, to be made anew."""
+        rows = []
         for end in self._all_ends(ends):
             entry = end.next
             while entry is not None and entry.end is end:
-                entries.append(entry)
+                rows.append(row(entry))
                 entry = entry.next
-        return entries
+        return rows
 
     def _all_ends(self, ends):
         return ends
@@ -431,19 +468,31 @@ class _Cache(MutableMapping):
     def _read(self, key):
         """The value of `key`, or _ABSENT; counts a hit or a miss."""
         now = self._now()
-        with self._lock:
-            entry = self._data.get(key)
-            if entry is None or entry.next is None:
-                entry = None
-            elif entry.due > now:
-                self._hits += 1
-                value = entry.value
-                self._touch(entry, now)
-                return value
-            self._misses += 1
-        if entry is not None:
-            self._end_lifetime(entry, now)
-        return _ABSENT
+        while True:
+            births, entry = self._births, self._seek(key)
+            with self._lock:
+                if not self._is_current(entry, births):
+                    continue
+                if entry is not None and entry.next is not None and entry.due > now:
+                    self._hits += 1
+                    value = entry.value
+                    self._touch(entry, now)
+                    return value
+                self._misses += 1
+            if entry is not None:
+                self._end_lifetime(entry, now)
+            return _ABSENT
+
+    def _look(self, key):
+        """The value of `key`, or _ABSENT; nothing is counted or moved."""
+        now = self._now()
+        while True:
+            births, entry = self._births, self._seek(key)
+            if entry is None:
+                return _ABSENT
+            with self._lock:
+                if self._is_current(entry, births):
+                    return entry.value if entry.next is not None and entry.due > now else _ABSENT
 
     def _measure(self, value):
         """The size of `value`; runs getsizeof."""
@@ -467,92 +516,114 @@ class _Cache(MutableMapping):
 
     def _evict(self, size, dropped):
         """Evict until `size` more fits."""
-        while self._filled > self._room - size:
+        while self._count and self._filled > self._room - size:
             self._evict_some(size, dropped)
 
     def _store(self, key, value, keep=False, lifetime=None, tags=()):
         """Put an entry; with `keep`, an entry that is there stays and its value is returned."""
         size = 1 if self._sizer is None else self._measure(value)
+        bucket = None if type(key) in _PLAIN or _is_plain(key) else hash(key)
         digest = hash(key) if self._HASHES else 0
         if lifetime is not None:
-            self._timed = True
+            self._set_timed(True)
         now = self._now()
         hard = self._due(now, self._lifetime if lifetime is None else lifetime)
         first = self._heap[:1]  # another thread may take it meanwhile
         if first and first[0][0] <= now:
             self._purge_at(now)
-        new, replaced, dropped = _Entry(key), [], []
-        self._acquire()
-        try:
-            self._asked(digest)
-            while True:
-                version = self._version
-                entry = self._data.get(key)
-                live = entry is not None and entry.next is not None
+        new, replaced, dropped = _Entry(key, bucket), [], []
+        asked = not self._HASHES
+        while True:
+            births, found = self._births, self._seek(key)
+            with self._lock:
+                if not self._is_current(found, births):
+                    continue
+                if not asked:
+                    asked = True
+                    self._asked(digest)
+                live = found is not None and found.next is not None
                 if keep and live:
-                    self._touch(entry, now)
-                    return entry.value
+                    self._touch(found, now)
+                    return found.value
                 if size > self._room:
                     raise ValueError(f"value too large: size {size} exceeds maxsize {self._room}")
+                entry = new if found is None else found
                 if live and self._filled - entry.size > self._room - size:
-                    old = entry.value
-                    if self._unlink(entry):
-                        replaced += (entry.key, old)
-                    continue
+                    self._lift(entry, replaced)
+                    live = False
                 if live:
-                    old, entry.value = entry.value, value
-                    growth = size - entry.size
-                    entry.size, entry.due, entry.hard = size, hard, hard
-                    entry.end.size += growth
-                    self._filled += growth
-                    self._version += 1
-                    replaced += (entry.key, old)
-                    break
-                if self._filled > self._room - size:
-                    self._evict(size, dropped)
+                    replaced += (entry.key, self._exchange(entry, value, size, hard))
+                elif not self._enter(entry, found is None, value, size, digest, hard, dropped):
                     continue
-                if entry is None:
-                    entry = self._data.setdefault(key, new)
-                    live = entry.next is not None
-                end = self._place(size, digest)
-                if version != self._version or live:
-                    continue
-                last, old = end.prev, entry.value
-                entry.value, entry.size, entry.hash = value, size, digest
-                entry.due, entry.hard, entry.mark = hard, hard, 0
-                entry.prev, entry.next, entry.end = last, end, end
-                last.next = entry
-                end.prev = entry
-                end.size += size
-                self._filled += size
-                self._count += 1
-                self._version += 1
-                break
-            self._settle(entry, live, now, tags)
-        finally:
-            self._release()
-        if replaced:
-            self._counts["replaced"] += 1
-            self._tell(replaced, "replaced")
+                self._settle(entry, live, now, tags)
+                self._counts["replaced"] += bool(replaced)
+            break
+        self._tell(replaced, "replaced")
         self._tell(dropped, "size")
         return value
 
+    def _lift(self, entry, replaced):
+        """Take a live entry that grows beyond the bound out of its list; it stays where it is found."""
+        old = self._unlink(entry)
+        if old is not _ABSENT:
+            replaced += (entry.key, old)
+
+    def _exchange(self, entry, value, size, hard):
+        """Give a live entry another value, size and end of its ttl, and return the old value."""
+        old, growth = entry.value, size - entry.size
+        entry.value, entry.size, entry.due = value, size, hard
+        entry.hard = hard
+        entry.end.size += growth
+        self._filled += growth
+        self._version += 1
+        return old
+
+    def _enter(self, entry, is_new, value, size, digest, hard, dropped):
+        """Evict until a dead entry fits, and give it its place; False if a finalizer was faster."""
+        births, bucket, group = self._births, entry.bucket, None
+        self._evict(size, dropped)
+        end = self._place(size, digest)
+        version = self._version
+        if bucket is not None:
+            group = (*self._odd.get(bucket, ()), entry)
+        if version != self._version or births != self._births or entry.next is not None:
+            return False
+        if self._filled > self._room - size:
+            return False
+        last = end.prev
+        entry.value, entry.size, entry.hash = value, size, digest
+        entry.due, entry.hard, entry.mark = hard, hard, 0
+        entry.prev, entry.next, entry.end = last, end, end
+        last.next = entry
+        end.prev = entry
+        end.size += size
+        self._filled += size
+        self._count += 1
+        self._version += 1
+        if is_new:
+            self._births += 1
+            if bucket is None:
+                self._data[entry.key] = entry
+            else:
+                self._odd[bucket] = group
+        return True
+
     def _store_plain(self, key, value):
         """What `_store` does in a queue while no entry has a size, a lifetime, a tag or a listener."""
+        if type(key) not in _PLAIN and not _is_plain(key):
+            self._store(key, value)
+            return
         new, dropped = _Entry(key), []
-        self._acquire()
-        try:
-            while True:
-                if self._timed or self._tagged:
-                    self._store(key, value)
-                    return
-                version, end = self._version, self._ends[0]
-                entry = self._data.get(key)
+        with self._lock:
+            while not (self._timed or self._tagged or self._odd):
+                version, data = self._version, self._data
+                entry, end = data.get(key), self._ends[0]
                 if version != self._version:
                     continue
-                if entry is not None and entry.next is not None:
-                    dropped.append(entry.value)
-                    entry.value = value
+                if entry is not None:
+                    if entry.next is None:
+                        break
+                    new.value, entry.value = entry.value, value
                     self._version += 1
                     self._counts["replaced"] += 1
                     self._rewrite(entry)
@@ -562,30 +633,26 @@ class _Cache(MutableMapping):
                         raise ValueError("value too large: size 1 exceeds maxsize 0")
                     self._evict_oldest(dropped)
                     continue
-                if entry is None:
-                    entry = self._data.setdefault(key, new)
-                dropped.append(entry.value)
-                if version != self._version or entry.next is not None:
-                    continue
                 last = end.prev
-                entry.value, entry.size = value, 1
-                entry.due = entry.hard = NEVER
-                entry.prev, entry.next, entry.end = last, end, end
-                last.next = entry
-                end.prev = entry
+                new.value, new.size = value, 1
+                new.due = new.hard = NEVER
+                new.prev, new.next, new.end = last, end, end
+                last.next = new
+                end.prev = new
                 end.size += 1
+                data[key] = new
                 self._filled += 1
                 self._count += 1
+                self._births += 1
                 self._version += 1
                 return
-        finally:
-            self._release()
+        self._store(key, value)
 
     def _evict_oldest(self, dropped):
-        """Evict the first entry of a queue without sizes, and append it to `dropped`."""
-        end = self._ends[0]
+        """Evict the first entry of a queue without sizes whose keys are plain, and append it to `dropped`."""
+        end, data = self._ends[0], self._data
         victim = end.next
-        next = victim.next
+        next, key = victim.next, victim.key
         if victim is end:
             return
         end.next = next
@@ -596,14 +663,15 @@ class _Cache(MutableMapping):
         self._evictions += 1
         self._version += 1
         victim.prev = victim.next = None
+        if key in data and data[key] is victim:
+            del data[key]
         dropped.append(victim)
-        self._forget_key(victim)
 
     def _settle(self, entry, was_live, now, tags):
         """Tell the policy of a stored entry, and give it its lifetime and its tags."""
         if was_live:
             self._rewrite(entry)
-        else:
+        elif entry.next is not None:
             self._placed(entry)
         if self._timed:
             self._lease(entry, now)
@@ -612,25 +680,27 @@ class _Cache(MutableMapping):
 
     def _take(self, key):
         """Remove the entry of `key` and return its key and value; None where there is none."""
-        now = self._now()
-        dropped = []
-        with self._lock:
-            entry = self._data.get(key)
-            if entry is None or entry.next is None:
+        now, dropped = self._now(), []
+        while not dropped:
+            births, entry = self._births, self._seek(key)
+            if entry is None:
                 return None
-            reason = "expired" if entry.due <= now else "removed"
-            if not self._drop(entry, dropped):
-                return None
-            self._counts[reason] += 1
+            with self._lock:
+                if not self._is_current(entry, births):
+                    continue
+                if entry.next is None:
+                    return None
+                reason = "expired" if entry.due <= now else "removed"
+                self._counts[reason] += self._drop(entry, dropped)
         self._tell(dropped, reason)
         return dropped if reason == "removed" else None
 
-    def _remove_entries(self, entries):
-        """Remove those of `entries` that still live, and return how many they were."""
+    def _remove_entries(self, pairs):
+        """Remove the entries that still have the value beside them, or have _ABSENT; how many there were."""
         dropped = []
         with self._lock:
-            for entry in entries:
-                if self._drop(entry, dropped):
+            for entry, value in pairs:
+                if (value is _ABSENT or entry.value is value) and self._drop(entry, dropped):
                     self._counts["removed"] += 1
         self._tell(dropped, "removed")
         return len(dropped) // 2
@@ -643,7 +713,7 @@ class _Cache(MutableMapping):
         if is_finalizing():
             return
         old = self._empty()
-        self._unchain(self._snapshot(old[-1]), old[-1])
+        self._unchain(self._snapshot(ends=old[-1]), old[-1])
 
     def _unchain(self, entries, ends):
         """Make all entries of lists dead."""
@@ -652,10 +722,11 @@ class _Cache(MutableMapping):
         for end in list(self._all_ends(ends)):
             end.prev = end.next = None
 
-    @_reader
     def __getitem__(self, key):
         entry = self._data.get(key)
-        if self._timed or entry is None or entry.next is None:
+        if entry is None and self._odd:
+            entry = self._seek_odd(key)
+        if self._slow or entry is None or entry.next is None:
             found = self._read(key)
             if found is _ABSENT:
                 raise KeyError(key)
@@ -676,7 +747,7 @@ class _Cache(MutableMapping):
             raise KeyError(key)
 
     def __contains__(self, key):
-        return self._live(key) is not None
+        return self._look(key) is not _ABSENT
 
     def __len__(self):
         self._purge_now()
@@ -699,13 +770,13 @@ class _Cache(MutableMapping):
     def __sizeof__(self):
         """The bytes of the cache and its slab, without keys and values."""
         entries = sum(map(sys.getsizeof, self._snapshot()))
-        return object.__sizeof__(self) + sys.getsizeof(self._data) + sys.getsizeof(self._heap) + entries
+        tables = sum(map(sys.getsizeof, (self._data, self._odd, self._heap, *self._odd.values())))
+        return object.__sizeof__(self) + tables + entries
 
     def _entries(self):
         self._purge_now()
-        return [(entry.key, entry.value) for entry in self._snapshot()]
+        return self._snapshot(_pair)
 
-    @_reader
     def get(self, key, default=None):
         """The value of `key`, read as the policy counts reads; `default` where there is none.
 
@@ -716,7 +787,9 @@ class _Cache(MutableMapping):
         'nothing'
         """
         entry = self._data.get(key)
-        if self._timed or entry is None or entry.next is None:
+        if entry is None and self._odd:
+            entry = self._seek_odd(key)
+        if self._slow or entry is None or entry.next is None:
             found = self._read(key)
             return default if found is _ABSENT else found
         self._hits += 1
@@ -734,8 +807,13 @@ class _Cache(MutableMapping):
         >>> cache.peek("a"), cache.hits
         (1, 0)
         """
-        entry = self._live(key)
-        return default if entry is None else entry.value
+        entry = self._data.get(key)
+        if entry is not None and not self._slow:
+            value, next = entry.value, entry.next
+            if next is not None:
+                return value
+        found = self._look(key)
+        return default if found is _ABSENT else found
 
     def put(self, key, value, *, ttl=None, tags=()):
         """Store `value` under `key` and evict what no longer fits.
@@ -882,7 +960,7 @@ class _Cache(MutableMapping):
         """Remove every entry, and return how many there were."""
         with self._lock:
             old = self._empty()
-            entries = self._snapshot(old[-1])
+            entries = self._snapshot(ends=old[-1])
             self._counts["removed"] += len(entries)
             self._generation += 1
             if self._flights is not None:
@@ -1102,14 +1180,13 @@ class _Cache(MutableMapping):
         if tag is not None:
             checked_tags((tag,))
             with self._lock:
-                group = list(self._tagged.get(tag, ()))
+                group = [(entry, _ABSENT) for entry in self._tagged.get(tag, ())]
             return self._remove_entries(group)
         _checked_callable("predicate", predicate)
         self._purge_now()
         if predicate is not None:
-            found = [(entry, entry.value) for entry in self._snapshot()]
-            chosen = [(entry, value) for entry, value in found if predicate(entry.key, value)]
-            return self._remove_entries([entry for entry, value in chosen if entry.value is value])
+            found = self._snapshot(lambda entry: (entry, entry.value))
+            return self._remove_entries([pair for pair in found if predicate(pair[0].key, pair[1])])
         return self._clear()
 
     def resize(self, maxsize):
@@ -1133,8 +1210,14 @@ class _Cache(MutableMapping):
             self._fit()
             self._evict(0, dropped)
             if len(dropped) > 2 * self._count:
-                self._sweep()
+                self._shrink()
         self._tell(dropped, "size")
+
+    def _shrink(self):
+        """Make the table anew, as small as it may be."""
+        version, data = self._version, dict(self._data)
+        if version == self._version:
+            data, self._data = self._data, data
 
     def dump(self, file, *, serializer=None):
         """Write all entries, their lifetimes and tags to a path or a binary file.
@@ -1150,10 +1233,7 @@ class _Cache(MutableMapping):
         >>> file.getvalue().startswith(b"headgate cache 1")
         True
         """
-        entries, leases = self._entries(), {id(lease[0]): lease[1:] for lease in self._leases()}
-        rows = [(key, value, *leases.get(id(key), _NO_LEASE)) for key, value in entries]
-        dump_rows([(key, value, None if left == NEVER else left, None if hard == NEVER else hard, tags)
-                   for key, value, left, hard, tags in rows], file, serializer)
+        dump_rows(self._rows(), file, serializer)
 
     def load(self, file, *, serializer=None):
         """Put all entries of a path or a binary file that ``dump`` wrote, and return how many they were.
@@ -1174,9 +1254,7 @@ class _Cache(MutableMapping):
         rows = load_rows(file, serializer)
         for key, value, *_ in rows:
             self[key] = value
-        leases = [(key, NEVER if left is None else left, NEVER if hard is None else hard, tags)
-                  for key, _, left, hard, tags in rows if left is not None or tags]
-        self.__setstate__(({}, leases))
+        self.__setstate__(({}, leases(rows)))
         return len(rows)
 
     # ---- copies, pickles, checks ------------------------------------------------------------
@@ -1184,16 +1262,18 @@ class _Cache(MutableMapping):
     def __copy__(self):
         copy = type(self)._from_state(self._state())
         listener, copy._listener = copy._listener, None
-        for key, value in self._entries():
+        rows = self._rows()
+        for key, value, *_ in rows:
             copy._store(key, value)
-        copy.__setstate__((dict(attributes(self)), self._leases()))
+        copy.__setstate__((dict(attributes(self)), leases(rows)))
         copy._listener = listener
         return copy
 
     def __reduce__(self):
-        entries, leases = self._entries(), self._leases()
-        more = (attributes(self), leases) if leases or attributes(self) else None
-        return restore, (name_class(self), self._state()), more, None, iter(entries)
+        rows = self._rows()
+        lasting = leases(rows)
+        more = (attributes(self), lasting) if lasting or attributes(self) else None
+        return restore, (name_class(self), self._state()), more, None, iter([row[:2] for row in rows])
 
     def _state(self):
         return (2, self._room, self._sizer, self._lifetime, self._idle, self._jitter, self._clock,
@@ -1207,38 +1287,45 @@ class _Cache(MutableMapping):
         cache._configure(*state[1:])
         return cache
 
-    def _leases(self):
-        """Key, nanoseconds left in all and by ttl, and tags, of the entries that have any of them."""
+    def _rows(self):
+        """Key, value, nanoseconds left in all and by ttl, and tags, of every entry."""
         now = self._now()
-        return [(entry.key, entry.due - now if entry.due != NEVER else NEVER,
-                 entry.hard - now if entry.hard != NEVER else NEVER, entry.tags)
-                for entry in self._snapshot() if entry.due != NEVER or entry.tags]
+        self._purge_at(now)
+        return [(key, value, due if due == NEVER else due - now, hard if hard == NEVER else hard - now, tags)
+                for key, value, due, hard, tags in self._snapshot(_whole)]
 
     def __setstate__(self, state):
         """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
-        own, leases = state
+        own, lasting = state
         attributes(self).update(own)
-        for key, left, hard_left, tags in leases:
+        for key, left, hard_left, tags in lasting:
             self._resume(key, left, hard_left, tags)
 
     def _resume(self, key, left, hard_left, tags):
         """Let the entry of `key` live for `left` nanoseconds more, and give it its tags."""
-        self._timed = self._timed or left != NEVER
+        self._set_timed(self._timed or left != NEVER)
         now = self._now()
-        with self._lock:
-            entry = self._data.get(key)
-            if entry is None or entry.next is None:
-                return
-            entry.hard = hard_left if hard_left == NEVER else now + hard_left
-            idle, self._idle = self._idle, None if left == hard_left else max(1, left)
-            self._lease(entry, now)
-            self._idle = idle
-            self._retag(entry, tags)
+        while True:
+            births, entry = self._births, self._seek(key)
+            with self._lock:
+                if not self._is_current(entry, births):
+                    continue
+                if entry is not None and entry.next is not None:
+                    entry.hard = hard_left if hard_left == NEVER else now + hard_left
+                    idle, self._idle = self._idle, None if left == hard_left else max(1, left)
+                    self._lease(entry, now)
+                    self._idle = idle
+                    self._retag(entry, tags)
+            return
 
     def _check(self):
         entries = self._snapshot()
-        found = set(map(id, self._data.values()))
-        assert all(id(entry) in found for entry in entries), "every live entry can be found"
+        odd = [entry for group in self._odd.values() for entry in group]
+        found = set(map(id, [*self._data.values(), *odd]))
+        assert found == set(map(id, entries)), "exactly the live entries can be found"
+        assert len(self._data) + len(odd) == len(entries), "each can be found once"
+        assert all(entry.bucket is None and _is_plain(entry.key) for entry in self._data.values())
+        assert all(entry.bucket == bucket for bucket, group in self._odd.items() for entry in group)
         assert len(entries) == self._count, "the lists hold every live entry"
         assert sum(entry.size for entry in entries) == self._filled <= self._room, "currsize is the sum"
         for end in self._all_ends(self._ends):
@@ -1294,10 +1381,11 @@ class LRUCache(_Cache):
     def _hit(self, entry):
         self._move(entry, self._ends[0])
 
-    @_reader
     def __getitem__(self, key):
         entry = self._data.get(key)
-        if self._timed or entry is None:
+        if entry is None and self._odd:
+            entry = self._seek_odd(key)
+        if self._slow or entry is None:
             return super().__getitem__(key)
         end, prev, next = self._ends[0], entry.prev, entry.next
         if next is None:
@@ -1313,10 +1401,11 @@ class LRUCache(_Cache):
         self._hits += 1
         return entry.value
 
-    @_reader
     def get(self, key, default=None):
         entry = self._data.get(key)
-        if self._timed or entry is None:
+        if entry is None and self._odd:
+            entry = self._seek_odd(key)
+        if self._slow or entry is None:
             return super().get(key, default)
         end, prev, next = self._ends[0], entry.prev, entry.next
         if next is None:
