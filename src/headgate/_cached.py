@@ -2,7 +2,8 @@
 
     front (def), or Shell around a front (async def)      the stand-in for the function
         hit:   the value in the store
-        miss:  Memory.answer -> Flights.load -> the function -> the store
+        miss:  Memory.join, then the function and the store; for coroutines, and where there is more to do
+               than to call a function, Memory.answer -> Flights.load -> the function -> the store
 
     Plan      the function and the arguments of the decorator
       .places   id(instance) -> (weak reference, stand-in), removed by the reference's callback
@@ -271,6 +272,11 @@ class Memory:
             self._refresh(store, key, loader)
         return self._store.result_of(found)
 
+    def join(self, front: Any, key: Hashable) -> _Trip:
+        """How `front` comes by what it has not found, where nothing but the function has to be called."""
+        front.count(False)
+        return self._flights.join(self._store, key)
+
     def _load_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """The store and the loader of a call."""
         plan = self._plan
@@ -419,7 +425,8 @@ class Plan:
         """A stand-in for the function, or without `bind` for the method of one instance."""
         memory = (_AsyncMemory if self.is_async else Memory)(self, bind is None)
         clock = self.clock if self.has_own_results and self.ttl else None
-        front = self._new_front(memory, self.key, self.typed, clock, bind, self.places)
+        function = None if self.is_async or self.keep or self.tags else self.function
+        front = self._new_front(memory, function, self.key, self.typed, clock, bind, self.places)
         standin = _Shell(memory, front, bind) if self.is_async else front
         self._dress(standin)
         if self.cache is None:

@@ -205,7 +205,7 @@ class _Trip:
     """One caller's part in a load. As a context it is the time during which he leads."""
 
     __slots__ = ("_before", "_flights", "_generation", "_key", "_leading", "_outer", "_registry", "_store",
-                 "flight", "leads", "value")
+                 "flight", "has_arrived", "leads", "value")
 
     flight: Flight
 
@@ -216,7 +216,7 @@ class _Trip:
         self._leading: _Here | ContextVar[tuple[Flight, ...]] = _of_thread if loop is None else _of_task
         self._outer = self._leading.get()
         self._before = _of_thread.get() + _of_task.get()
-        self.leads = False
+        self.leads = self.has_arrived = False
         self.value: Any = _ABSENT
 
     def begin(self, starts: bool = True) -> bool:
@@ -282,7 +282,8 @@ class _Trip:
         self.leads = seat.leads
         if not self.leads:
             self.leaves()
-        return not self.leads and self.flight.has_outcome()
+        self.has_arrived = not self.leads and self.flight.has_outcome()
+        return self.has_arrived
 
     def gives_up(self, seat: _Seat) -> None:
         """Leave `seat` before it is called."""
@@ -382,6 +383,17 @@ class Flights:
 
     def load(self, store: Store, key: Hashable, loader: Callable[[], Any]) -> Any:
         """The value of `key`: from `store`, from who loads it already, or by ``loader()``."""
+        trip = self.join(store, key)
+        if trip.leads:
+            return self.lead(trip, loader)
+        return trip.flight.outcome() if trip.has_arrived else loader()
+
+    def join(self, store: Store, key: Hashable) -> _Trip:
+        """The trip of a caller that has waited for whoever loads `key` already.
+
+        If it leads, the caller loads with the trip as a context. If it has arrived, its flight has the
+        outcome. Otherwise waiting would never end, and the caller calls the loader and keeps nothing.
+        """
         trip = _Trip(self, store, key, None)
         while (seat := trip.waits(_ThreadSeat)) is not None:
             try:
@@ -389,11 +401,9 @@ class Flights:
             except BaseException:
                 trip.gives_up(seat)
                 raise
-            if trip.called(seat):
-                return trip.flight.outcome()
-            if trip.leads:
+            if trip.called(seat) or trip.leads:
                 break
-        return self.lead(trip, loader) if trip.leads else loader()
+        return trip
 
     def lead(self, trip: _Trip, loader: Callable[[], Any]) -> Any:
         with trip:

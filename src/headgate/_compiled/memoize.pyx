@@ -825,6 +825,7 @@ cdef class _Front:
     cdef dict __dict__
     cdef readonly object cache
     cdef object memory
+    cdef object function   # None where a call is not all that is to be done
     cdef _Results results  # None before another cache
     cdef object get        # the method of another cache
     cdef object is_fresh   # None where all that is in another cache is fresh
@@ -840,9 +841,10 @@ cdef class _Front:
     cdef bint own_keys
     cdef bint is_method
 
-    def __cinit__(self, memory=None, key=None, typed=False, clock=None, bind=None, dict places=None):
+    def __cinit__(self, memory=None, function=None, key=None, typed=False, clock=None, bind=None,
+                  dict places=None):
         self.vectorcall = <vectorcallfunc>_look_up
-        self.memory, self.key, self.bind, self.places = memory, key, bind, places
+        self.memory, self.function, self.key, self.bind, self.places = memory, function, key, bind, places
         self.typed, self.clock, self.skip = typed, clock, bind is None
 
     def aim(self, cache, is_fresh, mark):
@@ -965,13 +967,27 @@ cdef class _Front:
         return _given(found.value) if fresh else NULL
 
     cdef object _ask(self, object key, object found, PyObject **args, Py_ssize_t given, PyObject *names):
-        """Let the memory have the call."""
+        """Come by the result of a call of which nothing, or nothing fresh, was found."""
         cdef Py_ssize_t i
-        cdef dict kwargs = {}
+        cdef dict kwargs
+        if found is ABSENT and self.function is not None:
+            return self._load(self.memory.join(self, key), args, given, names)
+        kwargs = {}
         if names != NULL:
             for i in range(PyTuple_GET_SIZE(names)):
                 kwargs[<object>PyTuple_GET_ITEM(names, i)] = <object>args[given + i]
         return self.memory.answer(self, key, found, tuple([<object>args[i] for i in range(given)]), kwargs)
+
+    cdef object _load(self, object trip, PyObject **args, Py_ssize_t given, PyObject *names):
+        """Call the function, or take the outcome of whoever did."""
+        if trip.leads:
+            with trip:
+                if not trip.find():
+                    trip.keep(PyObject_Vectorcall(self.function, args, <size_t>given, names))
+            return trip.value
+        if trip.has_arrived:
+            return trip.flight.outcome()
+        return PyObject_Vectorcall(self.function, args, <size_t>given, names)
 
     cdef object _look_up_elsewhere(self, PyObject **args, Py_ssize_t given, PyObject *names):
         """The result of a call, where the cache is another than `_Results`."""

@@ -152,10 +152,13 @@ def lru_cache(maxsize=128, typed=False):
 class _Front(Standin):
     """Looks calls up in a cache; its memory gets those that are not there, or not fresh."""
 
-    __slots__ = ("_clock", "_get", "_hits", "_is_fresh", "_key", "_mark", "_misses", "_typed", "cache")
+    __slots__ = (
+        "_clock", "_function", "_get", "_hits", "_is_fresh", "_key", "_mark", "_misses", "_typed", "cache",
+    )
 
-    def __init__(self, memory, key, typed, clock, bind, places):
+    def __init__(self, memory, function, key, typed, clock, bind, places):
         super().__init__(memory, bind)
+        self._function = function  # None where a call is not all that is to be done
         self._key, self._typed, self._clock = key, typed, clock
         self._hits = self._misses = 0
 
@@ -187,7 +190,15 @@ class _Front(Standin):
             key = self._mark, key
         found = self._get(key, _ABSENT)
         if found is _ABSENT:
-            return self._memory.answer(self, key, found, args, kwargs)
+            if self._function is None:
+                return self._memory.answer(self, key, found, args, kwargs)
+            trip = self._memory.join(self, key)
+            if trip.leads:
+                with trip:
+                    if not trip.find():
+                        trip.keep(self._function(*args, **kwargs))
+                return trip.value
+            return trip.flight.outcome() if trip.has_arrived else self._function(*args, **kwargs)
         if self._clock is not None:
             if self._clock() >= found.fresh_until:
                 return self._memory.answer(self, key, found, args, kwargs)
