@@ -19,6 +19,7 @@ from headgate import (
     RateLimiter,
     RateLimits,
     Rendezvous,
+    RetryBudget,
     ServerRecord,
     TinyLFUCache,
     TokenBucket,
@@ -26,7 +27,11 @@ from headgate import (
     cached,
     cachetools,
     lru_cache,
+    schemes,
 )
+from headgate.adapters import BalancerEvent, ServerCounters
+from headgate.adapters.httpx import BalancedTransport
+from headgate.adapters.requests import BalancedAdapter
 from headgate.cachetools.func import ttl_cache
 
 
@@ -106,6 +111,9 @@ def placements(ring: HashRing[str], bounded: BoundedLoad[str]) -> None:
     assert_type(ring.get_nodes(b"key", 2), list[str])
     assert_type(ring.get_many([1, 2]), list[str | None])
     assert_type(ring.weights, dict[str, float])
+    ring.set_weight("a", 0)
+    ring.replace_nodes({"a": 1, "b": 2.5})
+    assert_type(HashRing(["a"], scheme=schemes.headgate(hash=lambda data: len(data))), HashRing[str])
     assert_type(ring.diff(ring), dict[tuple[str | None, str | None], float])
     assert_type(Rendezvous([1, 2]).get_node("key"), int | None)
     assert_type(Maglev({"a": 1}).get_node("key"), str | None)
@@ -242,3 +250,11 @@ def decorators_dropped_in(shelf: Shelf) -> None:
     assert_type(shelf.counted(3), bytes)
     assert_type(shelf.counted.cache_info().misses, int)
     assert_type(shelf.own(3), bytes)
+
+
+def adapters(balancer: PowerOfTwo[str], events: list[BalancerEvent]) -> None:
+    budget = RetryBudget(share=0.1, per_second=5)
+    transport = BalancedTransport(balancer, attempts=2, budget=budget, deadline=1.5, on_event=events.append)
+    assert_type(transport.counters()["http://a"], ServerCounters)
+    BalancedAdapter(balancer, host="orders", key=lambda request: request.url, attempt_timeout=1)
+    assert_type(budget.withdraw(), bool)

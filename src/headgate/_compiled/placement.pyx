@@ -261,8 +261,15 @@ cdef class _Placement:
             with cython.critical_section(self):
                 version, members, rules = self._version, self._members, self._rules
             items = arranged(members, rules)
-            if self._version == version:
-                return items
+            with cython.critical_section(self):
+                if self._version == version:
+                    return items
+
+    @cython.final
+    cdef dict _present(self):
+        """The dict of members, which another thread may exchange."""
+        with cython.critical_section(self):
+            return self._members
 
     @cython.final
     cdef _View _settled(self):
@@ -306,7 +313,7 @@ cdef class _Placement:
         {'a': 1, 'b': 0.5}
         """
         name, entry = admitted(node, weight, self._node_key, self._rules)
-        self._rules.warn(self._members, {name: entry})
+        self._rules.warn(self._present(), {name: entry})
         with cython.critical_section(self):
             join(self._members, name, entry)
             _dropped = self._changed()
@@ -348,7 +355,7 @@ cdef class _Placement:
         ({'a': 0, 'b': 1}, 'b')
         """
         name, (_, weight) = admitted(node, weight, self._node_key, self._rules)
-        self._rules.warn(self._members, {name: [node, weight]})
+        self._rules.warn(self._present(), {name: [node, weight]})
         with cython.critical_section(self):
             entry = member(self._members, name, node)
             entry[1] = weight
@@ -476,11 +483,11 @@ cdef class _Placement:
         return {node: weight for _, (node, weight) in self._arranged()}
 
     def __len__(self):
-        return len(self._members)
+        return len(self._present())
 
     def __contains__(self, node):
         name = name_bytes(node, self._node_key)
-        return name in self._members
+        return name in self._present()
 
     def __iter__(self):
         return iter(self.nodes)
@@ -499,7 +506,8 @@ cdef class _Placement:
     def __copy__(self):
         cdef _Placement other = type(self).__new__(type(self))
         members = {name: [node, weight] for name, (node, weight) in self._arranged()}
-        other._fill(members, self._rules, self._node_key, self._core)
+        with cython.critical_section(self):
+            other._fill(members, self._rules, self._node_key, self._core)
         carry(other, carried(self))
         return other
 

@@ -210,7 +210,7 @@ class _Fleet:
 
     def __init__(self) -> None:
         self.budget = RetryBudget()
-        self.ejected: set[Any] = set()
+        self.ejected: dict[Any, object] = {}
         self._rows: dict[Any, list[int]] = {}
         self._lock = new_lock()
 
@@ -234,7 +234,7 @@ class _Fleet:
             for server in list(self._rows):
                 if server not in members:
                     self._rows.pop(server, None)
-                    self.ejected.discard(server)
+                    self.ejected.pop(server, None)
 
 
 _fleets: WeakKeyDictionary[Any, _Fleet] = WeakKeyDictionary()
@@ -295,8 +295,8 @@ class Failover:
         """A server has been picked, after `reason` if that is not None."""
         fleet = self._fleet
         fleet.count(server, "requests")
-        if server in fleet.ejected and self._health(server) == "healthy":
-            fleet.ejected.discard(server)
+        if (server in fleet.ejected and self._health(server) == "healthy"
+                and fleet.ejected.pop(server, None) is not None):  # in one of several threads
             fleet.count(server, "returned")
             self.tell("returned", server, attempt, None)
         if reason is not None:
@@ -308,8 +308,9 @@ class Failover:
         fleet = self._fleet
         fleet.count(server, "failed")
         self.tell("failed", server, attempt, reason)
-        if server not in fleet.ejected and self._health(server) == "ejected":
-            fleet.ejected.add(server)
+        token = object()
+        if (server not in fleet.ejected and self._health(server) == "ejected"
+                and fleet.ejected.setdefault(server, token) is token):
             fleet.count(server, "ejected")
             self.tell("ejected", server, attempt, reason)
         fleet.forget_others(self.balancer.servers)
@@ -343,10 +344,10 @@ class Attempts:
 
     def _first(self, prefer: Any) -> Pick:
         balancer: Balancer = self._failover.balancer
-        others = [server for server in balancer.servers if server != prefer]
-        if prefer is not None and len(others) < len(balancer.servers):
+        servers = balancer.servers if prefer is not None else ()
+        if prefer in servers:
             try:
-                return balancer.pick(self._key, exclude=others)
+                return balancer.pick(self._key, exclude=[server for server in servers if server != prefer])
             except NoServerError:
                 pass
         return balancer.pick(self._key)

@@ -7,7 +7,13 @@ from typing import cast
 from urllib.parse import urlsplit
 
 from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.exceptions import ChunkedEncodingError, ConnectionError, ReadTimeout, RetryError
+from requests.exceptions import (
+    ChunkedEncodingError,
+    ConnectionError,
+    ConnectTimeout,
+    ReadTimeout,
+    RetryError,
+)
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Timeout
 
@@ -33,6 +39,8 @@ def _was_sent(error: BaseException | None, handled: BaseException | None) -> boo
 
     `handled` is the exception that the caller was handling, which says nothing of this request.
     """
+    if isinstance(error, ConnectTimeout):
+        return False
     while error is not None and error is not handled:
         trace = error.__traceback__
         while trace is not None:
