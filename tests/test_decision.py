@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate import Decision, Rate
+from headgate import AddressLimiter, Decision, Rate, RateLimits
 
 ITEM = re.compile(r'"((?:[^"\\]|\\["\\])*)";([a-z]+)=(\d+);([a-z]+)=(\d+)')
 NUMBERS = st.floats(1e-4, 1e4) | st.integers(1, 10**5)
@@ -85,10 +85,10 @@ def test_the_fields_are_well_formed_and_never_promise_too_much(limit, period, bu
         name, left = item(fields["RateLimit"])
         assert name == str(rate)
         assert left["r"] <= min(quota["q"], decision.remaining)
-        assert left["t"] <= quota["w"]
+        assert 0 <= left["t"] <= quota["w"]
         assert ("Retry-After" in fields) is not allowed
         if not allowed:
-            assert int(fields["Retry-After"]) == left["t"] == max(1, ceil(decision.retry_after))
+            assert left["t"] <= int(fields["Retry-After"]) == max(1, ceil(decision.retry_after))
 
 
 def test_other_policies_are_told_besides(twin, clock):
@@ -132,7 +132,7 @@ def test_names_and_policies_of_other_types_are_named():
             with pytest.raises(TypeError) as caught:
                 call(name)
             assert str(caught.value) == f"name must be a str or None, got {name!r}"
-    with pytest.raises(TypeError, match=r"^policies must be rates or their texts, got 5$"):
+    with pytest.raises(TypeError, match=r"^policies must be rates, their texts or rates by level, got 5$"):
         decision.headers(policies=5)
     for one in ("9/min", Rate(9, 60)):
         assert decision.headers(policies=one)["RateLimit-Policy"] == '"9/min";q=9;w=60, "10/s";q=10;w=1'
@@ -156,3 +156,47 @@ def test_the_body_of_a_denial(twin, clock):
     assert (soon["detail"], soon["violated-policies"]) == ("Try again in 1 second.", ["api"])
     with pytest.raises(ValueError, match="decision must be a denial, got Decision"):
         allowed.problem()
+
+
+def test_where_nothing_is_left_t_is_until_there_is_more(twin, clock):
+    limiter = twin.ratelimit.RateLimiter("100/min", clock=clock)
+    fields = [limiter.decide("ann").headers()["RateLimit"] for _ in range(101)]
+    assert fields[0] == '"100/min";r=99;t=1'
+    assert fields[49] == '"100/min";r=50;t=30'
+    assert fields[98:] == ['"100/min";r=1;t=60', '"100/min";r=0;t=1', '"100/min";r=0;t=1']
+    costly = limiter.decide("ann", 50).headers()
+    assert (costly["RateLimit"], costly["Retry-After"]) == ('"100/min";r=0;t=1', "30")
+    clock.advance(3)
+    costly = limiter.decide("ann", 50).headers()
+    assert (costly["RateLimit"], costly["Retry-After"]) == ('"100/min";r=5;t=27', "27")
+
+
+def test_a_strict_limit_says_when_its_oldest_request_is_over(twin, clock):
+    limiter = twin.ratelimit.RateLimiter("2/min", strict=True, max_keys=8, clock=clock)
+    assert limiter.decide("ann").headers()["RateLimit"] == '"2/min";r=1;t=60'
+    clock.advance(20)
+    assert limiter.decide("ann").headers()["RateLimit"] == '"2/min";r=0;t=40'
+    assert limiter.peek("ann", 0).headers()["RateLimit"] == '"2/min";r=0;t=40'
+    assert limiter.decide("ann").headers()["RateLimit"] == '"2/min";r=0;t=40'
+
+
+def test_a_limit_of_nothing_promises_nothing(twin, clock):
+    decision = twin.ratelimit.RateLimiter("0/min", clock=clock).decide("ann")
+    assert decision.headers() == {"RateLimit-Policy": '"0/min";q=0;w=60', "RateLimit": '"0/min";r=0'}
+    assert decision.problem()["detail"] == "Such requests are not allowed."
+
+
+def test_all_policies_that_deny_are_named(twin, clock, monkeypatch):
+    monkeypatch.setattr("headgate._levels.RateLimiter", twin.ratelimit.RateLimiter)
+    tiers = twin.ratelimit.RateLimiter("9/s; 1/min; 1/h", clock=clock)
+    assert tiers.decide("ann").violated == ()
+    assert tiers.decide("ann").problem()["violated-policies"] == ["1/min", "1/h"]
+    assert tiers.decide("ann").problem("api")["violated-policies"] == ["1/min", "api"]
+    addresses = AddressLimiter("1/s", v4={32: 1, 24: 2}, clock=clock)
+    limits = RateLimits(ip=addresses, user="1/min; 9/h", clock=clock)
+    assert limits.allow(ip="192.0.2.1", user="ann")
+    denied = limits.decide(ip="192.0.2.1", user="ann")
+    assert denied.problem()["violated-policies"] == ["ip: /32: 1/s", "user: 1/min"]
+    fields = limits.peek(user="bob").headers(policies=limits.rates)
+    assert fields["RateLimit-Policy"] == '"ip: 1/s";q=1;w=1, "user: 1/min";q=1;w=60, "user: 9/h";q=9;w=3600'
+    assert Decision(False, 1, 0.0, 0.5, 1.0, "1/s").violated == ("1/s",)

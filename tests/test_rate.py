@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from headgate import Rate, RateLimiter
+from headgate._rate import checked_rates
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from headgate import Rate, RateLimiter
         ("1 per second", Rate(1, 1), "1/s"),
         ("1 PER Second, Burst 2", Rate(1, 1, 2), "1/s, burst 2"),
         ("100/min", Rate(100, 60), "100/min"),
-        ("100/M", Rate(100, 60), "100/min"),
+        ("100/m", Rate(100, 60), "100/min"),
         ("100 Per Minute, Burst 5", Rate(100, 60, 5), "100/min, burst 5"),
         ("10/second", Rate(10, 1), "10/s"),
         ("10/ 5 s", Rate(10, 5), "10/5s"),
@@ -59,9 +60,8 @@ def test_bad_text(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0/s", "limit must be positive and finite, got 0"),
+        ("0/s, burst 5", "burst must be None with a limit of 0, got 5"),
         ("-1/s", "limit must be positive and finite, got -1.0"),
-        ("1e-400/s", "limit must be positive and finite, got 0.0"),
         ("1e400/s", "limit must be positive and finite, got inf"),
         ("nan/s", "limit must be positive and finite, got nan"),
         ("10/0s", "period must be positive and finite, got 0"),
@@ -84,7 +84,7 @@ def test_text_must_be_text():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((0, 1), ValueError, "limit must be positive and finite, got 0"),
+        ((0, 1, 5), ValueError, "burst must be None with a limit of 0, got 5"),
         ((1, -1), ValueError, "period must be positive and finite, got -1"),
         ((1, 1, math.nan), ValueError, "burst must be positive and finite, got nan"),
         ((1, 1, 2**32 + 1), ValueError, "burst must be at most 4294967296, got 4294967297"),
@@ -136,3 +136,25 @@ def test_tiers():
 def test_bad_tiers(rate, burst, error, message):
     with pytest.raises(error, match=f"^{message}$"):
         RateLimiter(rate, burst=burst)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("10/s, 100/min", "';' stands between tiers"),
+        ("10/s | 100/min", "';' stands between tiers"),
+        ("10/month", "a month has no length of its own, say '30day'"),
+        ("10/months", "a month has no length of its own, say '30day'"),
+        ("10/M", "'M' may be a minute or a month, say 'min' or '30day'"),
+    ],
+)
+def test_what_is_often_meant_is_explained(text, hint):
+    with pytest.raises(ValueError, match=r"^rate must be like") as caught:
+        checked_rates(text, None)
+    assert f"got {text!r}: {hint}" in str(caught.value)
+
+
+def test_a_rate_of_nothing():
+    assert Rate.parse("0/min") == Rate(0, 60) == (0, 60, 0)
+    assert str(Rate(0, 60)) == "0/min"
+    assert Rate.parse("10/MIN") == Rate.parse("10/m") == Rate(10, 60)

@@ -254,7 +254,7 @@ def test_reconfigure_keeps_what_was_taken(make, clock):
 
 def test_reconfigure_refuses_and_changes_nothing(make):
     limiter = make("10/s")
-    for rate in ("10", "0/s", []):
+    for rate in ("10", "-1/s", []):
         with pytest.raises(ValueError, match=r"^(rate|limit) must"):
             limiter.reconfigure(rate)
     assert str(limiter.rates[0]) == "10/s"
@@ -532,3 +532,25 @@ def test_a_finalizer_amid_a_call_finds_the_limiter_whole(twin, clock, tmp_path, 
             limiter._check()
             if not struck:
                 break
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("rate", ["0/s", "5/min; 0/h"])
+def test_a_limit_of_nothing_denies_everything(twin, clock, rate, strict):
+    limiter = twin.ratelimit.RateLimiter(rate, strict=strict, max_keys=8, clock=clock)
+    for cost in (1, 3, 1000):
+        decision = limiter.decide("ann", cost)
+        assert not decision
+        assert (decision.limit, decision.remaining) == (0, 0.0)
+        assert decision.retry_after == decision.reset_after == math.inf
+        clock.advance(86400)
+    assert limiter.allow("ann", 0)
+    assert not limiter.acquire("ann", timeout=1000)
+    limiter.refund("ann")
+    limiter.reset("ann")
+    limiter._check()
+    limiter.reconfigure("2/s")
+    assert allowed(limiter, "ann") == 2
+    limiter.reconfigure("0/s")
+    assert not limiter.allow("ann")
+    limiter._check()

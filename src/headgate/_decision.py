@@ -1,16 +1,16 @@
-"""What a limit answers, and how it is told to a client over HTTP."""
+"""The decision of a limit, and what a client hears of it over HTTP."""
 
 from __future__ import annotations
 
 from collections import namedtuple
 from functools import lru_cache
-from math import ceil
+from math import ceil, floor, inf
 
 from headgate._rate import Rate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any, NamedTuple
 
     class _Fields(NamedTuple):
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         retry_after: float
         reset_after: float
         policy: str
+
+    Policies = str | Rate | Iterable[object] | Mapping[str, Iterable[object]]
 else:
     _Fields = namedtuple("_Fields", "allowed limit remaining retry_after reset_after policy")
 
@@ -27,38 +29,52 @@ _MOST_INTEGER = 10**15 - 1
 
 
 class Decision(_Fields):
-    """The answer of a limit; truthy when the request is allowed.
+    """The decision of a limit; truthy when the request is allowed.
 
     `limit` is the largest burst and `remaining` what is left of it, in tokens. `retry_after` is how
-    many seconds later the same request can be allowed at the earliest, 0.0 if it is allowed now;
-    `reset_after` is how many seconds later the limit is as good as new. `policy` names the limit
-    that decided, after the level where there are several: ``"10/s"``, ``"user: 100/min"``; it is empty if
-    none had a say.
+    many seconds later the same request can be allowed at the earliest, 0.0 if it is allowed now, and infinite
+    if it never can; `reset_after` is how many seconds later the limit is as good as new. `policy` names the
+    limit that decided, after the level where there are several: ``"10/s"``, ``"user: 100/min"``; it is empty
+    if none had a say.
 
     >>> bool(Decision(False, 10, 0.0, 0.5, 5.0, "2/s, burst 10"))
     False
     """
 
-    __slots__ = ()
+    _violated: tuple[str, ...] = ()
+    _more_after: float | None = None
 
     def __bool__(self) -> bool:
         return self.allowed
+
+    @property
+    def violated(self) -> tuple[str, ...]:
+        """All policies that deny the request, that of `policy` among them.
+
+        >>> limiter = RateLimiter("1/s; 1/min", clock=lambda: 0)
+        >>> limiter.decide("ann").violated, limiter.decide("ann").violated
+        ((), ('1/s', '1/min'))
+        """
+        return self._violated or (() if self.allowed else (self.policy,))
 
     def headers(
         self,
         name: str | None = None,
         *,
-        policies: str | Rate | Iterable[object] = (),
+        policies: Policies = (),
         x_headers: bool = False,
     ) -> dict[str, str]:
         """The fields of a response, whole numbers in all of them: RateLimit and RateLimit-Policy of
         draft-ietf-httpapi-ratelimit-headers-10, and Retry-After if the request is denied.
 
         The quota of the policy is the burst, and its window the seconds in which all of it comes back,
-        rounded up. A client that waits as long as it is told is never early. `name` is what the policy is
-        called instead of what it says; `policies` are others that RateLimit-Policy tells besides, such as the
-        `rates` of the limiter; `x_headers` adds X-RateLimit-Limit, -Remaining and -Reset, the last in seconds
-        from now. Without a policy there are no fields.
+        rounded up. ``r`` is what is left. If that is nothing, ``t`` is the seconds until there is one more,
+        otherwise those until all is back, so that ``r`` in ``t`` seconds is what the rate allows for long. A
+        client that waits for as long as Retry-After says is never early. A limit of nothing, as ``"0/s"``,
+        has neither ``t`` nor Retry-After. `name` is what the policy is called instead of what it says;
+        `policies` are others that RateLimit-Policy lists besides, such as the `rates` of the
+        limiter; `x_headers` adds X-RateLimit-Limit, -Remaining and -Reset, the last in seconds from now.
+        Without a policy there are no fields.
 
         Raises ValueError if the name is not printable ASCII or a policy is no rate, TypeError if they are of
         another type.
@@ -70,24 +86,36 @@ class Decision(_Fields):
         >>> tiers = RateLimiter("2/s; 9/min", clock=lambda: 0)
         >>> tiers.decide("ann").headers(policies=tiers.rates)["RateLimit-Policy"]
         '"2/s";q=2;w=1, "9/min";q=9;w=60'
+        >>> levels = RateLimits(ip="2/s", user="9/min", clock=lambda: 0)
+        >>> levels.decide(user="ann").headers(policies=levels.rates)["RateLimit-Policy"]
+        '"ip: 2/s";q=2;w=1, "user: 9/min";q=9;w=60'
         >>> Decision(False, 10, 0.2, 0.4, 5.0, "user: 2/s, burst 10").headers("user")["Retry-After"]
         '1'
         """
         if not self.policy:
             return {}
-        named, quota = _policy_of(self.policy, self._called(name))
-        reset = _whole(self.reset_after)
-        pause = reset if self.allowed else self._pause()
+        named, quota, rate = _policy_of(self.policy, self._called(name))
         if policies:
             quota = self._quotas(quota, policies)
-        fields = {"RateLimit-Policy": quota, "RateLimit": f"{named};r={int(self.remaining)};t={pause}"}
-        if not self.allowed:
-            fields["Retry-After"] = str(pause)
+        left, late = max(0, int(self.remaining)), self._late(rate)
+        state = f"{named};r={left}" if late == inf else f"{named};r={left};t={_whole(late)}"
+        fields = {"RateLimit-Policy": quota, "RateLimit": state}
+        if not self.allowed and self.retry_after < inf:
+            fields["Retry-After"] = str(self._pause())
         if x_headers:
             fields["X-RateLimit-Limit"] = str(int(self.limit))
-            fields["X-RateLimit-Remaining"] = str(int(self.remaining))
-            fields["X-RateLimit-Reset"] = str(reset)
+            fields["X-RateLimit-Remaining"] = str(left)
+            fields["X-RateLimit-Reset"] = str(_whole(self.reset_after))
         return fields
+
+    def _late(self, rate: Rate) -> float:
+        """The seconds until there is more, or all if something is left; of a denial never after the pause."""
+        late = self.reset_after
+        if self.remaining < 1 and rate.limit:
+            missing = floor(self.remaining) + 1 - self.remaining
+            more = missing * rate.period / rate.limit if self._more_after is None else self._more_after
+            late = max(1.0, min(more, late) if self.allowed else more)
+        return late if self.allowed else min(self._pause(), late) if late < inf else late
 
     def _called(self, name: str | None) -> str:
         """The name of the policy, or what it says."""
@@ -97,19 +125,22 @@ class Decision(_Fields):
             raise TypeError(f"name must be a str or None, got {name!r}")
         return name
 
-    def _quotas(self, quota: str, policies: str | Rate | Iterable[object]) -> str:
-        """The field that tells all policies, each once, of which ours has this `quota`."""
+    def _quotas(self, quota: str, policies: Policies) -> str:
+        """The field that lists all policies, each once, of which ours has this `quota`."""
         if isinstance(policies, str | Rate):
             policies = (policies,)
+        elif hasattr(policies, "items"):
+            policies = [f"{level}: {rate}" for level, rates in policies.items() for rate in rates]
         if not hasattr(policies, "__iter__"):
-            raise TypeError(f"policies must be rates or their texts, got {policies!r}")
+            raise TypeError(f"policies must be rates, their texts or rates by level, got {policies!r}")
         quotas = {policy: _policy_of(policy, policy)[1] for policy in map(str, policies)}
         quotas[self.policy] = quota
         return ", ".join(quotas.values())
 
     def problem(self, name: str | None = None) -> dict[str, Any]:
         """The members of an application/problem+json body (RFC 9457) for a denied request, status 429: the
-        problem type quota-exceeded of the same draft. Members of your own may be added.
+        problem type quota-exceeded of the same draft. Members of your own may be added. All policies that
+        deny are named; `name` is what the one that denies for longest is called.
 
         Raises ValueError if the request is allowed, TypeError if the name is no str.
 
@@ -118,17 +149,35 @@ class Decision(_Fields):
         """
         if self.allowed:
             raise ValueError(f"decision must be a denial, got {self!r}")
-        pause = self._pause()
+        called = self._called(name)
+        violated = [called if policy == self.policy else policy for policy in self.violated]
         return {
             "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
             "title": "Request cannot be satisfied as assigned quota has been exceeded",
             "status": 429,
-            "detail": f"Try again in {pause} second{'s' * (pause > 1)}.",
-            "violated-policies": [self._called(name)],
+            "detail": self._advice(),
+            "violated-policies": violated or [called],
         }
+
+    def _advice(self) -> str:
+        if self.retry_after == inf:
+            return "Such requests are not allowed."
+        pause = self._pause()
+        return f"Try again in {pause} second{'s' * (pause > 1)}."
 
     def _pause(self) -> int:
         return max(1, _whole(self.retry_after))
+
+
+def with_details(decision: Decision, violated: tuple[str, ...], more_after: float | None = None) -> Decision:
+    """`decision` with all policies that deny, and the seconds until there is a whole token more, None where
+    that follows from the policy, as it does for all limits but strict ones.
+    """
+    if violated:
+        decision._violated = violated
+    if more_after is not None:
+        decision._more_after = more_after
+    return decision
 
 
 def _whole(seconds: float) -> int:
@@ -137,11 +186,11 @@ def _whole(seconds: float) -> int:
 
 
 @lru_cache(maxsize=256)
-def _policy_of(policy: str, name: str) -> tuple[str, str]:
-    """The name as a String of RFC 9651, and the field that tells the quota of a policy."""
+def _policy_of(policy: str, name: str) -> tuple[str, str, Rate]:
+    """The name as a String of RFC 9651, the field that tells the quota of a policy, and its rate."""
     if not (name.isascii() and name.isprintable()):
         raise ValueError(f"name must be printable ASCII, got {name!r}")
     rate = Rate.parse(policy.rpartition(": ")[2])
     quoted = '"{}"'.format(name.replace("\\", r"\\").replace('"', r"\""))
-    window = max(1, _whole(rate.burst * rate.period / rate.limit))
-    return quoted, f"{quoted};q={int(rate.burst)};w={window}"
+    window = max(1, _whole(rate.burst * rate.period / rate.limit if rate.limit else rate.period))
+    return quoted, f"{quoted};q={int(rate.burst)};w={window}", rate

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from math import inf
+from operator import attrgetter
 
 from headgate import _waiting
 from headgate._addresses import UNIX, checked_length, masked, packed_address
 from headgate._clock import checked_clock
-from headgate._decision import Decision
+from headgate._decision import Decision, with_details
 from headgate._membership import key_bytes
 from headgate._rate import Rate, checked_rates, written
 from headgate._units import checked_amount, checked_positive
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     Asked = Sequence[tuple[str, Limiter, Any]]
 
+_retry_after, _remaining = attrgetter("retry_after"), attrgetter("remaining")
 _UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
 _RESERVED = frozenset(("clock", "cost", "max_keys", "on_full", "self", "timeout"))
 
@@ -110,22 +112,19 @@ def _summary(answers: list[tuple[str, Decision]]) -> Decision:
     """Of the limits that deny the one that does so for longest, or the one with the least remaining."""
     if not answers:
         return _UNLIMITED
-    denials = [each for each in answers if not each[1].allowed]
-    if denials:
-        return _named(*max(denials, key=_retry_after))
-    return _named(*min(answers, key=_remaining))
-
-
-def _retry_after(named: tuple[str, Decision]) -> float:
-    return named[1].retry_after
-
-
-def _remaining(named: tuple[str, Decision]) -> float:
-    return named[1].remaining
+    named = [_named(*each) for each in answers]
+    denials = [answer for answer in named if not answer.allowed]
+    if not denials:
+        return min(named, key=_remaining)
+    worst = max(denials, key=_retry_after)
+    violated = tuple([policy for denial in denials for policy in denial.violated])
+    return with_details(worst, violated)
 
 
 def _named(name: str, answer: Decision) -> Decision:
-    return Decision(*answer[:5], f"{name}: {answer.policy}")
+    """What a limit said, with its name before each policy."""
+    named = Decision(*answer[:5], f"{name}: {answer.policy}")
+    return with_details(named, tuple([f"{name}: {each}" for each in answer.violated]), answer._more_after)
 
 
 class AddressLimiter:

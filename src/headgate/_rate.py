@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import namedtuple
 from functools import lru_cache
+from string import ascii_letters
 
-from headgate._units import checked_positive
+from headgate._units import as_number, checked_positive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ _MOST_TIERS = 8
 
 class Rate(_Fields):
     """`limit` requests in `period` seconds, of which `burst` may come at once; by default all of them,
-    but one at least.
+    but one at least. A limit of 0 denies every request.
 
-    Raises ValueError if a number is not positive, not finite or too large to count, TypeError if it
-    is none.
+    Raises ValueError if a number is not positive, not finite or too large to count, or if there is a burst
+    with a limit of 0; TypeError if it is none.
 
     >>> Rate(10, 60)
     Rate(limit=10, period=60, burst=10)
@@ -51,11 +52,15 @@ class Rate(_Fields):
     __slots__ = ()
 
     def __new__(cls, limit: SupportsFloat, period: SupportsFloat, burst: SupportsFloat | None = None) -> Rate:
+        seconds = checked_positive("period", period)
+        if as_number("limit", limit) == 0:
+            if burst:
+                raise ValueError(f"burst must be None with a limit of 0, got {burst!r}")
+            return super().__new__(cls, 0, seconds, 0)
         amount = checked_positive("limit", limit)
         room = checked_positive("burst", max(1, amount) if burst is None else burst)
         if room > _MOST_BURST:
             raise ValueError(f"burst must be at most {_MOST_BURST}, got {room!r}")
-        seconds = checked_positive("period", period)
         if amount / seconds > _MOST_RATE:
             raise ValueError(f"limit / period must be at most {_MOST_RATE:g}, got {amount!r} / {seconds!r}")
         return super().__new__(cls, amount, seconds, room)
@@ -76,10 +81,11 @@ class Rate(_Fields):
         amount, _, burst = text.lower().partition(",")
         limit, _, period = amount.replace(" per ", "/").partition("/")
         try:
+            _refuse_month(text)
             numbers = _number(limit), _seconds(period), _number(_after("burst", burst)) if burst else None
         except ValueError as error:
             examples = "'10/s', '5/10s' or '100/min, burst 200'"
-            raise ValueError(f"rate must be like {examples}, got {text!r}") from error
+            raise ValueError(f"rate must be like {examples}, got {text!r}{_hint(text)}") from error
         try:
             return cls(*numbers)
         except ValueError as error:
@@ -120,6 +126,21 @@ def _tiers(text: str) -> tuple[Rate, ...]:
         raise ValueError(f"{error} in {text!r}" if len(tiers) > 1 else str(error)) from error
 
 
+def _refuse_month(text: str) -> None:
+    """Raise if the unit is M, which many take for a month though it would be read as a minute."""
+    if text.rstrip().endswith("M") and not text.rstrip()[:-1].endswith(tuple(ascii_letters)):
+        raise ValueError("no unit of time: 'M'")
+
+
+def _hint(text: str) -> str:
+    """What is often meant by a text that says no rate."""
+    if "|" in text or text.count("/") > 1:
+        return ": ';' stands between tiers"
+    if text.rstrip().removesuffix("s").endswith("month"):
+        return ": a month has no length of its own, say '30day'"
+    return ": 'M' may be a minute or a month, say 'min' or '30day'" if text.rstrip().endswith("M") else ""
+
+
 def _number(text: str) -> float:
     text = text.strip()
     return int(text) if text.isdecimal() else float(text)
@@ -146,7 +167,8 @@ def _seconds(text: str) -> float:
 def _text(rate: Rate) -> str:
     """Every decision bears the text of a rate."""
     text = f"{written(rate.limit)}/{_written_period(rate.period)}"
-    return text if rate.burst == max(1, rate.limit) else f"{text}, burst {written(rate.burst)}"
+    usual = max(1, rate.limit) if rate.limit else 0
+    return text if rate.burst == usual else f"{text}, burst {written(rate.burst)}"
 
 
 def written(number: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from operator import index
 
 from headgate._rate import Rate
@@ -69,8 +70,8 @@ def _checked_window(rate: Rate) -> Window:
 
 
 def longest_log(windows: Sequence[Window]) -> int:
-    """How many entries a log has: one log serves all tiers."""
-    return max([limit for limit, _ in windows])
+    """How many entries a log has: one log serves all tiers, and has one at least."""
+    return max(1, *[limit for limit, _ in windows])
 
 
 def tables_of(rates: tuple[Rate, ...], windows: Sequence[Window]) -> tuple[Rate, ...]:
@@ -84,10 +85,19 @@ def tables_of(rates: tuple[Rate, ...], windows: Sequence[Window]) -> tuple[Rate,
 
 
 def scale_of(rate: Rate) -> tuple[int, int, int, int]:
-    """What `headgate._units.scale` says of a rate whose debts fit into a cell."""
+    """What `headgate._units.scale` says of a rate whose debts fit into a cell; a limit of 0 has no burst, and
+    what is owed under it comes back as if it were one a second.
+    """
     from fractions import Fraction
 
+    if not rate.limit:
+        return *scale(1, 1, _BURST_BITS)[:3], 0
     return scale(rate.burst, Fraction(rate.limit) / Fraction(rate.period), _BURST_BITS)
+
+
+def largest_cost(rates: Sequence[Rate]) -> float:
+    """The largest cost that may be asked for: the smallest burst, or any where a limit of 0 denies all."""
+    return min([rate.burst for rate in rates]) or inf
 
 
 def stride_of(lines: int) -> int:

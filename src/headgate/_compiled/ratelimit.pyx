@@ -33,16 +33,18 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from headgate._compiled.amounts cimport Amount, split, to_units
 from headgate._compiled.hashing cimport hg_splitmix64
 
+from math import inf
 from os import urandom
 
 from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
-from headgate._decision import Decision
+from headgate._decision import Decision, with_details
 from headgate._rate import checked_rates
 from headgate._tables import (
     checked_overflow,
     checked_windows,
     count_lines,
+    largest_cost,
     longest_log,
     no_memory,
     scale_of,
@@ -307,7 +309,7 @@ cdef class RateLimiter:
     cdef int _offer(self, tuple rates) except -1:
         self.count = 1 if self.log.length else len(rates)
         self.terms = rates
-        self.largest = min([rate.burst for rate in rates])
+        self.largest = largest_cost(rates)
         return 0
 
     cdef int _open(self, int which, uint64_t lines, unsigned stride, hg_scale scale, int64_t now) except -1:
@@ -517,11 +519,13 @@ cdef class RateLimiter:
         cdef double left, least = 0
         cdef hg_charge *charge
         waits = [0] * len(rates)
+        violated = []
         for i in range(len(rates)):
             charge = &charges[i]
             if verdict != HG_ALLOWED:
                 if charge.verdict != HG_ALLOWED:
-                    waits[i] = _wait(charge, charge.missing)
+                    waits[i] = _wait(charge, charge.missing) if rates[i].limit else inf
+                    violated.append(str(rates[i]))
                 if waits[i] > waits[worst]:
                     worst = i
                 continue
@@ -534,14 +538,24 @@ cdef class RateLimiter:
         if taken and verdict == HG_ALLOWED:
             debt += charge.cost
         rest = charge.rest if self.log.length else debt
-        return Decision(
+        decision = Decision(
             verdict == HG_ALLOWED,
             rates[worst].burst,
             ldexp(<double>max(0, charge.scale.burst - debt), -<int>charge.scale.bits),
             waits[worst] / 1e9,
-            _wait(charge, rest) / 1e9,
+            (_wait(charge, rest) if rates[worst].limit else waits[worst]) / 1e9,
             str(rates[worst]),
         )
+        return decision if len(violated) < 2 else with_details(decision, tuple(violated))
+
+    cdef object _with_more(self, object key, object decision):
+        """With the time at which there is one token more, which only its log tells of a strict limit."""
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict
+        if self.log.length == 0 or decision.remaining >= 1:
+            return decision
+        rates = self._charge(key, 1, False, charges, &verdict)
+        return with_details(decision, (), self._decision(rates, verdict, charges, False).retry_after)
 
     def decide(self, key, cost=1):
         """Take `cost` for `key` if every tier has it, and say how matters stand, as a `Decision`.
@@ -561,7 +575,7 @@ cdef class RateLimiter:
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
         rates = self._charge(key, cost, True, charges, &verdict)
-        return self._decision(rates, verdict, charges, True)
+        return self._with_more(key, self._decision(rates, verdict, charges, True))
 
     def peek(self, key, cost=1):
         """What ``decide`` would answer, but without taking anything.
@@ -575,7 +589,7 @@ cdef class RateLimiter:
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
         rates = self._charge(key, cost, False, charges, &verdict)
-        return self._decision(rates, verdict, charges, False)
+        return self._with_more(key, self._decision(rates, verdict, charges, False))
 
     def refund(self, key, cost=1):
         """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
@@ -762,7 +776,7 @@ cdef class RateLimiter:
         for i in range(len(rates)):
             charge = &charges[i]
             units = charge.debt + int(cost * 2**charge.scale.bits) - charge.scale.burst
-            delay = max(delay, _wait(charge, units))
+            delay = max(delay, _wait(charge, units) if rates[i].limit else inf)
         return delay / 1e9
 
     cdef object _delay_log(self, object key, object cost):
@@ -771,13 +785,17 @@ cdef class RateLimiter:
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_log log
         cdef int i
+        cdef bint never = False
         self._locate(key, &at)
         cdef int64_t now = self._swept()
         with cython.critical_section(self):
             log = self.log
             for i in range(log.count):
-                self._ask_window(&charges[i], now, (cost - 1) % log.windows[i].limit + 1)
+                never |= log.windows[i].limit == 0
+                self._ask_window(&charges[i], now, (cost - 1) % max(1, log.windows[i].limit) + 1)
             hg_consult(&self.tiers[0], &log, &at, self.evict, False, charges)
+        if never:
+            return inf
         delay = 0
         for i in range(log.count):
             rounds = (cost - 1) // log.windows[i].limit
@@ -808,7 +826,7 @@ cdef class RateLimiter:
             tier = &self.tiers[i]
             assert (tier.scale.bits, tier.scale.multiplier, tier.scale.shift, tier.scale.burst) == scale_of(
                 tables[i])
-            assert 0 < tier.scale.burst <= tier.ceiling
+            assert 0 <= tier.scale.burst <= tier.ceiling
             assert tier.lines == count_lines(self.room)
             for line in range(tier.lines):
                 tags = [tier.cells[line * HG_CELLS + j] >> 40 for j in range(HG_CELLS)]
@@ -823,7 +841,7 @@ cdef class RateLimiter:
         cdef int64_t now = self._now()
         cdef hg_tier *tier = &self.tiers[0]
         cdef uint64_t at, moment = hg_moment(now - tier.epoch), newest
-        assert self.log.length == max([rate.limit for rate in self.terms])
+        assert self.log.length == longest_log(checked_windows(self.terms))
         for at in range(tier.lines * HG_CELLS):
             newest = hg_span_of(&self.log, &self.log.times[at * self.log.length]).newest
             if newest + self.log.longest > moment and newest <= moment and not tier.control[HG_TURNS]:

@@ -33,7 +33,7 @@ from time import monotonic_ns
 
 from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
-from headgate._decision import Decision
+from headgate._decision import Decision, with_details
 from headgate._forks import new_lock, under
 from headgate._membership import key_bytes
 from headgate._rate import checked_rates
@@ -41,6 +41,7 @@ from headgate._tables import (
     checked_overflow,
     checked_windows,
     count_lines,
+    largest_cost,
     longest_log,
     no_memory,
     scale_of,
@@ -186,7 +187,7 @@ class _Tier:
             ahead = self.times[at] if gap > self.ceiling else None
             if inherited and cost and not evict:
                 return self, at, now, elapsed, cost, self.burst, inherited, 0, ahead
-            return self, at, now, elapsed, cost, 0, 0, inherited, ahead
+            return self, at, now, elapsed, cost, 0, cost - self.burst if cost else 0, inherited, ahead
         ahead = None
         debt = gap = (self.times[at] - now + _HALF) % _TIMES - _HALF
         if gap > self.ceiling:
@@ -295,11 +296,13 @@ class _Tier:
         elapsed, cost, debt, missing = charge[3:7]
         owed = debt + cost if taken else debt
         wait_ns = wait(elapsed, missing, self.multiplier, self.shift)
-        left = ldexp(max(0, self.burst - owed), -self.bits)
-        return [(wait_ns, left, wait(elapsed, owed, self.multiplier, self.shift), self.rate)]
+        rest = wait(elapsed, owed, self.multiplier, self.shift)
+        return [_answer(wait_ns, ldexp(max(0, self.burst - owed), -self.bits), rest, self.rate)]
 
     def delay(self, tag, hashed, now_ns, cost, _):
         """The nanoseconds until `cost`, however much, can have come for a key."""
+        if not self.rate.limit:
+            return inf
         elapsed, _, debt = self.look(tag, hashed, now_ns, 0, True)[3:6]
         return wait(elapsed, debt + int(cost * 2**self.bits) - self.burst, self.multiplier, self.shift)
 
@@ -476,13 +479,15 @@ class _Logs(_SharedTier):
         answers = []
         for (delay, count, rest), (limit, period), rate in zip(met, self.windows, self.rates, strict=True):
             left = float(max(0, limit - count - cost * taken))
-            answers.append((delay, left, period if taken and cost else rest, rate))
+            answers.append(_answer(delay, left, period if taken and cost else rest, rate))
         return answers
 
     def delay(self, tag, hashed, now_ns, cost, evict):
         """As that of a tier: after the last whole windows come as many tokens as are left over."""
         delays = []
         for which, (limit, period) in enumerate(self.windows):
+            if not limit:
+                return inf
             rounds, rest = divmod(int(cost) - 1, limit)
             met = self.look(tag, hashed, now_ns, rest + 1, evict)[5]
             delays.append(met[which][0] + rounds * period)
@@ -571,13 +576,20 @@ class _Logs(_SharedTier):
         """A log is in order; where an entry counts that is not ahead of the clock, the head is not dead; but
         if the clock has been far back, heads count from then on, and entries from before may come to count
         again."""
-        assert self.length == max([limit for limit, _ in self.windows])
+        assert self.length == longest_log(self.windows)
         now, moment = self.units(now_ns), now_ns - self.epoch + _WORD // 2
         for at in range(len(self.tags)):
             log = list(map(self.entries(at), range(self.length)))
             assert log == sorted(log)
             counts = log[-1] + self.longest > moment >= log[-1]
             assert not counts or self.turns or self.gap(at, now) > 0
+
+
+def _answer(wait_ns, left, rest, rate):
+    """What a tier answers: under a limit of 0 nothing comes, however long one waits."""
+    if rate.limit:
+        return wait_ns, left, rest, rate
+    return (inf, left, inf, rate) if wait_ns else (0, left, 0, rate)
 
 
 def _delay(entry, moment, cost, limit, period):
@@ -712,7 +724,7 @@ class RateLimiter:
 
     def _offer(self, rates, tiers, edit=0):
         """Let decisions be made by `tiers`, if nothing was written since `edit`; True if so."""
-        edits, largest = self._edits, min([rate.burst for rate in rates])
+        edits, largest = self._edits, largest_cost(rates)
         for tier in tiers:
             tier.edits = edits
         if edits[0] != edit:
@@ -810,7 +822,16 @@ class RateLimiter:
             _, left, reset, rate = min(answers, key=itemgetter(1))
             return Decision(True, rate.burst, left, 0.0, reset / 1e9, str(rate))
         wait_ns, left, reset, rate = max(answers, key=itemgetter(0))
-        return Decision(False, rate.burst, left, wait_ns / 1e9, reset / 1e9, str(rate))
+        decision = Decision(False, rate.burst, left, wait_ns / 1e9, reset / 1e9, str(rate))
+        violated = tuple([str(answer[-1]) for answer in answers if answer[0]])
+        return decision if len(violated) < 2 else with_details(decision, violated)
+
+    def _with_more(self, key, decision):
+        """With the time at which there is one token more, which only its log tells of a strict limit."""
+        if not self._strict or decision.remaining >= 1:
+            return decision
+        told = self._decision(*self._charge(key, 1, False, True), False)
+        return with_details(decision, (), told.retry_after)
 
     def allow(self, key, cost=1):
         """Take `cost` for `key` if every tier has it; True if so.
@@ -840,7 +861,7 @@ class RateLimiter:
         >>> limiter.decide("ann").retry_after
         0.5
         """
-        return self._decision(*self._charge(key, cost, True, True), True)
+        return self._with_more(key, self._decision(*self._charge(key, cost, True, True), True))
 
     def peek(self, key, cost=1):
         """What ``decide`` would answer, but without taking anything.
@@ -851,7 +872,7 @@ class RateLimiter:
         >>> limiter.peek("ann").remaining, limiter.peek("ann").remaining
         (2.0, 2.0)
         """
-        return self._decision(*self._charge(key, cost, False, True), False)
+        return self._with_more(key, self._decision(*self._charge(key, cost, False, True), False))
 
     def refund(self, key, cost=1):
         """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
@@ -1007,7 +1028,7 @@ class RateLimiter:
         tables = tables_of(self._rates, checked_windows(self._rates) if self._strict else ())
         for tier, rate in zip(self._tiers, tables, strict=True):
             assert (tier.bits, tier.multiplier, tier.shift, tier.burst) == scale_of(rate)
-            assert 0 < tier.burst <= tier.ceiling
+            assert 0 <= tier.burst <= tier.ceiling
             assert tier.lines == count_lines(self._max_keys)
             for start in range(0, len(tier.tags), _CELLS):
                 tags = list(tier.tags[start : start + _CELLS])
