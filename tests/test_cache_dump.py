@@ -5,6 +5,7 @@ import json
 import pickle
 
 import pytest
+from threads import run_threads
 
 POLICIES = ["FIFOCache", "LFUCache", "LRUCache", "RRCache", "S3FIFOCache", "SieveCache", "TinyLFUCache"]
 
@@ -101,3 +102,91 @@ def test_records_are_plain_json(twin, clock):
     start = data.index(b'["timed"')
     record = json.loads(data[start:data.index(b"]", start + 1) + 2])
     assert record == ["timed", 2, 10**10, 10**10, []]
+
+
+@pytest.mark.parametrize("value", [
+    (1, 2), [(1,)], {1: "a"}, {"a": {None: 1}}, {"a": (1,)}, {True: 1}, {1.5: 1},
+])
+def test_a_value_that_json_would_change_is_refused(twin, tmp_path, value):
+    cache = twin.cache.LRUCache(9)
+    cache["a"] = value
+    path = tmp_path / "cache"
+    path.write_bytes(b"before")
+    with pytest.raises(TypeError, match=r"^value .* of key 'a' does not survive json$"):
+        cache.dump(path)
+    assert path.read_bytes() == b"before"
+    other = twin.cache.LRUCache(9)
+    other.load(io.BytesIO(dumped(cache, serializer=pickle)), serializer=pickle)
+    assert other["a"] == value
+
+
+@pytest.mark.parametrize("value", [
+    None, True, 1, 2.5, float("nan"), float("inf"), "a", [], {}, [[1], {"b": [None, False]}], {"z": 1, "a": 2}
+])
+def test_a_value_that_json_keeps(twin, value):
+    cache, other = twin.cache.LRUCache(9), twin.cache.LRUCache(9)
+    cache["a"] = value
+    other.load(io.BytesIO(dumped(cache)))
+    assert repr(other["a"]) == repr(value)
+
+
+@pytest.mark.parametrize("of_key", [True, False])
+def test_a_subclass_does_not_come_back(twin, of_key):
+    class Text(str):
+        pass
+
+    cache = twin.cache.LRUCache(9)
+    cache[Text("a") if of_key else "a"] = Text("a")
+    with pytest.raises(TypeError, match=r"^(key|value) 'a' .*does not survive json$"):
+        dumped(cache)
+
+
+def test_what_pickle_keeps_is_not_compared_any_further(twin):
+    """Objects without ``__eq__``, and a list within itself."""
+    cache, other = twin.cache.LRUCache(9), twin.cache.LRUCache(9)
+    circle = []
+    circle.append(circle)
+    cache.update(a=Plain(), b=[Plain(), {Plain(): 1}], c=circle)
+    other.load(io.BytesIO(dumped(cache, serializer=pickle)), serializer=pickle)
+    assert type(other["a"]) is Plain and other["c"][0] is other["c"]
+
+
+class Plain:
+    pass
+
+
+def test_threads_that_dump_to_one_path(twin, tmp_path):
+    path = tmp_path / "cache"
+    cache = twin.cache.LRUCache(50)
+    cache.update((str(number), number) for number in range(50))
+    cache.dump(path)
+
+    def work(number):
+        for _ in range(10):
+            cache.dump(path)
+            assert twin.cache.LRUCache(50).load(path) == 50
+
+    run_threads(work, 4)
+    assert [file.name for file in tmp_path.iterdir()] == ["cache"]
+
+
+@pytest.mark.parametrize("wrong", [
+    5, ["key"], ["key", 1, None, None], ["key", 1, None, None, 5], ["key", 1, None, None, [5]],
+    ["key", 1, "soon", None, []], ["key", 1, -5, None, []], ["key", 1, 2**70, None, []],
+    [["key"], 1, None, None, []],
+], ids=repr)
+def test_records_of_another_form_are_refused(twin, wrong):
+    class Forging:
+        """Says that it is json, and reads something else."""
+
+        __name__ = "json"
+        dumps = json.dumps
+
+        def loads(self, data):
+            return wrong
+
+    cache = twin.cache.LRUCache(9)
+    cache["key"] = 1
+    with pytest.raises(ValueError, match=r"^file must hold entries, got "):
+        cache.load(io.BytesIO(dumped(cache)), serializer=Forging())
+    assert list(cache.items()) == [("key", 1)]

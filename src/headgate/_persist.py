@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 
-from headgate._lifetimes import NEVER
+from headgate._files import write_file
+from headgate._lifetimes import NEVER, checked_tags
+from headgate._views import _ABSENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 _MAGIC = b"headgate cache 1\n"
 _CHECKSUM = 16
+_PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
+_CONTAINERS = frozenset({dict, list, tuple})
 
 
 def _checksum(data: bytes) -> bytes:
@@ -60,9 +64,46 @@ def _record(row: Row, serializer: Any) -> bytes:
     ends = [None if end == NEVER else end for end in (left, hard_left)]
     written = serializer.dumps([key, value, *ends, list(tags)])
     data = written.encode() if isinstance(written, str) else bytes(written)
-    if serializer.loads(data)[0] != key:
+    read_key, read_value = serializer.loads(data)[:2]
+    if read_key != key or not _is_same(key, read_key):
         raise TypeError(f"key {key!r} does not survive {_name(serializer).decode()}")
+    if not _is_same(value, read_value):
+        raise TypeError(f"value {value!r} of key {key!r} does not survive {_name(serializer).decode()}")
     return data
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    """Whether `new` is `old` come back: of the same types, with equal parts.
+
+    Of what is neither a container nor a plain value of Python's own only the type is compared.
+
+    >>> _is_same({"a": [1, 2.0]}, {"a": [1, 2.0]}), _is_same((1, 2), [1, 2]), _is_same({1: 2}, {"1": 2})
+    (True, False, False)
+    """
+    pairs: list[tuple[Any, Any]] = [(old, new)]
+    seen = set()
+    while pairs:
+        old, new = pairs.pop()
+        kind = type(old)
+        if kind is not type(new):
+            return False
+        if kind in _PLAIN:
+            if old != new and old == old:
+                return False
+        elif kind in _CONTAINERS and id(old) not in seen:
+            seen.add(id(old))
+            if len(old) != len(new):
+                return False
+            pairs += _parts(old, new) if kind is dict else zip(old, new, strict=True)
+    return True
+
+
+def _parts(old: dict[Any, Any], new: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """What must be the same in two dicts of one size; the order of plain keys does not matter."""
+    if not _PLAIN.issuperset(map(type, (*old, *new))):
+        return [*zip(old, new, strict=True), *zip(old.values(), new.values(), strict=True)]
+    typed = {(type(key), key): value for key, value in new.items()}
+    return [(value, typed.get((type(key), key), _ABSENT)) for key, value in old.items()]
 
 
 def dump_rows(rows: list[Row], file: str | os.PathLike[str] | IO[bytes], serializer: Any) -> None:
@@ -71,21 +112,10 @@ def dump_rows(rows: list[Row], file: str | os.PathLike[str] | IO[bytes], seriali
     records = [_framed(_record(row, serializer)) for row in rows]
     body = b"".join([_MAGIC, _framed(_name(serializer)), len(rows).to_bytes(8, "little"), *records])
     data = body + _checksum(body)
-    if not isinstance(file, str | os.PathLike):
+    if isinstance(file, str | os.PathLike):
+        write_file(file, data)
+    else:
         file.write(data)
-        return
-    target = os.fspath(file)
-    fresh = f"{target}.{os.getpid()}.new"
-    try:
-        with open(fresh, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(fresh, target)
-    except BaseException:
-        if os.path.exists(fresh):
-            os.unlink(fresh)
-        raise
 
 
 def load_rows(file: str | os.PathLike[str] | IO[bytes], serializer: Any) -> list[Row]:
@@ -101,11 +131,10 @@ def load_rows(file: str | os.PathLike[str] | IO[bytes], serializer: Any) -> list
     body, checksum = data[:-_CHECKSUM], data[-_CHECKSUM:]
     if _checksum(body) != checksum:
         raise ValueError(f"file must be whole, got {len(data)} bytes of another checksum")
-    frames = _frames(body[len(_MAGIC):])
-    name = next(frames)
-    if name != _name(serializer):
-        raise ValueError(f"serializer must be {name.decode()}, got {_name(serializer).decode()}")
-    return [_row(serializer.loads(frame)) for frame in frames]
+    frames = list(_frames(body[len(_MAGIC):]))
+    if frames[0] != _name(serializer):
+        raise ValueError(f"serializer must be {frames[0].decode()}, got {_name(serializer).decode()}")
+    return [_row(serializer.loads(frame)) for frame in frames[1:]]
 
 
 def _frames(data: bytes) -> Iterator[bytes]:
@@ -120,7 +149,15 @@ def _frames(data: bytes) -> Iterator[bytes]:
 
 
 def _row(record: Any) -> Row:
-    key, value, *ends, tags = record
-    hash(key)
-    left, hard_left = [NEVER if end is None else end for end in ends]
-    return key, value, left, hard_left, tuple(tags)
+    """The row of a record; ValueError if it is anything else."""
+    try:
+        key, value, *ends, tags = record
+        hash(key)
+        left, hard_left = [NEVER if end is None else end for end in ends]
+        if not all(type(end) is int and 0 < end <= NEVER for end in (left, hard_left)):
+            raise ValueError
+        if type(tags) is not list:
+            raise TypeError
+        return key, value, left, hard_left, checked_tags(tuple(tags))
+    except (TypeError, ValueError):
+        raise ValueError(f"file must hold entries, got {record!r}") from None

@@ -1752,8 +1752,10 @@ cdef class _Cache:
         """Write all entries, their lifetimes and tags to a path or a binary file.
 
         `serializer` has ``dumps`` and ``loads``, as modules like pickle have; by default it is json. A
-        path is exchanged as a whole. Raises what the serializer raises, and TypeError if a key does not
-        survive it. Complexity: O(n).
+        path is replaced as a whole, by a file of the same mode: a reader finds the old dump or the new.
+        Raises what the serializer raises, and TypeError if a key or a value does not come back from it
+        the same, as tuples do not from json, which makes lists of them; the file is then as it was.
+        Complexity: O(n).
 
         >>> import io
         >>> cache, file = LRUCache(2), io.BytesIO()

@@ -4,9 +4,11 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from headgate._files import write_file
 from headgate.cli.errors import CommandError, require
 from headgate.cli.tables import Markdown, Printer, printer
 
@@ -48,7 +50,7 @@ def deliver(
     """Write and print what was asked for, the files first, as whoever reads the text may stop early; `draw`
     fills a figure."""
     if args.json and args.json != _STDOUT:
-        args.json.write_text(json.dumps(as_json(), indent=1) + "\n", encoding="utf-8")
+        write_file(args.json, json.dumps(as_json(), indent=1).encode() + b"\n")
     if args.plot:
         _save(draw, args.plot)
     if args.json == _STDOUT:
@@ -62,4 +64,6 @@ def _save(draw: Callable[[Any], None], path: Path) -> None:
     figure = require("matplotlib.figure", _PLOT).Figure(layout="constrained")
     draw(figure)
     with require("matplotlib", _PLOT).rc_context({"svg.fonttype": "none"}):
-        figure.savefig(path)
+        picture = BytesIO()
+        figure.savefig(picture, format=path.suffix[1:].lower() or "png")
+    write_file(path if path.suffix else path.with_suffix(".png"), picture.getvalue())

@@ -2,10 +2,12 @@
 
 import csv
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from headgate._files import write_file
 from headgate.cli.simulate.advice import advice
 from headgate.cli.simulate.engine import Point
 from headgate.cli.tables import Printer, Row, Table
@@ -80,10 +82,11 @@ def as_json(found: Simulation) -> dict[str, Any]:
 
 
 def write_csv(found: Simulation, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        writer.writeheader()
-        writer.writerows(map(_record, found.points))
+    text = StringIO()
+    writer = csv.DictWriter(text, _COLUMNS)
+    writer.writeheader()
+    writer.writerows(map(_record, found.points))
+    write_file(path, text.getvalue().encode())
 
 
 def _record(point: Point) -> dict[str, Any]:
