@@ -8,6 +8,7 @@ import pytest
 SIZE = 1000
 HOT = [f"user:{i}" for i in range(SIZE)]
 CHURN = [f"session:{i}" for i in range(4 * SIZE)]
+COLD = [f"session:{i}" for i in range(200 * SIZE)]
 
 
 def compiled():
@@ -46,11 +47,12 @@ def test_get_hit(benchmark, make):
     benchmark(get_all)
 
 
+@pytest.mark.parametrize("keys", [CHURN, COLD[: 20 * SIZE], COLD], ids=["4000", "20000", "200000"])
 @pytest.mark.parametrize("make", CACHES[1:], ids=lambda make: make.__name__)
-def test_put_that_evicts(benchmark, make):
+def test_put_that_evicts(benchmark, make, keys):
     cache = make()
 
-    def put_all(cache=cache, keys=CHURN):
+    def put_all(cache=cache, keys=keys):
         for key in keys:
             cache[key] = key
 

@@ -43,7 +43,7 @@ from headgate.cli.bench.worker import ROOMS, measure
 
 TINY = ["--quick", "--rounds", "3", "--scale", "0.01"]
 WORKS = [
-    "lru.get_hit", "lru.put_evict",
+    "lru.get_hit", "lru.put_evict", "lru.put_evict_20", "lru.put_evict_200",
     "lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses",
     "memo.hit",
     "ring.get_node", "ring.build", "ring.add_node",

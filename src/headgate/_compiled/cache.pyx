@@ -291,6 +291,7 @@ cdef class _Cache:
     cdef uint64_t emptied
     cdef hg_secret secret
     cdef uint32_t mask
+    cdef uint32_t vacant  # the cell where the last probe in vain has ended
     cdef uint32_t capacity
     cdef uint32_t count
     cdef uint32_t used
@@ -446,6 +447,7 @@ cdef class _Cache:
         while True:
             slot = self.table[at]
             if slot == NIL:
+                self.vacant = at
                 return NIL
             if self.nodes[slot].hash == hash:
                 stored = self._key(slot)
@@ -487,13 +489,17 @@ cdef class _Cache:
         self.table[at] = slot
 
     @cython.final
-    cdef void _leave(self, uint32_t slot) noexcept:
-        """Take `slot` out of the table and shift back those that its place had pushed on."""
-        cdef uint32_t hole = self._home(self.nodes[slot].hash)
-        cdef uint32_t at, other, home
-        while self.table[hole] != slot:
-            hole = (hole + 1) & self.mask
-        at = hole
+    cdef inline uint32_t _cell(self, uint32_t slot) noexcept:
+        """Where in the table a live slot stands."""
+        cdef uint32_t at = self._home(self.nodes[slot].hash)
+        while self.table[at] != slot:
+            at = (at + 1) & self.mask
+        return at
+
+    @cython.final
+    cdef void _empty_cell(self, uint32_t hole) noexcept:
+        """Take a slot out of the table and shift back those that its place had pushed on."""
+        cdef uint32_t at = hole, other, home
         while True:
             at = (at + 1) & self.mask
             other = self.table[at]
@@ -563,12 +569,12 @@ cdef class _Cache:
             raise MemoryError
         for end in range(LISTS):
             new.places[end] = end
-        if self.capacity > 0:
-            for at in range(self.mask + 1):
-                slot = self.table[at]
-                if slot != NIL:
-                    last += 1
-                    new.places[slot] = last
+        for end in range(LISTS):
+            slot = self.nodes[end].next
+            while slot != end:
+                last += 1
+                new.places[slot] = last
+                slot = self.nodes[slot].next
         for slot in range(self.used + 1):
             at = new.places[slot]
             if slot >= LISTS and at == 0:
@@ -693,7 +699,7 @@ cdef class _Cache:
     @cython.final
     cdef void _remove(self, uint32_t slot, PyObject **key, PyObject **value) noexcept:
         """Take an entry out; the caller owns the two references and drops them last."""
-        self._leave(slot)
+        self._empty_cell(self._cell(slot))
         self._part(slot)
         if self.timers != NULL and self.timers[slot].due != NEVER:
             hg_wheel_remove(self.wheel, self.timers, slot)
@@ -710,6 +716,33 @@ cdef class _Cache:
         self.version += 1
         self.nodes[slot].next = self.free
         self.free = slot
+
+    @cython.final
+    cdef inline PyObject *_exchange_item(self, Py_ssize_t i, PyObject *item) noexcept:
+        """Set an item of the entries; the caller owns the old one."""
+        cdef PyObject *old = PyList_GET_ITEM(<PyObject *>self.entries, i)
+        Py_INCREF(item)
+        PyList_SET_ITEM(<PyObject *>self.entries, i, item)
+        return old
+
+    @cython.final
+    cdef inline void _oust(self, PyObject *key, Py_hash_t hash, PyObject *value,
+                           PyObject **old_key, PyObject **old_value) noexcept:
+        """Let a plain entry that was just probed for in vain take the slot of the victim.
+
+        It is entered where the probe has ended, while the victim still stands in the table; so there is no
+        second probe, and a slot that nobody holds is never seen. The caller drops the old references last.
+        """
+        cdef uint32_t slot = self._victim(1), hole = self._cell(slot)
+        self._part(slot)
+        self.nodes[slot].hash = hash
+        self.table[self.vacant] = slot
+        self._empty_cell(hole)
+        old_key[0] = self._exchange_item(2 * <Py_ssize_t>slot, key)
+        old_value[0] = self._exchange_item(2 * <Py_ssize_t>slot + 1, value)
+        self._join(slot)
+        self.eviction_count += 1
+        self.version += 1
 
     # ---- the lists: the oldest follows the sentinel, the newest precedes it ------------------
 
@@ -981,10 +1014,9 @@ cdef class _Cache:
                 if slot != NIL:
                     old_value = self._exchange(slot, <PyObject *>value)
                     self._rewrite(slot)
+                elif self.count >= self.room:
+                    self._oust(<PyObject *>key, hash, <PyObject *>value, &old_key, &old_value)
                 else:
-                    if self.count >= self.room:
-                        self._remove(self._victim(1), &old_key, &old_value)
-                        self.eviction_count += 1
                     self._insert(<PyObject *>key, hash, <PyObject *>value, 1)
         Py_XDECREF(old_key)
         Py_XDECREF(old_value)
@@ -993,11 +1025,8 @@ cdef class _Cache:
     @cython.final
     cdef inline PyObject *_exchange(self, uint32_t slot, PyObject *value) noexcept:
         """Give a live slot another value; the caller owns the old one."""
-        cdef PyObject *old = self._value(slot)
-        Py_INCREF(value)
-        PyList_SET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot + 1, value)
         self.left[<int>REPLACED] += 1
-        return old
+        return self._exchange_item(2 * <Py_ssize_t>slot + 1, value)
 
     @cython.final
     cdef object _store(self, object key, object value, bint keep, object ttl, tuple tags):

@@ -11,6 +11,8 @@ _OURS = "headgate compiled"
 _RATIOS = (
     ("LRU get, hit", "lru.get_hit", _OURS, lru.BASELINE, 1.25),
     ("put that evicts", "lru.put_evict", _OURS, "cachebox", 1.0),
+    ("put, 20 x the keys", "lru.put_evict_20", _OURS, "cachebox", 0.9),
+    ("put, 200 x the keys", "lru.put_evict_200", _OURS, "cachebox", 0.9),
     ("lru_cache, hit", "memo.hit", _OURS, memo.BASELINE, 0.6),
     ("ring get_node", "ring.get_node", _OURS, ring.BASELINE, 2.0),
     ("ring get_node", "ring.get_node", _OURS, "uhashring", 1 / 40),

@@ -13,6 +13,7 @@ from headgate.cli.bench.workload import SHAPES, request_keys, user_id
 BASELINE = "dict"
 _PEERS = (("cachebox", "LRUCache"), ("cachetools", "LRUCache"), ("lru-dict", "LRU"))
 _CYCLE = 4
+_COLD_CYCLES = 20, 200
 _CACHED_SHARE = 10
 
 
@@ -66,7 +67,16 @@ def works(scale: Scale) -> list[Work]:
     ]
     return [
         Work("lru.get_hit", "get, hit", f"{scale.hot:,} hot keys", partial(_get_hit, scale)),
-        Work("lru.put_evict", "put that evicts", f"{scale.hot:,} entries", partial(_put_evict, scale)),
+        Work(
+            "lru.put_evict", "put that evicts", f"{scale.hot:,} entries", partial(_put_evict, scale, _CYCLE)
+        ),
+        *[
+            Work(
+                f"lru.put_evict_{cycle}", f"put, {cycle * scale.hot:,} keys", f"{scale.hot:,} entries",
+                partial(_put_evict, scale, cycle),
+            )
+            for cycle in _COLD_CYCLES
+        ],
         *read_through,
     ]
 
@@ -88,9 +98,9 @@ def _get_hit(scale: Scale) -> Field:
     return _hot(scale, keys, [(cache, cache.get) for cache in caches()])
 
 
-def _put_evict(scale: Scale) -> Field:
-    """Keys in turn, more than fit: an LRU cache misses every time."""
-    keys = [user_id(number) for number in range(scale.hot * _CYCLE)]
+def _put_evict(scale: Scale, cycle: int) -> Field:
+    """Keys in turn, `cycle` times as many as fit: an LRU cache misses every time."""
+    keys = [user_id(number) for number in range(scale.hot * cycle)]
     return _hot(scale, keys, [(cache, cache.put) for cache in caches() if cache.evicts])
 
 

@@ -15,6 +15,7 @@ from headgate.cli.tables import Printer, Row, Table
 _UNITS = ((1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 _TABLES = (
     ("LRU cache, one operation", ("lru.get_hit", "lru.put_evict")),
+    ("LRU cache, a put that evicts, with cold keys", ("lru.put_evict_20", "lru.put_evict_200")),
     (
         "LRU cache, read through (get; put after a miss), room for a tenth",
         ("lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses"),
