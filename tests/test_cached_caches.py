@@ -9,6 +9,8 @@ from math import inf
 import pytest
 from watchdog import in_a_loop, until
 
+from headgate._stores import AgeingStore
+
 
 class Plain:
     """The least that a cache must have."""
@@ -109,19 +111,23 @@ def test_a_method_clears_and_counts_its_own(twin):
     assert len(cache) == 2 and two.find(1) is two.find(1)
 
 
-@pytest.mark.parametrize("method", ["cache_info", "cache_clear"])
-def test_a_cache_that_cannot_be_iterated(twin, method):
-    load = twin.memoize.cached(Plain())(lambda x: x)
-    with pytest.raises(TypeError, match=rf"^{method} needs a cache that can be iterated, got <"):
-        getattr(load, method)()
+class Iterable(Plain):
+    def __iter__(self):
+        return iter(self.data)
 
 
-def test_a_cache_without_pop(twin):
-    load = twin.memoize.cached(Plain())(lambda x: x)
-    load(1)
+@pytest.mark.parametrize(("cache", "key", "method", "needed"), [
+    (Plain, None, "cache_info", "__iter__"), (Plain, None, "cache_clear", "pop"),
+    (Iterable, None, "cache_clear", "pop"), (Plain, None, "cache_invalidate", "pop"),
+    (Plain, str, "cache_info", "__len__"), (Plain, str, "cache_clear", "clear"),
+])
+def test_a_cache_that_is_too_simple(twin, cache, key, method, needed):
+    load = twin.memoize.cached(cache(), key=key)(lambda x: [x])
+    first = load(1)
     assert load.cache_contains(1)
-    with pytest.raises(TypeError, match=r"^cache_invalidate needs a cache with pop, got <"):
-        load.cache_invalidate(1)
+    with pytest.raises(TypeError, match=rf"^{method} needs a cache with {needed}, got <"):
+        getattr(load, method)(*[1] * (method == "cache_invalidate"))
+    assert load(1) is first
 
 
 def module_level(x):
@@ -232,15 +238,39 @@ def test_values_put_in_by_hand_are_new(twin, clock):
     assert load(1) == [2, 1]
 
 
-def test_deadlines_go_with_the_entries(twin, clock):
-    cache = twin.cache.LRUCache(10, clock=clock)
-    load = twin.memoize.cached(cache, ttl=10, stale=10, clock=clock)(lambda x: x)
-    store = load._memory._store if twin.name == "pure" else None
-    for i in range(5000):
-        load(i)
-    if store is not None:
+class Lifetimes:
+    """Results are fresh for 5 seconds and usable for 10."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def deadlines(self):
+        return self.clock() + 5 * 10**9, self.clock() + 10 * 10**9
+
+
+@pytest.mark.parametrize("contains", [True, False])
+def test_deadlines_go_with_the_entries(twin, clock, contains):
+    cache = twin.cache.LRUCache(10)
+    least = Plain()
+    least.data = cache
+    store = AgeingStore(cache if contains else least, Lifetimes(clock))
+    for key in range(5000):
+        store.put(key, key)
         assert len(store._deadlines) <= 2 * 10 + 65
-    assert load.cache_info().currsize == 10
+        assert set(cache) <= set(store._deadlines)
+    clock.advance(7)
+    assert all(store.is_usable(key, key) and not store.is_fresh(key, key) for key in cache)
+
+
+def test_a_deadline_is_that_of_one_value(clock):
+    cache, one, two = {}, [1], [2]
+    store = AgeingStore(cache, Lifetimes(clock))
+    store.put("a", one)
+    clock.advance(20)
+    assert not store.is_usable("a", one) and store.peek("a", None) is None
+    cache["a"] = two
+    assert store.peek("a", None) is two
+    assert store.pop("a", None) is two and store._deadlines == {}
 
 
 @pytest.mark.parametrize("ttl", [1e10, 1e300, inf, 10**400 // 10**390])

@@ -211,17 +211,28 @@ class Memory:
     def _size_of(self, cache: Any) -> int:
         if self._mark is not None:
             return len(self._marked_keys("cache_info"))
-        return cache.currsize if hasattr(cache, "currsize") else len(cache)
+        if hasattr(cache, "currsize"):
+            return cache.currsize
+        self._require("cache_info", "__len__")
+        return len(cache)
 
     def _marked_keys(self, method: str) -> list[Any]:
         """The keys of this memory in a given cache. O(size of the cache)."""
+        self._require(method, "__iter__")
+        keys = list(self._store.cache)
+        return [key for key in keys if type(key) is tuple and key and key[0] is self._mark]
+
+    def _require(self, method: str, *needed: str) -> None:
+        """Refuse a method of the stand-in for which a given cache lacks a method."""
         cache = self._store.cache
-        if not hasattr(cache, "__iter__"):
-            raise TypeError(f"{method} needs a cache that can be iterated, got {cache!r}")
-        return [key for key in list(cache) if type(key) is tuple and key and key[0] is self._mark]
+        for name in needed:
+            if not hasattr(cache, name):
+                raise TypeError(f"{method} needs a cache with {name}, got {cache!r}")
 
     def clear(self, front: Any) -> None:
         """Forget everything, of all instances too if this is the memory of the function itself."""
+        if not self._plan.has_own_results:
+            self._require("cache_clear", *(("clear",) if self._mark is None else ("pop", "__iter__")))
         self._flights.ground()
         front.forget_counts()
         if self._plan.has_own_results:
@@ -250,8 +261,7 @@ class Memory:
 
     def invalidate(self, front: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Forget a call; whether there was one."""
-        if not hasattr(self._store.cache, "pop"):
-            raise TypeError(f"cache_invalidate needs a cache with pop, got {self._store.cache!r}")
+        self._require("cache_invalidate", "pop")
         key = front.fitted(self.key_of(args, kwargs))
         self._flights.drop(key)
         found = self._store.find(key, _ABSENT)

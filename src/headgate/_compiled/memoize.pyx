@@ -827,7 +827,7 @@ cdef class _Front:
     cdef object memory
     cdef object function   # None where a call is not all that is to be done
     cdef _Results results  # None before another cache
-    cdef object get        # the method of another cache
+    cdef object get        # the method of another cache, or None
     cdef object is_fresh   # None where all that is in another cache is fresh
     cdef object mark       # in the keys of another cache, or None
     cdef object key
@@ -846,20 +846,20 @@ cdef class _Front:
         self.vectorcall = <vectorcallfunc>_look_up
         self.memory, self.function, self.key, self.bind, self.places = memory, function, key, bind, places
         self.typed, self.clock, self.skip = typed, clock, bind is None
+        self.own_keys = not typed and key is None
 
     def aim(self, cache, is_fresh, mark):
-        """Look up in `cache` from now on."""
-        own = isinstance(cache, _Results)
-        get = None if own else cache.get
-        with cython.critical_section(self):
-            self.results = cache if own else None
-            self.cache = None if own else cache
-            self.get, self.is_fresh, self.mark = get, is_fresh, mark
-            self.own_keys = own and not self.typed and self.key is None and not self.is_method
+        """Look up in `cache` from now on; another than `_Results` is there from the beginning."""
+        if isinstance(cache, _Results):
+            with cython.critical_section(self):
+                self.results = cache
+        else:
+            self.cache, self.get, self.is_fresh, self.mark = cache, cache.get, is_fresh, mark
+            self.own_keys = False
 
     def fitted(self, key):
         """A key as it stands in the cache."""
-        if self.results is None or self.key is None or _is_own_key(<PyObject *>key):
+        if self.get is not None or self.key is None or _is_own_key(<PyObject *>key):
             return key
         return (key,)
 
@@ -1014,7 +1014,7 @@ cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *n
         _read_own(&call, args + skip)
     elif self.is_method and given > 0:
         return _given(PyObject_Vectorcall(self._bound(<object>args[0]), args, nargsf, names))
-    elif self.results is None:
+    elif self.get is not None:
         return _given(self._look_up_elsewhere(args, given, names))
     elif self.key is not None:
         key = self._made_key(args + skip, given - skip, names)
@@ -1070,8 +1070,8 @@ def cached(cache=None, *, maxsize=DEFAULT_MAXSIZE, policy=None, ttl=None, tti=No
 
     A `cache` that is given may serve several functions: its keys carry the function, and for methods the
     instance. With `key`, the keys of a function are those that it makes. Lifetimes are those of the
-    cache if its ``put`` takes a `ttl`; otherwise deadlines stand beside it. A value that is put
-    into the cache under ``f.cache_key(...)`` is returned like a result.
+    cache if its ``put`` takes a `ttl` in seconds; otherwise deadlines stand beside it. A value that is
+    put into the cache under ``f.cache_key(...)`` is returned like a result.
 
     The function has ``cache_info()``, ``cache_clear()``, ``cache_key(...)``, ``__wrapped__`` and `cache`,
     which is None for the built-in store. ``cache_contains(...)`` returns whether the call of these
