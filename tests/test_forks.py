@@ -89,6 +89,8 @@ def made(twin, name, folder):
         return headgate.ConcurrencyLimiter(path=folder / "permits"), take
     if name == "Throttle":
         return headgate.Throttle(), throttle
+    if name == "RetryBudget":
+        return headgate.RetryBudget(), lambda budget: [budget.deposit(), budget.withdraw()]
     if name == "RateLimits":
         limiter = twin.ratelimit.RateLimiter("1000000/s", max_keys=100)
         return headgate.RateLimits(user=limiter), lambda limits: limits.allow(user="ann")

@@ -3,15 +3,18 @@
 import asyncio
 import gc
 import math
+import signal
 import threading
 import time
 from functools import partial
 
 import pytest
+from finalizers import struck_at
+from interrupts import interruptions
 from virtual_time import SECOND, run_on, started
 from watchdog import PATIENCE, in_a_loop, in_a_thread, until
 
-from headgate import _waiting
+from headgate import RateLimits, _waiting
 
 
 class OneKey:
@@ -44,12 +47,13 @@ def run(clock):
 
 @pytest.fixture
 def joined(monkeypatch):
-    """Those who have gone to the end of a line."""
+    """The places of those that have gone to the end of a line."""
     wakes, join = [], _waiting.Line.join
 
-    def joining(line, wake, tokens):
-        join(line, wake, tokens)
-        wakes.append(wake)
+    def joining(line, waiter):
+        if waiter.place not in line._waiters:
+            wakes.append(waiter.place)
+        join(line, waiter)
 
     monkeypatch.setattr(_waiting.Line, "join", joining)
     return wakes
@@ -180,14 +184,20 @@ def test_threads_leave_in_order(make, clock, joined):
     assert left == list(range(8))
 
 
-def test_a_thread_that_times_out(make, clock, monkeypatch):
+@pytest.fixture
+def slept(clock, monkeypatch):
+    """The pauses of threads, which the clock makes in their place."""
     slept = []
 
-    def sleep(seconds):
+    def pause(waiter, seconds):
         slept.append(seconds)
         clock.advance(seconds)
 
-    monkeypatch.setattr(_waiting.time, "sleep", sleep)
+    monkeypatch.setattr(_waiting.ThreadWaiter, "pause", pause)
+    return slept
+
+
+def test_a_thread_that_times_out(make, clock, slept):
     bucket = make(1, 20, clock=clock)
     assert bucket.acquire(timeout=0)
     assert not bucket.acquire(timeout=0.049)
@@ -196,22 +206,159 @@ def test_a_thread_that_times_out(make, clock, monkeypatch):
     assert slept == [pytest.approx(0.05)]
 
 
-def test_tasks_cancelled_as_their_loop_ends_do_not_block_the_line(make, clock, joined):
+def test_a_loop_that_stands_still_is_passed_over_and_served_when_it_goes_on(make, clock, joined):
     bucket = make(1, 100, clock=clock)
     bucket.consume()
-    loop, answers = asyncio.new_event_loop(), []
+    loop, outcomes = asyncio.new_event_loop(), []
     first, second = loop.run_until_complete(started(bucket.acquire_async(), bucket.acquire_async()))
-    thread = threading.Thread(target=lambda: answers.append(bucket.acquire()), daemon=True)
+    thread = threading.Thread(target=lambda: outcomes.append(bucket.acquire()), daemon=True)
     thread.start()
     until(lambda: len(joined) == 3)
     clock.advance(0.01)
-    assert loop.run_until_complete(asyncio.wait_for(first, PATIENCE))
+    thread.join(PATIENCE)
+    assert outcomes == [True]
     second.cancel()
+    clock.advance(0.01)
+    assert loop.run_until_complete(asyncio.wait_for(first, PATIENCE))
     loop.run_until_complete(asyncio.gather(second, return_exceptions=True))
     loop.close()
     clock.advance(0.01)
-    thread.join(PATIENCE)
-    assert answers == [True]
+    assert bucket.acquire(timeout=0)
+
+
+@pytest.mark.parametrize("end", ["stop", "close"])
+def test_who_waits_behind_a_loop_that_ends_meanwhile(make, clock, joined, monkeypatch, end):
+    """The loop stops when the thread has joined the line, so that only the thread can see it."""
+    monkeypatch.setattr(_waiting, "_LOOK", 0.01)
+    bucket = make(1, 100, clock=clock)
+    bucket.consume()
+    loop, outcomes = asyncio.new_event_loop(), []
+
+    async def main():
+        tasks = await started(*[bucket.acquire_async() for _ in range(3)])
+        threading.Thread(target=lambda: outcomes.append(bucket.acquire()), daemon=True).start()
+        while len(joined) < 4:
+            await asyncio.sleep(0.001)
+        return tasks
+
+    tasks = loop.run_until_complete(main())
+    if end == "close":
+        loop.close()
+    until(lambda: clock.advance(0.01) or outcomes)
+    assert outcomes == [True]
+    for task in tasks:
+        task._log_destroy_pending = False
+        task.get_coro().close()
+    loop.close()
+
+
+@pytest.fixture
+def held_up(monkeypatch):
+    """Pauses of threads end only when they are woken; counts those that have begun."""
+    begun, pause = [], _waiting.ThreadWaiter.pause
+
+    def paused(waiter, seconds):
+        begun.append(seconds)
+        pause(waiter, None)
+
+    monkeypatch.setattr(_waiting.ThreadWaiter, "pause", paused)
+    return begun
+
+
+def waiting(acquire, held_up):
+    """The outcomes of a thread that has begun to wait."""
+    outcomes = []
+    threading.Thread(target=lambda: outcomes.append(acquire()), daemon=True).start()
+    until(lambda: held_up)
+    return outcomes
+
+
+@pytest.mark.parametrize("bring", [
+    lambda limiter: limiter.refund("ann"),
+    lambda limiter: limiter.reset("ann"),
+    lambda limiter: (limiter.reconfigure("1000000/s"), limiter.refund("ann")),
+], ids=["refund", "reset", "reconfigure"])
+def test_what_brings_a_keys_tokens_sooner_wakes_the_head(twin, clock, held_up, bring):
+    limiter = twin.ratelimit.RateLimiter("1/h", max_keys=100, clock=clock)
+    limiter.allow("ann")
+    outcomes = waiting(lambda: limiter.acquire("ann"), held_up)
+    bring(limiter)
+    until(lambda: outcomes)
+    assert outcomes == [True]
+
+
+def test_a_rate_that_is_raised_wakes_the_heads(twin, clock, held_up):
+    limiter = twin.ratelimit.RateLimiter("1/h", strict=True, max_keys=100, clock=clock)
+    limiter.allow("ann")
+    outcomes = waiting(lambda: limiter.acquire("ann"), held_up)
+    limiter.reconfigure("2/h")
+    until(lambda: outcomes)
+    bucket = twin.limit.TokenBucket(1, 1 / 3600, clock=clock)
+    bucket.consume()
+    held_up.clear()
+    outcomes = waiting(bucket.acquire, held_up)
+    bucket.reconfigure(capacity=3, refill_rate=1)
+    clock.advance(1)
+    bucket.reconfigure(refill_rate=2)
+    until(lambda: outcomes)
+    assert outcomes == [True]
+
+
+def test_a_reservation_that_is_cancelled_wakes_the_head(twin, clock, held_up):
+    bucket = twin.limit.TokenBucket(1, 1 / 3600, clock=clock)
+    reservation = bucket.reserve()
+    outcomes = waiting(bucket.acquire, held_up)
+    reservation.cancel()
+    until(lambda: outcomes)
+    assert outcomes == [True]
+
+
+@pytest.mark.parametrize("bring", [
+    lambda limits: limits.refund(user="ann"),
+    lambda limits: limits.reset(user="ann"),
+    lambda limits: limits.exempt("user", "ann"),
+    lambda limits: limits.override("user", "ann", "9/h"),
+    lambda limits: (limits.override("user", "bob", "9/h"), limits.reset(user="ann")),
+], ids=["refund", "reset", "exempt", "override", "several"])
+def test_what_brings_tokens_of_a_level_sooner_wakes_the_head(clock, held_up, bring):
+    limits = RateLimits(ip="10/h", user="1/h", max_keys=100, clock=clock)
+    limits.allow(user="ann")
+    outcomes = waiting(lambda: limits.acquire(ip="::1", user="ann"), held_up)
+    bring(limits)
+    until(lambda: outcomes)
+    assert outcomes == [True]
+
+
+def test_tokens_that_come_by_another_way_are_seen(twin, clock, monkeypatch):
+    """As by another process, or another RateLimits over the same limiter: the head looks once a second."""
+    limiter = twin.ratelimit.RateLimiter("1/h", max_keys=100, clock=clock)
+    limiter.allow("ann")
+    limits, start = RateLimits(user=limiter), clock.now
+
+    def pause(waiter, seconds):
+        clock.advance(seconds)
+        if clock.now - start > 5e9:
+            limiter.reset("ann")
+
+    monkeypatch.setattr(_waiting.ThreadWaiter, "pause", pause)
+    assert limits.acquire(user="ann")
+    assert 5 <= (clock.now - start) / 1e9 <= 7
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_wait_that_is_interrupted_leaves_the_line(make, clock, slept):
+    """What comes out amid a weak reference's callback, as of the line itself, goes to the unraisable hook."""
+    bucket = make(1, 10, clock=clock)
+    every = 11 if isinstance(bucket, OneKey) else 3
+    bucket.consume()
+
+    def call():
+        bucket.consume()
+        bucket.acquire()
+
+    for _ in interruptions(call, every):
+        assert bucket.acquire(timeout=PATIENCE), "it is not behind one that is gone"
 
 
 def test_timeouts_of_any_length(make):
@@ -226,18 +373,18 @@ def test_timeouts_of_any_length(make):
         assert in_a_loop(both()) == [True, True]
 
 
-def test_a_sleep_that_is_longer_than_the_system_counts(make, clock, monkeypatch):
+def test_no_sleep_is_longer_than_the_system_counts(make, clock, monkeypatch):
     bucket = make(1, 5e-10, clock=clock)
     bucket.consume()
     slept = []
 
-    def sleep(seconds):
+    def pause(waiter, seconds):
         slept.append(seconds)
         clock.advance(1.1e9)
 
-    monkeypatch.setattr(_waiting.time, "sleep", sleep)
+    monkeypatch.setattr(_waiting.ThreadWaiter, "pause", pause)
     assert bucket.acquire()
-    assert slept == [10**9, pytest.approx(0.9e9)]
+    assert slept == [1.0, 1.0]
 
 
 def test_a_loop_that_is_closed_with_thousands_in_line_blocks_nobody(make, clock, monkeypatch):
@@ -245,9 +392,9 @@ def test_a_loop_that_is_closed_with_thousands_in_line_blocks_nobody(make, clock,
     bucket.consume()
     answers, asleep = [], threading.Event()
 
-    def sleep(seconds, sleep=time.sleep):
+    def pausing(waiter, seconds, pause=_waiting.ThreadWaiter.pause):
         asleep.set()
-        sleep(seconds)
+        pause(waiter, seconds)
 
     def acquire():
         answers.append(bucket.acquire())
@@ -257,7 +404,7 @@ def test_a_loop_that_is_closed_with_thousands_in_line_blocks_nobody(make, clock,
         await asyncio.sleep(0)
         return tasks
 
-    monkeypatch.setattr(_waiting.time, "sleep", sleep)
+    monkeypatch.setattr(_waiting.ThreadWaiter, "pause", pausing)
     threads = [threading.Thread(target=acquire, daemon=True) for _ in range(2)]
     threads[0].start()
     assert asleep.wait(PATIENCE)
@@ -275,15 +422,16 @@ def test_a_loop_that_is_closed_with_thousands_in_line_blocks_nobody(make, clock,
 
 
 def cost_a_head(count):
-    """The thread's time for each who joins and leaves a line of so many."""
+    """The thread's time for each that joins and leaves a line of so many."""
     line = _waiting.Line()
-    wakes = [lambda number=number: number for number in range(count)]
     start = time.thread_time()
-    for number, wake in enumerate(wakes):
+    waiters = []
+    for number in range(count):
         assert line.tokens_ahead() == number
-        line.join(wake, 1)
-    for wake in reversed(wakes):
-        line.leave(wake)
+        waiters.append(_waiting.ThreadWaiter(line, 1))
+        line.join(waiters[-1])
+    for waiter in reversed(waiters):
+        line.leave(waiter)
     assert line.tokens_ahead() == len(line) == 0
     return (time.thread_time() - start) / count
 
@@ -295,44 +443,34 @@ def test_a_long_line_costs_no_more_a_head_than_a_short_one():
 
 def test_what_is_waited_for_does_not_drift():
     line = _waiting.Line()
-    wakes = [lambda number=number: number for number in range(1000)]
-    for number, wake in enumerate(wakes):
-        line.join(wake, 0.1 * number)
-    for wake in wakes[:-1]:
-        line.leave(wake)
+    waiters = [_waiting.ThreadWaiter(line, 0.1 * number) for number in range(1000)]
+    for waiter in waiters:
+        line.join(waiter)
+    for waiter in waiters[:-1]:
+        line.leave(waiter)
     assert line.tokens_ahead() == pytest.approx(99.9, abs=1e-9)
-    line.leave(wakes[-1])
+    line.leave(waiters[-1])
     assert line.tokens_ahead() == 0.0
 
 
 def test_a_finalizer_may_leave_the_line_amid_a_step_of_another():
     """As when the garbage collector ends a coroutine that waits."""
-    line = _waiting.Line()
-    woken = []
+    for number in range(60):
+        line = _waiting.Line()
+        first, second, last, new = [_waiting.ThreadWaiter(line, 1) for _ in range(4)]
+        for waiter in (first, second, last):
+            line.join(waiter)
 
-    class Waiter:
-        def __init__(self, name, also=None):
-            self.name, self.also = name, also
+        def steps(line=line, first=first, second=second, new=new, number=number):
+            with struck_at(number, lambda: line.leave(first)):
+                line.leave(second)
+                line.join(new)
 
-        def __call__(self):
-            woken.append(self.name)
-
-        def __hash__(self):
-            if self.also is not None:
-                also, self.also = self.also, None
-                line.leave(also)
-            return id(self)
-
-    first, second, last = Waiter("first"), Waiter("second"), Waiter("last")
-    for waiter in (first, second, last):
-        line.join(waiter, 1)
-    second.also = first
-    in_a_thread(line.leave, second)
-    assert woken[-1] == "last"
-    assert (len(line), line.tokens_ahead()) == (1, 1.0)
-    in_a_thread(line.join, Waiter("new", last), 1)
-    assert woken[-1] == "new"
-    assert (len(line), line.tokens_ahead()) == (1, 1.0)
+        assert in_a_thread(steps) is None
+        if hasattr(first, "place"):  # the number was beyond the last step
+            line.leave(first)
+        assert line.head() is last
+        assert (len(line), line.tokens_ahead()) == (2, 2.0)
 
 
 def test_coroutines_that_are_dropped_leave_no_line_behind(twin, clock):

@@ -452,7 +452,9 @@ class RateLimits:
         >>> limits.allow(user="ann"), limits.refund(user="ann"), limits.peek(user="ann").remaining
         (True, None, 2.0)
         """
-        _refund(self._asked(keys, cost), cost)
+        asked = self._asked(keys, cost)
+        _refund(asked, cost)
+        self._waiting.nudge_some(_parts(asked))
 
     def reset(self, **keys: Key | None) -> None:
         """Forget what the keys owe.
@@ -463,7 +465,9 @@ class RateLimits:
         >>> limits.allow(user="ann"), limits.reset(user="ann"), limits.allow(user="ann")
         (True, None, True)
         """
-        _reset(self._asked(keys))
+        asked = self._asked(keys)
+        _reset(asked)
+        self._waiting.nudge_some(_parts(asked))
 
     def acquire(self, *, cost: SupportsFloat = 1, timeout: float | None = None, **keys: Key | None) -> bool:
         """Wait until `cost` can be taken at all levels that `keys` names; False if `timeout` seconds are too
@@ -512,6 +516,7 @@ class RateLimits:
                 limiter._changed_rates(changed)
         for limiter, changed in changes:
             limiter.reconfigure(changed)
+        self._waiting.nudge_all()
 
     def override(self, level: str, key: Key, rate: Rates) -> None:
         """Give one key of a level, written as requests write it, a rate of its own. It starts with its whole
@@ -532,6 +537,7 @@ class RateLimits:
             overrides[name] = RateLimiter(rate, max_keys=1, clock=self._clock)
         else:
             before.reconfigure(rate)
+        self._waiting.nudge_all()
 
     def exempt(self, level: str, *keys: Key) -> None:
         """Let a level have no say over some keys.
@@ -545,6 +551,7 @@ class RateLimits:
         """
         names = self._names(level, *keys)
         self._overrides[level].update(dict.fromkeys(names))
+        self._waiting.nudge_all()
 
     def restore(self, level: str, *keys: Key) -> None:
         """Undo ``override`` and ``exempt`` for some keys.
@@ -559,6 +566,7 @@ class RateLimits:
         """
         for name in self._names(level, *keys):
             self._overrides[level].pop(name, None)
+        self._waiting.nudge_all()
 
     @property
     def rates(self) -> dict[str, tuple[Rate, ...]]:
@@ -583,6 +591,11 @@ class RateLimits:
             limiter._check()
 
 
+def _parts(asked: Asked) -> list[tuple[str, bytes]]:
+    """What the names of lines consist of."""
+    return [(level, key_bytes(key, "key")) for level, _, key in asked]
+
+
 class _Request:
     """The keys that a request names, as a bucket.
 
@@ -597,7 +610,7 @@ class _Request:
 
     def name(self) -> tuple[tuple[str, bytes], ...]:
         """What names the line in which the request waits."""
-        return tuple([(level, key_bytes(key, "key")) for level, _, key in self._limits._asked(self._keys)])
+        return tuple(_parts(self._limits._asked(self._keys)))
 
     def consume(self, cost: SupportsFloat) -> bool:
         return self._limits.allow(cost=cost, **self._keys)

@@ -2,15 +2,22 @@
 
 Only the head of the line sleeps until its tokens are due; the others wait for their turn and ask for
 nothing, so that nobody overtakes a large request and all move up when one gives up. The head takes its
-tokens once they have come, so that one who is cancelled or killed before takes none with it. No lock is held
+tokens once they have come, so that one that is cancelled or killed before takes none with it. No lock is held
 while anybody sleeps.
+
+The head is always one that can run. A task whose event loop has stopped or is closed is passed over, and
+goes to the end of the line if its loop goes on; what waits in one line with tasks of other loops looks now
+and then for such a head. Whatever brings tokens sooner wakes the head, which also looks now and then for what
+it is not woken for, such as the refund of another process.
 """
 
 from __future__ import annotations
 
-import threading
 import time
+import weakref
+from _thread import allocate_lock
 from collections import OrderedDict
+from contextlib import suppress
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -20,76 +27,171 @@ from headgate._units import as_number, to_units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from asyncio import AbstractEventLoop
     from typing import Any, SupportsFloat
-
-    Wake = Callable[[], object]
 
 _BITS = 32
 _LONGEST = 10**9
+_LOOK = 1.0
+
+
+class Waiter:
+    """One that waits in a line, and how many units it wants.
+
+    The line keeps a weak reference, its place, and so knows when the call that waits is gone without having
+    left, as an exception out of a signal handler may have it.
+    """
+
+    __slots__ = ("__weakref__", "home", "line", "place", "units")
+
+    def __init__(self, line: Line, tokens: SupportsFloat, home: AbstractEventLoop | None) -> None:
+        self.line = line
+        self.place = weakref.ref(self, line.lose)
+        hash(self.place)  # kept, for when the waiter is gone
+        self.home = home
+        self.units = to_units(as_number("tokens", tokens), _BITS)
+
+    def can_run(self) -> bool:
+        """Whether it can take its tokens."""
+        return self.home is None or self.home.is_running()
+
+    def wake(self) -> None:
+        """End its pause, or the next one if it makes none."""
+        raise NotImplementedError
+
+
+class ThreadWaiter(Waiter):
+    """A thread that waits, at a lock written in C: an exception out of a signal handler cannot break it."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, line: Line, tokens: SupportsFloat) -> None:
+        self._gate = allocate_lock()
+        self._gate.acquire()
+        super().__init__(line, tokens, None)
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # it is awake
+            self._gate.release()
+
+    def pause(self, seconds: float | None) -> None:
+        """Sleep for `seconds`, or until it is woken."""
+        self._gate.acquire(True, -1 if seconds is None else max(0.0, seconds))
+
+
+class TaskWaiter(Waiter):
+    """A task that waits on an event loop."""
+
+    __slots__ = ("_loop", "_turn")
+
+    def __init__(self, line: Line, tokens: SupportsFloat, loop: AbstractEventLoop) -> None:
+        from asyncio import Event
+
+        self._loop, self._turn = loop, Event()
+        super().__init__(line, tokens, loop)
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._turn.set)
+
+    async def pause(self, seconds: float | None) -> None:
+        """Sleep for `seconds`, or until it is woken."""
+        timer = None if seconds is None else self._loop.call_later(seconds, self._turn.set)
+        try:
+            await self._turn.wait()
+        finally:
+            self._turn.clear()
+            if timer is not None:
+                timer.cancel()
 
 
 class Line:
-    """Those who wait for one bucket, in the order in which they came: how to wake each, and what it wants.
+    """Those that wait for one bucket, in the order in which they came.
 
     A finalizer may end a coroutine that waits, and so leave the line, amid any other step of the same thread.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_units", "_waiters")
+    __slots__ = ("__weakref__", "_last", "_lock", "_units", "_waiters", "is_mixed")
 
     def __init__(self) -> None:
         self._lock = new_lock()
-        self._waiters: OrderedDict[Wake, int] = OrderedDict()
+        self._waiters: OrderedDict[weakref.ref[Waiter], int] = OrderedDict()
         self._units = 0
+        self._last: AbstractEventLoop | None = None
+        self.is_mixed = False
         renew(self)
 
     def _renew(self) -> None:
-        """In the child of a fork: those who wait are the parent's."""
+        """In the child of a fork: those that wait are the parent's, but for tasks of loops that may go on."""
+        waiters = [place() for place in self._waiters]
         self._waiters.clear()
         self._units = 0
+        for waiter in waiters:
+            if waiter is not None and not waiter.can_run():
+                waiter.wake()
 
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def join(self, wake: Wake, tokens: SupportsFloat) -> None:
-        """Go to the end of the line; the first is woken at once."""
-        units = to_units(as_number("tokens", tokens), _BITS)
+    def join(self, waiter: Waiter) -> None:
+        """Go to the end of the line, unless it is in the line already."""
+        place, units, home = waiter.place, waiter.units, waiter.home
         with self._lock:
-            self._waiters[wake] = units
-            self._units += units
-            first = self._first() is wake
-        if first:
-            wake()
+            if place not in self._waiters:
+                self.is_mixed = bool(self._waiters) and (self.is_mixed or home is not self._last)
+                self._waiters[place] = units
+                self._units += units
+                self._last = home
 
-    def leave(self, wake: Wake) -> None:
-        """Go, if not gone already; who then stands first is woken."""
-        head = self._remove(wake)
-        while head is not None and not _woken(head):
-            head = self._remove(head)
+    def leave(self, waiter: Waiter) -> None:
+        """Go; if it was the head, the next one is woken."""
+        if self._drop(waiter.place):
+            self.nudge()
+        del waiter.place
 
-    def _remove(self, wake: Wake) -> Wake | None:
-        """Who stands first now, if another did before."""
+    def lose(self, place: weakref.ref[Waiter]) -> None:
+        """Drop one that is gone without having left."""
+        self._drop(place)
+        self.nudge()
+
+    def is_turn(self, waiter: Waiter) -> bool:
+        """Whether it is the head; it joins the line if it is not in it, as one that was passed over."""
+        self.join(waiter)
+        return self.head() is waiter
+
+    def head(self) -> Waiter | None:
+        """The first one, after those that cannot run are passed over."""
+        while (place := self._first()) is not None:
+            waiter = place()
+            if waiter is not None and waiter.can_run():
+                return waiter
+            self._drop(place)
+            if waiter is not None:
+                waiter.wake()
+        return None
+
+    def nudge(self) -> None:
+        """Wake the head, as tokens may have come sooner."""
+        head = self.head()
+        if head is not None:
+            head.wake()
+
+    def _first(self) -> weakref.ref[Waiter] | None:
+        while True:
+            with suppress(RuntimeError):  # others have come or gone meanwhile
+                return next(iter(self._waiters), None)
+
+    def _drop(self, place: weakref.ref[Waiter]) -> bool:
+        """Whether it was the first."""
         with self._lock:
-            before = self._first()
-            units = self._waiters.pop(wake, 0)
+            was_first = self._first() is place
+            units = self._waiters.pop(place, 0)
             self._units -= units
-            head = self._first()
-        return None if head is before else head
-
-    def _first(self) -> Wake | None:
-        return next(iter(self._waiters), None)
+        return was_first
 
     def tokens_ahead(self) -> float:
         """What all of them want."""
         return float(self._units / 2**_BITS)
-
-
-def _woken(wake: Wake) -> bool:
-    try:
-        wake()
-    except RuntimeError:  # the event loop of that waiter is closed
-        return False
-    return True
 
 
 def _checked(timeout: float | None) -> float | None:
@@ -104,40 +206,48 @@ def _checked(timeout: float | None) -> float | None:
 
 def _now_or_never(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool | None:
     """True if the tokens were there, False if they cannot come in time, None if one has to wait."""
-    if not bucket.peek(tokens).allowed or len(line):
+    if not bucket.peek(tokens).allowed or line.head() is not None:
         wanted = line.tokens_ahead() + as_number("tokens", tokens)
         late = timeout is not None and bucket._delay(wanted) > timeout
         return False if late or timeout == 0 else None
     return bucket.consume(tokens) or None
 
 
-def _pause(decision: Any, left: float | None) -> float | None:
-    """How long the head sleeps, None if it has more to wait than is left."""
-    delay: float = decision.retry_after
-    return min(delay, _LONGEST) if left is None or delay <= left else None
+def _step(
+    bucket: Any, waiter: Waiter, tokens: SupportsFloat, left: float | None
+) -> tuple[bool | None, float | None]:
+    """What `_now_or_never` returns, for one in the line with so many seconds left, and how long it sleeps."""
+    pause: float | None = None
+    if waiter.line.is_turn(waiter):
+        decision = bucket.decide(tokens)
+        if decision:
+            return True, None
+        if left is not None and decision.retry_after > left:
+            return False, None
+        pause = min(decision.retry_after, _LOOK)
+    elif left is not None and left <= 0:
+        return False, None
+    elif waiter.line.is_mixed:
+        pause = _LOOK
+    return None, min([seconds for seconds in (pause, left) if seconds is not None], default=None)
 
 
 def acquire(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool:
     """Wait in the calling thread; False if `timeout` seconds are too few."""
     timeout = _checked(timeout)
-    answer = _now_or_never(bucket, line, tokens, timeout)
-    if answer is not None:
-        return answer
+    outcome = _now_or_never(bucket, line, tokens, timeout)
+    if outcome is not None:
+        return outcome
     end = None if timeout is None else time.monotonic() + timeout
-    turn = threading.Event()
-    wake = turn.set
-    line.join(wake, tokens)
+    waiter = ThreadWaiter(line, tokens)
     try:
-        if not turn.wait(None if end is None else max(0.0, end - time.monotonic())):
-            return False
-        while not (decision := bucket.decide(tokens)):
-            pause = _pause(decision, None if end is None else end - time.monotonic())
-            if pause is None:
-                return False
-            time.sleep(pause)
-        return True
+        while True:
+            outcome, pause = _step(bucket, waiter, tokens, None if end is None else end - time.monotonic())
+            if outcome is not None:
+                return outcome
+            waiter.pause(pause)
     finally:
-        line.leave(wake)
+        line.leave(waiter)
 
 
 async def acquire_async(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool:
@@ -145,28 +255,20 @@ async def acquire_async(bucket: Any, line: Line, tokens: SupportsFloat, timeout:
     import asyncio
 
     timeout = _checked(timeout)
-    answer = _now_or_never(bucket, line, tokens, timeout)
-    if answer is not None:
-        return answer
+    outcome = _now_or_never(bucket, line, tokens, timeout)
+    if outcome is not None:
+        return outcome
     loop = asyncio.get_running_loop()
     end = None if timeout is None else loop.time() + timeout
-    turn = asyncio.Event()
-    wake = partial(loop.call_soon_threadsafe, turn.set)
-    line.join(wake, tokens)
+    waiter = TaskWaiter(line, tokens, loop)
     try:
-        try:
-            async with asyncio.timeout_at(end):
-                await turn.wait()
-        except TimeoutError:
-            return False
-        while not (decision := bucket.decide(tokens)):
-            pause = _pause(decision, None if end is None else end - loop.time())
-            if pause is None:
-                return False
-            await asyncio.sleep(pause)
-        return True
+        while True:
+            outcome, pause = _step(bucket, waiter, tokens, None if end is None else end - loop.time())
+            if outcome is not None:
+                return outcome
+            await waiter.pause(pause)
     finally:
-        line.leave(wake)
+        line.leave(waiter)
 
 
 class Lines:
@@ -176,14 +278,31 @@ class Lines:
 
     def __init__(self) -> None:
         self._lock = new_lock()
-        self._lines: WeakValueDictionary[Hashable, Line] = WeakValueDictionary()
+        self._lines: WeakValueDictionary[Any, Line] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def of(self, name: Hashable) -> Line:
+    def of(self, name: bytes | tuple[tuple[str, bytes], ...]) -> Line:
         with self._lock:
             return self._lines.setdefault(name, Line())
+
+    def nudge(self, key: Any) -> None:
+        """Wake the head of the line for a key, as tokens may have come sooner."""
+        line = self._lines.get(key_bytes(key, "key")) if self._lines else None
+        if line is not None:
+            line.nudge()
+
+    def nudge_some(self, parts: list[tuple[str, bytes]]) -> None:
+        """Wake the heads of the lines whose names have one of these parts."""
+        for name, line in list(self._lines.items()):
+            if not set(parts).isdisjoint(name):
+                line.nudge()
+
+    def nudge_all(self) -> None:
+        """Wake the heads of all lines."""
+        for line in list(self._lines.values()):
+            line.nudge()
 
 
 class _Key:

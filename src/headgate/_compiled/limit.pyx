@@ -416,6 +416,7 @@ cdef class TokenBucket:
         rate = rate if refill_rate is None else checked_positive("refill_rate", refill_rate)
         self._refuse_change(ValueError)
         self._settle(size, rate, self._now(), True)
+        self.line.nudge()
 
     @property
     def capacity(self):
@@ -473,7 +474,8 @@ cdef class TokenBucket:
             if changed == BUSY:
                 changed += 1
             if hg_cas(self.word, word, changed):
-                return
+                break
+        self.line.nudge()
 
     cdef int64_t _not_come(self, Amount tokens, object now, object booked) except? -1:
         """What of `tokens`, in units, has not come since the time `booked`, however long ago that was."""

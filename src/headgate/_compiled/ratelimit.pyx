@@ -632,6 +632,7 @@ cdef class RateLimiter:
         self._locate(key, &at)
         while given < self.count:
             given = self._give_from(given, &at, self._swept(), amount)
+        self.waiting.nudge(key)
         return 0
 
     cdef int _give_from(self, int which, const hg_place *at, int64_t now, Amount amount) except -1:
@@ -697,13 +698,20 @@ cdef class RateLimiter:
         cdef int64_t now = self._swept()
         if windows:
             self._reopen(rates, _log(windows), scales[0], now)
-            return
+        else:
+            self._rescale(rates, scales, lines, now)
+        self.waiting.nudge_all()
+
+    cdef int _rescale(self, tuple rates, const hg_scale *scales, uint64_t lines, int64_t now) except -1:
+        """Let the tables, and those that are new, be in the units of other rates."""
+        cdef int i
         with cython.critical_section(self):
             for i in range(self.count, len(rates)):
                 self._open(i, lines, self.tiers[0].stride, scales[i], now)
             for i in range(min(self.count, len(rates))):
                 hg_rescale(&self.tiers[i], scales[i], now)
             self._offer(rates)
+        return 0
 
     def _changed_rates(self, rate, burst=None):
         """The tiers that ``reconfigure`` would set."""

@@ -329,6 +329,7 @@ class TokenBucket:
             raise ValueError(self._table.refusal)
         scaled = scale(size, rate)
         self._locked(self._change, size, rate, scaled, self._now_ns())
+        self._line.nudge()
 
     def _change(self, size, rate, scaled, now):
         settled = False
@@ -381,6 +382,7 @@ class TokenBucket:
         while not done:
             seen = self._locked(self._state.__getitem__, _TAT)
             done = self._locked(self._give, number, self._now_ns(), booked, seen)
+        self._line.nudge()
 
     def _give(self, number, now, booked, seen):
         """False if the state is not the one that was seen."""

@@ -907,6 +907,7 @@ class RateLimiter:
         place, given = self._locate(key), 0
         while given < len(self._tiers):
             given = self._locked(self._give_from, given, *place, self._swept(), amount)
+        self._waiting.nudge(key)
 
     def _give_from(self, which, tag, hashed, now, amount):
         """Give back at this tier and those after it, up to one for which the clock must be read again."""
@@ -956,6 +957,7 @@ class RateLimiter:
         """
         rates = self._changed_rates(rate, burst)
         self._locked(self._change, rates, self._swept())
+        self._waiting.nudge_all()
 
     def _change(self, rates, now):
         edit = None
