@@ -35,6 +35,15 @@ from headgate.adapters.requests import BalancedAdapter
 from headgate.cachetools.func import ttl_cache
 
 
+async def size(key: str) -> int:
+    return len(key)
+
+
+async def loads(cache: LRUCache[str, int]) -> None:
+    assert_type(await cache.aget_or_load("a", size), int)
+    assert_type(await cache.aget_or_load("a", len), int)
+
+
 def caches(cache: LRUCache[str, int]) -> None:
     assert_type(cache["a"], int)
     assert_type(cache.get("a"), int | None)

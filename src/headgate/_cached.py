@@ -24,6 +24,7 @@ from weakref import ref
 from headgate._flights import Flights
 from headgate._lifetimes import NEVER, checked_fraction, checked_lifetime, checked_tags, shortened
 from headgate._listeners import report
+from headgate._loaders import is_coroutine_function, unwrapped
 from headgate._refreshes import Refreshes, checked_executor
 from headgate._stores import AgeingStore, Loading, Store, TimedStore, takes
 from headgate._views import _ABSENT
@@ -551,30 +552,23 @@ def _checked_callable(name: str, value: Any) -> Any:
 
 def _checked_function(function: Any) -> tuple[Any, bool]:
     """`function`, and whether it is a coroutine function."""
-    from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+    from inspect import isasyncgenfunction, isgeneratorfunction
 
     if isinstance(function, (classmethod, staticmethod)):
         kind = type(function).__name__
         raise TypeError(f"@cached must come below @{kind}, next to the function, got {function!r}")
     if not callable(function):
         raise TypeError("the first argument must be callable")
-    inner = _unwrapped(function)
+    inner = unwrapped(function)
     call = type(inner).__call__
     if any(is_one(inner) or is_one(call) for is_one in (isgeneratorfunction, isasyncgenfunction)):
         raise TypeError(f"results of a generator function can be iterated only once, got {function!r}")
-    return function, iscoroutinefunction(inner) or iscoroutinefunction(call)
-
-
-def _unwrapped(function: Any) -> Any:
-    """The function in partials and bound methods."""
-    while isinstance(function, (partial, MethodType)):
-        function = function.func if isinstance(function, partial) else function.__func__
-    return function
+    return function, is_coroutine_function(function)
 
 
 def _code_of(function: Any) -> Any:
     """The function that has the code of a coroutine function or of an object with one."""
-    inner = _unwrapped(function)
+    inner = unwrapped(function)
     return inner if hasattr(inner, "__code__") else type(inner).__call__
 
 

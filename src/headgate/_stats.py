@@ -27,12 +27,13 @@ else:
 class CacheStats(_Fields):
     """A snapshot of a cache's counters.
 
-    `hits` and `misses` count ``get``, ``cache[key]``, ``setdefault`` and ``get_or_load``. Entries
-    that have left are counted by reason: `evictions` to keep within `maxsize`, `expirations` at
-    the end of their lifetime, `replacements` by another value, `removals` by the caller. `loads`
-    counts the loaders that ``get_or_load`` called, `load_failures` those of them that raised,
-    `load_seconds` the time they took. `currsize` and `maxsize` are entries, or the sum of sizes
-    where the cache has a ``getsizeof``.
+    `hits` and `misses` count ``get``, ``cache[key]``, ``setdefault``, ``get_or_load`` and
+    ``aget_or_load``. Entries that have left are counted by reason: `evictions` to keep within
+    `maxsize`, `expirations` at the end of their lifetime, `replacements` by another value,
+    `removals` by the caller. `loads` counts the loaders that ``get_or_load`` and ``aget_or_load``
+    called, `load_failures` those of them that raised or were cancelled, `load_seconds` the time
+    they took. `currsize` and `maxsize` are entries, or the sum of sizes where the cache has a
+    ``getsizeof``.
 
     >>> CacheStats(3, 1, 0, 0, 0, 0, 0, 0, 0.0, currsize=1, maxsize=2).hit_ratio
     0.75

@@ -1,4 +1,13 @@
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, MutableMapping, ValuesView
+from collections.abc import (
+    Awaitable,
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    MutableMapping,
+    ValuesView,
+)
 from os import PathLike
 from types import GenericAlias
 from typing import IO, Any, ClassVar, Generic, Literal, Self, TypeVar, overload
@@ -62,6 +71,7 @@ class _Cache(MutableMapping[_K, _V], Generic[_K, _V]):
     @overload
     def update(self, other: Iterable[tuple[_K, _V]] = (), /, **kwargs: _V) -> None: ...
     def get_or_load(self, key: _K, loader: Callable[[_K], _V]) -> _V: ...
+    async def aget_or_load(self, key: _K, loader: Callable[[_K], Awaitable[_V] | _V]) -> _V: ...
     def clear(self) -> None: ...
     def keys(self) -> KeysView[_K]: ...
     def values(self) -> ValuesView[_V]: ...

@@ -43,6 +43,7 @@ from headgate._lifetimes import (
     shortened,
 )
 from headgate._listeners import notify
+from headgate._loaders import checked_loader, checked_result, is_awaitable, refuse_coroutine_function
 from headgate._persist import dump_rows, leases, load_rows
 from headgate._pickling import attributes, name_class, restore
 from headgate._pure.hashing import splitmix64
@@ -897,7 +898,8 @@ class _Cache(MutableMapping):
         itself, even for its own. What was loaded is not stored if the cache was cleared meanwhile, or
         if it is too large. Counts a hit or a miss, and the load and its time.
 
-        Raises what the loader raises. Complexity: O(1), the loader aside.
+        Raises what the loader raises, and TypeError if it is no callable, is a coroutine function or
+        returns an awaitable: ``aget_or_load`` takes these. Complexity: O(1), the loader aside.
 
         >>> cache = LRUCache(2)
         >>> cache.get_or_load("a", str.upper), cache.get_or_load("a", str.lower)
@@ -905,31 +907,72 @@ class _Cache(MutableMapping):
         >>> cache.stats().loads
         1
         """
-        _checked_callable("loader", loader)
+        checked_loader(loader)
         found = self._read(key)
         if found is not _ABSENT:
             return found
-        if self._flights is None:
-            self._share(Flights())
-        return self._flights.load(self, key, lambda: self._load(key, loader))
+        refuse_coroutine_function(loader)
+        return self._shared_flights().load(self, key, lambda: self._load(key, loader))
 
-    def _share(self, flights):
-        """Let all threads load by `flights`, unless others were faster."""
-        with self._lock:
-            if self._flights is None:
-                self._flights = flights
+    async def aget_or_load(self, key, loader):
+        """The value of `key`; where there is none, what ``await loader(key)`` returns, stored under `key`.
+
+        ``get_or_load`` for coroutines of asyncio: of all tasks of an event loop that ask for one missing
+        key at one time, one calls its loader and the others wait for the outcome. If its task is cancelled,
+        the next that waits takes over. Other event loops, and threads in ``get_or_load``, load for
+        themselves. `loader` may be any callable; what it returns is awaited if it is awaitable.
+
+        Raises what the loader raises, and TypeError if it is no callable. Complexity: O(1), the loader
+        aside.
+
+        >>> import asyncio
+        >>> async def load(key):
+        ...     return key.upper()
+        >>> cache = LRUCache(2)
+        >>> asyncio.run(cache.aget_or_load("a", load)), cache["a"]
+        ('A', 'A')
+        """
+        checked_loader(loader)
+        found = self._read(key)
+        if found is not _ABSENT:
+            return found
+        return await self._shared_flights().load_async(self, key, lambda: self._load_async(key, loader))
+
+    def _shared_flights(self):
+        """The flights by which all threads and event loops load; made by whoever loads first."""
+        if self._flights is None:
+            flights = Flights()
+            with self._lock:
+                if self._flights is None:
+                    self._flights = flights
+        return self._flights
 
     def _load(self, key, loader):
         failed, started = True, perf_counter_ns()
         try:
-            value = loader(key)
+            value = checked_result(loader(key))
             failed = False
         finally:
-            with self._lock:
-                self._counts["loads"] += 1
-                self._counts["failures"] += failed
-                self._counts["nanoseconds"] += perf_counter_ns() - started
+            self._count_load(failed, started)
         return value
+
+    async def _load_async(self, key, loader):
+        failed, started = True, perf_counter_ns()
+        try:
+            value = loader(key)
+            if is_awaitable(value):
+                value = await value
+            failed = False
+        finally:
+            self._count_load(failed, started)
+        return value
+
+    def _count_load(self, failed, started):
+        """Count a load that began when the clock of loads was at `started`."""
+        with self._lock:
+            self._counts["loads"] += 1
+            self._counts["failures"] += failed
+            self._counts["nanoseconds"] += perf_counter_ns() - started
 
     def update(self, other=(), /, **kwargs):
         """Put every entry of a mapping, of an iterable of pairs, and of the keyword arguments.
