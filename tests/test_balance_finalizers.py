@@ -8,7 +8,7 @@ from finalizers import struck_by
 from headgate import NoServerError
 
 NAMES = ["RoundRobin", "WeightedRoundRobin", "RandomChoice", "LeastLoaded", "PowerOfTwo", "PeakEWMA",
-         "AddressHash"]
+         "AddressHash", "KeyHash"]
 
 
 class Actor:
@@ -48,7 +48,7 @@ class Actor:
 ])
 def test_finalizers_find_the_balancer_whole(twin, clock, name, options):
     balancer = getattr(twin.balance, name)([f"s{i}" for i in range(6)], clock=clock, max_failures=2,
-                                           ejection_time=1, **options)
+                                           ejection_time=1, seed=0, **options)
     user, finalizer = Actor(balancer, 5), Actor(balancer, 6)
     for _ in range(150):
         with struck_by(finalizer.act, 5):

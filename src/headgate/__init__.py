@@ -3,6 +3,7 @@
 from headgate._backend import backend
 from headgate.balance import (
     AddressHash,
+    KeyHash,
     LeastLoaded,
     PeakEWMA,
     PowerOfTwo,
@@ -58,6 +59,7 @@ __all__ = [
     "HeadgateError",
     "HotKey",
     "HotKeys",
+    "KeyHash",
     "LFUCache",
     "LRUCache",
     "LeastLoaded",

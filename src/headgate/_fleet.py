@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Iterable, Mapping
+from math import ceil, gcd
 from operator import index
+from os import urandom
 
 from headgate._membership import checked_weight
 from headgate._units import as_number
@@ -27,6 +29,7 @@ else:
 
 _WORD = 2**64
 _MOST_SECONDS = 2**62 / 1e9 / 16
+_MOST_STEPS = 1024
 
 
 class ServerRecord(_Fields["_Server"]):
@@ -45,11 +48,32 @@ class ServerRecord(_Fields["_Server"]):
 def server_weights(servers: Any) -> list[tuple[Any, float]]:
     """The pairs (server, weight) of a constructor's argument."""
     if isinstance(servers, Mapping):
-        return [(server, checked_weight(weight)) for server, weight in servers.items()]
+        return [(server, server_weight(weight)) for server, weight in servers.items()]
     if isinstance(servers, (str, bytes)) or not isinstance(servers, Iterable):
         raise TypeError(
             f"servers must be an iterable of servers or a mapping of server to weight, got {servers!r}")
     return [(server, 1) for server in servers]
+
+
+def server_weight(weight: float) -> float:
+    """The exact weight of a server, in a range in which sums and ratios of weights are finite."""
+    exact = checked_weight(weight)
+    if not 1e-100 <= exact <= 1e100:
+        raise ValueError(f"weight must be from 1e-100 to 1e100, got {weight!r}")
+    return exact
+
+
+def first_steps(weights: list[float]) -> int:
+    """In how many steps a sequence by weight has been at all of its places; 1024 of them are enough."""
+    whole = [int(weight) for weight in weights if weight == int(weight)]
+    if len(whole) == len(weights):
+        return min(sum(whole) // gcd(*whole), _MOST_STEPS)
+    return min(ceil(sum(weights) / min(weights)), _MOST_STEPS)
+
+
+def random_word() -> int:
+    """64 bits from which draws follow."""
+    return int.from_bytes(urandom(8), "little")
 
 
 def checked_scheme(scheme: str) -> str:
@@ -84,18 +108,26 @@ def _failures(value: int | None) -> int:
     return number
 
 
-def checked_settings(seed: int, max_failures: int | None, success_rate: float | None, ejection_time: float,
-                     panic_threshold: float, slow_start: float) -> tuple[int, int, float, int, float, int]:
-    """The settings of a balancer as its fields have them, times in nanoseconds."""
+def _checked_seed(seed: int | None) -> int:
+    if seed is None:
+        return random_word()
     try:
-        state = index(seed) % _WORD
+        return index(seed) % _WORD
     except TypeError:
-        raise TypeError(f"seed must be an int, got {seed!r}") from None
+        raise TypeError(f"seed must be an int or None, got {seed!r}") from None
+
+
+def checked_settings(
+        seed: int | None, max_failures: int | None, success_rate: float | None, ejection_time: float,
+        max_ejected: float, panic_threshold: float, slow_start: float,
+) -> tuple[int, bool, int, float, int, float, float, int]:
+    """The settings of a balancer as its fields have them, times in nanoseconds."""
     rate = 0.0 if success_rate is None else _fraction("success_rate", success_rate)
     ejection = _nanoseconds("ejection_time", ejection_time)
     if not ejection:
         raise ValueError(f"ejection_time must be positive, got {ejection_time!r}")
-    return (state, _failures(max_failures), rate, ejection, _fraction("panic_threshold", panic_threshold),
+    return (_checked_seed(seed), seed is not None, _failures(max_failures), rate, ejection,
+            _fraction("max_ejected", max_ejected), _fraction("panic_threshold", panic_threshold),
             _nanoseconds("slow_start", slow_start))
 
 

@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING or backend == "compiled":
     from headgate._compiled.balance import (
         AddressHash,
+        KeyHash,
         LeastLoaded,
         PeakEWMA,
         PowerOfTwo,
@@ -18,6 +19,7 @@ if TYPE_CHECKING or backend == "compiled":
 else:
     from headgate._pure.balance import (
         AddressHash,
+        KeyHash,
         LeastLoaded,
         PeakEWMA,
         PowerOfTwo,
@@ -28,6 +30,7 @@ else:
 
 __all__ = [
     "AddressHash",
+    "KeyHash",
     "LeastLoaded",
     "PeakEWMA",
     "PowerOfTwo",

@@ -4,6 +4,7 @@ from typing import Any, Generic, Literal, NoReturn, Self, SupportsIndex, TypeVar
 
 from typing_extensions import disjoint_base
 
+from headgate._compiled.placement import HashRing, Maglev, Rendezvous
 from headgate._fleet import ServerRecord
 
 _Server = TypeVar("_Server", bound=Hashable)
@@ -12,7 +13,7 @@ _Server = TypeVar("_Server", bound=Hashable)
 class _Pick(Generic[_Server]):
     @property
     def server(self) -> _Server: ...
-    def done(self, ok: object = True) -> None: ...
+    def done(self, ok: object = True, *, overloaded: object = False) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -29,10 +30,11 @@ class _Balancer(Generic[_Server]):
         servers: Mapping[_Server, float] | Iterable[_Server],
         *,
         clock: Callable[[], int] | None = None,
-        seed: SupportsIndex = 0,
+        seed: SupportsIndex | None = None,
         max_failures: SupportsIndex | None = 5,
         success_rate: float | None = None,
         ejection_time: float = 30,
+        max_ejected: float = 0.5,
         panic_threshold: float = 0.5,
         slow_start: float = 0,
     ) -> None: ...
@@ -67,17 +69,38 @@ class PowerOfTwo(_Balancer[_Server]): ...
 class PeakEWMA(PowerOfTwo[_Server]): ...
 
 @disjoint_base
-class AddressHash(_Balancer[_Server]):
+class _Hashed(_Balancer[_Server]): ...
+
+class KeyHash(_Hashed[_Server]):
+    def __init__(
+        self,
+        servers: Mapping[_Server, float] | Iterable[_Server],
+        *,
+        placement: Callable[[dict[_Server, float]], HashRing[_Server] | Maglev[_Server] | Rendezvous[_Server]]
+        | None = None,
+        clock: Callable[[], int] | None = None,
+        seed: SupportsIndex | None = None,
+        max_failures: SupportsIndex | None = 5,
+        success_rate: float | None = None,
+        ejection_time: float = 30,
+        max_ejected: float = 0.5,
+        panic_threshold: float = 0.5,
+        slow_start: float = 0,
+    ) -> None: ...
+
+@disjoint_base
+class AddressHash(_Hashed[_Server]):
     def __init__(
         self,
         servers: Mapping[_Server, float] | Iterable[_Server],
         *,
         scheme: Literal["headgate", "nginx"] = "headgate",
         clock: Callable[[], int] | None = None,
-        seed: SupportsIndex = 0,
+        seed: SupportsIndex | None = None,
         max_failures: SupportsIndex | None = 5,
         success_rate: float | None = None,
         ejection_time: float = 30,
+        max_ejected: float = 0.5,
         panic_threshold: float = 0.5,
         slow_start: float = 0,
     ) -> None: ...

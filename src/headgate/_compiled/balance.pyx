@@ -2,47 +2,54 @@
 # cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic, autotestdict=False
 """Balancers: which server takes a request.
 
-    _members  server -> record     all members; a change of any of them ends in `_rebuild`
+    _members  server -> record     all members, a dict that is replaced and never changed
     _active   [record, ...]        those that picks go to, and what each balancer derives from them:
-                                   a tournament, an alias table, a heap, a ring
-    record    weight, in flight, latency, outcomes, ejected until, warm at
+                                   a tournament, an alias table, a heap, sums of weights
+    _plan     a placement          where keys belong, in balancers that hash them
+    record    weight, in flight, latency, outcomes, penalty, ejected until, warm at
 
        pick() ---> _choose ---> in_flight + 1 ---> ... done(ok) ---> in_flight - 1, latency, outcome
                      ^                                                  |
                      +---- _rebuild <---- ejected, or back after `_wake` <-+
 
 Invariants. `_active` holds the members that are neither draining nor ejected; all that are not draining
-where fewer than the panic threshold would be left. `_wake` is the time of the next return or end of a slow
-start; only then does a pick that measures nothing read the clock. A record outlives its membership, so
-that picks in flight end where they began.
+where fewer than the panic threshold would be left. `_wake` is the time of the next return, end of a slow
+start or end of a penalty, or earlier; only then does a pick that measures nothing read the clock. A record
+outlives its membership, so that picks in flight end where they began.
 
-Foreign code is the clock, ``__hash__`` and ``__eq__`` of servers, and arguments: all of it runs before
-anything changes. A finalizer may come at any time: while `_busy` says that something is derived or chosen,
-its picks take any active record, and its changes leave `_stale` for whoever was interrupted.
+Foreign code is the clock, ``__hash__`` and ``__eq__`` of servers, placements, and arguments: all of it runs
+before anything changes and without the lock. A change of the members makes a new dict, and a new placement
+where there is one, and takes both on in one step, unless another change came first: then it starts over. A
+finalizer may come at any time: while `_busy` says that something is derived or chosen, its picks take any
+active record, and its changes leave `_stale` for whoever was interrupted.
 """
 cimport cython
-from cpython.dict cimport PyDict_Update
 from cpython.object cimport PyObject
-from libc.math cimport exp
+from libc.math cimport ceil, exp, floor
 from libc.stdint cimport int64_t, uint64_t
 
 from headgate._compiled.hashing cimport hg_splitmix64
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from itertools import accumulate
 from types import GenericAlias
 
-from headgate._compiled.placement import HashRing
+from headgate._compiled.hashing import xxh64
+from headgate._compiled.placement import HashRing, _Placement
 from headgate._clock import checked_clock, checked_now
 from headgate._fleet import (
     ServerRecord,
     address_bytes,
     checked_scheme,
     checked_settings,
+    first_steps,
     nginx_hash,
+    random_word,
+    server_weight,
     server_weights,
 )
-from headgate._membership import RingRules, admitted, checked_several, checked_weight
+from headgate._forks import renew
+from headgate._membership import checked_several, key_bytes
 from headgate.errors import NoServerError
 
 
@@ -92,17 +99,26 @@ cdef double TAU = 10e9
 cdef int64_t INTERVAL = 10_000_000_000
 cdef int64_t VOLUME = 20
 cdef int64_t STEP_BACK = 1_000_000_000
-cdef double PENALTY = 1e18
+cdef double UNKNOWN = 1e18
+cdef double RESOLUTION = 1e6
+cdef double MARGIN = 2.0
+cdef int64_t SECOND = 1_000_000_000
+cdef double WORD = 18446744073709551616.0
+cdef int64_t MOST_PENALTY = 1023
 cdef int DRAWS = 64
 cdef list NOBODY = []
 cdef tuple _NONE = ()
-cdef object RING_RULES = RingRules()
 
 
 cdef inline double _kept(double passed) noexcept:
     """What a moving average keeps of itself over `passed` nanoseconds; linear where exp would not tell."""
     cdef double share = passed / TAU
     return 1.0 - share if share < 1e-4 else exp(-share)
+
+
+cdef inline double _margin(double left, double right) noexcept:
+    """How many times its load must be less for a slot to be preferred."""
+    return MARGIN if left == right else 1.0
 
 
 @cython.final
@@ -121,6 +137,9 @@ cdef class _Record:
     cdef int64_t warm
     cdef int64_t turn
     cdef int64_t place
+    cdef int64_t seat
+    cdef int64_t penalty
+    cdef int64_t lapses
     cdef int64_t window
     cdef int64_t ejections
     cdef int64_t since
@@ -130,9 +149,9 @@ cdef class _Record:
         self.server, self.weight = server, float(weight)
         self.cost = 0.0
         self.in_flight = self.failures = self.good = self.total = 0
-        self.until = self.warm = self.ejections = self.turn = 0
+        self.until = self.warm = self.ejections = self.turn = self.penalty = self.lapses = 0
         self.stamp = self.window = self.since = now
-        self.place = -1
+        self.place = self.seat = -1
         self.draining = False
 
     cdef object shown(self):
@@ -152,13 +171,15 @@ cdef class _Pick:
     cdef int64_t _start
 
     @cython.binding(False)
-    def done(self, ok=True):
+    def done(self, ok=True, *, overloaded=False):
         """Ends the pick with its outcome and the time since it began; later calls do nothing.
 
+        A server that was `overloaded`, and refused the request as by 429 or 503, has not been fast: it gets
+        fewer picks for a while, as after a failure. If `ok`, this counts neither for nor against ejection.
         A pick that is dropped unended leaves the flight without an outcome.
         """
         if self._record is not None:
-            self._balancer._finish(self, bool(ok))
+            self._balancer._finish(self, bool(ok), bool(overloaded))
 
     cdef int _leave(self, kind) except -1:
         """The end of a block; a cancellation and the like are no outcome."""
@@ -194,48 +215,70 @@ cdef class _Balancer:
     cdef object __weakref__
     cdef dict _members
     cdef list _active
+    cdef list _sums
+    cdef list _penalized
     cdef object _clock
     cdef uint64_t _state
+    cdef bint _seeded
     cdef int64_t _max_failures
     cdef double _success_rate
     cdef int64_t _ejection_time
+    cdef double _max_ejected
     cdef double _panic
     cdef int64_t _slow_start
     cdef int64_t _wake
+    cdef int64_t _due
+    cdef int64_t _lapse
     cdef int64_t _seen
+    cdef int64_t _spare
+    cdef double _typical
     cdef bint _timed
     cdef bint _busy
     cdef bint _stale
+    cdef bint _panicking
+    cdef bint _fresh
     cdef int64_t _sequence
 
     __class_getitem__ = classmethod(GenericAlias)
 
     def __cinit__(self, *args, **kwargs):
-        self._members, self._active = {}, []
-        self._wake = NEVER
+        self._members, self._active, self._sums, self._penalized = {}, [], [], []
+        self._wake = self._due = self._lapse = NEVER
+        self._seeded = True
+        renew(self)
 
-    def __init__(self, servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30,
-                 panic_threshold=0.5, slow_start=0):
+    def __init__(self, servers, *, clock=None, seed=None, max_failures=5, success_rate=None,
+                 ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
         self._begin(server_weights(servers), checked_clock(clock), checked_settings(
-            seed, max_failures, success_rate, ejection_time, panic_threshold, slow_start))
+            seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start), None)
 
-    cdef object _begin(self, list pairs, clock, tuple settings):
-        cdef int64_t now
-        self._clock = clock
-        now = self._now()
-        members = {}
+    cdef object _begin(self, list pairs, clock, tuple settings, make):
+        cdef _Record record
+        cdef int64_t now = hg_monotonic_ns() if clock is None else checked_now(clock())
+        cdef dict members = {}
         for server, weight in pairs:
             record = _Record(server, weight, now)
             if members.setdefault(server, record) is not record:
                 raise ValueError(f"server must not be a member already, got {server!r}")
+        plan = self._planned(members, make, None, 0)
         with cython.critical_section(self):
-            (self._state, self._max_failures, self._success_rate, self._ejection_time, self._panic,
-             self._slow_start) = settings
-            _dropped = dict(self._members)
-            self._members.clear()  # the dict stays, as somebody may be looking something up in it
-            PyDict_Update(self._members, members)
-            self._sequence = 0
+            _dropped = self._members, self._penalized, self._clock
+            for record in self._members.values():
+                record.draining = True
+            (self._state, self._seeded, self._max_failures, self._success_rate, self._ejection_time,
+             self._max_ejected, self._panic, self._slow_start) = settings
+            self._clock, self._members, self._penalized = clock, members, []
+            self._sequence, self._typical, self._fresh = 0, 0.0, True
+            self._adopt(plan)
             self._rebuild(now)
+
+    def _renew(self):
+        """In the child of a fork: finish what another thread was amid, and draw otherwise than the parent."""
+        if not self._seeded:
+            self._state, self._fresh = random_word(), True
+        if self._busy or self._fresh:
+            self._busy = False
+            self._rebuild(self._seen)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
@@ -274,6 +317,100 @@ cdef class _Balancer:
         """A number in [0, 1) of 53 bits."""
         return <double>(self._draw() >> 11) * (1.0 / 9007199254740992.0)
 
+    @cython.final
+    cdef inline bint _scatters(self) noexcept:
+        """Whether the first picks are to begin at a random place."""
+        return self._fresh and not self._seeded
+
+    @cython.final
+    cdef object _weigh(self, list active):
+        """Sum up the weights that `_drawn` draws by; where all are equal it needs none."""
+        weights = [(<_Record>record).weight for record in active]
+        self._sums = list(accumulate(weights)) if len(set(weights)) > 1 else []
+
+    @cython.final
+    cdef list _seats(self, list skip):
+        """The places in `_active` of the records in `skip`, in order."""
+        if not skip:
+            return []
+        return sorted([(<_Record>record).seat for record in skip if (<_Record>record).seat >= 0])
+
+    @cython.final
+    cdef _Record _drawn(self, list out):
+        """An active record drawn by weight, none of those at the places `out`, which leave at least one."""
+        cdef Py_ssize_t count = len(self._active)
+        cdef Py_ssize_t at
+        cdef Py_ssize_t place
+        cdef double drawn
+        if not self._sums:
+            at = self._below(count - len(out))
+            for place in out:
+                at += at >= place
+            return self._active[at]
+        drawn = self._unit() * self._total(out)
+        for place in out:
+            if place == 0 or drawn >= <double>self._sums[place - 1]:
+                drawn += (<_Record>self._active[place]).weight
+        at = min(self._above(drawn), count - 1)
+        while at in out:  # which only rounding leads to
+            at = at + 1 if at + 1 < count else 0
+        return self._active[at]
+
+    @cython.final
+    cdef Py_ssize_t _above(self, double drawn) except -1:
+        """The first place whose sum is above a number: bisect_right."""
+        cdef Py_ssize_t low = 0
+        cdef Py_ssize_t high = len(self._sums)
+        cdef Py_ssize_t middle
+        while low < high:
+            middle = (low + high) // 2
+            if drawn < <double>self._sums[middle]:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    @cython.final
+    cdef double _total(self, list out) except? -1.0:
+        """The weight of the active records that are not at the places `out`."""
+        cdef double total = self._sums[-1]
+        cdef Py_ssize_t place
+        for place in out:
+            total -= (<_Record>self._active[place]).weight
+        return total
+
+    @cython.final
+    cdef _Record _preferred(self, _Record a, double weight, _Record b, double other, double total,
+                            int64_t now):
+        """The one of `a`, drawn by weight, and `b` whose slot carries less; `a` if they carry about the same.
+
+        A server has a slot for each unit of its weight, the lighter one's being the unit, and its load is
+        spread evenly over them. Of the slots that one of `a` could be compared with, some are again of `a`:
+        `total` is the weight of all. So shares are those of the weights, in an idle fleet and under load.
+        """
+        cdef double left = a.in_flight + a.penalty
+        cdef double right = b.in_flight + b.penalty
+        cdef double unit
+        cdef double chance
+        cdef double drawn
+        if weight != other:
+            unit = min(weight, other)
+            chance, drawn = (total - weight) / (total - unit), self._unit()
+            if drawn >= chance:
+                return a
+            drawn /= chance
+            left, right = floor(left * (unit / weight) + drawn), floor(right * (unit / other) + drawn)
+        return b if self._load(b, right, now) * _margin(left, right) < self._load(a, left, now) else a
+
+    @cython.final
+    cdef inline double _load(self, _Record record, double slot, int64_t now) noexcept:
+        """What a slot of a server carries, this request counted in; if timed, times its latency."""
+        if not self._timed:
+            return slot + 1.0
+        if record.cost == 0.0 and record.in_flight + record.penalty:
+            return UNKNOWN + slot
+        return (record.cost * _kept(max(now - record.stamp, 0)) + RESOLUTION) * (slot + 1.0)
+
     # ---- members ----------------------------------------------------------------------------
 
     @cython.final
@@ -291,13 +428,15 @@ cdef class _Balancer:
     @cython.final
     cdef int _derive(self, int64_t now) except -1:
         cdef _Record record
-        cdef int64_t wake = NEVER
+        cdef int64_t due = NEVER
+        cdef int64_t most
+        cdef int64_t seat
         cdef list present = []
         cdef list healthy = []
         if now < self._seen - STEP_BACK:
             self._shift(now - self._seen)
         self._seen = now
-        for record in list(self._members.values()):
+        for record in self._members.values():
             if record.until and record.until <= now:
                 record.until = 0
                 record.failures = record.good = record.total = 0
@@ -306,47 +445,116 @@ cdef class _Balancer:
                     record.warm = now + self._slow_start
             if record.warm and record.warm <= now:
                 record.warm = 0
-            record.place = -1
             if record.until:
-                wake = min(wake, record.until)
+                due = min(due, record.until)
             if record.warm:
-                wake = min(wake, record.warm)
+                due = min(due, record.warm)
             if not record.draining:
                 present.append(record)
                 if not record.until:
                     healthy.append(record)
-        if len(healthy) < self._panic * len(present) or not healthy:
+        most = min(<int64_t>ceil(self._max_ejected * len(present)), <int64_t>len(present) - 1)
+        self._spare = most - <int64_t>(len(present) - len(healthy))
+        self._panicking = not healthy or len(healthy) < floor(self._panic * len(present))
+        if self._panicking:
             healthy = present
-        self._wake = wake
+        self._due = due
+        self._relieved(now)
+        for record in self._active:
+            record.seat = -1
+        for seat in range(len(healthy)):
+            record = healthy[seat]
+            record.seat = seat
         self._arrange(healthy)
         self._active = healthy
+        self._fresh = self._fresh and not healthy
         return 0
 
     cdef object _shift(self, int64_t step):
         """Take the clock's step back in all times that are waited for."""
         cdef _Record record
-        for record in list(self._members.values()):
+        for record in self._members.values():
             if record.until:
                 record.until += step
             if record.warm:
                 record.warm += step
             record.since += step
+            record.lapses += step
 
     @cython.final
     cdef inline int _settle(self, int64_t now) except -1:
         """Rebuild where a server is due, the clock has stepped back, or a finalizer asked for it."""
         if self._stale or (self._wake != NEVER and not self._seen - STEP_BACK <= now < self._wake):
-            self._rebuild(now)
+            self._woken(now)
         return 0
+
+    @cython.final
+    cdef int _woken(self, int64_t now) except -1:
+        cdef _Record record
+        if self._stale or not self._seen - STEP_BACK <= now < self._due:
+            self._rebuild(now)
+        else:
+            for record in self._relieved(now):
+                self._moved(record)
+        return 0
+
+    cdef list _relieved(self, int64_t now):
+        """End the penalties that have lapsed; returns their records."""
+        cdef _Record record
+        lapsed = []
+        kept = []
+        self._lapse = NEVER
+        for record in self._penalized:
+            if record.until or record.draining or record.lapses <= now:
+                record.penalty = 0
+                lapsed.append(record)
+            else:
+                kept.append(record)
+                self._lapse = min(self._lapse, record.lapses)
+        self._penalized = kept
+        self._wake = min(self._due, self._lapse)
+        return lapsed
 
     cdef object _arrange(self, list active):
         """Derive what this balancer picks by."""
 
     cdef void _moved(self, _Record record) noexcept:
-        """The picks in flight of a record have changed."""
+        """The load of a record has changed."""
 
-    cdef _Record _known(self, server):
-        found = self._members.get(server)
+    cdef object _planned(self, dict members, make, _Record changed, weight):
+        """The placement of `members`, with `changed` at another weight, where keys are hashed."""
+
+    cdef object _make(self):
+        """What makes the placement, where keys are hashed."""
+
+    cdef object _adopt(self, plan):
+        """Take on a placement."""
+
+    cdef bint _replace(self, dict before, dict after, _Record record, weight, plan, now) except -1:
+        """Take on the members `after`, with `record` at `weight` or at 0 without it, if they were `before`.
+
+        Returns False, and changes nothing, where another change came first.
+        """
+        with cython.critical_section(self):
+            if self._members is not before:
+                return False
+            self._members = after
+            if weight:
+                record.weight = float(weight)
+            else:
+                record.draining = True
+            self._adopt(plan)
+            self._rebuild(now)
+        return True
+
+    @cython.final
+    cdef dict _current(self):
+        """The members as they are now."""
+        with cython.critical_section(self):
+            return self._members
+
+    cdef _Record _known(self, dict members, server):
+        found = members.get(server)
         if found is None:
             raise KeyError(f"server must be a member, got {server!r}")
         return found
@@ -364,20 +572,26 @@ cdef class _Balancer:
         >>> balancer.servers
         ('a', 'b')
         """
-        weight = self._admitted(server, weight)
+        cdef _Record record
+        cdef dict before
+        cdef dict after
+        weight = self._admitted(weight, self._make())
         now = self._now()
         record = _Record(server, weight, now)
         if self._slow_start:
             record.warm = now + self._slow_start
-        hash(server)
-        with cython.critical_section(self):
-            if self._has_name(server) or self._members.setdefault(server, record) is not record:
+        while True:
+            before = self._current()
+            after = before.copy()
+            if after.setdefault(server, record) is not record or self._has_name(server):
                 raise ValueError(f"server must not be a member already, got {server!r}")
-            self._rebuild(now)
+            plan = self._planned(after, self._make(), None, 0)
+            if self._replace(before, after, record, weight, plan, now):
+                return
 
-    cdef object _admitted(self, server, weight):
-        """The exact weight of a server that may be a member."""
-        return checked_weight(weight)
+    cdef object _admitted(self, weight, make):
+        """The exact weight that a server may have."""
+        return server_weight(weight)
 
     cdef bint _has_name(self, server) except -1:
         """Whether a member that need not equal `server` has its name."""
@@ -395,13 +609,18 @@ cdef class _Balancer:
         >>> balancer.servers
         ('b',)
         """
+        cdef _Record record
+        cdef dict before
+        cdef dict after
         now = self._now()
-        with cython.critical_section(self):
-            record = self._members.pop(server, None)
-            if record is not None:
-                self._rebuild(now)
-        if record is None:
-            raise KeyError(f"server must be a member, got {server!r}")
+        while True:
+            before = self._current()
+            record = self._known(before, server)
+            after = before.copy()
+            del after[record.server]
+            plan = self._planned(after, self._make(), None, 0)
+            if self._replace(before, after, record, 0, plan, now):
+                return
 
     def drain_server(self, server, draining=True):
         """Gives `server` no more picks, or gives it some again, while those in flight go on.
@@ -418,8 +637,8 @@ cdef class _Balancer:
         cdef _Record record
         now = self._now()
         draining = bool(draining)
+        record = self._known(self._current(), server)
         with cython.critical_section(self):
-            record = self._known(server)
             if record.draining != draining:
                 record.draining, record.since = draining, now
                 self._rebuild(now)
@@ -432,18 +651,21 @@ cdef class _Balancer:
 
         Complexity: O(n) for n servers.
 
-        >>> balancer = WeightedRoundRobin(["a", "b"])
+        >>> balancer = WeightedRoundRobin(["a", "b"], seed=0)
         >>> balancer.set_weight("a", 2)
         >>> [balancer.get_server() for _ in range(3)]
         ['a', 'b', 'a']
         """
         cdef _Record record
-        weight = self._admitted(server, weight)
+        cdef dict before
+        weight = self._admitted(weight, self._make())
         now = self._now()
-        with cython.critical_section(self):
-            record = self._known(server)
-            record.weight = float(weight)
-            self._rebuild(now)
+        while True:
+            before = self._current()
+            record = self._known(before, server)
+            plan = self._planned(before, self._make(), record, weight)
+            if self._replace(before, before.copy(), record, weight, plan, now):
+                return
 
     @property
     def servers(self):
@@ -452,7 +674,7 @@ cdef class _Balancer:
         >>> RoundRobin(["b", "a"]).servers
         ('b', 'a')
         """
-        return tuple(self._members)
+        return tuple(self._current())
 
     @property
     def records(self):
@@ -467,32 +689,33 @@ cdef class _Balancer:
         now = self._now()
         with cython.critical_section(self):
             self._settle(now)
-            return [record.shown() for record in list(self._members.values())]
+            return [record.shown() for record in self._members.values()]
 
     def __len__(self):
-        return len(self._members)
+        return len(self._current())
 
     def __contains__(self, server):
-        return server in self._members
+        return server in self._current()
 
     def __repr__(self):
-        return f"{type(self).__name__}({list(self._members)!r})"
+        return f"{type(self).__name__}({list(self._current())!r})"
 
     def _check(self):
         """Walk the records and raise AssertionError where an invariant does not hold."""
         cdef _Record record
         cdef int64_t wake = NEVER
-        present = [record for record in self._members.values() if not record.draining]
-        healthy = [record for record in present if not record.until]
-        assert self._active in (present, healthy)
+        present = [record for record in self._members.values() if not (<_Record>record).draining]
+        healthy = [record for record in present if not (<_Record>record).until]
+        assert self._active == (present if self._panicking else healthy)
+        assert [(<_Record>record).seat for record in self._active] == list(range(len(self._active)))
+        assert self._penalized == [record for record in self._penalized if (<_Record>record).penalty > 0]
         for server, record in self._members.items():
             assert record.server is server
             assert record.in_flight >= 0
-            if record.until:
-                wake = min(wake, record.until)
-            if record.warm:
-                wake = min(wake, record.warm)
-        assert self._wake == wake
+            assert record.penalty == 0 or record in self._penalized
+            for time in (record.until, record.warm, record.penalty and record.lapses):
+                wake = min(wake, <int64_t>(time or NEVER))
+        assert self._wake <= wake
         self._check_order()
 
     cdef object _check_order(self):
@@ -552,7 +775,8 @@ cdef class _Balancer:
 
     cdef list _skipped(self, exclude):
         """The records of the servers in `exclude`."""
-        found = dict.fromkeys([self._members.get(server) for server in checked_several("exclude", exclude)])
+        members = self._current()
+        found = dict.fromkeys([members.get(server) for server in checked_several("exclude", exclude)])
         found.pop(None, None)
         return list(found)
 
@@ -560,14 +784,14 @@ cdef class _Balancer:
     def get_server(self, key=None, *, exclude=()):
         """Names the next server, without counting a request in flight.
 
-        `key` is what AddressHash hashes; the others do not look at it. Servers in `exclude` are passed over.
+        `key` is what KeyHash and AddressHash hash; the others ignore it. Those in `exclude` are passed over.
 
         Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
         single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
 
-        >>> balancer = RoundRobin(["a", "b"])
+        >>> balancer = RoundRobin(["a", "b"], seed=0)
         >>> balancer.get_server(), balancer.get_server(exclude=["b"])
         ('a', 'a')
         """
@@ -586,17 +810,17 @@ cdef class _Balancer:
     def pick(self, key=None, *, exclude=()):
         """Picks the next server and counts the request in flight until it ends.
 
-        Answers a context manager, for ``with`` and ``async with``, with the attribute `server` and the
-        method ``done(ok=True)``. Its end measures the latency and feeds outlier ejection; leaving the block
-        by an error is a failure, but a task that is cancelled says nothing of the server. `key` and `exclude`
-        are those of get_server.
+        Returns a context manager, for ``with`` and ``async with``, with the attribute `server` and the method
+        ``done(ok=True, *, overloaded=False)``. Its end measures the latency and feeds outlier ejection;
+        leaving the block by an error is a failure, but a task that is cancelled says nothing of the server.
+        `key` and `exclude` are those of get_server.
 
         Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
         single server.
 
         Complexity: see the class.
 
-        >>> balancer = LeastLoaded(["a", "b"])
+        >>> balancer = LeastLoaded(["a", "b"], seed=0)
         >>> with balancer.pick() as one, balancer.pick() as two:
         ...     one.server, two.server
         ('a', 'b')
@@ -626,16 +850,21 @@ cdef class _Balancer:
         pick.server, pick._balancer, pick._record, pick._start = record.server, self, record, now
 
     @cython.final
-    cdef int _finish(self, _Pick pick, bint ok) except -1:
+    cdef int _finish(self, _Pick pick, bint ok, bint overloaded) except -1:
         """Count a pick's outcome, once."""
         cdef int64_t now = self._now()
+        cdef bint good = ok and not overloaded
         cdef _Record record
         with cython.critical_section(self):
             record, pick._record = pick._record, None
             if record is not None:
                 record.in_flight -= 1
-                self._measure(record, now - pick._start, now)
-                self._judge(record, ok, now)
+                self._measure(record, now - pick._start, now, good)
+                if not record.until and not record.draining:
+                    if not good or record.penalty:
+                        self._punish(record, good, now)
+                    if good or not ok:
+                        self._judge(record, ok, now)
                 self._moved(record)
         return 0
 
@@ -659,11 +888,18 @@ cdef class _Balancer:
         return 0
 
     @cython.final
-    cdef void _measure(self, _Record record, int64_t taken, int64_t now) noexcept:
-        """Peak EWMA: a slower sample counts at once, a faster one by the time since the last."""
+    cdef void _measure(self, _Record record, int64_t taken, int64_t now, bint good) noexcept:
+        """Peak EWMA: a slower sample counts at once, a faster one by the time since the last.
+
+        What failed was no faster than its server mostly is, nor than successes of all servers are.
+        """
         cdef double keep
         cdef double sample = max(taken, 0)
         cdef double passed = max(now - record.stamp, 0)
+        if not good:
+            sample = max(sample, record.cost, self._typical)
+        elif self._timed:
+            self._typical += (sample - self._typical) / 16.0
         if sample >= record.cost:
             record.cost = sample
         else:
@@ -672,43 +908,63 @@ cdef class _Balancer:
         record.stamp = now
 
     @cython.final
+    cdef int _punish(self, _Record record, bint good, int64_t now) except -1:
+        """Count a failure as requests in flight for as many seconds, more with each; a success undoes one."""
+        if good:
+            if record.penalty:
+                record.penalty >>= 1
+                if not record.penalty:
+                    self._penalized.remove(record)
+                    if not self._penalized:
+                        self._lapse, self._wake = NEVER, self._due
+            return 0
+        if not record.penalty:
+            self._penalized.append(record)
+        record.penalty = min(2 * record.penalty + 1, MOST_PENALTY)
+        record.lapses = now + min(record.penalty * SECOND, self._ejection_time)
+        self._lapse = min(self._lapse, record.lapses)
+        self._wake = min(self._wake, self._lapse)
+        return 0
+
+    @cython.final
     cdef int _judge(self, _Record record, bint ok, int64_t now) except -1:
         """Feed the outcome of a pick to outlier ejection."""
-        if record.until:
-            return 0
         record.failures = 0 if ok else record.failures + 1
         if self._success_rate and not 0 <= now - record.window < INTERVAL:
             record.window, record.good, record.total = now, 0, 0
         record.total += 1
         record.good += ok
-        if record.failures >= self._max_failures or (
-                not ok and record.total >= VOLUME and record.good < self._success_rate * record.total):
+        if self._spare > 0 and (record.failures >= self._max_failures or (
+                not ok and record.total >= VOLUME and record.good < self._success_rate * record.total)):
             if now - record.since > 10 * self._ejection_time:
                 record.ejections = 0
             record.ejections += 1
             record.until = now + self._ejection_time * min(record.ejections, 10)
             record.since = now
+            self._spare -= 1
             self._rebuild(now)
         return 0
 
 
 cdef class RoundRobin(_Balancer):
-    """RoundRobin(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30, \
-    panic_threshold=0.5, slow_start=0)\n--\n
-    Servers in turn.
+    """RoundRobin(servers, *, clock=None, seed=None, max_failures=5, success_rate=None, \
+    ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
+    Servers in turn, from a random one on; from the first with a `seed`.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
-    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
-    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
-    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
+    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
+    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
+    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
+    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
+    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
 
     Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
 
     Complexity: O(1) a pick.
 
-    >>> balancer = RoundRobin(["a", "b"])
+    >>> balancer = RoundRobin(["a", "b"], seed=0)
     >>> [balancer.get_server() for _ in range(3)]
     ['a', 'b', 'a']
     """
@@ -722,16 +978,14 @@ cdef class RoundRobin(_Balancer):
     cdef object _arrange(self, list active):
         cdef _Record record
         line = [(<_Record>one).server for one in active]
-        for record in self._active:
-            record.place = -1
-        for place, record in enumerate(active):
-            record.place = place
         coming = self._active[self._cursor:] + self._active[:self._cursor]
         self._cursor = 0
         for record in coming:
-            if record.place >= 0:
-                self._cursor = record.place
+            if record.seat >= 0:
+                self._cursor = record.seat
                 break
+        if active and self._scatters():
+            self._cursor = self._below(len(active))
         self._line = line
 
     cdef object _check_order(self):
@@ -741,14 +995,14 @@ cdef class RoundRobin(_Balancer):
     def get_server(self, key=None, *, exclude=()):
         """Names the next server, without counting a request in flight.
 
-        `key` is what AddressHash hashes; the others do not look at it. Servers in `exclude` are passed over.
+        `key` is what KeyHash and AddressHash hash; the others ignore it. Those in `exclude` are passed over.
 
         Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
         single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
 
-        >>> balancer = RoundRobin(["a", "b"])
+        >>> balancer = RoundRobin(["a", "b"], seed=0)
         >>> balancer.get_server(), balancer.get_server(exclude=["b"])
         ('a', 'a')
         """
@@ -773,16 +1027,20 @@ cdef class RoundRobin(_Balancer):
 
 
 cdef class WeightedRoundRobin(_Balancer):
-    """WeightedRoundRobin(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, \
-    ejection_time=30, panic_threshold=0.5, slow_start=0)\n--\n
+    """WeightedRoundRobin(servers, *, clock=None, seed=None, max_failures=5, success_rate=None, \
+    ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
     Servers in turn by weight: nginx's smooth weighted round robin, pick for pick.
+
+    With a `seed` the sequence begins where nginx's does, else anywhere in it.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
-    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
-    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
-    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
+    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
+    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
+    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
+    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
+    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
 
     Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
 
@@ -790,7 +1048,7 @@ cdef class WeightedRoundRobin(_Balancer):
 
     Complexity: O(log n) amortised a pick for n servers.
 
-    >>> balancer = WeightedRoundRobin({"a": 5, "b": 1, "c": 1})
+    >>> balancer = WeightedRoundRobin({"a": 5, "b": 1, "c": 1}, seed=0)
     >>> "".join(balancer.get_server() for _ in range(7))
     'aabacaa'
     """
@@ -801,17 +1059,21 @@ cdef class WeightedRoundRobin(_Balancer):
         hg_smooth_free(&self._smooth)
 
     cdef object _arrange(self, list active):
-        """Starts the sequence anew: everybody stands at 0."""
+        """Begins the sequence anew, with all servers at 0, at its first step or without a seed at any."""
         cdef _Record record
         cdef Py_ssize_t at
+        cdef int64_t steps
+        weights = [(<_Record>one).weight for one in active]
+        steps = self._below(first_steps(weights)) if active and not self._seeded else 0
         if hg_smooth_begin(&self._smooth, len(active)):
             raise MemoryError
         for at in range(len(active)):
             record = active[at]
-            record.place = at
             self._smooth.seats[at].weight = record.weight
             self._smooth.total += record.weight
         hg_play_all(&self._smooth)
+        for _ in range(steps):
+            hg_smooth_next(&self._smooth)
 
     cdef _Record _choose(self, key, list skip, int64_t now):
         if skip:
@@ -820,16 +1082,15 @@ cdef class WeightedRoundRobin(_Balancer):
 
     cdef _Record _choose_left(self, list skip):
         """nginx's step without some servers: these stand still, and nobody pays for them."""
-        cdef _Record record
         cdef double total = self._smooth.total
         cdef int64_t best
+        cdef int64_t seat
         hg_advance(&self._smooth)
         best = self._ahead(1, skip)
-        for record in skip:
-            if 0 <= record.place < len(self._active) and self._active[record.place] is record:
-                hg_pay(&self._smooth, record.place, record.weight)
-                hg_climb(&self._smooth, record.place)
-                total -= record.weight
+        for seat in self._seats(skip):
+            hg_pay(&self._smooth, seat, self._smooth.seats[seat].weight)
+            hg_climb(&self._smooth, seat)
+            total -= self._smooth.seats[seat].weight
         hg_pay(&self._smooth, best, total)
         hg_climb(&self._smooth, best)
         return self._active[best]
@@ -867,16 +1128,18 @@ cdef class WeightedRoundRobin(_Balancer):
 
 
 cdef class RandomChoice(_Balancer):
-    """RandomChoice(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, \
-    ejection_time=30, panic_threshold=0.5, slow_start=0)\n--\n
+    """RandomChoice(servers, *, clock=None, seed=None, max_failures=5, success_rate=None, \
+    ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
     A server at random, in proportion to the weights.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
-    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
-    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
-    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
+    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
+    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
+    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
+    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
+    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
 
     Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
 
@@ -938,48 +1201,63 @@ cdef class RandomChoice(_Balancer):
 
 
 cdef class LeastLoaded(_Balancer):
-    """LeastLoaded(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30, \
-    panic_threshold=0.5, slow_start=0)\n--\n
+    """LeastLoaded(servers, *, clock=None, seed=None, max_failures=5, success_rate=None, \
+    ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
     The server with the fewest picks in flight for its weight; of equals, the one picked longest ago.
 
-    The pick itself counts in, so an idle fleet gives first to the server of the greatest weight.
+    Those that have not been picked yet come in random order, with a `seed` in their own. What failed counts
+    as in flight for some time. Where weights differ, a server drawn by weight takes the pick unless it
+    carries more for its weight than the least loaded one: so shares are those of the weights in an idle
+    fleet too.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
-    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
-    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
-    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
+    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
+    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
+    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
+    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
+    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
 
     Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
 
     Complexity: O(log n) a pick for n servers.
 
-    >>> balancer = LeastLoaded(["a", "b"])
+    >>> balancer = LeastLoaded(["a", "b"], seed=0)
     >>> pick = balancer.pick()
     >>> pick.server, balancer.get_server(), balancer.get_server()
     ('a', 'b', 'b')
-    >>> LeastLoaded({"small": 1, "large": 4}).get_server()
-    'large'
     """
 
     cdef list _heap
+    cdef list _warming
+
+    def __cinit__(self, *args, **kwargs):
+        self._heap, self._warming = [], []
 
     cdef object _arrange(self, list active):
         cdef _Record record
         cdef Py_ssize_t at
-        self._heap = []
-        for at in range(len(active)):
-            record = active[at]
+        cdef list heap
+        for record in self._heap:
+            record.place = -1
+        if self._scatters():
+            for record in active:
+                record.turn = -<int64_t>(self._draw() >> 2)
+        self._weigh(active)
+        warming = [record for record in active if (<_Record>record).warm]
+        heap = [record for record in active if not (<_Record>record).warm]
+        for at in range(len(heap)):
+            record = heap[at]
             record.place = at
-        self._heap = list(active)
-        for at in reversed(range(len(active) // 2)):
-            self._sink(self._heap[at])
+        self._heap, self._warming = heap, warming
+        for at in reversed(range(len(heap) // 2)):
+            self._sink(heap[at])
 
     cdef object _check_order(self):
         cdef _Record record
         cdef Py_ssize_t at
-        assert len(self._heap) == len(self._active)
+        assert len(self._heap) + len(self._warming) == len(self._active)
         for at in range(len(self._heap)):
             record = self._heap[at]
             assert record.place == at
@@ -987,8 +1265,8 @@ cdef class LeastLoaded(_Balancer):
 
     cdef bint _before(self, _Record a, _Record b) noexcept:
         """Whether `a` has less in flight for its weight than `b`, or was picked longer ago."""
-        cdef double left = <double>(a.in_flight + 1) * b.weight
-        cdef double right = <double>(b.in_flight + 1) * a.weight
+        cdef double left = <double>(a.in_flight + a.penalty + 1) * b.weight
+        cdef double right = <double>(b.in_flight + b.penalty + 1) * a.weight
         return left < right or (left == right and a.turn < b.turn)
 
     cdef void _swap(self, _Record a, _Record b) noexcept:
@@ -1021,8 +1299,49 @@ cdef class LeastLoaded(_Balancer):
             self._swap(record, parent)
         self._sink(record)
 
+    cdef bint _warms(self) noexcept:
+        return False
+
     cdef _Record _choose(self, key, list skip, int64_t now):
-        return self._first(0, skip)
+        if not self._panicking and not self._sums and not self._warming:
+            return self._first(0, skip)
+        return self._chosen_by_weight(skip, now)
+
+    cdef _Record _chosen_by_weight(self, list skip, int64_t now):
+        """The choice in panic, or where weights differ, be it by a slow start."""
+        cdef list out = self._seats(skip)
+        cdef _Record best
+        cdef _Record drawn
+        cdef double total
+        if self._panicking:
+            return self._drawn(out)
+        best = self._least(self._first(0, skip), skip, now)
+        total = self._total(out) if self._sums else <double>(len(self._active) - len(out)) * best.weight
+        drawn = self._drawn(out)
+        while drawn.warm and self._unit() * self._slow_start >= self._warmth(drawn, now):
+            insort(out, drawn.seat)
+            if len(out) == len(self._active):
+                return best
+            drawn = self._drawn(out)
+        if drawn is best:
+            return best
+        return self._preferred(drawn, self._share(drawn, now), best, self._share(best, now), total, now)
+
+    cdef double _share(self, _Record record, int64_t now) noexcept:
+        """The weight of a server, less in a slow start."""
+        if not record.warm:
+            return record.weight
+        return record.weight * (self._warmth(record, now) / self._slow_start)
+
+    cdef _Record _least(self, _Record best, list skip, int64_t now):
+        """The least loaded of `best` and the servers in a slow start that are not in `skip`."""
+        cdef _Record record
+        for record in self._warming:
+            if record not in skip and (best is None or (
+                    <double>(record.in_flight + record.penalty + 1) * self._share(best, now)
+                    < <double>(best.in_flight + best.penalty + 1) * self._share(record, now))):
+                best = record
+        return best
 
     cdef _Record _first(self, Py_ssize_t at, list skip):
         """The first in order of the subtree at `at` that is not in `skip`, or None."""
@@ -1041,24 +1360,27 @@ cdef class LeastLoaded(_Balancer):
 
 
 cdef class PowerOfTwo(_Balancer):
-    """PowerOfTwo(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30, \
-    panic_threshold=0.5, slow_start=0)\n--\n
-    The less loaded of two distinct servers drawn at random; equals are told apart by a draw.
+    """PowerOfTwo(servers, *, clock=None, seed=None, max_failures=5, success_rate=None, \
+    ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
+    The less loaded of two distinct servers drawn by weight; of equals, the one that was drawn first.
 
-    Load is what LeastLoaded compares: picks in flight, this one counted in, for the weight.
+    Load is the picks in flight for the weight; what failed counts as in flight for some time. Shares are
+    those of the weights, in an idle fleet and under load.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
-    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
-    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
-    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
+    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
+    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
+    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
+    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
+    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
 
     Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
 
     Source: Mitzenmacher, "The power of two choices in randomized load balancing", 2001.
 
-    Complexity: O(1) a pick.
+    Complexity: O(1) a pick; O(log n) for n servers whose weights differ.
 
     >>> balancer = PowerOfTwo(["a", "b"])
     >>> with balancer.pick() as one, balancer.pick() as two:
@@ -1070,17 +1392,17 @@ cdef class PowerOfTwo(_Balancer):
     def pick(self, key=None, *, exclude=()):
         """Picks the next server and counts the request in flight until it ends.
 
-        Answers a context manager, for ``with`` and ``async with``, with the attribute `server` and the
-        method ``done(ok=True)``. Its end measures the latency and feeds outlier ejection; leaving the block
-        by an error is a failure, but a task that is cancelled says nothing of the server. `key` and `exclude`
-        are those of get_server.
+        Returns a context manager, for ``with`` and ``async with``, with the attribute `server` and the method
+        ``done(ok=True, *, overloaded=False)``. Its end measures the latency and feeds outlier ejection;
+        leaving the block by an error is a failure, but a task that is cancelled says nothing of the server.
+        `key` and `exclude` are those of get_server.
 
         Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
         single server.
 
         Complexity: see the class.
 
-        >>> balancer = LeastLoaded(["a", "b"])
+        >>> balancer = LeastLoaded(["a", "b"], seed=0)
         >>> with balancer.pick() as one, balancer.pick() as two:
         ...     one.server, two.server
         ('a', 'b')
@@ -1096,59 +1418,70 @@ cdef class PowerOfTwo(_Balancer):
                     return pick
         return self._picked(key, exclude)
 
-    @cython.final
-    cdef inline double _load(self, _Record record, int64_t now) noexcept:
-        """What a server carries, this request counted in; if timed, times its latency."""
-        if not self._timed:
-            return record.in_flight + 1.0
-        if record.cost == 0.0 and record.in_flight:
-            return PENALTY + <double>record.in_flight
-        return record.cost * _kept(max(now - record.stamp, 0)) * <double>(record.in_flight + 1)
+    cdef object _arrange(self, list active):
+        self._weigh(active)
 
     cdef _Record _choose(self, key, list skip, int64_t now):
-        cdef list active = self._active if 2 * len(skip) < len(self._active) else self._left(skip)
+        cdef list active = self._active
         cdef size_t count = len(active)
         cdef size_t at
         cdef size_t other
-        if count == 1:
-            return active[0]
-        while True:
-            at, other = self._below(count), self._below(count - 1)
-            other += other >= at
-            if not skip or not (active[at] in skip or active[other] in skip):
-                break
+        if skip or self._sums or self._panicking or count == 1:
+            return self._chosen_by_weight(skip, now)
+        at, other = self._below(count), self._below(count - 1)
+        other += other >= at
         return <_Record>self._better(PyList_GET_ITEM(active, at), PyList_GET_ITEM(active, other), now)
 
     @cython.final
     cdef inline PyObject *_better(self, PyObject *a, PyObject *b, int64_t now) noexcept:
-        """The record of two that carries less, told apart by a draw."""
-        cdef double left = self._load(<_Record>a, now) * (<_Record>b).weight
-        cdef double right = self._load(<_Record>b, now) * (<_Record>a).weight
-        if left == right:
-            return a if self._draw() >> 63 else b
-        return a if left < right else b
+        """What `_preferred` returns for equal weights."""
+        cdef double left = (<_Record>a).in_flight + (<_Record>a).penalty
+        cdef double right = (<_Record>b).in_flight + (<_Record>b).penalty
+        cdef double margin
+        if not self._timed:
+            return b if right < left else a
+        margin = _margin(left, right)
+        return b if self._load(<_Record>b, right, now) * margin < self._load(<_Record>a, left, now) else a
+
+    @cython.final
+    cdef _Record _chosen_by_weight(self, list skip, int64_t now):
+        """The choice where weights differ or some servers are out."""
+        cdef list out = self._seats(skip)
+        cdef _Record a = self._drawn(out)
+        cdef _Record b
+        cdef double total
+        if self._panicking or len(self._active) - len(out) == 1:
+            return a
+        total = self._total(out) if self._sums else 0.0
+        insort(out, a.seat)
+        b = self._drawn(out)
+        return self._preferred(a, a.weight, b, b.weight, total, now)
 
 
 cdef class PeakEWMA(PowerOfTwo):
-    """PeakEWMA(servers, *, clock=None, seed=0, max_failures=5, success_rate=None, ejection_time=30, \
-    panic_threshold=0.5, slow_start=0)\n--\n
-    The one of two distinct servers drawn at random whose latency times load is less.
+    """PeakEWMA(servers, *, clock=None, seed=None, max_failures=5, success_rate=None, \
+    ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
+    The one of two distinct servers drawn by weight whose latency times load is less.
 
     The latency is a moving average over 10 seconds that a slower sample replaces at once; a server
-    without a sample but with picks in flight is avoided.
+    without a sample but with picks in flight is avoided. A failure is no faster than successes mostly are.
+    Of two that carry the same for their weights the one drawn first is taken, unless its latency is more than
+    twice that of the other, both lengthened by a millisecond.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
-    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
-    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
-    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
+    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
+    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
+    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
+    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
+    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
 
     Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
 
     Source: Finagle, PeakEwma.
 
-    Complexity: O(1) a pick.
+    Complexity: O(1) a pick; O(log n) for n servers whose weights differ.
 
     >>> balancer = PeakEWMA(["a", "b"])
     >>> with balancer.pick() as one, balancer.pick() as two:
@@ -1160,21 +1493,144 @@ cdef class PeakEWMA(PowerOfTwo):
         self._timed = True
 
 
-cdef class AddressHash(_Balancer):
-    """AddressHash(servers, *, scheme="headgate", clock=None, seed=0, max_failures=5, \
-    success_rate=None, ejection_time=30, panic_threshold=0.5, slow_start=0)\n--\n
-    The same server for the same client address: `key`, IPv4 or IPv6 as text or packed.
+cdef class _Hashed(_Balancer):
+    """A balancer that hashes keys; its plan is (what makes a placement, the placement, records by id)."""
 
-    A HashRing places the addresses, IPv6 by its /64, so that a server that joins or leaves moves only its
-    own clients; servers are then str, bytes or int. With ``scheme="nginx"`` it is nginx's ip_hash. A slow
-    start does not hold back.
+    cdef tuple _plan
+
+    def __cinit__(self, *args, **kwargs):
+        self._plan = None, None, {}
+
+    @cython.final
+    cdef tuple _current_plan(self):
+        """The plan as it is now."""
+        with cython.critical_section(self):
+            return self._plan
+
+    cdef object _make(self):
+        return self._current_plan()[0]
+
+    cdef object _adopt(self, plan):
+        self._plan = plan
+
+    cdef object _planned(self, dict members, make, _Record changed, weight):
+        cdef _Record record
+        if make is None:
+            return None, None, {}
+        weights = {}
+        for record in members.values():
+            share = weight if record is changed else record.weight
+            weights[record.server] = int(share) if share == int(share) else share
+        placement = make(weights)
+        if not isinstance(placement, _Placement):
+            raise TypeError(f"placement must make a HashRing, Rendezvous or Maglev, got {placement!r}")
+        return make, placement, {id((<_Record>one).server): one for one in members.values()}
+
+    cdef bint _has_name(self, server) except -1:
+        placement = self._current_plan()[1]
+        return placement is not None and server in placement
+
+    cdef bint _warms(self) noexcept:
+        return False
+
+    cdef object _read_key(self, key):
+        data = self._key_data(key)
+        _, placement, records = self._current_plan()
+        if placement is not None:
+            _Placement.nodes.__get__(placement)  # builds it, which other threads are not to wait for
+        return placement, records, data
+
+    cdef object _key_data(self, key):
+        """The bytes that a key is placed by."""
+        return key_bytes(key, "key")
+
+    cdef _Record _choose(self, key, list skip, int64_t now):
+        return self._chosen_by_key(key, skip, now)
+
+    @cython.final
+    cdef _Record _chosen_by_key(self, key, list skip, int64_t now):
+        cdef _Record record = self._preference(key, skip, now, True)
+        return record or self._preference(key, skip, now, False) or self._left(skip)[0]
+
+    cdef _Record _preference(self, key, list skip, int64_t now, bint warming):
+        """The first active record that a key prefers, or None; `warming` holds back slow starts."""
+        cdef _Record record
+        placement, records, data = key
+        count = 0
+        while count < len(records):
+            count = 4 * count or 1
+            found = _Placement.get_nodes(placement, data, count) if count > 1 else [
+                _Placement.get_node(placement, data)]
+            for server in found:
+                record = records.get(id(server))
+                if record is not None and record.seat >= 0 and record not in skip and not (
+                        warming and record.warm and self._comes_later(data, record, now)):
+                    return record
+        return None
+
+    cdef bint _comes_later(self, data, _Record record, int64_t now) except -1:
+        """Whether a key does not go yet to a server in a slow start: keys come one by one, and stay."""
+        cdef double place = <double>hg_splitmix64(xxh64(data)) / WORD
+        return place * self._slow_start >= self._warmth(record, now)
+
+
+cdef class KeyHash(_Hashed):
+    """KeyHash(servers, *, placement=None, clock=None, seed=None, max_failures=5, \
+    success_rate=None, ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
+    The same server for the same `key`, whatever is hashed: a str, bytes or an int.
+
+    `placement` is called with a mapping of server to weight and returns the placement of keys: HashRing,
+    which is the default, Rendezvous, Maglev, or such as ``partial(HashRing, scheme="nginx")``. Servers are
+    what its nodes may be: str, bytes or int, and anything else with its `node_key`. While a server is
+    ejected, draining or excluded, each of its keys goes to the next server in the order in which the key
+    prefers them, and no other key moves. In a slow start a server gets its keys one by one. No key is
+    remembered.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded. Where less than
-    `panic_threshold` of the servers would be left, ejections are passed over. A server that is added or
-    returns takes a share that grows over `slow_start` seconds. `clock` answers integer nanoseconds, by
-    default the monotonic clock; all draws follow from `seed`. Every method is atomic among threads.
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
+    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
+    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
+    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
+    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
+    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
+
+    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+
+    Complexity: that of the placement a pick, and O(k log k) where k servers that the key prefers are out; a
+    change of the members makes a new placement, which the next pick builds.
+
+    >>> balancer = KeyHash(["a", "b", "c"])
+    >>> balancer.get_server("user:1"), balancer.get_server("user:1", exclude=["a"])
+    ('a', 'c')
+    """
+
+    def __init__(self, servers, *, placement=None, clock=None, seed=None, max_failures=5, success_rate=None,
+                 ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
+        if placement is not None and not callable(placement):
+            raise TypeError(f"placement must be callable or None, got {placement!r}")
+        self._begin(server_weights(servers), checked_clock(clock), checked_settings(
+            seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start),
+            HashRing if placement is None else placement)
+
+
+cdef class AddressHash(_Hashed):
+    """AddressHash(servers, *, scheme="headgate", clock=None, seed=None, max_failures=5, \
+    success_rate=None, ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
+    The same server for the same client address: `key`, IPv4 or IPv6 as text or packed.
+
+    A HashRing places the addresses, IPv6 by its /64, so that a server that joins or leaves moves only its
+    own clients; servers are then str, bytes or int. In a slow start a server gets its clients one by one.
+    With ``scheme="nginx"`` it is nginx's ip_hash, in which a slow start does not hold back.
+
+    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
+    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
+    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
+    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
+    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
+    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
+    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
+    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
 
     Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
 
@@ -1185,71 +1641,40 @@ cdef class AddressHash(_Balancer):
     True
     """
 
-    cdef object _scheme
-    cdef object _ring
-    cdef list _sums
-
-    def __init__(self, servers, *, scheme="headgate", clock=None, seed=0, max_failures=5, success_rate=None,
-                 ejection_time=30, panic_threshold=0.5, slow_start=0):
-        self._scheme = checked_scheme(scheme)
+    def __init__(self, servers, *, scheme="headgate", clock=None, seed=None, max_failures=5,
+                 success_rate=None, ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
+        make = HashRing if checked_scheme(scheme) == "headgate" else None
         pairs = server_weights(servers)
-        for server, weight in pairs:
-            self._admitted(server, weight)
+        for _, weight in pairs:
+            self._admitted(weight, make)
         self._begin(pairs, checked_clock(clock), checked_settings(
-            seed, max_failures, success_rate, ejection_time, panic_threshold, slow_start))
+            seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start), make)
 
-    cdef object _admitted(self, server, weight):
-        if self._scheme == "headgate":
-            _, (_, weight) = admitted(server, checked_weight(weight), None, RING_RULES)
-            return weight
-        weight = checked_weight(weight)
-        if weight != int(weight):
+    cdef object _admitted(self, weight, make):
+        weight = server_weight(weight)
+        if make is None and weight != int(weight):
             raise ValueError(f"weight must be whole in nginx's scheme, got {weight!r}")
         return weight
 
-    cdef bint _has_name(self, server) except -1:
-        ring = self._ring  # which another thread may replace while names are compared
-        return self._scheme == "headgate" and server in ring
+    cdef list _line
+    cdef list _ends
 
     cdef object _arrange(self, list active):
-        cdef _Record record
-        for place, record in enumerate(active):
-            record.place = place
-        members = list(self._members.values())
-        if self._scheme == "nginx":
-            present = [record for record in members if not record.draining]
-            self._ring, self._sums = present, list(accumulate([int(record.weight) for record in present]))
-            return
-        weights = {record.server: record.weight for record in members}
-        if self._ring is None or self._ring.weights != weights:
-            self._ring = HashRing(weights)
+        """What nginx's scheme walks over: the servers, those that are out too, and sums of their weights."""
+        self._line = [record for record in self._members.values() if not (<_Record>record).draining]
+        self._ends = list(accumulate([int((<_Record>record).weight) for record in self._line]))
 
-    cdef bint _warms(self) noexcept:
-        return False
-
-    cdef object _read_key(self, key):
-        return address_bytes(key, self._scheme == "nginx")
+    cdef object _key_data(self, key):
+        return address_bytes(key, self._current_plan()[0] is None)
 
     cdef _Record _choose(self, key, list skip, int64_t now):
         cdef _Record record
-        if self._scheme == "nginx":
-            return self._walk(key, skip)
-        count = 1
-        while count < 4 * len(self._members):
-            for server in self._ring.get_nodes(key, count):
-                record = self._members.get(server)
-                if record is not None and record.place >= 0 and record not in skip:
-                    return record
-            count *= 4
-        return self._left(skip)[0]
-
-    cdef _Record _walk(self, key, list skip):
-        """nginx hashes on where a server is out, up to 20 times."""
-        cdef _Record record
+        if key[0] is not None:
+            return self._chosen_by_key(key, skip, now)
         hashed = 89
-        for _ in range(21):
-            hashed = nginx_hash(key, hashed)
-            record = self._ring[bisect_right(self._sums, hashed % self._sums[-1])]
-            if record.place >= 0 and record not in skip:
+        for _ in range(21):  # nginx hashes on where a server is out, up to 20 times
+            hashed = nginx_hash(key[2], hashed)
+            record = self._line[bisect_right(self._ends, hashed % self._ends[-1])]
+            if record.seat >= 0 and record not in skip:
                 return record
         return self._left(skip)[0]
