@@ -68,6 +68,7 @@ def throttle(throttle):
 MAKERS = {
     "AddressHash": (lambda cls: cls(["a", "b"]), lambda balancer: balancer.pick("192.0.2.1").done()),
     "BoundedLoad": (lambda cls: cls(sibling(cls, "HashRing")(["a", "b"])), bounded_pick),
+    "KeyHash": (lambda cls: cls(["a", "b"]), lambda balancer: balancer.pick("key").done()),
     "HotKeys": (lambda cls: cls(10), lambda hot: [hot.add(key) for key in "abcabca"]),
     "Maglev": (lambda cls: cls(["a", "b"], size=11), place),
     "RateLimiter": (lambda cls: cls("1000000/s", max_keys=100), lambda limiter: limiter.allow("key")),

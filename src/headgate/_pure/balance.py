@@ -1224,7 +1224,7 @@ class _Hashed(_Balancer):
         weights = {}
         for record in members.values():
             share = weight if record is changed else record.weight
-            weights[record.server] = int(share) if share == int(share) else share
+            weights[record.server] = int(share) if share < 2**53 and share == int(share) else share
         placement = make(weights)
         if not isinstance(placement, _Placement):
             raise TypeError(f"placement must make a HashRing, Rendezvous or Maglev, got {placement!r}")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     class Pick(Protocol):
         @property
         def server(self) -> Any: ...
-        def done(self, ok: bool = True) -> None: ...
+        def done(self, ok: bool = True, *, overloaded: bool = False) -> None: ...
 
     class Balancer(Protocol):
         @property
@@ -316,6 +316,14 @@ class Failover:
         fleet.forget_others(self.balancer.servers)
 
 
+def end_pick(pick: Pick, ok: bool, reason: Any) -> None:
+    """Ends a pick; a status of 429 says that its server has had too much, which is no reason to eject it."""
+    if reason == _TOO_MANY:
+        pick.done(overloaded=True)
+    else:
+        pick.done(ok)
+
+
 class Attempts:
     """The attempts at one request, each at a server that it has not been sent to before.
 
@@ -375,7 +383,7 @@ class Attempts:
         What was not `sent` may go to another server always, else only if it can be repeated.
         """
         failover, server = self._failover, self.pick.server
-        self.pick.done(False)
+        end_pick(self.pick, False, reason)
         self._tried.append(server)
         self._reason, self._sent = reason, sent
         said = f"status {reason}" if isinstance(reason, int) else type(reason).__name__
@@ -460,7 +468,7 @@ class Flight:
     def _end(self, ok: bool, reason: Any) -> None:
         pick, self._pick = self._pick, None
         if pick is not None:
-            pick.done(ok)
+            end_pick(pick, ok, reason)
             if not ok:
                 self._failover.failed(pick.server, self._attempt, reason)
 

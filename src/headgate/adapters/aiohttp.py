@@ -51,8 +51,8 @@ class BalancedMiddleware:
     repeats an idempotent request once more where the last connection broke.
 
     A pick is in flight until the body of its response is read or left. An error of the network, a timeout
-    and a status of 429 or from 500 on are failures of the server; what else goes wrong, such as a cancelled
-    task, counts neither way.
+    and a status from 500 on are failures of the server; 429 says that it is overloaded; what else goes wrong,
+    such as a cancelled task, counts neither way.
 
     `key` returns what ``balancer.pick`` is given of a ClientRequest. The Host header names the server, or
     with ``preserve_host=True`` what the URL names. There being no server raises ClientConnectionError. All

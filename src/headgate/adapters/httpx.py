@@ -31,8 +31,8 @@ class BalancedTransport(Transport, httpx.BaseTransport):
     error or response stands; ``headgate.adapters.server_of`` says which server it came from.
 
     A pick is in flight until the body of its response is closed. An error of the network, a timeout other
-    than that of the pool and a status of 429 or from 500 on are failures of the server; what else goes
-    wrong, such as a cancelled task, counts neither way.
+    than that of the pool and a status from 500 on are failures of the server; 429 says that it is
+    overloaded; what else goes wrong, such as a cancelled task, counts neither way.
 
     `key` returns what ``balancer.pick`` is given of a request. The Host header names the server, or with
     ``preserve_host=True`` what the URL names. There being no server raises ConnectError. All options are

@@ -95,8 +95,8 @@ class BalancedAdapter(BaseAdapter):
     error or response stands; ``headgate.adapters.server_of`` says which server it came from.
 
     A pick is in flight until the body of its response is read, or with ``stream=True`` until its headers
-    are. An error of the network, a timeout and a status of 429 or from 500 on are failures of the server;
-    what else goes wrong counts neither way.
+    are. An error of the network, a timeout and a status from 500 on are failures of the server; 429 says that
+    it is overloaded; what else goes wrong counts neither way.
 
     `key` returns what ``balancer.pick`` is given of a PreparedRequest. The Host header names the server,
     or with ``preserve_host=True`` what the URL names. There being no server raises requests' ConnectionError.
