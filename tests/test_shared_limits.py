@@ -539,14 +539,6 @@ def test_what_is_shared_keeps_its_rate(make):
     assert limiter.decide("ann").limit == 5
 
 
-def test_a_limiter_can_be_made_again(make):
-    limiter = make()
-    assert limiter.allow("ann", 5)
-    limiter.__init__("5/s")
-    assert limiter.allow("ann", 5)
-    limiter.reconfigure("7/s")
-
-
 def use_twice(make, path):
     """A finalizer uses the second of two objects of one file wherever the first one's call is."""
     first, second = make(path), make(path)

@@ -18,6 +18,7 @@ from warnings import warn
 from headgate._clock import checked_clock, checked_now
 from headgate._forks import new_lock, renew
 from headgate._membership import integer
+from headgate._pickling import initialized
 from headgate._units import as_number, checked_positive
 
 TYPE_CHECKING = False
@@ -282,6 +283,8 @@ class ConcurrencyLimiter:
     ) -> None:
         if algorithm not in _ALGORITHMS:
             raise ValueError(f"algorithm must be one of {', '.join(_ALGORITHMS)}, got {algorithm!r}")
+        if hasattr(self, "_ledger"):
+            raise initialized(self)
         self._algorithm = _ALGORITHMS[algorithm]
         self._min_limit = _bound("min_limit", min_limit, 1, _MOST_LIMIT)
         self._max_limit = _bound("max_limit", max_limit, self._min_limit, _MOST_LIMIT)

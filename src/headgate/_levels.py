@@ -16,6 +16,7 @@ from headgate._addresses import UNIX, checked_length, masked, packed_address
 from headgate._clock import checked_clock
 from headgate._decision import Decision, with_details
 from headgate._membership import key_bytes
+from headgate._pickling import initialized
 from headgate._rate import Rate, checked_rates, written
 from headgate._units import checked_amount, checked_positive
 from headgate.ratelimit import RateLimiter
@@ -166,6 +167,8 @@ class AddressLimiter:
         strict: bool = False,
         clock: Callable[[], int] | None = None,
     ) -> None:
+        if hasattr(self, "_v6"):
+            raise initialized(self)
         prefixes = [_prefixes("v4", v4, 32), _prefixes("v6", v6, 128)]
         self._rates = checked_rates(rate, None)
         self._limiters = {
@@ -369,6 +372,8 @@ class RateLimits:
         clock: Callable[[], int] | None = None,
         **more: Rates | Limiter,
     ) -> None:
+        if hasattr(self, "_overrides"):
+            raise initialized(self)
         self._clock = checked_clock(clock)
         self._waiting = _waiting.Lines()
         if levels is not None and not hasattr(levels, "keys"):

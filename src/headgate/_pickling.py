@@ -54,3 +54,8 @@ def carry(obj: object, state: Any) -> None:
     attributes(obj).update(own or {})
     for name, value in (slots or {}).items():
         setattr(obj, name, value)
+
+
+def initialized(made: object) -> TypeError:
+    """What ``__init__`` raises when it is called again, where others may use what it would replace."""
+    return TypeError(f"a {type(made).__name__} is initialized once, got another call of __init__")

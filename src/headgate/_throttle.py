@@ -9,6 +9,7 @@ from time import monotonic_ns
 
 from headgate._clock import checked_clock, checked_now
 from headgate._forks import new_lock
+from headgate._pickling import initialized
 from headgate._units import as_number, checked_positive
 
 TYPE_CHECKING = False
@@ -71,6 +72,8 @@ class Throttle:
         random: Callable[[], float] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
+        if hasattr(self, "_bin"):
+            raise initialized(self)
         self._k = as_number("k", k)
         if not 1 <= self._k < float("inf"):
             raise ValueError(f"k must be finite and at least 1, got {k!r}")

@@ -33,6 +33,7 @@ from headgate._compiled.amounts cimport MOST_DEBT, Amount, split, to_units
 from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
+from headgate._pickling import initialized
 from headgate._reservation import Reservation
 from headgate._units import checked_amount, checked_positive, scale, units_at, wait
 
@@ -104,7 +105,7 @@ cdef class TokenBucket:
 
     Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61, or if `path`
     is a file of something else, of other settings, of the other twin or with another mode; TypeError if an
-    argument has a wrong type or the bucket is shared already; OSError if the file cannot be opened or has no
+    argument has a wrong type or ``__init__`` is called again; OSError if the file cannot be opened or has no
     room.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
@@ -139,7 +140,8 @@ cdef class TokenBucket:
     def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
-        self._refuse_change(TypeError)
+        if self.terms is not None:
+            raise initialized(self)
         self.tick = checked_clock(clock)
         self.line = _waiting.Line()
         if path is None:
@@ -150,11 +152,6 @@ cdef class TokenBucket:
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
-
-    cdef int _refuse_change(self, object error) except -1:
-        if self.table is not None:
-            raise error(self.table.refusal)
-        return 0
 
     cdef int64_t _now(self) except? -1:
         if self.tick is None:
@@ -201,7 +198,8 @@ cdef class TokenBucket:
         mapped = table.map
         bits, multiplier, shift, burst = scale(size, rate)
         with cython.critical_section(self):
-            self._refuse_change(TypeError)
+            if self.terms is not None:
+                raise initialized(self)
             PyObject_GetBuffer(mapped, &self.view, PyBUF_WRITABLE)
             self.table = table
             self._write(bits, multiplier, shift, burst, epoch)
@@ -414,7 +412,8 @@ cdef class TokenBucket:
         size, rate = self._terms()
         size = size if capacity is None else checked_positive("capacity", capacity)
         rate = rate if refill_rate is None else checked_positive("refill_rate", refill_rate)
-        self._refuse_change(ValueError)
+        if self.table is not None:
+            raise ValueError(self.table.refusal)
         self._settle(size, rate, self._now(), True)
         self.line.nudge()
 

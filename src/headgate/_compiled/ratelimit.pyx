@@ -39,6 +39,7 @@ from os import urandom
 from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision, with_details
+from headgate._pickling import initialized
 from headgate._rate import checked_rates
 from headgate._tables import (
     checked_overflow,
@@ -262,15 +263,13 @@ cdef class RateLimiter:
         cdef hg_log log = _log(windows)
         cdef uint64_t lines = count_lines(max_keys)
         cdef unsigned stride = stride_of(lines)
-        evict = checked_overflow(on_full)
-        self.tick = checked_clock(clock)
+        evict, tick = checked_overflow(on_full), checked_clock(clock)
         tables = tables_of(rates, windows)
         for i in range(len(tables)):
             scales[i] = _scale(tables[i])
-        self.waiting = _waiting.Lines()
-        self.evict = evict
-        self.room = max_keys
-        cdef int64_t now = self._now()
+        if self.count:
+            raise initialized(self)
+        cdef int64_t now = hg_monotonic_ns() if tick is None else checked_now(tick())
         cdef size_t size = _words(lines, log.length) * sizeof(uint64_t)
         table = None
         if path is not None:
@@ -281,7 +280,11 @@ cdef class RateLimiter:
         secret = urandom(16) if table is None else table.secret
         cdef uint64_t first = int.from_bytes(secret[:8], "little")
         cdef uint64_t second = int.from_bytes(secret[8:], "little")
+        waiting = _waiting.Lines()
         with cython.critical_section(self):
+            if self.count:
+                raise initialized(self)
+            self.tick, self.waiting, self.evict, self.room = tick, waiting, evict, max_keys
             self.secret[0], self.secret[1] = first, second
             self._map(table)
             self.log = log

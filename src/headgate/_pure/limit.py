@@ -18,6 +18,7 @@ from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._forks import new_lock, under
+from headgate._pickling import initialized
 from headgate._reservation import Reservation
 from headgate._units import (
     checked_amount,
@@ -50,7 +51,7 @@ class TokenBucket:
 
     Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61, or if `path`
     is a file of something else, of other settings, of the other twin or with another mode; TypeError if an
-    argument has a wrong type or the bucket is shared already; OSError if the file cannot be opened or has no
+    argument has a wrong type or ``__init__`` is called again; OSError if the file cannot be opened or has no
     room.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
@@ -81,8 +82,8 @@ class TokenBucket:
     def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
-        if getattr(self, "_table", None) is not None:
-            raise TypeError(self._table.refusal)
+        if hasattr(self, "_terms"):
+            raise initialized(self)
         self._clock = checked_clock(clock)
         self._line = _waiting.Line()
         self._table = None

@@ -36,6 +36,7 @@ from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision, with_details
 from headgate._forks import new_lock, under
 from headgate._membership import key_bytes
+from headgate._pickling import initialized
 from headgate._rate import checked_rates
 from headgate._tables import (
     checked_overflow,
@@ -689,6 +690,8 @@ class RateLimiter:
         rates = checked_rates(rate, burst)
         length = longest_log(checked_windows(rates)) if strict else 0
         lines = count_lines(max_keys)
+        if hasattr(self, "_tiers"):
+            raise initialized(self)
         self._evict = checked_overflow(on_full)
         self._clock = checked_clock(clock)
         self._max_keys = max_keys
