@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate import address_prefix, client_address
+from headgate import AddressLimiter, address_prefix, client_address
 
 PROXIES = ["10.0.0.0/8", "192.168.1.1", "2001:db8:ffff::/48"]
 ADDRESSES = st.ip_addresses().map(str)
@@ -243,9 +243,14 @@ def test_wrong_proxies(trusted, error, message):
 # networks
 
 
+NAT64 = ip_network("64:ff9b::/96")
+
+
 @given(address=st.ip_addresses(), v4=st.integers(0, 32), v6=st.integers(0, 128))
 def test_prefixes_are_those_of_the_standard_library(address, v4, v6):
-    plain = getattr(address, "ipv4_mapped", None) or address
+    plain = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
+    if plain in NAT64:
+        plain = ip_address(int(plain) % 2**32)
     length = v4 if plain.version == 4 else v6
     prefix = address_prefix(str(address), v4, v6)
     assert ip_network(prefix) == ip_network(f"{plain}/{length}", strict=False)
@@ -281,3 +286,28 @@ def test_wrong_lengths():
         address_prefix("192.0.2.1", 40)
     with pytest.raises(TypeError, match="v6 must be an int, got '64'"):
         address_prefix("::1", v6="64")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("64:ff9b::1.2.3.4", "1.2.3.4/32"),
+        ("64:ff9b::102:304", "1.2.3.4/32"),
+        ("2002:102:304::1", "1.2.3.4/32"),
+        ("2002:102:304:ffff::", "1.2.3.4/32"),
+        ("64:ff9b:1::1.2.3.4", "64:ff9b:1::/64"),
+        ("64:ff9b::1:102:304", "64:ff9b::/64"),
+        ("2003:102:304::1", "2003:102:304::/64"),
+    ],
+)
+def test_ipv4_that_ipv6_carries(address, network):
+    assert address_prefix(address) == network
+    limiter = AddressLimiter("1/h")
+    assert limiter.allow(address)
+    assert limiter.allow("1.2.3.4") is not network.startswith("1.2")
+
+
+def test_what_an_address_carries_is_no_proof_of_where_it_comes_from():
+    """Anybody may write an address of 6to4 that carries the address of a proxy."""
+    headers = {"X-Forwarded-For": "203.0.113.9, 2002:a00:1::1"}
+    assert client_address(headers, trusted=["10.0.0.0/8"]) == "2002:a00:1::1"

@@ -10,6 +10,8 @@ from finalizers import struck_at
 from threads import run_threads
 from virtual_time import SECOND, run_on, started
 
+from headgate import RateLimits
+
 pytestmark = pytest.mark.usefixtures("one_secret")
 
 
@@ -189,3 +191,13 @@ def test_a_finalizer_amid_a_call_may_wait_too(make):
         assert limiter.peek("ann").remaining == 8 - sum(answers)
         if not answers:
             break
+
+
+def test_a_loop_that_is_not_of_asyncio_is_refused_at_once(twin):
+    for waiting in (
+        twin.ratelimit.RateLimiter("1/s").acquire_async("ann"),
+        twin.limit.TokenBucket(1, 1).acquire_async(),
+        RateLimits(user="1/s").acquire_async(user="ann"),
+    ):
+        with pytest.raises(RuntimeError, match=r"^acquire_async needs a running event loop of asyncio"):
+            waiting.send(None)

@@ -457,7 +457,7 @@ def test_other_settings_are_refused(make, options, message):
     ("change", "message"),
     [
         ((0, 7), "path must be a file of a shared limit, got '.*limit'"),
-        ((1, 2), "path must have layout 1, got 2 in '.*limit'"),
+        ((1, 3), "path must have layout 2, got 3 in '.*limit'"),
         ((3, 99), "path must belong to processes with one clock, got '.*limit'"),
     ],
 )

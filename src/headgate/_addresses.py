@@ -12,11 +12,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MAPPED = bytes(10) + b"\xff\xff"
+_NAT64 = bytes.fromhex("0064ff9b0000000000000000")
+_6TO4 = b"\x20\x02"
 UNIX = "unix"
 
 
+def carried(packed: bytes) -> bytes:
+    """The IPv4 address that one of NAT64 (``64:ff9b::/96``) or 6to4 (``2002::/16``) carries, or the same."""
+    if packed.startswith(_NAT64):
+        return packed[12:]
+    return packed[2:6] if len(packed) == 16 and packed.startswith(_6TO4) else packed
+
+
 def packed_address(address: str) -> bytes:
-    """The 4 or 16 bytes of an address; IPv4 inside IPv6 is IPv4, and a zone is dropped."""
+    """The 4 or 16 bytes of an address; IPv4 mapped into IPv6 is IPv4, and a zone is dropped."""
     try:
         if ":" not in address:
             return inet_pton(AF_INET, address)
@@ -44,8 +53,9 @@ def masked(packed: bytes, length: int) -> bytes:
 def address_prefix(address: str, v4: int = 32, v6: int = 64) -> str:
     """The network in which an address lies, as the key of a limit: the first `v4` or `v6` bits.
 
-    Whoever has an IPv6 address mostly has all those of a /64, or more. IPv4 inside IPv6 is IPv4. The
-    ``"unix"`` of `client_address` is a network of its own.
+    Whoever has an IPv6 address mostly has all those of a /64, or more. IPv4 inside IPv6 is IPv4: mapped, of
+    NAT64 (``64:ff9b::/96``) and of 6to4 (``2002::/16``). The ``"unix"`` of `client_address` is a network of
+    its own.
 
     Raises ValueError if `address` is none or a length does not fit, TypeError if a length is no int.
 
@@ -55,7 +65,7 @@ def address_prefix(address: str, v4: int = 32, v6: int = 64) -> str:
     v4, v6 = checked_length("v4", v4, 32), checked_length("v6", v6, 128)
     if address == UNIX:
         return UNIX
-    packed = packed_address(address)
+    packed = carried(packed_address(address))
     length = v4 if len(packed) == 4 else v6
     return f"{_text(masked(packed, length))}/{length}"
 

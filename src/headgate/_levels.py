@@ -12,10 +12,10 @@ from math import inf
 from operator import attrgetter
 
 from headgate import _waiting
-from headgate._addresses import UNIX, checked_length, masked, packed_address
+from headgate._addresses import UNIX, carried, checked_length, masked, packed_address
 from headgate._clock import checked_clock
 from headgate._decision import Decision, with_details
-from headgate._membership import key_bytes
+from headgate._membership import key_name
 from headgate._pickling import initialized
 from headgate._rate import Rate, checked_rates, written
 from headgate._units import checked_amount, checked_positive
@@ -133,8 +133,8 @@ class AddressLimiter:
 
     `v4` and `v6` are the lengths of the prefixes that are limited: one, several, or a mapping from length to
     how many times the rate that network has. An address is allowed if all its networks are, and takes its
-    cost from all or none. IPv4 inside IPv6 is IPv4. The ``"unix"`` of `client_address` has one limit, at the
-    smallest multiple.
+    cost from all or none. IPv4 inside IPv6 is IPv4, as it is for `address_prefix`. The ``"unix"`` of
+    `client_address` has one limit, at the smallest multiple.
 
     The other arguments are those of `RateLimiter`, for each table: there is one for each multiplier, with a
     key for each prefix. So with `path` there is a file for each: that of 1 is `path`, that of 2 has ``.x2``
@@ -191,7 +191,7 @@ class AddressLimiter:
     def _asked(self, address: str) -> Asked:
         if address == UNIX:
             return [(UNIX, next(iter(self._limiters.values())), address)]
-        packed = packed_address(address)
+        packed = carried(packed_address(address))
         prefixes = self._v4 if len(packed) == 4 else self._v6
         return [
             (name, limiter, masked(packed, length) + bytes((length,))) for name, length, limiter in prefixes
@@ -397,7 +397,7 @@ class RateLimits:
         limiter = self._limiter(level)
         for key in keys:
             limiter.peek(key, 0)
-        return [key_bytes(key, "key") for key in keys]
+        return [key_name(key) for key in keys]
 
     def _asked(self, keys: dict[str, Any], cost: SupportsFloat = 0) -> Asked:
         if not keys:
@@ -408,7 +408,7 @@ class RateLimits:
             if key is None:
                 continue
             if overrides := self._overrides[level]:
-                limiter = overrides.get(key_bytes(key, "key"), limiter)
+                limiter = overrides.get(key_name(key), limiter)
             if limiter is not None:
                 asked.append((level, limiter, key))
         if not asked:
@@ -598,7 +598,7 @@ class RateLimits:
 
 def _parts(asked: Asked) -> list[tuple[str, bytes]]:
     """What the names of lines consist of."""
-    return [(level, key_bytes(key, "key")) for level, _, key in asked]
+    return [(level, key_name(key)) for level, _, key in asked]
 
 
 class _Request:

@@ -56,6 +56,12 @@ def _exact(name: str, value: Any) -> float:
     return int.__pos__(value) if isinstance(value, int) else float.__pos__(value)
 
 
+def key_name(key: Any) -> bytes:
+    """A name for a key of a limit: its bytes, after a letter that tells text, bytes and numbers apart."""
+    kind = b"s" if isinstance(key, str) else b"b" if isinstance(key, bytes) else b"i"
+    return kind + key_bytes(key, "key")
+
+
 def checked_weight(weight: Any) -> float:
     """The exact weight of a balancer's server."""
     exact = _exact("weight", weight)

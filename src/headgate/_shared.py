@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 HEADER = 4096
 _MAGIC = int.from_bytes(b"hgLimit\n", "little")
 _MAKING = b"hgMaking"
-VERSION = 1
+VERSION = 2
 _AT_MAGIC, _AT_VERSION, _AT_BOOT, _AT_NAMESPACE, _AT_EPOCH = range(5)
 _SECRET = slice(40, 56)
 _TEXT = slice(64, HEADER)

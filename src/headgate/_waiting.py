@@ -22,7 +22,7 @@ from functools import partial
 from weakref import WeakValueDictionary
 
 from headgate._forks import new_lock, renew
-from headgate._membership import key_bytes
+from headgate._membership import key_name
 from headgate._units import as_number, to_units
 
 TYPE_CHECKING = False
@@ -254,11 +254,14 @@ async def acquire_async(bucket: Any, line: Line, tokens: SupportsFloat, timeout:
     """Wait in the running event loop; False if `timeout` seconds are too few."""
     import asyncio
 
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError("acquire_async needs a running event loop of asyncio; trio has none") from None
     timeout = _checked(timeout)
     outcome = _now_or_never(bucket, line, tokens, timeout)
     if outcome is not None:
         return outcome
-    loop = asyncio.get_running_loop()
     end = None if timeout is None else loop.time() + timeout
     waiter = TaskWaiter(line, tokens, loop)
     try:
@@ -289,7 +292,7 @@ class Lines:
 
     def nudge(self, key: Any) -> None:
         """Wake the head of the line for a key, as tokens may have come sooner."""
-        line = self._lines.get(key_bytes(key, "key")) if self._lines else None
+        line = self._lines.get(key_name(key)) if self._lines else None
         if line is not None:
             line.nudge()
 
@@ -319,9 +322,9 @@ class _Key:
 
 def acquire_key(limiter: Any, lines: Lines, key: Any, cost: float, timeout: float | None) -> bool:
     """``acquire`` for one key."""
-    return acquire(_Key(limiter, key), lines.of(key_bytes(key, "key")), cost, timeout)
+    return acquire(_Key(limiter, key), lines.of(key_name(key)), cost, timeout)
 
 
 async def acquire_key_async(limiter: Any, lines: Lines, key: Any, cost: float, timeout: float | None) -> bool:
     """``acquire_async`` for one key."""
-    return await acquire_async(_Key(limiter, key), lines.of(key_bytes(key, "key")), cost, timeout)
+    return await acquire_async(_Key(limiter, key), lines.of(key_name(key)), cost, timeout)

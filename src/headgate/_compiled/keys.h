@@ -10,6 +10,7 @@ typedef struct {
     const unsigned char *data;
     Py_ssize_t size;
     unsigned char word[8];
+    enum hg_key_kind { HG_BYTES, HG_STR, HG_INT } kind;
 } hg_key;
 
 static int hg_key_int(PyObject *key, const char *name, hg_key *out)
@@ -26,6 +27,7 @@ static int hg_key_int(PyObject *key, const char *name, hg_key *out)
         out->word[i] = (unsigned char)((uint64_t)value >> (8 * i));
     out->data = out->word;
     out->size = 8;
+    out->kind = HG_INT;
     return 0;
 }
 
@@ -33,11 +35,13 @@ static int hg_key_other(PyObject *key, const char *name, hg_key *out)
 {
     if (PyUnicode_Check(key)) {
         out->data = (const unsigned char *)PyUnicode_AsUTF8AndSize(key, &out->size);
+        out->kind = HG_STR;
         return out->data == NULL ? -1 : 0;
     }
     if (PyBytes_Check(key)) {
         out->data = (const unsigned char *)PyBytes_AS_STRING(key);
         out->size = PyBytes_GET_SIZE(key);
+        out->kind = HG_BYTES;
         return 0;
     }
     if (PyLong_Check(key))
@@ -52,6 +56,7 @@ static inline int hg_key_of(PyObject *key, const char *name, hg_key *out)
     if (PyUnicode_CheckExact(key) && PyUnicode_IS_COMPACT_ASCII(key)) {
         out->data = (const unsigned char *)PyUnicode_DATA(key);
         out->size = PyUnicode_GET_LENGTH(key);
+        out->kind = HG_STR;
         return 0;
     }
     return hg_key_other(key, name, out);

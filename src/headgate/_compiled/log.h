@@ -257,8 +257,28 @@ static void hg_log_copy(const hg_log *from, uint64_t *old, const hg_log *to, uin
         times[kept++] = bound;
 }
 
-/* Carry the logs of all keys over to an empty table of as many lines and other windows. */
-static void hg_log_carry(const hg_tier *from, const hg_log *old, hg_tier *to, const hg_log *log, int64_t now_ns)
+/* The newest entry of all logs. */
+static uint64_t hg_newest(const hg_tier *t, const hg_log *log)
+{
+    uint64_t newest = 0;
+    for (uint64_t i = 0; i < t->lines * HG_CELLS; i++) {
+        uint64_t time = hg_span_of(log, hg_times(t, log, t->cells + i)).newest;
+        newest = time > newest ? time : newest;
+    }
+    return newest;
+}
+
+/* Cut the entries of a log that were `seen` before the clock was read and lie ahead of it: it has stepped back. */
+static void hg_log_cut(const hg_log *log, uint64_t *times, uint64_t moment, uint64_t seen)
+{
+    for (uint64_t i = 0; i < log->length; i++)
+        times[i] = times[i] > moment && times[i] <= seen ? moment : times[i];
+}
+
+/* Carry the logs of all keys over to an empty table of as many lines and other windows. No entry that was written
+ * before the clock was read is later than `seen`. */
+static void hg_log_carry(const hg_tier *from, const hg_log *old, hg_tier *to, const hg_log *log, int64_t now_ns,
+                         uint64_t seen)
 {
     uint64_t moment = hg_moment(now_ns - from->epoch), bound = moment - log->longest;
     hg_charge charge = {.now = hg_units_at(now_ns - from->epoch, to->scale.multiplier, to->scale.shift)};
@@ -268,6 +288,7 @@ static void hg_log_carry(const hg_tier *from, const hg_log *old, hg_tier *to, co
     for (uint64_t i = 0; i < from->lines * HG_CELLS; i++) {
         hg_place at = {.tag = from->cells[i] >> HG_TIME_BITS};
         hg_found found = {to->cells + i, 0, INT64_MIN, HG_FREE};
+        hg_log_cut(old, hg_times(from, old, from->cells + i), moment, seen);
         uint64_t newest = hg_span_of(old, hg_times(from, old, from->cells + i)).newest;
         if (at.tag & 1 && newest > bound) {
             charge.moment = newest > moment ? newest : moment;

@@ -65,6 +65,7 @@ cdef extern from "keys.h":
     ctypedef struct hg_key:
         const unsigned char *data
         Py_ssize_t size
+        int kind
     int hg_key_of(object key, const char *name, hg_key *out) except -1
 
 cdef extern from "siphash.h" nogil:
@@ -136,13 +137,16 @@ cdef extern from "log.h" nogil:
                      uint64_t now, int64_t elapsed)
     void hg_log_give(hg_tier *tier, const hg_log *log, const hg_place *at, uint64_t now, int64_t elapsed,
                      int64_t back)
+    uint64_t hg_newest(const hg_tier *tier, const hg_log *log)
     void hg_log_carry(const hg_tier *from_tier, const hg_log *from_log, hg_tier *tier, const hg_log *log,
-                      int64_t now_ns)
+                      int64_t now_ns, uint64_t seen)
 
 cdef enum:
     MOST_TIERS = 8
     FEW_CLAIMS = 16
     HEADER = 4096
+
+cdef uint64_t SPREAD = 0x9E3779B97F4A7C15
 
 
 cdef hg_scale _scale(object rate) except *:
@@ -209,12 +213,12 @@ cdef class RateLimiter:
     of its last requests are kept, exact to the nanosecond, in 16 bytes for each of the limit and each of
     `max_keys`, once for all tiers. Limits and costs are whole then, and no burst is given.
 
-    Keys are str, bytes or int. They are not kept: a keyed hash of 23 bits finds a cell among sixteen, and
-    two keys may share one, with odds of two in a million. `max_keys` keys that owe something have room, in
-    16 bytes a key and tier that are set aside from the start. When all sixteen cells are in use, the key that
-    owes least gives way to a new one (`on_full` is ``"evict"``), which is allowed but takes over that debt,
-    or else the new key is denied (``"deny"``). `clock` is a callable that answers integer nanoseconds, by
-    default the monotonic clock.
+    Keys are str, bytes or int, and text is another key than its bytes. They are not kept: a keyed hash of 23
+    bits finds a cell among sixteen, and two keys may share one, with odds of two in a million. `max_keys`
+    keys may owe something at once, in 16 bytes a key and tier, set aside from the start. When all sixteen
+    cells are in use, the key that owes least gives way to a new one (`on_full` is ``"evict"``), which is
+    allowed but takes over that debt, or else the new key is denied (``"deny"``). `clock` is a callable that
+    returns integer nanoseconds, by default the monotonic clock.
 
     `path` names a file, best in /dev/shm, through which all processes of a host have one limit; it is made
     with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
@@ -364,10 +368,10 @@ cdef class RateLimiter:
         return hg_units_at(now - tier.epoch, tier.scale.multiplier, tier.scale.shift)
 
     cpdef uint64_t _hash(self, key) except? 0:
-        """The keyed hash of a key."""
+        """The keyed hash of a key, another one for text than for bytes or a number."""
         cdef hg_key data
         hg_key_of(key, b"key", &data)
-        return hg_siphash13(self.secret, data.data, data.size)
+        return hg_siphash13(self.secret, data.data, data.size) ^ <uint64_t>data.kind * SPREAD
 
     cdef int _locate(self, object key, hg_place *at) except -1:
         cdef uint64_t hashed = self._hash(key)
@@ -698,11 +702,10 @@ cdef class RateLimiter:
         for i in range(len(tables)):
             scales[i] = _scale(tables[i])
         cdef uint64_t lines = self.tiers[0].lines
-        cdef int64_t now = self._swept()
         if windows:
-            self._reopen(rates, _log(windows), scales[0], now)
+            self._reopen(rates, _log(windows), scales[0])
         else:
-            self._rescale(rates, scales, lines, now)
+            self._rescale(rates, scales, lines, self._swept())
         self.waiting.nudge_all()
 
     cdef int _rescale(self, tuple rates, const hg_scale *scales, uint64_t lines, int64_t now) except -1:
@@ -725,17 +728,22 @@ cdef class RateLimiter:
             checked_windows(rates)
         return rates
 
-    cdef int _reopen(self, tuple rates, hg_log log, hg_scale scale, int64_t now) except -1:
-        """Carry the logs of all keys over to a table with room for other windows."""
+    cdef int _reopen(self, tuple rates, hg_log log, hg_scale scale) except -1:
+        """Carry the logs of all keys over to a table for other windows."""
         cdef hg_tier before
+        cdef int64_t now
+        cdef uint64_t seen
         cdef hg_log old
         cdef void *memory = _memory(self.tiers[0].lines, log.length)
+        with cython.critical_section(self):
+            seen = hg_newest(&self.tiers[0], &self.log)
+        now = self._swept()
         with cython.critical_section(self):
             before, old = self.tiers[0], self.log
             self.log = log
             memory, self.memory[0] = self.memory[0], memory
             self._begin(0, _aligned(self.memory[0]), before.lines, before.stride, scale, before.epoch)
-            hg_log_carry(&before, &old, &self.tiers[0], &self.log, now)
+            hg_log_carry(&before, &old, &self.tiers[0], &self.log, now, seen)
             self._offer(rates)
         PyMem_RawFree(memory)
         return 0

@@ -67,6 +67,7 @@ _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix
 _HASH_BYTES = 11
 _HASHES = 2 ** (8 * _HASH_BYTES)
 _SPREAD = 0x9E3779_B97F4A7C_15F39CC1
+_STR, _INT = _SPREAD, 2 * _SPREAD % _HASHES
 
 
 def _hash_in_process(secret):
@@ -555,15 +556,23 @@ class _Logs(_SharedTier):
             logs[place] = 0
         return True
 
-    def rescaled(self, rates, now_ns):
-        """This table with room for other windows, with the logs of all keys."""
+    def newest(self):
+        """The newest entry of all logs."""
+        return max([self.entries(at)(-1) for at in range(len(self.tags))])
+
+    def rescaled(self, rates, now_ns, seen):
+        """This table with logs for other windows, and all that is in them. Entries that were `seen` before
+        the clock was read and lie ahead of it are cut: it has stepped back.
+        """
         memory = _private(self.lines, longest_log(checked_windows(rates)))
         table = _Logs(rates, memory, self.lines, self.epoch)
         elapsed, now = now_ns - self.epoch, table.units(now_ns)
+        moment = elapsed + _WORD // 2
         kept = min(self.length, table.length)
         for at, tag in enumerate(self.tags):
             newest = list(map(self.entries(at), range(self.length - kept, self.length))) if tag else [0]
-            if newest[-1] > elapsed + _WORD // 2 - table.longest:
+            newest = [min(time, moment) if time <= seen else time for time in newest]
+            if newest[-1] > moment - table.longest:
                 end = (at + 1) * table.length
                 table.logs[end - kept : end] = memoryview(array("Q", newest))
                 table.tags[at] = tag
@@ -629,12 +638,12 @@ class RateLimiter:
     of its last requests are kept, exact to the nanosecond, in 16 bytes for each of the limit and each of
     `max_keys`, once for all tiers. Limits and costs are whole then, and no burst is given.
 
-    Keys are str, bytes or int. They are not kept: a keyed hash of 23 bits finds a cell among sixteen, and
-    two keys may share one, with odds of two in a million. `max_keys` keys that owe something have room, in
-    16 bytes a key and tier that are set aside from the start. When all sixteen cells are in use, the key that
-    owes least gives way to a new one (`on_full` is ``"evict"``), which is allowed but takes over that debt,
-    or else the new key is denied (``"deny"``). `clock` is a callable that answers integer nanoseconds, by
-    default the monotonic clock.
+    Keys are str, bytes or int, and text is another key than its bytes. They are not kept: a keyed hash of 23
+    bits finds a cell among sixteen, and two keys may share one, with odds of two in a million. `max_keys`
+    keys may owe something at once, in 16 bytes a key and tier, set aside from the start. When all sixteen
+    cells are in use, the key that owes least gives way to a new one (`on_full` is ``"evict"``), which is
+    allowed but takes over that debt, or else the new key is denied (``"deny"``). `clock` is a callable that
+    returns integer nanoseconds, by default the monotonic clock.
 
     `path` names a file, best in /dev/shm, through which all processes of a host have one limit; it is made
     with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
@@ -759,8 +768,9 @@ class RateLimiter:
         return False not in [tier.sweep(tier.units(now), certain) for tier in self._tiers]
 
     def _locate(self, key):
-        """The tag of a key, and the hash that gives its lines."""
-        hashed = self._hash(key_bytes(key, "key"))
+        """The tag of a key, and the hash that gives its lines, others for text, bytes and numbers."""
+        kind = _STR if isinstance(key, str) else 0 if isinstance(key, bytes) else _INT
+        hashed = self._hash(key_bytes(key, "key")) ^ kind
         return hashed >> 65 or 1, hashed
 
     def _charge(self, key, cost, take, fully=False):
@@ -959,18 +969,24 @@ class RateLimiter:
         (True, None, 12.0)
         """
         rates = self._changed_rates(rate, burst)
-        self._locked(self._change, rates, self._swept())
+        seen = self._locked(self._newest) if self._strict else 0
+        self._locked(self._change, rates, self._swept(), seen)
         self._waiting.nudge_all()
 
-    def _change(self, rates, now):
+    def _newest(self):
+        return self._tiers[0].newest()
+
+    def _change(self, rates, now, seen):
         edit = None
-        while edit is None or not self._offer(rates, self._rescaled(rates, now), edit):
+        while edit is None or not self._offer(rates, self._rescaled(rates, now, seen), edit):
             edit = self._edits[0]
 
-    def _rescaled(self, rates, now):
-        """The tables of other rates, with the debts of those that stand in their places."""
+    def _rescaled(self, rates, now, seen):
+        """The tables of other rates, with the debts of those that stand in their places. No entry of a log
+        that was written before the clock was read is later than `seen`.
+        """
         if self._strict:
-            return [self._tiers[0].rescaled(rates, now)]
+            return [self._tiers[0].rescaled(rates, now, seen)]
         kept = zip(self._tiers, rates, strict=False)
         tiers = [tier.rescaled(changed, now) for tier, changed in kept]
         return tiers + [_Tier(changed, self._tiers[0].lines, now) for changed in rates[len(tiers) :]]
