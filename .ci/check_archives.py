@@ -14,7 +14,8 @@ SOURCES = {path.suffix for path in PACKAGE.rglob("*.*")} - {".pyc", ".so", ".pyd
 
 def wheel_faults(path):
     with zipfile.ZipFile(path) as archive:
-        carried = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+        names = [name for name in archive.namelist() if not name.endswith("/")]  # auditwheel lists folders
+        carried = {name: archive.read(name) for name in names if ".dist-info/" not in name}
     binaries = sorted(name for name in carried if name.endswith((".so", ".pyd")))
     expected = [] if path.stem.endswith("-py3-none-any") else sorted(ROOMS)
     if [name.partition(".")[0] for name in binaries] != expected:

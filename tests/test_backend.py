@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import PURE_ROOMS, Twin
@@ -75,6 +76,39 @@ def test_import_leaves_the_gil_as_it_was(both_twins):
     gil = "getattr(sys, '_is_gil_enabled', bool)()"
     before, after = answer(f"import sys; print({gil}); {imports}; print({gil})")
     assert before == after
+
+
+WITHOUT_FILES = """
+import sys
+sys.modules["fcntl"] = sys.modules["mmap"] = None
+import headgate, headgate.cli
+print(headgate.backend)
+for make, ask in (
+    (lambda path: headgate.RateLimiter("2/h", max_keys=9, path=path), lambda limiter: limiter.allow("ann")),
+    (lambda path: headgate.RateLimiter("2/h", strict=True, path=path), lambda limiter: limiter.allow("ann")),
+    (lambda path: headgate.TokenBucket(2, 0.001, path=path), lambda limiter: limiter.consume()),
+    (lambda path: headgate.ConcurrencyLimiter(2, algorithm="fixed", path=path),
+     lambda limiter: limiter.acquire()),
+):
+    limiter = make(None)
+    given = [ask(limiter) for _ in range(3)]
+    assert list(map(bool, given)) == [True, True, False], limiter
+    try:
+        make("a-file")
+    except ValueError as error:
+        assert str(error) == "path must be None on a system without fcntl and mmap, got 'a-file'", error
+    else:
+        raise AssertionError(limiter)
+"""
+
+
+@pytest.mark.parametrize("wish", ["0", "1"])
+def test_without_mmap_and_fcntl_limits_are_private(both_twins, wish, tmp_path, monkeypatch):
+    """As in WASI and in browsers, which have neither; Windows has no fcntl."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(_backend.__file__).parents[1]))
+    monkeypatch.chdir(tmp_path)
+    assert answer(WITHOUT_FILES, wish) == ["compiled" if wish == "0" else "pure"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_twin_fixture_covers_the_active_backend():

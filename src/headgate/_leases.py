@@ -13,15 +13,17 @@ which it started.
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import stat
 import sys
 
 from headgate._forks import renew
-from headgate._shared import SharedFile, boot_id, namespace, read_bytes
+from headgate._shared import SHARES_FILES, SharedFile, boot_id, namespace, read_bytes
 from headgate.errors import HeadgateError
+
+if SHARES_FILES:
+    import fcntl
+    import mmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ starts with the system; so after another start it is all forgotten, under that l
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 import weakref
@@ -26,8 +25,13 @@ from time import monotonic, sleep
 from headgate._forks import new_lock, renew
 from headgate.errors import HeadgateError
 
-if os.name == "posix":
+try:
     import fcntl
+    import mmap
+except ImportError:  # Windows, WASI, browsers
+    SHARES_FILES = False
+else:
+    SHARES_FILES = True
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,8 +200,8 @@ class SharedFile:
     def __init__(self, path: str | PathLike[str], mode: int) -> None:
         self._path = os.fspath(path)
         self._mode = checked_mode(mode)
-        if os.name != "posix":
-            raise ValueError(f"path must be None on a system without fcntl, got {path!r}")
+        if not SHARES_FILES:
+            raise ValueError(f"path must be None on a system without fcntl and mmap, got {path!r}")
         self._open()
 
     def _open(self) -> None:

@@ -21,7 +21,6 @@ requests of each key:
 The compiled twin keeps a log in no order, since many may write to it at once; here it is a ring.
 """
 
-import mmap
 import os
 import sys
 from array import array
@@ -51,6 +50,11 @@ from headgate._tables import (
 )
 from headgate._units import checked_amount, to_units, units_at, wait
 
+try:
+    import mmap
+except ImportError:  # WASI, browsers
+    mmap = None
+
 _CELLS = 8
 _CONTROL = 8
 _WORD_SIZE = 8
@@ -63,7 +67,7 @@ _SILENCE = 5 * 2**35
 _MOST_COST = 2**40
 _AT, _COST, _MISSING, _AHEAD = 1, 4, 6, 8
 _STEPS = 2**32
-_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if mmap and os.name == "posix" else {}
 _HASH_BYTES = 11
 _HASHES = 2 ** (8 * _HASH_BYTES)
 _SPREAD = 0x9E3779_B97F4A7C_15F39CC1
@@ -618,10 +622,11 @@ def _size(lines, length):
 
 
 def _private(lines, length):
-    """The memory of a table, which the system gives as it is used."""
+    """The memory of a table, which the system gives as it is used; at once where there is no mmap."""
+    size = _size(lines, length)
     try:
-        return memoryview(mmap.mmap(-1, _size(lines, length), **_PRIVATE))
-    except OSError:
+        return memoryview(mmap.mmap(-1, size, **_PRIVATE) if mmap else bytearray(size))
+    except (MemoryError, OSError):
         raise no_memory() from None
 
 
