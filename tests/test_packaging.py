@@ -111,6 +111,52 @@ def test_build_without_a_compiler_names_the_way_out(tree, tmp_path):
     assert re.fullmatch(WAY_OUT, done.stderr.splitlines()[-1])
 
 
+LINKER = """#!/bin/sh
+case " $* " in
+    *" -c "* | *" -shared "*) echo "$*" >>{log}; exec cc "$@";;
+    *" -latomic "*) exec cc "$@";;
+    *) echo "undefined reference to __atomic_add_fetch_8" >&2; exit 1;;
+esac
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("cc"), reason="links with cc on Linux")
+@pytest.mark.parametrize("needed", [False, True])
+def test_libatomic_is_linked_where_64_bit_atomics_need_it(tree, tmp_path, needed):
+    one_room = shutil.copytree(tree, tmp_path / "tree")
+    for source in (one_room / "src/headgate/_compiled").glob("*.pyx"):
+        if source.stem != "buildinfo":
+            source.unlink()
+    compiler = tmp_path / "compiler"
+    script = LINKER if needed else '#!/bin/sh\necho "$*" >>{log}; exec cc "$@"\n'
+    compiler.write_text(script.format(log=tmp_path / "log"))
+    compiler.chmod(0o755)
+    build("wheel", one_room, tmp_path, CC=str(compiler), LDSHARED=f"{compiler} -shared")
+    linked = [line for line in (tmp_path / "log").read_text().splitlines() if "-shared" in line]
+    assert [" -latomic" in line for line in linked] == [needed]
+
+
+def said_of(archive):
+    """What the script of CI says of an archive."""
+    command = [sys.executable, ROOT / ".ci/check_archives.py", archive]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+
+
+@pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="an sdist has no CI")
+def test_ci_takes_wheels_with_entries_for_folders(pure_wheel, tmp_path):
+    """auditwheel writes them when it repairs a wheel."""
+    repaired = tmp_path / pure_wheel.name
+    with zipfile.ZipFile(pure_wheel) as old, zipfile.ZipFile(repaired, "w") as new:
+        for folder in ("headgate/", "headgate/_pure/"):
+            new.mkdir(folder.rstrip("/"))
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert said_of(pure_wheel) == said_of(repaired) == ""
+    with zipfile.ZipFile(repaired, "a") as archive:
+        archive.writestr("headgate/extra.c", "")
+    assert "lacks or should not have ['headgate/extra.c']" in said_of(repaired)
+
+
 def test_runtime_needs_nothing(pure_wheel):
     with zipfile.ZipFile(pure_wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
