@@ -47,8 +47,8 @@ def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
     """Even where somebody foresees the name of the new file."""
     victim, path = tmp_path / "victim", tmp_path / "file"
     victim.write_bytes(b"mine")
-    monkeypatch.setattr(_files, "token_hex", lambda size: "foreseen")
-    (tmp_path / ".headgate-foreseen.new").symlink_to(victim)
+    monkeypatch.setattr(_files, "urandom", lambda size: b"foreseen")
+    (tmp_path / f".headgate-{b'foreseen'.hex()}.new").symlink_to(victim)
     with pytest.raises(FileExistsError):
         write_file(path, b"data")
     assert victim.read_bytes() == b"mine"

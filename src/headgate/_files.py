@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from os import urandom
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -23,7 +24,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
             out.write(data)
         return
     folder = os.path.dirname(target)
-    fresh = os.path.join(folder, f".headgate-{os.urandom(8).hex()}.new")
+    fresh = os.path.join(folder, f".headgate-{urandom(8).hex()}.new")
     descriptor = os.open(fresh, _NEW, 0o666 if mode is None else 0o600)
     try:
         with open(descriptor, "wb") as out:
