@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import namedtuple
 from functools import lru_cache
-from string import ascii_letters
 
 from headgate._units import as_number, checked_positive
 
@@ -128,7 +127,7 @@ def _tiers(text: str) -> tuple[Rate, ...]:
 
 def _refuse_month(text: str) -> None:
     """Raise if the unit is M, which many take for a month though it would be read as a minute."""
-    if text.rstrip().endswith("M") and not text.rstrip()[:-1].endswith(tuple(ascii_letters)):
+    if text.rstrip().endswith("M") and not text.rstrip()[-2:-1].isalpha():
         raise ValueError("no unit of time: 'M'")
 
 
