@@ -65,7 +65,7 @@ def shortened(lifetime: int, jitter: float, drawn: int) -> int:
 
 def checked_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
     """`tags` as a tuple of plain strings, each once."""
-    if isinstance(tags, str):
+    if isinstance(tags, str) or not hasattr(tags, "__iter__"):
         raise TypeError(f"tags must be an iterable of str, got {tags!r}")
     plain = tuple(dict.fromkeys(tags))
     for tag in plain:

@@ -59,3 +59,10 @@ def carry(obj: object, state: Any) -> None:
 def initialized(made: object) -> TypeError:
     """What ``__init__`` raises when it is called again, where others may use what it would replace."""
     return TypeError(f"a {type(made).__name__} is initialized once, got another call of __init__")
+
+
+def checked_state(state: Any) -> Any:
+    """What ``__reduce__`` wrote for ``__setstate__``: attributes, and what else belongs to the object."""
+    if type(state) is not tuple or len(state) != 2:
+        raise TypeError(f"state must be a tuple of two, got {state!r}")
+    return state

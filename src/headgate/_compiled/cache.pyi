@@ -25,6 +25,7 @@ _Reason = Literal["size", "expired", "replaced", "removed"]
 @disjoint_base
 class _Cache(MutableMapping[_K, _V], Generic[_K, _V]):
     __hash__: ClassVar[None]  # type: ignore[assignment]
+    __reversed__: ClassVar[None]
     def __init__(
         self,
         maxsize: int,

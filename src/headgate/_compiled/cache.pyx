@@ -61,7 +61,7 @@ from headgate._lifetimes import (
 from headgate._listeners import notify
 from headgate._loaders import checked_loader, checked_result, is_awaitable, refuse_coroutine_function
 from headgate._persist import dump_rows, leases, load_rows
-from headgate._pickling import attributes, name_class, restore
+from headgate._pickling import attributes, checked_state, name_class, restore
 from headgate._stats import CacheStats
 from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
 
@@ -305,6 +305,7 @@ cdef class _Cache:
     cdef bint plain
 
     __hash__ = None
+    __reversed__ = None
     __class_getitem__ = classmethod(GenericAlias)
 
     def __cinit__(self, *args, **kwargs):
@@ -1945,7 +1946,7 @@ cdef class _Cache:
 
     def __setstate__(self, state):
         """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
-        own, lasting = state
+        own, lasting = checked_state(state)
         attributes(self).update(own)
         for key, left, hard_left, tags in lasting:
             self._resume(key, left, hard_left, tags)

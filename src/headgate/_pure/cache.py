@@ -45,7 +45,7 @@ from headgate._lifetimes import (
 from headgate._listeners import notify
 from headgate._loaders import checked_loader, checked_result, is_awaitable, refuse_coroutine_function
 from headgate._persist import dump_rows, leases, load_rows
-from headgate._pickling import attributes, name_class, restore
+from headgate._pickling import attributes, checked_state, name_class, restore
 from headgate._pure.hashing import splitmix64
 from headgate._stats import CacheStats
 from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
@@ -258,8 +258,9 @@ class _Cache(MutableMapping):
 
     def _seek(self, key):
         """The entry of `key` as it is found now, or None; runs code of keys, so no lock may be held."""
-        entry = self._data.get(key) if self._data else None
-        return self._seek_odd(key) if entry is None and self._odd else entry
+        data, odd = self._data, self._odd
+        entry = data.get(key) if data or not odd else None
+        return self._seek_odd(key) if entry is None and odd else entry
 
     def _seek_odd(self, key):
         """The entry of `key` in the bucket of its hash, or None."""
@@ -833,7 +834,7 @@ class _Cache(MutableMapping):
         >>> list(cache)
         ['b']
         """
-        if ttl is None and not tags:
+        if ttl is None and type(tags) is tuple and not tags:
             _Cache.__setitem__(self, key, value)
         else:
             self._store(key, value, False, checked_lifetime("ttl", ttl), checked_tags(tags))
@@ -1341,7 +1342,7 @@ class _Cache(MutableMapping):
 
     def __setstate__(self, state):
         """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
-        own, lasting = state
+        own, lasting = checked_state(state)
         attributes(self).update(own)
         for key, left, hard_left, tags in lasting:
             self._resume(key, left, hard_left, tags)
