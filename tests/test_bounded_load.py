@@ -111,6 +111,14 @@ def test_an_empty_placement(twin):
     assert bounded.loads == {}
 
 
+def test_a_pick_names_its_server_as_picks_of_balancers_do(twin):
+    pick = twin.placement.BoundedLoad(twin.placement.HashRing(["a"])).pick("x")
+    assert pick.server == pick.node == twin.balance.RoundRobin(["a"]).pick().server == "a"
+    for name in ("server", "node"):
+        with pytest.raises(AttributeError):
+            setattr(pick, name, "b")
+
+
 def test_picks_end_once(twin):
     bounded = twin.placement.BoundedLoad(twin.placement.HashRing(["a"]))
     with bounded.pick("x") as pick, bounded.pick("y"):

@@ -1071,12 +1071,27 @@ def redis_slot(key, /):
 
 
 class _Pick:
-    """A server picked by BoundedLoad: `node`, in flight until the ``with`` block or `done()` ends it."""
+    """A node picked by BoundedLoad: `server`, in flight until the ``with`` block or `done()` ends it."""
 
-    __slots__ = ("_bounded", "_name", "node")
+    __slots__ = ("_bounded", "_name", "_server")
 
-    def __init__(self, bounded, name, node):
-        self._bounded, self._name, self.node = bounded, name, node
+    def __init__(self, bounded, name, server):
+        self._bounded, self._name, self._server = bounded, name, server
+
+    @property
+    def server(self):
+        return self._server
+
+    @property
+    def node(self):
+        """The server, as a node of the placement.
+
+        Complexity: O(1).
+
+        >>> BoundedLoad(HashRing(["a"])).pick("user:1").node
+        'a'
+        """
+        return self._server
 
     def done(self):
         """Ends the pick: the server has one less in flight. Once ended, nothing happens."""
@@ -1126,7 +1141,7 @@ class BoundedLoad:
 
     >>> bounded = BoundedLoad(HashRing(["a", "b"]), c=1.5)
     >>> with bounded.pick("user:1") as pick:
-    ...     pick.node, bounded.loads
+    ...     pick.server, bounded.loads
     ('a', {'a': 1, 'b': 0})
     """
 
@@ -1194,15 +1209,15 @@ class BoundedLoad:
     def pick(self, key, *, exclude=()):
         """Picks the first node in the preference of `key` that has room, and counts it in flight.
 
-        Returns a context manager with the attribute `node` and the method `done()`, either of which
-        ends the pick. Nodes in `exclude` are passed over, and the average is that of the others.
+        Returns a context manager with the attribute `server` and the method `done()`; leaving the block or
+        calling it ends the pick. Nodes in `exclude` are passed over, and the average is that of the others.
 
         Raises NoServerError if there is no node, or every one is excluded or of weight 0, TypeError and
         ValueError for a wrong `key` as get_node does, and for a node in `exclude` that can have no name.
 
         Complexity: that of get_node while the first node has room, else of preference.
 
-        >>> BoundedLoad(HashRing(["a", "b"])).pick("user:1", exclude=["a"]).node
+        >>> BoundedLoad(HashRing(["a", "b"])).pick("user:1", exclude=["a"]).server
         'b'
         """
         view = self._placement._current()
