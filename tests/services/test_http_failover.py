@@ -5,13 +5,24 @@ import gc
 import ssl
 import weakref
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 from clients import CLIENTS
 from conftest import FakeClock
 from servers import Origin
 
-from headgate import AddressHash, BoundedLoad, HashRing, LeastLoaded, RetryBudget, RoundRobin
+from headgate import (
+    AddressHash,
+    BoundedLoad,
+    HashRing,
+    KeyHash,
+    LeastLoaded,
+    Rendezvous,
+    RetryBudget,
+    RoundRobin,
+    schemes,
+)
 from headgate.adapters import BalancerEvent, ServerCounters, _http, server_of
 
 NOTHING_MORE = {"share": 0, "per_second": 0}
@@ -91,8 +102,58 @@ def test_a_server_that_is_no_origin_is_refused_with_the_remedy(http, server, rem
 def test_what_is_no_balancer_is_refused(http):
     with pytest.raises(TypeError, match=r"balancer must be a balancer .* got <BoundedLoad .*KeyHash"):
         http.adapter(BoundedLoad(HashRing(["http://10.0.0.1"])))
-    with pytest.raises(TypeError, match="key must be a function of the request for AddressHash"):
-        http.adapter(AddressHash(["http://10.0.0.1"]))
+    for cls in (AddressHash, KeyHash):
+        with pytest.raises(TypeError, match=f"key must be a function of the request for {cls.__name__}"):
+            http.adapter(cls(["http://10.0.0.1"]))
+
+
+# ---- keys of requests ----------------------------------------------------------------------------
+
+
+PLACEMENTS = [None, Rendezvous, partial(HashRing, scheme=schemes.headgate("sha3_256"))]
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS, ids=["HashRing", "Rendezvous", "sha3_256"])
+def test_requests_of_one_key_go_to_one_server(http, origins, placement):
+    balancer = KeyHash([origin.url for origin in origins], placement=placement)
+    with http.open(balancer, key=lambda request: request.headers["X-User"]) as client:
+        homes = {user: client.send("GET", headers={"X-User": user}).text for user in map(str, range(12))}
+        assert homes == {user: balancer.get_server(user) for user in homes}
+        again = {user: client.send("POST", headers={"X-User": user}).text for user in homes}
+    assert again == homes
+    assert sum(record.in_flight for record in balancer.records) == 0
+
+
+def test_a_key_whose_server_is_dead_goes_to_its_next_until_it_is_back(http, origins):
+    clock, urls = FakeClock(), [origin.url for origin in origins]
+    balancer = KeyHash(urls, max_failures=2, clock=clock)
+    users = [str(number) for number in range(12)]
+    homes = {user: balancer.get_server(user) for user in users}
+    fullest = max(urls, key=list(homes.values()).count)
+    down = origins[urls.index(fullest)]
+    nexts = {user: balancer.get_server(user, exclude=[down.url]) for user in users}
+    down.mode = 503
+    with http.open(balancer, key=lambda request: request.headers["X-User"], backoff=0) as client:
+        def served():
+            return {user: client.send("GET", headers={"X-User": user}).text for user in users}
+
+        assert served() == nexts
+        assert len(down.requests) == 2
+        down.mode = 200
+        assert served() == nexts
+        clock.advance(31)
+        assert served() == homes
+
+
+def test_a_key_that_cannot_be_hashed_is_an_error_of_the_caller(http, origins):
+    balancer = KeyHash([origin.url for origin in origins])
+    with http.open(balancer, key=lambda request: None) as client, \
+            pytest.raises(TypeError, match="key must be"):
+        client.send("GET")
+    with http.open(balancer, key=lambda request: request.headers["X-User"]) as client, \
+            pytest.raises(KeyError):
+        client.send("GET")
+    assert received(origins) == [0, 0, 0]
 
 
 # ---- authentication ------------------------------------------------------------------------------

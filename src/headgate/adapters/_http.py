@@ -25,7 +25,7 @@ from headgate._forks import new_lock
 from headgate._listeners import report
 from headgate._membership import integer
 from headgate._units import as_number
-from headgate.balance import AddressHash
+from headgate.balance import AddressHash, KeyHash
 from headgate.errors import NoServerError
 
 TYPE_CHECKING = False
@@ -263,7 +263,7 @@ class Failover:
         self.attempts = attempts
         self.statuses = _checked_statuses(statuses)
         self.key = _checked_callable("key", key)
-        if key is None and isinstance(balancer, AddressHash):
+        if key is None and isinstance(balancer, (AddressHash, KeyHash)):
             raise TypeError(f"key must be a function of the request for {balancer!r}, got None")
         self.preserve_host = preserve_host
         if budget is not _SHARED and budget is not None and not isinstance(budget, RetryBudget):
