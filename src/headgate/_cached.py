@@ -213,7 +213,8 @@ class Memory:
         if self._mark is not None:
             return len(self._marked_keys("cache_info"))
         if hasattr(cache, "currsize"):
-            return cache.currsize
+            currsize: int = cache.currsize
+            return currsize
         self._require("cache_info", "__len__")
         return len(cache)
 
