@@ -356,3 +356,45 @@ def test_class_methods_and_static_methods(twin):
     assert Special.of_class(1)[0] is Special
     assert Service.of_none(1) is Special().of_none(1)
     assert in_a_loop(Service.fetch(1)) is in_a_loop(Service.fetch(1))
+
+
+@pytest.mark.parametrize("options", [{}, {"ttl": 60}, {"cache": {}}, {"key": str}, {"tti": 60}], ids=str)
+def test_stand_ins_in_a_dead_cycle_that_a_finalizer_calls(twin, options):
+    """An untracked object's ``__del__`` runs while the collector tears them down."""
+    met = []
+
+    def build():
+        load = twin.memoize.cached(**options)(lambda *args: [args])
+
+        class Service:
+            @twin.memoize.cached(**options)
+            def load(self, x):
+                return [x]
+
+        service = Service()
+        for i in range(10):
+            load(i), service.load(i)
+        cycle = []
+
+        class Untracked:
+            __slots__ = ()
+            calls = (
+                lambda: load("late"), lambda: load("late", 2), lambda: load(0), load.cache_clear,
+                load.cache_info,
+                lambda: load.cache_contains(1), lambda: load.cache_invalidate(2), lambda: load.cache,
+                lambda: service.load("late"), lambda: Service.load(service, 1), service.load.cache_clear,
+            )
+
+            def __del__(self):
+                for call in self.calls:
+                    try:
+                        met.append(call())
+                    except Exception as error:
+                        met.append(error)
+
+        cycle += cycle, Untracked()
+
+    gc.collect()
+    build()
+    gc.collect()
+    assert len(met) == 11

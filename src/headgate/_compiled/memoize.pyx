@@ -895,7 +895,9 @@ cdef class _Front:
 
     cdef object _bound(self, object instance):
         """`bind`, spared where the instance has its place already."""
-        cdef PyObject *standin = hg_placed(<PyObject *>self.places, <PyObject *>instance)
+        cdef PyObject *standin = NULL
+        if self.places is not None:
+            standin = hg_placed(<PyObject *>self.places, <PyObject *>instance)
         return self.bind(instance) if standin == NULL else _taken(standin)
 
     def cache_info(self):
@@ -954,6 +956,8 @@ cdef class _Front:
         cdef _Results results
         with cython.critical_section(self):
             results = self.results
+        if results is None:  # the garbage collector has torn this down in a dead cycle
+            raise ReferenceError("a cached function was called amid its own collection")
         return results._recall(call)
 
     cdef PyObject *_fresh(self, object found) except? NULL:
