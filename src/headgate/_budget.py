@@ -47,11 +47,11 @@ class RetryBudget:
     [True, True, False]
     """
 
-    __slots__ = ("_cells", "_clock", "_lock", "_reserve", "_width", "share")
+    __slots__ = ("_cells", "_clock", "_lock", "_reserve", "_share", "_width")
 
     def __init__(self, share: float = 0.2, per_second: float = 10, *, window: float = 10,
                  clock: Callable[[], int] | None = None) -> None:
-        self.share = _number("share", share, 1)
+        self._share = _number("share", share, 1)
         seconds = _number("window", window, _MOST_SECONDS)
         if seconds < 1:
             raise ValueError(f"window must be from 1 to {_MOST_SECONDS}, got {window!r}")
@@ -73,7 +73,7 @@ class RetryBudget:
 
     def _left(self, tenth: int) -> float:
         cells = [cell for cell in self._cells if cell[0] > tenth - _CELLS]
-        return self._reserve + self.share * sum(cell[1] for cell in cells) - sum(cell[2] for cell in cells)
+        return self._reserve + self._share * sum(cell[1] for cell in cells) - sum(cell[2] for cell in cells)
 
     def deposit(self) -> None:
         """Counts a request, retries left aside.
@@ -119,7 +119,7 @@ class RetryBudget:
     def __repr__(self) -> str:
         per_second = self._reserve * 1e9 / (self._width * _CELLS)
         name = type(self).__name__
-        return f"<{name} share={self.share!r} per_second={per_second:g} balance={self.balance:g}>"
+        return f"<{name} share={self._share!r} per_second={per_second:g} balance={self.balance:g}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")

@@ -73,6 +73,12 @@ def test_credentials_of_a_server_are_sent_to_it(http, origins):
     assert {host for _, _, host, _ in origins[0].requests} == {origins[0].netloc}
 
 
+def test_servers_that_are_written_in_another_script():
+    parts = _http.origin("https://bücher.example:8443/ä/%20/")
+    assert parts == ("https", "xn--bcher-kva.example:8443", "/%C3%A4/%20", None)
+    assert _http.origin("HTTP://Orders.Example") == ("http", "orders.example", "", None)
+
+
 WRONG = [
     ("10.0.0.1:80", "; write 'http://10.0.0.1:80'"),
     ("orders", "; write 'http://orders'"),
@@ -82,6 +88,8 @@ WRONG = [
     ("http://10.0.0.1:http", ""),
     ("http://10.0.0.1/?x=1", ""),
     ("http://[::1", ""),
+    ("http://10.0.0.1 ", ""),
+    ("http://a b", ""),
     (7, ""),
 ]
 

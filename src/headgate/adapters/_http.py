@@ -17,7 +17,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from random import random
 from time import monotonic, sleep
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 from weakref import WeakKeyDictionary
 
 from headgate._budget import RetryBudget
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     class Balancer(Protocol):
         @property
         def servers(self) -> Sequence[Any]: ...
-        @property
-        def records(self) -> Sequence[Any]: ...
         def pick(self, key: Any = None, *, exclude: Collection[Any] = ()) -> Pick: ...
 
     class Options(TypedDict, total=False):
@@ -89,6 +87,7 @@ _TOO_MANY = 429
 _LONGEST_WAIT = 1.0
 _SHARED: Any = object()
 _SPARE_ROWS = 64
+_PATH = "/%:@!$&'()*+,;="
 
 
 class BalancerEvent(_EventFields):
@@ -117,22 +116,25 @@ class Origin(_OriginFields):
     __slots__ = ()
 
 
-def _parsed(server: Any) -> Origin | None:
+def _parsed(server: str) -> Origin | None:
     """The origin that a server is, None if it is none."""
     try:
         url = urlsplit(server)
-        port = url.port
-    except (AttributeError, TypeError, ValueError):
+        host, port = (url.hostname or "").encode("idna").decode(), url.port
+    except ValueError:
         return None
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+    if server.split() != [server] or url.scheme not in ("http", "https"):
         return None
-    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    if not host or url.query or url.fragment:
+        return None
+    if ":" in host:
+        host = f"[{host}]"
     authorization = None
     if url.username is not None:
         user, password = unquote_to_bytes(url.username), unquote_to_bytes(url.password or "")
         authorization = "Basic " + b64encode(user + b":" + password).decode()
     netloc = host if port is None else f"{host}:{port}"
-    return Origin(url.scheme, netloc, url.path.rstrip("/"), authorization)
+    return Origin(url.scheme, netloc, quote(url.path.rstrip("/"), safe=_PATH), authorization)
 
 
 @lru_cache(maxsize=1024)
@@ -289,7 +291,8 @@ class Failover:
                 report(error)
 
     def _health(self, server: Any) -> str | None:
-        return next((record.health for record in self.balancer.records if record.server == server), None)
+        records = getattr(self.balancer, "records", ())  # a balancer of the user's may have none
+        return next((record.health for record in records if record.server == server), None)
 
     def picked(self, server: Any, attempt: int, reason: Any) -> None:
         """A server has been picked, after `reason` if that is not None."""
