@@ -18,6 +18,7 @@ from headgate._decision import Decision, with_details
 from headgate._membership import key_name
 from headgate._pickling import initialized
 from headgate._rate import Rate, checked_rates, written
+from headgate._reservation import Reservation
 from headgate._units import checked_amount, checked_positive
 from headgate.ratelimit import RateLimiter
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         def rates(self) -> tuple[Rate, ...]: ...
         def _check(self) -> None: ...
 
-    Asked = Sequence[tuple[str, Limiter, Any]]
+    Asked = Sequence[tuple[str, Any, Any]]
 
 _retry_after, _remaining = attrgetter("retry_after"), attrgetter("remaining")
 _UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
@@ -126,6 +127,33 @@ def _named(name: str, answer: Decision) -> Decision:
     """What a limit said, with its name before each policy."""
     named = Decision(*answer[:5], f"{name}: {answer.policy}")
     return with_details(named, tuple([f"{name}: {each}" for each in answer.violated]), answer._more_after)
+
+
+class _Plain:
+    """A limiter of the user's, as a part of a reservation."""
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+
+    def _check_settled(self, actual: float) -> None:
+        """Any number of tokens may have been used of a reservation."""
+
+    def _settled(self, key: Any, cost: float, actual: float, _: int) -> None:
+        if actual < cost:
+            self._limiter.refund(key, cost - actual)
+        elif actual > cost:
+            self._limiter.allow(key, actual - cost)
+
+
+def _reserve(asked: Asked, cost: SupportsFloat) -> Reservation:
+    """``_decide``, as a reservation."""
+    parts = [
+        (limiter, key, limiter._now_ns()) if hasattr(limiter, "_settled") else (_Plain(limiter), key, 0)
+        for _, limiter, key in asked
+    ]
+    return Reservation(checked_amount("cost", cost), parts, None, _decide(asked, cost))
 
 
 class AddressLimiter:
@@ -227,6 +255,28 @@ class AddressLimiter:
         2.0
         """
         return _summary(_peeks(self._asked(key), cost))
+
+    def reserve(self, key: str, cost: SupportsFloat = 1) -> Reservation:
+        """Take `cost` from all networks of the address `key` if all have it, as a `Reservation`.
+
+        Raises what ``allow`` raises.
+
+        >>> limiter = AddressLimiter("20/s", clock=lambda: 0)
+        >>> reservation = limiter.reserve("192.0.2.1", 15)
+        >>> bool(reservation), reservation.settle(4), limiter.peek("192.0.2.1").remaining
+        (True, None, 16.0)
+        """
+        return _reserve(self._asked(key), cost)
+
+    def _now_ns(self) -> int:
+        return next(iter(self._limiters.values()))._now_ns()
+
+    def _check_settled(self, actual: float) -> None:
+        next(iter(self._limiters.values()))._check_settled(actual)
+
+    def _settled(self, key: str, cost: float, actual: float, booked: int) -> None:
+        for _, limiter, network in self._asked(key):
+            limiter._settled(network, cost, actual, booked)
 
     def refund(self, key: str, cost: SupportsFloat = 1) -> None:
         """Give back `cost` to all networks of the address `key`.
@@ -447,6 +497,19 @@ class RateLimits:
         2.0
         """
         return _summary(_peeks(self._asked(keys, cost), cost))
+
+    def reserve(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Reservation:
+        """Take `cost` at all levels that `keys` names if all have it, as a `Reservation`: it is false if one
+        denies. What is used in the end is told to its ``settle``, and ``cancel`` gives all back.
+
+        Raises what ``allow`` raises.
+
+        >>> limits = RateLimits(user="1000/min", team="5000/min", clock=lambda: 0)
+        >>> reservation = limits.reserve(user="ann", team="a", cost=800)
+        >>> reservation.settle(300), limits.peek(user="ann").remaining, limits.peek(team="a").remaining
+        (None, 700.0, 4700.0)
+        """
+        return _reserve(self._asked(keys, cost), cost)
 
     def refund(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> None:
         """Give back `cost` at each level, as when a request came to nothing.

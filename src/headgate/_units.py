@@ -62,6 +62,11 @@ def wait(elapsed: int, units: int, multiplier: int, shift: int) -> int:
     return -(((-target << shift) - 1) // multiplier) - elapsed
 
 
+def unused(reserved: int, used: int, came: int) -> int:
+    """The units to give back of those that were reserved, if so many are used and so many have come."""
+    return min(reserved - used, max(0, reserved - max(0, came)))
+
+
 def as_number(name: str, value: SupportsFloat) -> float:
     """`value` as an int or a float, whatever numeric type it has."""
     if isinstance(value, int):

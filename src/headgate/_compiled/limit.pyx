@@ -30,12 +30,15 @@ from libc.stdint cimport int64_t, uint64_t
 
 from headgate._compiled.amounts cimport MOST_DEBT, Amount, split, to_units
 
+from contextlib import suppress
+
 from headgate import _waiting
 from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._pickling import initialized
 from headgate._reservation import Reservation
-from headgate._units import checked_amount, checked_positive, scale, units_at, wait
+from headgate._units import checked_amount, checked_positive, scale, units_at, unused, wait
+from headgate._units import to_units as units_of
 
 
 cdef extern from "clock.h" nogil:
@@ -368,9 +371,10 @@ cdef class TokenBucket:
         >>> bucket.reserve().delay, bucket.reserve().delay
         (0.0, 0.1)
         """
-        cdef Outcome out = self._ask(tokens, BOOK)
+        number = checked_amount("tokens", tokens)
+        cdef Outcome out = self._ask(number, BOOK)
         delay = wait(out.elapsed, out.debt + out.cost - out.burst, out.multiplier, out.shift)
-        return Reservation(self, tokens, out.now, out.now + delay)
+        return Reservation(number, [(self, None, out.now)], out.now + delay)
 
     def acquire(self, tokens=1, timeout=None):
         """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
@@ -453,21 +457,25 @@ cdef class TokenBucket:
         units = int(tokens * 2**out.bits)
         return wait(out.elapsed, out.debt + units - out.burst, out.multiplier, out.shift) / 1e9
 
-    def _refund(self, tokens, booked):
-        """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since.
+    def _check_settled(self, actual):
+        """Any number of tokens may have been used of a reservation."""
+
+    def _settled(self, _, tokens, actual, booked):
+        """Let only `actual` of the `tokens` taken at the time `booked` have been taken, or even more.
 
         The clock is read after the word: others may have been charged when the debt was over.
         """
-        cdef Amount read = split(checked_amount("tokens", tokens))
         cdef uint64_t word, units, changed
         cdef int64_t now, back
-        while True:
+        if actual > tokens:
+            self._owe(actual - tokens)
+        while actual < tokens:
             word = hg_load(self.word)
             if word == BUSY and self.word == &self.own[0]:
                 continue
             now = self._now()
             units = self._units_at(now)
-            back = self._not_come(read, now, booked)
+            back = self._unused(tokens, actual, now, booked)
             back = min(back, <int64_t>(word - units))
             changed = word - max(0, back)
             if changed == BUSY:
@@ -476,11 +484,17 @@ cdef class TokenBucket:
                 break
         self.line.nudge()
 
-    cdef int64_t _not_come(self, Amount tokens, object now, object booked) except? -1:
-        """What of `tokens`, in units, has not come since the time `booked`, however long ago that was."""
+    def _owe(self, tokens):
+        """Take tokens that were used already, at most the capacity."""
+        with suppress(ValueError):  # nothing can be reserved that far ahead
+            self.reserve(min(tokens, self.capacity))
+
+    cdef int64_t _unused(self, object tokens, object actual, object now, object booked) except? -1:
+        """The units that come back of `tokens`, however long ago they were taken."""
         epoch, scaled = <int64_t>hg_peek(&self.epoch), (hg_peek(&self.multiplier), hg_peek(&self.shift))
         came = units_at(now - epoch, *scaled) - units_at(booked - epoch, *scaled)
-        return max(0, to_units(tokens, hg_peek(&self.bits)) - max(0, came))
+        bits = hg_peek(&self.bits)
+        return min(<object>MOST_DEBT, unused(units_of(tokens, bits), units_of(actual, bits), came))
 
     def __repr__(self):
         size, rate = self._terms()

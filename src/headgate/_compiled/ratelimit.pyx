@@ -30,7 +30,7 @@ from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from libc.math cimport floor, ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
-from headgate._compiled.amounts cimport Amount, split, to_units
+from headgate._compiled.amounts cimport MOST_DEBT, Amount, split, to_units
 from headgate._compiled.hashing cimport hg_splitmix64
 
 from math import inf
@@ -52,7 +52,9 @@ from headgate._tables import (
     stride_of,
     tables_of,
 )
-from headgate._units import checked_amount, wait
+from headgate._reservation import Reservation
+from headgate._units import checked_amount, units_at, unused, wait
+from headgate._units import to_units as units_of
 
 
 cdef extern from "clock.h" nogil:
@@ -598,6 +600,21 @@ cdef class RateLimiter:
         rates = self._charge(key, cost, False, charges, &verdict)
         return self._with_more(key, self._decision(rates, verdict, charges, False))
 
+    def reserve(self, key, cost=1):
+        """Take `cost` for `key` if every tier has it, as a `Reservation`: it is false if one denies. What is
+        used in the end is told to its ``settle``, and ``cancel`` gives all back.
+
+        Raises what ``allow`` raises. Complexity: O(tiers).
+
+        >>> limiter = RateLimiter("1000/min", clock=lambda: 0)
+        >>> reservation = limiter.reserve("ann", cost=800)
+        >>> limiter.peek("ann").remaining, reservation.settle(300), limiter.peek("ann").remaining
+        (200.0, None, 700.0)
+        """
+        booked = self._now_ns()
+        decision = self.decide(key, cost)
+        return Reservation(checked_amount("cost", cost), [(self, key, booked)], None, decision)
+
     def refund(self, key, cost=1):
         """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
 
@@ -656,6 +673,85 @@ cdef class RateLimiter:
                 if not hg_give(tier, at, self._units(i, now), to_units(amount, tier.scale.bits)):
                     return i
             return self.count
+
+    def _now_ns(self):
+        return self._now()
+
+    def _check_settled(self, actual):
+        """Raise if so many tokens cannot have been used of a reservation."""
+        if self.log.length and actual % 1:
+            raise ValueError(f"actual must be whole with strict=True, got {actual!r}")
+
+    def _settled(self, key, cost, actual, booked):
+        """Let only `actual` of the `cost` taken at the time `booked` have been taken, or even more."""
+        cdef hg_place at
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict
+        cdef int done = 0
+        self._charge(key, 0, True, charges, &verdict)  # mends a time that is too far ahead
+        self._locate(key, &at)
+        while done < self.count:
+            if self.log.length:
+                done = self._settle_log_of(key, &at, self._swept(), cost, actual, booked)
+            else:
+                done = self._settle_from(done, &at, self._swept(), cost, actual, booked)
+        self.waiting.nudge(key)
+
+    cdef int _settle_log_of(self, object key, const hg_place *at, int64_t now, object cost, object actual,
+                            object booked) except -1:
+        """``_settle`` of a strict limiter: entries that have left all windows do not come back."""
+        cdef int64_t back = cost - actual if now - booked < self.log.longest else 0
+        left = 1
+        while left > 0 and actual > cost:
+            left = min(actual - cost, int(self.peek(key, 0).remaining))
+            if left > 0 and self.allow(key, left):
+                break
+        if back > 0:
+            with cython.critical_section(self):
+                hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now), now - self.tiers[0].epoch, back)
+        return 1
+
+    cdef int _settle_from(self, int which, const hg_place *at, int64_t now, object cost, object actual,
+                          object booked) except -1:
+        """Settle at this tier and those after it, up to one for which the clock must be read again."""
+        cdef int i
+        cdef int64_t units
+        with cython.critical_section(self):
+            for i in range(which, self.count):
+                units = self._unused(i, now, cost, actual, booked)
+                if units >= 0:
+                    if not hg_give(&self.tiers[i], at, self._units(i, now), units):
+                        return i
+                elif not self._owe(i, at, now, -units):
+                    return i
+            return self.count
+
+    cdef int64_t _unused(self, int which, object now, object cost, object actual, object booked) except? -1:
+        """The units of a tier to give back; negative if more were used than reserved."""
+        cdef hg_tier *tier = &self.tiers[which]
+        bits, scaled, epoch = tier.scale.bits, (tier.scale.multiplier, tier.scale.shift), tier.epoch
+        if actual > cost:
+            return -min(units_of(actual - cost, bits), <object>MOST_DEBT)
+        came = units_at(now - epoch, *scaled) - units_at(booked - epoch, *scaled)
+        return min(unused(units_of(cost, bits), units_of(actual, bits), came), <object>MOST_DEBT)
+
+    cdef bint _owe(self, int which, const hg_place *at, int64_t now, int64_t units) noexcept nogil:
+        """Charge so many units, or as many of them as a key may owe; False if the clock must be read again."""
+        cdef hg_tier *tier = &self.tiers[which]
+        cdef hg_charge charge
+        charge.scale = tier.scale
+        charge.elapsed = now - tier.epoch
+        charge.now = self._units(which, now)
+        charge.verdict = HG_DENIED
+        while charge.verdict == HG_DENIED:
+            charge.cost = 0
+            hg_look(tier, at, self.evict, True, &charge)
+            if charge.verdict == HG_ALLOWED:
+                charge.cost = min(units, tier.scale.burst - charge.debt)
+                if charge.cost <= 0:
+                    return True
+                hg_take(tier, at, self.evict, &charge)
+        return charge.verdict != HG_AHEAD
 
     def acquire(self, key, cost=1, timeout=None):
         """Wait until `cost` can be taken for `key`; False if `timeout` seconds are too few.

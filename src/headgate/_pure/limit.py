@@ -11,6 +11,7 @@ use the bucket wherever Python calls or returns, amid an edit too. So the lock i
 writes first looks once more whether the state is what he has seen, with no call between the two.
 """
 
+from contextlib import suppress
 from math import ldexp
 from time import monotonic_ns
 
@@ -26,6 +27,7 @@ from headgate._units import (
     scale,
     to_units,
     units_at,
+    unused,
     wait,
 )
 
@@ -263,7 +265,7 @@ class TokenBucket:
             now = self._mend(ahead)
         if error is not None:
             raise error(tokens)
-        return Reservation(self, tokens, now, now + delay)
+        return Reservation(number, [(self, None, now)], now + delay)
 
     def _book(self, number, now):
         """The delay of a reservation, what makes an error of it, and TAT if that must be mended first."""
@@ -373,24 +375,33 @@ class TokenBucket:
         units = int(tokens * 2**self._bits)
         return wait(elapsed, debt + units - self._burst, self._multiplier, self._shift) / 1e9
 
-    def _refund(self, tokens, booked):
-        """Give back what of `tokens`, taken at the time `booked`, the refill has not brought since.
+    def _check_settled(self, actual):
+        """Any number of tokens may have been used of a reservation."""
+
+    def _settled(self, _, tokens, actual, booked):
+        """Let only `actual` of the `tokens` taken at the time `booked` have been taken, or even more.
 
         The clock is read after the word: others may have been charged when the debt was over.
         """
-        number = checked_amount("tokens", tokens)
-        done = False
+        done = actual >= tokens
+        if actual > tokens:
+            self._owe(actual - tokens)
         while not done:
             seen = self._locked(self._state.__getitem__, _TAT)
-            done = self._locked(self._give, number, self._now_ns(), booked, seen)
+            done = self._locked(self._give, tokens, actual, self._now_ns(), booked, seen)
         self._line.nudge()
 
-    def _give(self, number, now, booked, seen):
+    def _owe(self, tokens):
+        """Take tokens that were used already, at most the capacity."""
+        with suppress(ValueError):  # nothing can be reserved that far ahead
+            self.reserve(min(tokens, self.capacity))
+
+    def _give(self, tokens, actual, now, booked, seen):
         """False if the state is not the one that was seen."""
         terms = self._terms
         units = units_at(now - self._epoch, self._multiplier, self._shift)
         then = units_at(booked - self._epoch, self._multiplier, self._shift)
-        back = to_units(number, self._bits) - max(0, units - then)
+        back = unused(to_units(tokens, self._bits), to_units(actual, self._bits), units - then)
         debt = (seen - units + _HALF) % _WORD - _HALF
         back = max(0, min(back, debt))
         if self._state[_TAT] != seen or self._terms is not terms:

@@ -37,6 +37,7 @@ from headgate._forks import new_lock, under
 from headgate._membership import key_bytes
 from headgate._pickling import initialized
 from headgate._rate import checked_rates
+from headgate._reservation import Reservation
 from headgate._tables import (
     checked_overflow,
     checked_windows,
@@ -48,7 +49,7 @@ from headgate._tables import (
     stride_of,
     tables_of,
 )
-from headgate._units import checked_amount, to_units, units_at, wait
+from headgate._units import checked_amount, to_units, units_at, unused, wait
 
 try:
     import mmap
@@ -65,7 +66,7 @@ _WORD = 2**64
 _MOST_DEBT = _LONG_PAST = _BACK = 2**37  # cells.h says why
 _SILENCE = 5 * 2**35
 _MOST_COST = 2**40
-_AT, _COST, _MISSING, _AHEAD = 1, 4, 6, 8
+_AT, _COST, _DEBT, _MISSING, _INHERITED, _AHEAD = 1, 4, 5, 6, 7, 8
 _STEPS = 2**32
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if mmap and os.name == "posix" else {}
 _HASH_BYTES = 11
@@ -246,6 +247,20 @@ class _Tier:
         if self.raw_tags[at] == tag:
             edits[0] += 1
             times[at] = (times[at] - charge[_COST]) % _TIMES
+
+    def owe(self, tag, hashed, now_ns, amount, evict):
+        """Charge `amount`, or as much as a key may owe; False if something else was written meanwhile."""
+        edit = self.edits[0]
+        charge = self.look(tag, hashed, now_ns, 0, evict)
+        cost = min(to_units(min(amount, _MOST_COST), self.bits), self.burst - charge[_DEBT])
+        if cost <= 0 or (charge[_INHERITED] and not evict):
+            return True
+        return self.take(tag, (*charge[:_COST], cost, *charge[_DEBT:]), edit)
+
+    def unused(self, cost, actual, booked, now_ns):
+        """The tokens to give back of `cost`, taken at the time `booked`, if `actual` are used."""
+        came = self.units(now_ns) - self.units(booked)
+        return ldexp(unused(to_units(cost, self.bits), to_units(actual, self.bits), came), -self.bits)
 
     def give(self, tag, hashed, now_ns, amount):
         """Give back at most `amount` of what a key owes; False if something else was written meanwhile."""
@@ -541,6 +556,20 @@ class _Logs(_SharedTier):
         """
         owed = units_at(elapsed + self.longest - 1, self.multiplier, self.shift) + 1 - now
         return (now + (owed if gap < owed else gap + 1)) % _TIMES
+
+    def owe(self, tag, hashed, now_ns, amount, evict):
+        """As that of a tier: as many entries as have room in every window."""
+        edit = self.edits[0]
+        charge = self.look(tag, hashed, now_ns, 0, evict, True)
+        if charge[_INHERITED] and not evict:
+            return True
+        met = zip(charge[_DEBT], self.windows, strict=True)
+        cost = min(int(amount), *[limit - count for (_, count, _), (limit, _) in met])
+        return cost <= 0 or self.take(tag, (*charge[:_COST], cost, *charge[_DEBT:]), edit)
+
+    def unused(self, cost, actual, booked, now_ns):
+        """As that of a tier: entries that have left all windows do not come back."""
+        return cost - actual if now_ns - booked < self.longest else 0
 
     def give(self, tag, hashed, now_ns, amount):
         """Drop the oldest entries of a key that count, at most so many of them, and all before them."""
@@ -892,6 +921,21 @@ class RateLimiter:
         """
         return self._with_more(key, self._decision(*self._charge(key, cost, False, True), False))
 
+    def reserve(self, key, cost=1):
+        """Take `cost` for `key` if every tier has it, as a `Reservation`: it is false if one denies. What is
+        used in the end is told to its ``settle``, and ``cancel`` gives all back.
+
+        Raises what ``allow`` raises. Complexity: O(tiers).
+
+        >>> limiter = RateLimiter("1000/min", clock=lambda: 0)
+        >>> reservation = limiter.reserve("ann", cost=800)
+        >>> limiter.peek("ann").remaining, reservation.settle(300), limiter.peek("ann").remaining
+        (200.0, None, 700.0)
+        """
+        booked = self._now_ns()
+        decision = self.decide(key, cost)
+        return Reservation(checked_amount("cost", cost), [(self, key, booked)], None, decision)
+
     def refund(self, key, cost=1):
         """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
 
@@ -933,6 +977,33 @@ class RateLimiter:
             if tier.is_behind(tier.units(now)):
                 return given
             while not tier.give(tag, hashed, now, amount):
+                pass
+        return len(self._tiers)
+
+    def _check_settled(self, actual):
+        """Raise if so many tokens cannot have been used of a reservation."""
+        if self._strict and actual % 1:
+            raise ValueError(f"actual must be whole with strict=True, got {actual!r}")
+
+    def _settled(self, key, cost, actual, booked):
+        """Let only `actual` of the `cost` taken at the time `booked` have been taken, or even more."""
+        self._charge(key, 0, True)  # mends a time that is too far ahead
+        place, done = self._locate(key), 0
+        while done < len(self._tiers):
+            done = self._locked(self._settle_from, done, *place, self._swept(), cost, actual, booked)
+        self._waiting.nudge(key)
+
+    def _settle_from(self, which, tag, hashed, now, cost, actual, booked):
+        """Settle at this tier and those after it, up to one for which the clock must be read again."""
+        for done, tier in enumerate(self._tiers[which:], which):
+            if tier.is_behind(tier.units(now)):
+                return done
+            if actual > cost:
+                while not tier.owe(tag, hashed, now, actual - cost, self._evict):
+                    pass
+                continue
+            back = tier.unused(cost, actual, booked, now)
+            while not tier.give(tag, hashed, now, back):
                 pass
         return len(self._tiers)
 
