@@ -225,6 +225,13 @@ def test_wrong_arguments(http):
         http.adapter(balancer, key="X-Key")
     with pytest.raises(TypeError, match="on_event must be callable or None, got 'print'"):
         http.adapter(balancer, on_event="print")
+
+    async def awaited(_):
+        return ""
+
+    for name in ("key", "on_event"):
+        with pytest.raises(TypeError, match=f"{name} must not be a coroutine function"):
+            http.adapter(balancer, **{name: awaited})
     with pytest.raises(TypeError, match=r"budget must be a RetryBudget or None, got 0\.2"):
         http.adapter(balancer, budget=0.2)
     for name in ("deadline", "attempt_timeout"):

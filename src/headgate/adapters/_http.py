@@ -15,6 +15,7 @@ from base64 import b64encode
 from collections import namedtuple
 from collections.abc import Collection
 from functools import lru_cache
+from inspect import iscoroutinefunction
 from random import random
 from time import monotonic, sleep
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -199,6 +200,8 @@ def _checked_balancer(balancer: Any) -> Any:
 def _checked_callable(name: str, value: Any) -> Any:
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable or None, got {value!r}")
+    if iscoroutinefunction(value):
+        raise TypeError(f"{name} must not be a coroutine function, as nothing awaits it, got {value!r}")
     return value
 
 

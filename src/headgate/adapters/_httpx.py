@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 from anyio import sleep
@@ -61,6 +62,12 @@ class AsyncCountedBody(_Body):
             self._flight.ended()
 
 
+@lru_cache(maxsize=1024)
+def _base(library: ModuleType, scheme: str, netloc: str) -> Any:
+    """The library's URL of a server, as parsing it costs more than all else that is done for a request."""
+    return library.URL(f"{scheme}://{netloc}")
+
+
 def _whole_time(timeouts: dict[str, float | None]) -> float | None:
     """The seconds that a caller waits for one response, None if a wait is unbounded."""
     if timeouts.get("connect") is None or timeouts.get("read") is None:
@@ -97,7 +104,7 @@ class _Balanced:
         """The request as it is sent to the server of the present attempt."""
         library = self._library
         server = origin(attempts.pick.server)
-        base = library.URL(f"{server.scheme}://{server.netloc}")
+        base = _base(library, server.scheme, server.netloc)
         url = base.copy_with(raw_path=server.path.encode() + request.url.raw_path)
         timeouts = request.extensions.get("timeout", {})
         timeouts = {wait: attempts.left(timeouts.get(wait)) for wait in _WAITS}
