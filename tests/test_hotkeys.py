@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import threading
 import weakref
 from collections import Counter
 from random import Random
@@ -13,6 +14,7 @@ from finalizers import struck_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threads import run_threads
+from watchdog import PATIENCE
 
 import headgate
 from headgate.hotkeys import HotKey, HotKeys
@@ -345,3 +347,47 @@ def test_public_names():
     assert headgate.HotKeys is HotKeys
     assert headgate.HotKey is HotKey
     assert HotKeys[str].__origin__ is HotKeys
+
+
+@pytest.mark.parametrize("foreign", ["eq", "hash", "clock"])
+def test_foreign_code_keeps_no_other_thread_waiting(twin, foreign):
+    """Keys that are hashed and compared, and the clock, wait for a thread that uses the structure."""
+    armed, outcomes = [], []
+
+    def strike():
+        if armed:
+            armed.clear()
+            other = threading.Thread(target=use, daemon=True)
+            other.start()
+            other.join(PATIENCE)
+            outcomes.append(other.is_alive())
+
+    def use():
+        hot.add("other")
+        hot.top(), len(hot), "other" in hot, hot.copy(), hot._check()
+
+    def clock():
+        strike()
+        return 10**9
+
+    class Key:
+        def __hash__(self):
+            if foreign == "hash":
+                strike()
+            return 7
+
+        def __eq__(self, other):
+            if foreign == "eq":
+                strike()
+            return isinstance(other, Key)
+
+    hot = twin.hotkeys.HotKeys(5, half_life=60, clock=clock if foreign == "clock" else None)
+    hot.add(Key())
+    for run in (lambda: hot.add(Key()), lambda: Key() in hot):
+        armed.append(True)
+        run()
+    for run in (hot.top, hot.copy, lambda: len(hot), lambda: hot.total) if foreign == "clock" else ():
+        armed.append(True)
+        run()
+    assert set(outcomes) == {False} and len(outcomes) == (6 if foreign == "clock" else 2)
+    hot._check()

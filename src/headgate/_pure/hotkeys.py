@@ -4,11 +4,11 @@
     hash -> [entry, entry]              bucket.entries: a dict whose keys are entries, oldest first
 
 The buckets, victims and errors are those of the compiled twin. Entries compare by identity, and the table
-is keyed by the hash alone, so that only `_find` runs the ``__eq__`` of keys; it starts over when `_version`
-says that the set of keys changed meanwhile. ``__index__``, ``__hash__``, the clock and ``__eq__`` run
-before the first edit, and a victim is dropped last. The lock is re-entrant, for foreign code that uses the
-structure. A finalizer may come at any step: while `_busy` says that an edit is under way, what it adds or
-clears waits in `_late`, and what it reads may lack the key that is being moved.
+is keyed by the hash alone, so that only `_find` runs the ``__eq__`` of keys. ``__index__``, ``__hash__``, the
+clock and ``__eq__`` run before the lock is taken, and a victim is dropped after that. `_find` says for which
+`_version` of the set of keys its result holds; where that is over under the lock, it is called anew. The lock
+is re-entrant, as a finalizer may come at any step: while `_busy` says that an edit is under way, what it adds
+or clears waits in `_late` until the lock is free, and what it reads may lack the key that is being moved.
 """
 
 from time import monotonic_ns
@@ -30,6 +30,10 @@ from headgate._pickling import attributes, name_class, restore
 _MOST_TOTAL = 2**63 - 1
 
 
+def _read(clock):
+    return monotonic_ns() if clock is None else checked_now(clock())
+
+
 class _Entry:
     __slots__ = ("bucket", "error", "hash", "key")
 
@@ -37,6 +41,11 @@ class _Entry:
         self.key, self.hash = key, hash_
         self.error = 0
         self.bucket = None
+
+
+def _live(entry):
+    """`entry`, or None where nothing was left of it when counts were halved."""
+    return None if entry is None or entry.bucket is None else entry
 
 
 class _Bucket:
@@ -112,9 +121,7 @@ class HotKeys:
 
     def _install(self, room, half_life, half, clock):
         """Take on whole new structures, with nothing watched."""
-        now = 0
-        if half:
-            now = checked_now(clock()) if clock is not None else monotonic_ns()
+        now = _read(clock) if half else 0
         table, sentinel = {}, _Bucket(0)
         with self._lock:
             old = getattr(self, "_table", None), getattr(self, "_sentinel", None)
@@ -125,9 +132,9 @@ class HotKeys:
             self._count = self._total = 0
             self._version += 1
             self._busy = busy
-            if not busy:
-                self._catch_up()
-            del old
+        del old
+        if not busy:
+            self._catch_up()
 
     def _renew(self):
         """In the child of a fork: link anew what is watched, if another thread was amid an edit."""
@@ -147,18 +154,15 @@ class HotKeys:
     # ---- the table --------------------------------------------------------------------------
 
     def _find(self, key, hash_):
-        """The entry of `key`, or None; may run ``__eq__``."""
+        """The entry of `key`, or None, and for which `_version`; runs ``__eq__``, so no lock may be held."""
         while True:
-            version = self._version
-            for entry in self._table.get(hash_, ()):
+            version, found = self._version, None
+            for entry in list(self._table.get(hash_, ())):
                 if entry.key is key or entry.key == key:
-                    if version == self._version:
-                        return entry
+                    found = entry
                     break
-                if version != self._version:
-                    break
-            else:
-                return None
+            if version == self._version:
+                return found, version
 
     def _leave(self, entry):
         """Take `entry` out of the table."""
@@ -227,15 +231,13 @@ class HotKeys:
     # ---- decay ------------------------------------------------------------------------------
 
     def _now(self):
-        if self._clock is None:
-            return monotonic_ns()
-        return checked_now(self._clock())
+        """The time, where counts decay; runs the clock, so no lock may be held."""
+        return _read(self._clock) if self._half else 0
 
-    def _age(self):
-        """Halve the counts for each half-life that has passed; answers what is to be dropped last."""
+    def _age(self, now):
+        """Halve the counts for each half-life that has passed; returns what is to be dropped last."""
         if not self._half or self._busy:
             return None
-        now = self._now()
         self._busy = True
         try:
             self._since = min(self._since, now)
@@ -246,10 +248,18 @@ class HotKeys:
             return self._halve(min(steps, 63))
         finally:
             self._busy = False
-            self._catch_up()
+
+    def _aged(self):
+        """The total, and how many keys are watched, as of now."""
+        now = self._now()
+        with self._lock:
+            _halved = self._age(now)
+            sums = self._total, self._count
+        self._catch_up()
+        return sums
 
     def _halve(self, steps):
-        """Halve `steps` times, rounding down; answers the entries that nothing is left of."""
+        """Halve `steps` times, rounding down; returns the entries that nothing is left of."""
         self._total >>= steps
         self._version += 1
         gone = []
@@ -277,15 +287,23 @@ class HotKeys:
 
     # ---- additions --------------------------------------------------------------------------
 
-    def _count_in(self, entry, number, n):
-        """Count `number`, given as `n`, more of the key of `entry`; answers the victim, or None."""
+    def _add(self, entry, number, n):
+        """Count `number`, given as `n`, more of the key of `entry`."""
         while True:
-            version = self._version
-            found = self._find(entry.key, entry.hash)
-            self._busy = True
-            if version == self._version:
-                break
-            self._busy = False
+            now = self._now()
+            found, version = self._find(entry.key, entry.hash)
+            with self._lock:
+                if self._busy:
+                    self._late.append((entry, number, n))
+                    return
+                if version == self._version:
+                    _halved = self._age(now)
+                    _victim = self._count_in(_live(found), entry, number, n)
+                    return
+
+    def _count_in(self, found, entry, number, n):
+        """Count `number` more of `found`, or of the new `entry`; returns the victim, or None."""
+        self._busy = True
         try:
             if number > _MOST_TOTAL - self._total:
                 raise ValueError(f"n must leave the total below 2**63, got {n!r}")
@@ -300,11 +318,14 @@ class HotKeys:
     def _catch_up(self):
         """Do what finalizers wanted amid an edit: a clear is None, an addition its arguments."""
         while self._late:
-            late = self._late.pop(0)
+            with self._lock:
+                if self._busy or not self._late:
+                    return
+                late = self._late.pop(0)
             if late is None:
                 self.clear()
             else:
-                self._count_in(*late)
+                self._add(*late)
 
     # ---- the public face --------------------------------------------------------------------
 
@@ -323,14 +344,8 @@ class HotKeys:
         3
         """
         number = checked_count(n)
-        entry = _Entry(key, hash(key))
-        with self._lock:
-            _halved = self._age()
-            if self._busy:
-                self._late.append((entry, number, n))
-                return
-            _victim = self._count_in(entry, number, n)
-            self._catch_up()
+        self._add(_Entry(key, hash(key)), number, n)
+        self._catch_up()
 
     def top(self, n=None):
         """The `n` most frequent keys, or all that are watched: `HotKey` records of key, count and error.
@@ -347,13 +362,14 @@ class HotKeys:
         >>> hot.top()
         [HotKey(key='b', count=2, error=1)]
         """
-        return [HotKey(*row) for row in self._rows(checked_limit(n))]
+        limit = checked_limit(n)
+        self._aged()
+        return [HotKey(*row) for row in self._rows(limit)]
 
     def _rows(self, limit):
-        """Triples of key, count and error, the greatest count first; starts over when foreign code edits."""
+        """Triples of key, count and error, the greatest count first; starts over when a finalizer edits."""
         while True:
             with self._lock:
-                _halved = self._age()
                 version, moves, sentinel = self._version, self._moves, self._sentinel
                 rows = []
                 bucket = sentinel.prev
@@ -377,8 +393,8 @@ class HotKeys:
         with self._lock:
             if self._busy:
                 self._late.append(None)
-            else:
-                self._install(self._most, self._half_life, self._half, self._clock)
+                return
+        self._install(self._most, self._half_life, self._half, self._clock)
 
     @property
     def k(self):
@@ -408,20 +424,22 @@ class HotKeys:
         >>> hot.total
         2
         """
-        with self._lock:
-            _halved = self._age()
-            return self._total
+        return self._aged()[0]
 
     def __len__(self):
-        with self._lock:
-            _halved = self._age()
-            return self._count
+        return self._aged()[1]
 
     def __contains__(self, key):
         hash_ = hash(key)
-        with self._lock:
-            _halved = self._age()
-            return self._find(key, hash_) is not None
+        while True:
+            now = self._now()
+            found, version = self._find(key, hash_)
+            with self._lock:
+                holds = version == self._version
+                _halved = self._age(now)
+            self._catch_up()
+            if holds:
+                return _live(found) is not None
 
     def __repr__(self):
         decay = "" if self._half_life is None else f", half_life={self._half_life!r}"
@@ -450,18 +468,19 @@ class HotKeys:
         return restore, (name_class(self), self._state())
 
     def _state(self):
+        now = self._now()
         with self._lock:
-            _halved = self._age()
-            now = self._now() if self._half else 0
+            _halved = self._age(now)
             busy, self._busy = self._busy, True
             try:
                 phase = now - self._since if self._half else 0
-                return (1, self._most, self._half_life, self._clock, phase, self._total,
-                        rising(self._rows(self._most)), attributes(self))
+                state = (1, self._most, self._half_life, self._clock, phase, self._total,
+                         rising(self._rows(self._most)))
             finally:
                 self._busy = busy
-                if not busy:
-                    self._catch_up()
+        if not busy:
+            self._catch_up()
+        return *state, attributes(self)
 
     @classmethod
     def _from_state(cls, state):
@@ -478,8 +497,8 @@ class HotKeys:
     def _refill(self, phase, total, rows):
         for key, count, error in rows:
             entry = _Entry(key, hash(key))
+            known, _ = self._find(key, entry.hash)
             with self._lock:
-                known = self._find(key, entry.hash)
                 last = self._sentinel.prev
                 if known is not None or self._count == self._most or not 0 <= error <= count >= last.count:
                     raise refuse_row(key)
