@@ -1,4 +1,8 @@
-"""Draws docs/queue_simulation.svg: how long requests take under each balancer, a few servers being slow."""
+"""Draws docs/queue_simulation.svg: how long requests take under each balancer, a few servers being slow.
+
+Then prints, as a table of Markdown, what each balancer does where there are many clients, servers that fail
+or refuse at once, and weights.
+"""
 
 import sys
 from functools import partial
@@ -16,6 +20,7 @@ queues = import_module("queue_model")
 
 REQUESTS = 300_000
 POINTS = 80
+NAMES = ["RoundRobin", "WeightedRoundRobin", "RandomChoice", "PowerOfTwo", "PeakEWMA", "LeastLoaded"]
 COLOURS = {
     "RoundRobin": "#c1666b",
     "RandomChoice": "#b08d3c",
@@ -33,6 +38,34 @@ def tail(taken):
 
 def balancer(name, servers, clock):
     return getattr(headgate, name)(servers, clock=clock, seed=1)
+
+
+def client_of(name):
+    """Makes the balancer of a client, with a seed of its own."""
+    def make(servers, clock, client):
+        return getattr(headgate, name)(servers, clock=clock, seed=1000 * client + 7)
+
+    return make
+
+
+def weighted(make):
+    return lambda servers, clock, client: make({"light": 1, "heavy": 4}, clock, client)
+
+
+def table():
+    """What the page's table shows of each balancer."""
+    columns = ["50 clients: median, p99", "one of ten fails", "two of three fail", "one of five says 429",
+               "weights 1 and 4"]
+    yield f"| | {' | '.join(columns)} |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for name in NAMES:
+        make = client_of(name)
+        median, p99 = queues.many_clients(make, 100_000)
+        shares = [queues.refused(make, 20_000, servers, refusing, outcome) for servers, refusing, outcome in (
+            (10, 1, {"ok": False}), (3, 2, {"ok": False}), (5, 1, {"overloaded": True}))]
+        shares.append(queues.share_of_the_light(weighted(make), 20_000))
+        cells = [f"`{name}`", f"{median:.1f}, {p99:.1f}", *(f"{share:.1%}" for share in shares)]
+        yield f"| {' | '.join(cells)} |"
 
 
 def draw(axes):
@@ -58,6 +91,8 @@ def main():
     draw(figure.subplots())
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "queue_simulation.svg"
     figure.savefig(target, metadata={"Date": None})
+    for line in table():
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ from headgate.errors import NoServerError
 
 cdef extern from "Python.h":
     PyObject *PyList_GET_ITEM(list items, Py_ssize_t at)
+    double PyFloat_AS_DOUBLE(PyObject *number)
 
 cdef extern from "clock.h" nogil:
     int64_t hg_monotonic_ns()
@@ -349,7 +350,7 @@ cdef class _Balancer:
             return self._active[at]
         drawn = self._unit() * self._total(out)
         for place in out:
-            if place == 0 or drawn >= <double>self._sums[place - 1]:
+            if place == 0 or drawn >= self._sum(place - 1):
                 drawn += (<_Record>self._active[place]).weight
         at = min(self._above(drawn), count - 1)
         while at in out:  # which only rounding leads to
@@ -357,14 +358,32 @@ cdef class _Balancer:
         return self._active[at]
 
     @cython.final
-    cdef Py_ssize_t _above(self, double drawn) except -1:
+    cdef Py_ssize_t _drawn_place(self, Py_ssize_t out) noexcept:
+        """The place that `_drawn` draws if weights differ and none is out but that at `out`, or -1."""
+        cdef Py_ssize_t count = len(self._sums)
+        cdef Py_ssize_t at
+        cdef double weight = 0.0 if out < 0 else (<_Record>PyList_GET_ITEM(self._active, out)).weight
+        cdef double drawn = self._unit() * (self._sum(count - 1) - weight)
+        if out == 0 or (out > 0 and drawn >= self._sum(out - 1)):
+            drawn += weight
+        at = min(self._above(drawn), count - 1)
+        if at == out:
+            at = at + 1 if at + 1 < count else 0
+        return at
+
+    @cython.final
+    cdef inline double _sum(self, Py_ssize_t at) noexcept:
+        return PyFloat_AS_DOUBLE(PyList_GET_ITEM(self._sums, at))
+
+    @cython.final
+    cdef Py_ssize_t _above(self, double drawn) noexcept:
         """The first place whose sum is above a number: bisect_right."""
         cdef Py_ssize_t low = 0
         cdef Py_ssize_t high = len(self._sums)
         cdef Py_ssize_t middle
         while low < high:
             middle = (low + high) // 2
-            if drawn < <double>self._sums[middle]:
+            if drawn < self._sum(middle):
                 high = middle
             else:
                 low = middle + 1
@@ -1315,6 +1334,12 @@ cdef class LeastLoaded(_Balancer):
         cdef double total
         if self._panicking:
             return self._drawn(out)
+        if not skip and not self._warming:
+            best, drawn = self._heap[0], self._active[self._drawn_place(-1)]
+            if drawn is best:
+                return best
+            total = self._sum(len(self._sums) - 1)
+            return self._preferred(drawn, drawn.weight, best, best.weight, total, now)
         best = self._least(self._first(0, skip), skip, now)
         total = self._total(out) if self._sums else <double>(len(self._active) - len(out)) * best.weight
         drawn = self._drawn(out)
@@ -1426,8 +1451,13 @@ cdef class PowerOfTwo(_Balancer):
         cdef size_t count = len(active)
         cdef size_t at
         cdef size_t other
-        if skip or self._sums or self._panicking or count == 1:
+        if skip or self._panicking or count == 1:
             return self._chosen_by_weight(skip, now)
+        if self._sums:
+            at = self._drawn_place(-1)
+            other = self._drawn_place(at)
+            return self._preferred(active[at], (<_Record>active[at]).weight, active[other],
+                                   (<_Record>active[other]).weight, self._sum(count - 1), now)
         at, other = self._below(count), self._below(count - 1)
         other += other >= at
         return <_Record>self._better(PyList_GET_ITEM(active, at), PyList_GET_ITEM(active, other), now)
@@ -1445,7 +1475,7 @@ cdef class PowerOfTwo(_Balancer):
 
     @cython.final
     cdef _Record _chosen_by_weight(self, list skip, int64_t now):
-        """The choice where weights differ or some servers are out."""
+        """The choice in panic, or where some servers are out."""
         cdef list out = self._seats(skip)
         cdef _Record a = self._drawn(out)
         cdef _Record b
