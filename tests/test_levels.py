@@ -446,15 +446,15 @@ def test_wrong_overrides(limits):
 
 def test_an_override_is_for_what_the_level_takes_as_a_key(clock):
     limits = RateLimits(ip=AddressLimiter("1/s", max_keys=9, clock=clock), clock=clock)
-    network = "192.0.2.0/24"
-    message = f"address must be an IPv4 or IPv6 address, got '{network}'"
-    for call in (
-        lambda: limits.override("ip", network, "9/s"),
-        lambda: limits.exempt("ip", "192.0.2.1", network),
-        lambda: limits.restore("ip", network),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
+    calls = (
+        (limits.override, "192.0.2.0/24", "9/s"),
+        (limits.exempt, "192.0.2.1", "192.0.2.0/33"),
+        (limits.deny, "192.0.2.1", "example.org"),
+        (limits.restore, "192.0.2.1", "a/8"),
+    )
+    for call, *arguments in calls:
+        with pytest.raises(ValueError, match=r"^address must be an IPv4 or IPv6 address, got '"):
+            call("ip", *arguments)
     assert limits.peek(ip="192.0.2.1").limit == 1
 
 

@@ -35,6 +35,25 @@ def packed_address(address: str) -> bytes:
     return packed[12:] if packed.startswith(_MAPPED) else packed
 
 
+def network_of(text: object) -> tuple[int, int, int] | None:
+    """The bits of an address, how many of them a network or a single address fixes, and the number that those
+    make; None if `text` is neither. A network within NAT64 or 6to4 is one of IPv4.
+    """
+    address, slash, length = text.partition("/") if isinstance(text, str) else ("", "", "")
+    try:
+        packed = packed_address(address)
+        bits = 8 * len(packed)
+        free = bits - checked_length("network", int(length), bits) if slash else 0
+    except ValueError:
+        return None
+    inner = carried(packed)
+    skipped = 96 if inner == packed[12:] else 16
+    if inner == packed or bits - free < skipped:
+        return bits, bits - free, int.from_bytes(packed) >> free
+    free = max(0, 32 - (bits - free - skipped))
+    return 32, 32 - free, int.from_bytes(inner) >> free
+
+
 def checked_length(name: str, length: int, most: int) -> int:
     """The length of a prefix of an address of `most` bits."""
     if isinstance(length, bool) or not isinstance(length, int):

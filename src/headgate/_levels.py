@@ -12,13 +12,14 @@ from math import inf
 from operator import attrgetter
 
 from headgate import _waiting
-from headgate._addresses import UNIX, carried, checked_length, masked, packed_address
+from headgate._addresses import UNIX, carried, checked_length, masked, network_of, packed_address
 from headgate._clock import checked_clock
 from headgate._decision import Decision, with_details
 from headgate._membership import key_name
 from headgate._pickling import initialized
 from headgate._rate import Rate, checked_rates, written
 from headgate._reservation import Reservation
+from headgate._rules import Deny, LevelCounts, LevelTally, Networks
 from headgate._units import checked_amount, checked_positive
 from headgate.ratelimit import RateLimiter
 
@@ -49,27 +50,30 @@ if TYPE_CHECKING:
 
 _retry_after, _remaining = attrgetter("retry_after"), attrgetter("remaining")
 _UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
-_RESERVED = frozenset(("clock", "cost", "max_keys", "on_full", "self", "timeout"))
+_RESERVED = frozenset(("clock", "cost", "max_keys", "on_full", "self", "shadow", "timeout"))
+_DENY = Deny()
 
 
 def _allow(asked: Asked, cost: SupportsFloat) -> bool:
     """Take `cost` everywhere or nowhere; True if it was there."""
-    if len(asked) == 1:
-        _, limiter, key = asked[0]
-        return limiter.allow(key, cost)
-    for _, limiter, key in asked[1:]:
+    return _denier(asked, cost) is None
+
+
+def _denier(asked: Asked, cost: SupportsFloat) -> str | None:
+    """Take `cost` everywhere or nowhere; the name of the limit that denies, None if it was there."""
+    for name, limiter, key in asked[1:]:
         if not limiter.peek(key, cost).allowed:
-            return False
+            return name
     taken = 0
     try:
-        for _, limiter, key in asked:
+        for name, limiter, key in asked:
             if not limiter.allow(key, cost):
-                return False
+                return name
             taken += 1
     finally:
-        if taken < len(asked):
+        if 0 < taken < len(asked):
             _refund(asked[:taken], cost)
-    return True
+    return None
 
 
 def _decide(asked: Asked, cost: SupportsFloat) -> Decision:
@@ -149,11 +153,16 @@ class _Plain:
 
 def _reserve(asked: Asked, cost: SupportsFloat) -> Reservation:
     """``_decide``, as a reservation."""
-    parts = [
+    parts = _parts_of(asked)
+    return Reservation(checked_amount("cost", cost), parts, None, _decide(asked, cost))
+
+
+def _parts_of(asked: Asked) -> list[tuple[Any, Any, int]]:
+    """The limits that a reservation has to settle with, and what time it is for each."""
+    return [
         (limiter, key, limiter._now_ns()) if hasattr(limiter, "_settled") else (_Plain(limiter), key, 0)
         for _, limiter, key in asked
     ]
-    return Reservation(checked_amount("cost", cost), parts, None, _decide(asked, cost))
 
 
 class AddressLimiter:
@@ -393,6 +402,9 @@ class RateLimits:
     them, else at none. A level that is not named, or whose key is None, has no say. The other arguments are
     those of `RateLimiter`, for each level.
 
+    Levels named in `shadow` are counted, in ``counters``, and charged like the others, but never deny: a rate
+    can be tried before it is enforced.
+
     Two requests at once that meet at several levels may both be denied where one could have been allowed.
     More than a level admits is never allowed, but for what ``RateLimiter.refund`` says of a refund that is
     late, as when a thread is paused between two levels.
@@ -410,7 +422,9 @@ class RateLimits:
     99.0
     """
 
-    __slots__ = ("__weakref__", "_clock", "_levels", "_overrides", "_waiting")
+    __slots__ = (
+        "__weakref__", "_clock", "_levels", "_networks", "_overrides", "_shadow", "_tallies", "_waiting"
+    )
 
     def __init__(
         self,
@@ -420,6 +434,7 @@ class RateLimits:
         max_keys: int = 1_000_000,
         on_full: Literal["evict", "deny"] = "evict",
         clock: Callable[[], int] | None = None,
+        shadow: Iterable[str] = (),
         **more: Rates | Limiter,
     ) -> None:
         if hasattr(self, "_overrides"):
@@ -434,7 +449,18 @@ class RateLimits:
         self._levels: dict[str, Limiter] = {}
         for level, limit in wanted.items():
             self._levels[_checked_level(level)] = _limiter(limit, max_keys, on_full, clock)
-        self._overrides: dict[str, dict[bytes, RateLimiter | None]] = {level: {} for level in wanted}
+        self._shadow = self._checked_shadow(shadow)
+        self._networks = {level: Networks() for level in wanted}
+        self._tallies = {level: LevelTally() for level in wanted}
+        self._overrides: dict[str, dict[bytes, Any]] = {level: {} for level in wanted}
+
+    def _checked_shadow(self, shadow: Iterable[str]) -> frozenset[str]:
+        if isinstance(shadow, str) or not hasattr(shadow, "__iter__"):
+            raise TypeError(f"shadow must be names of levels, got {shadow!r}")
+        names = frozenset(shadow)
+        if not names <= self._levels.keys():
+            raise ValueError(f"shadow must be some of {', '.join(self._levels)}, got {shadow!r}")
+        return names
 
     def _limiter(self, level: str) -> Limiter:
         try:
@@ -457,6 +483,8 @@ class RateLimits:
             limiter: Limiter | None = self._levels.get(level) or self._limiter(level)
             if key is None:
                 continue
+            if networks := self._networks[level]:
+                limiter = networks.get(key, limiter)
             if overrides := self._overrides[level]:
                 limiter = overrides.get(key_name(key), limiter)
             if limiter is not None:
@@ -464,6 +492,41 @@ class RateLimits:
         if not asked:
             checked_amount("cost", cost)
         return asked
+
+    def _parted(self, keys: dict[str, Any], cost: SupportsFloat) -> tuple[Asked, Asked]:
+        """The limits that may deny, and those that are only counted."""
+        asked = self._asked(keys, cost)
+        if not self._shadow:
+            return asked, ()
+        shadows = [each for each in asked if each[0] in self._shadow]
+        return [each for each in asked if each[0] not in self._shadow], shadows
+
+    def _allowed(self, asked: Asked, shadows: Asked, cost: SupportsFloat) -> Asked:
+        """Count a request that was allowed, and charge levels that never deny; those that were charged."""
+        for level, _, _ in asked:
+            self._tallies[level].allowed.add()
+        charged = []
+        for level, limiter, key in shadows:
+            limiter.peek(key, 0)  # raises if it is no key
+            try:
+                answer = limiter.decide(key, cost)
+            except ValueError:  # more than a burst, at any time
+                self._tallies[level].deny([str(rate) for rate in limiter.rates])
+                continue
+            if answer.allowed:
+                self._tallies[level].allowed.add()
+                charged.append((level, limiter, key))
+            else:
+                self._tallies[level].deny(answer.violated)
+        return charged
+
+    def _denied(self, asked: Asked, violated: Iterable[str]) -> None:
+        """Count a request that was denied, by policies of these levels."""
+        for level, _, _ in asked:
+            start = f"{level}: "
+            policies = [policy.removeprefix(start) for policy in violated if policy.startswith(start)]
+            if policies:
+                self._tallies[level].deny(policies)
 
     def allow(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> bool:
         """Take `cost` at all levels that `keys` names if all have it; True if so.
@@ -475,7 +538,13 @@ class RateLimits:
         >>> [limits.allow(user=user, endpoint="/search") for user in ("ann", "ann", "ann", "bob", "eve")]
         [True, True, False, True, False]
         """
-        return _allow(self._asked(keys, cost), cost)
+        asked, shadows = self._parted(keys, cost)
+        denier = _denier(asked, cost)
+        if denier is None:
+            self._allowed(asked, shadows, cost)
+            return True
+        self._denied(asked, _summary(_peeks(asked, cost)).violated or (f"{denier}: ",))
+        return False
 
     def decide(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
         """``allow``, but say how matters stand: for the level that denies for longest, or else for the one
@@ -486,7 +555,13 @@ class RateLimits:
         >>> RateLimits(user="2/s", endpoint="3/s", clock=lambda: 0).decide(user="ann", endpoint="/").policy
         'user: 2/s'
         """
-        return _decide(self._asked(keys, cost), cost)
+        asked, shadows = self._parted(keys, cost)
+        decision = _decide(asked, cost)
+        if decision.allowed:
+            self._allowed(asked, shadows, cost)
+        else:
+            self._denied(asked, decision.violated)
+        return decision
 
     def peek(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
         """What ``decide`` would answer, but without taking anything.
@@ -496,7 +571,7 @@ class RateLimits:
         >>> RateLimits(user="2/s", clock=lambda: 0).peek(user="ann").remaining
         2.0
         """
-        return _summary(_peeks(self._asked(keys, cost), cost))
+        return _summary(_peeks(self._parted(keys, cost)[0], cost))
 
     def reserve(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Reservation:
         """Take `cost` at all levels that `keys` names if all have it, as a `Reservation`: it is false if one
@@ -509,7 +584,15 @@ class RateLimits:
         >>> reservation.settle(300), limits.peek(user="ann").remaining, limits.peek(team="a").remaining
         (None, 700.0, 4700.0)
         """
-        return _reserve(self._asked(keys, cost), cost)
+        asked, shadows = self._parted(keys, cost)
+        reservation = _reserve(asked, cost)
+        if reservation:
+            times = _parts_of(shadows)
+            charged = self._allowed(asked, shadows, cost)
+            reservation._add([part for part, each in zip(times, shadows, strict=True) if each in charged])
+        elif reservation.decision is not None:
+            self._denied(asked, reservation.decision.violated)
+        return reservation
 
     def refund(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> None:
         """Give back `cost` at each level, as when a request came to nothing.
@@ -601,14 +684,17 @@ class RateLimits:
         (name,) = self._names(level, key)
         overrides = self._overrides[level]
         before = overrides.get(name)
-        if before is None:
+        if not isinstance(before, RateLimiter):
             overrides[name] = RateLimiter(rate, max_keys=1, clock=self._clock)
         else:
             before.reconfigure(rate)
         self._waiting.nudge_all()
 
-    def exempt(self, level: str, *keys: Key) -> None:
-        """Let a level have no say over some keys.
+    def exempt(self, level: str, *keys: Any) -> None:
+        """Let a level have no say over some keys, or over all addresses in some networks.
+
+        A network is text such as ``"10.0.0.0/8"``, or one of `ipaddress`. Of several that an address lies in,
+        the narrowest counts, and a rule for a single key comes before them.
 
         Raises what ``override`` raises.
 
@@ -617,12 +703,54 @@ class RateLimits:
         >>> [limits.allow(ip="::1") for _ in range(3)]
         [True, True, True]
         """
-        names = self._names(level, *keys)
-        self._overrides[level].update(dict.fromkeys(names))
+        self._rule(level, keys, None)
+
+    def deny(self, level: str, *keys: Any) -> None:
+        """Let a level deny some keys, or all addresses in some networks, as ``"0/s"`` does.
+
+        Keys and networks are those of ``exempt``. Raises what ``override`` raises.
+
+        >>> limits = RateLimits(ip="10/s")
+        >>> limits.deny("ip", "192.0.2.0/24", "2001:db8::/32"), limits.exempt("ip", "192.0.2.1")
+        (None, None)
+        >>> [limits.allow(ip=address) for address in ("192.0.2.7", "192.0.2.1", "2001:db8::17", "::1")]
+        [False, True, False, True]
+        >>> limits.decide(ip="192.0.2.7").retry_after
+        inf
+        """
+        self._rule(level, keys, _DENY)
+
+    def _rule(self, level: str, keys: tuple[Any, ...], value: Any) -> None:
+        names, networks = self._sorted(level, keys)
+        self._networks[level].update(networks, value)
+        self._overrides[level].update(dict.fromkeys(names, value))
         self._waiting.nudge_all()
 
-    def restore(self, level: str, *keys: Key) -> None:
-        """Undo ``override`` and ``exempt`` for some keys.
+    def _sorted(self, level: str, keys: tuple[Any, ...]) -> tuple[list[bytes], list[tuple[int, int, int]]]:
+        """The names of single keys, and networks."""
+        self._limiter(level)
+        texts = [str(key) if hasattr(key, "with_prefixlen") else key for key in keys]
+        found = {text: network_of(text) for text in texts if isinstance(text, str) and "/" in text}
+        plain = [text for text in texts if not isinstance(text, str) or not found.get(text)]
+        names = self._names(level, *plain)
+        return names, [network for network in found.values() if network is not None]
+
+    def counters(self) -> dict[str, LevelCounts]:
+        """How many requests each level allowed and denied, and how often each of its policies denied.
+
+        A request that is denied counts at the levels that deny it, at the others not at all; one that waits
+        may count more than once. Complexity: O(levels x policies).
+
+        >>> limits = RateLimits(ip="9/s", user="1/min", shadow=["user"], clock=lambda: 0)
+        >>> [limits.allow(ip="::1", user="ann") for _ in range(3)]
+        [True, True, True]
+        >>> limits.counters()["user"]
+        LevelCounts(allowed=1, denied=2, policies={'1/min': 2})
+        """
+        return {level: tally.counts() for level, tally in self._tallies.items()}
+
+    def restore(self, level: str, *keys: Any) -> None:
+        """Undo ``override``, ``exempt`` and ``deny`` for some keys or networks.
 
         Raises what ``override`` raises.
 
@@ -632,7 +760,9 @@ class RateLimits:
         >>> limits.allow(ip="::1"), limits.allow(ip="::1")
         (True, False)
         """
-        for name in self._names(level, *keys):
+        names, networks = self._sorted(level, keys)
+        self._networks[level].remove(networks)
+        for name in names:
             self._overrides[level].pop(name, None)
         self._waiting.nudge_all()
 

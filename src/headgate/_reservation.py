@@ -110,6 +110,10 @@ class Reservation:
         """
         self.settle(0)
 
+    def _add(self, parts: list[Part]) -> None:
+        """Settle these limits too."""
+        self._parts = self._parts + parts
+
     def _closed(self) -> bool:
         """Whether it was settled or cancelled before; from now on it is."""
         try:
