@@ -16,7 +16,7 @@ def use(limiter):
 @pytest.mark.parametrize("algorithm", ["fixed", "aimd", "gradient"])
 @pytest.mark.benchmark(group="a permit, taken and given back")
 def test_permit(benchmark, algorithm):
-    benchmark(use, ConcurrencyLimiter(algorithm=algorithm))
+    benchmark(use, ConcurrencyLimiter(algorithm=algorithm, max_latency=60))
 
 
 @pytest.mark.benchmark(group="a permit, taken and given back")

@@ -2,13 +2,14 @@
 
 import os
 import signal
+import warnings
 from contextlib import nullcontext
 
 import pytest
 from interrupts import interruptions
 from watchdog import in_a_thread
 
-from headgate import HeadgateError, Throttle, _shared
+from headgate import ConcurrencyLimiter, HeadgateError, Throttle, _concurrency, _leases, _shared
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's")
 
@@ -40,6 +41,41 @@ def keys(twin, path):
 def throttle(twin, path):
     throttle = Throttle()
     return throttle, throttle.allow
+
+
+def permits(twin, path):
+    limiter = ConcurrencyLimiter(5, path=path)
+
+    def call():
+        with limiter.acquire() as permit:
+            assert permit
+
+    return limiter, call
+
+
+@pytest.fixture(autouse=True)
+def ledger_of_twin(twin, monkeypatch):
+    """The ledgers of concurrency limits are those of the twin."""
+    for room in (_concurrency, _leases):
+        monkeypatch.setattr(room, "Words", twin.ledger.Words)
+    monkeypatch.setattr(_leases, "backend", twin.name)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("path", [None, "permits"])
+def test_a_permit_whose_call_is_interrupted_comes_back(twin, path, tmp_path):
+    """What comes out in the finalizer of a permit that was not released goes to the unraisable hook."""
+    limiter, call = permits(twin, path and tmp_path / path)
+    for number in interruptions(call, 1 if path is None else 3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            held = [limiter.acquire() for _ in range(5)]
+            assert all(held), number
+        for permit in held:
+            permit.release("ignored")
+        assert limiter.inflight == 0, number
+        assert path is None or not is_locked(tmp_path / path), number
+    limiter._check()
 
 
 @pytest.mark.parametrize("make", [bucket, keys, throttle])

@@ -67,7 +67,7 @@ def test_ls_names_the_files_of_limits(place, limiter, bucket, permits, twin, cap
     assert [line.rsplit(maxsplit=3)[0].split(maxsplit=1) for line in lines[4:7]] == [
         ["bucket", "TokenBucket 8, 0.001/s"],
         ["limit", "RateLimiter 10/h; 100/day"],
-        ["permits", "ConcurrencyLimiter aimd, 1 to 1000"],
+        ["permits", "ConcurrencyLimit...ient, 1 to 1000"],
     ]
     assert f"{'x' * 11}...{'x' * 10}  RateLimiter 1/s;...; 1/s; 1/s; 1/s  " in lines[-1]
     assert lines[-1].split()[-2] == "MB"
@@ -94,7 +94,7 @@ def test_ls_in_json(place, limiter, bucket, permits, capsys):
     assert [os.path.basename(file["path"]) for file in found] == ["bucket", "limit", "permits", "limit"]
     assert found[1]["settings"]["rate"] == "10/h; 100/day"
     assert found[1]["bytes"] == (place / "limit").stat().st_size
-    assert found[2]["settings"]["algorithm"] == "aimd"
+    assert found[2]["settings"]["algorithm"] == "gradient"
 
 
 def test_ls_of_nothing(tmp_path, capsys):

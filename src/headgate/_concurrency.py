@@ -4,8 +4,9 @@
                                                                             |
     limit <-- algorithm(limit, latency, in flight at the start, outcome) <--+
 
-The limit and the requests in flight stand in a ledger: in this process, or in a file that many processes
-share (`headgate._leases`). Its lock is held for some arithmetic only; the clock is read before it is taken.
+The limit and the requests in flight are words that change by compare-and-swap (`headgate._compiled.ledger`):
+in this process, or in a file that many processes share (`headgate._leases`). Nobody waits for anybody, so a
+thread or process that is stopped stops no other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from time import monotonic_ns
 from warnings import warn
 
 from headgate._clock import checked_clock, checked_now
-from headgate._forks import new_lock, renew
+from headgate._forks import renew
+from headgate._ledger import Words
 from headgate._membership import integer
 from headgate._pickling import initialized
 from headgate._units import as_number, checked_positive
@@ -31,16 +33,15 @@ if TYPE_CHECKING:
     Outcome = Literal["success", "dropped", "ignored"]
 
     class Ledger(Protocol):
-        """What an algorithm knows, and the requests in flight; used under its lock."""
+        """The permits of all, and what an algorithm has learnt."""
 
-        state: Any
+        state: Words
         owner: int
 
-        def __enter__(self) -> Self: ...
-        def __exit__(self, *error: object) -> None: ...
         @property
         def inflight(self) -> int: ...
-        def take(self, count: int) -> None: ...
+        def take(self, room: int, mark: list[bool]) -> int: ...
+        def give(self, mark: list[bool]) -> bool: ...
         def reclaim(self, now: int) -> None: ...
 
 
@@ -54,57 +55,95 @@ _MOST_LIMIT = 10**6
 _OUTCOMES = ("success", "dropped", "ignored")
 _WINDOW = 1_000_000_000
 _LEAST_SAMPLES = 10
+_WORD, _HALF = 2**64, 2**63
+_COUNT_MASK = 2**32 - 1
+_ONE = 2**32
 _LIMIT, _AVERAGE, _WINDOWS, _END, _COUNT, _SUM, _PEAK, _DROPPED = range(8)
-"""The state of an algorithm: the limit; the long average of the latency and over how many windows; and of
-the window of time that is under way its end, how many requests, their latencies, the most in flight and how
-many were dropped."""
+STATE_SIZE = 64
+"""The state of an algorithm: the limit, in units of 2**-32; the long average of the latency and over how many
+windows; and of the window of time that is under way its end, how many requests, their latencies, the most in
+flight and how many were dropped. For AIMD the end is when the limit was cut last."""
 
 
-def _fixed(state: Any, now: int, latency: int, inflight: int, dropped: bool) -> float:
+class _Bounds:
+    """Between which limits a state stays, and how it is read and changed."""
+
+    __slots__ = ("least", "most")
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least, self.most = least * _ONE, most * _ONE
+
+    def word(self, limit: float) -> int:
+        """The word of a limit."""
+        return min(max(round(limit * _ONE), self.least), self.most)
+
+    def read(self, state: Words) -> float:
+        return min(max(state.load(_LIMIT), self.least), self.most) / _ONE
+
+    def change(self, state: Words, changed: Callable[[float], float]) -> None:
+        while True:
+            seen = state.load(_LIMIT)
+            if state.cas(_LIMIT, seen, self.word(changed(seen / _ONE))):
+                return
+
+
+def _since(now: int, then: int) -> int:
+    """The nanoseconds from one word of time to another; negative if the clock has stepped back."""
+    return (now - then + _HALF) % _WORD - _HALF
+
+
+def _fixed(state: Words, bounds: _Bounds, now: int, latency: int, inflight: int, dropped: bool) -> None:
     """The limit stays."""
-    limit: float = state[_LIMIT]
-    return limit
 
 
-def _aimd(state: Any, now: int, latency: int, inflight: int, dropped: bool) -> float:
-    """Additive increase while the limit is in use, multiplicative decrease."""
-    limit: float = state[_LIMIT]
-    if dropped:
-        return limit * _BACKOFF
-    return limit + 1 if 2 * inflight >= limit else limit
+def _aimd(state: Words, bounds: _Bounds, now: int, latency: int, inflight: int, dropped: bool) -> None:
+    """Additive increase while the limit is in use, multiplicative decrease once a round trip.
+
+    A request that started before the last cut says nothing of the limit that was set then. Until the first
+    cut the limit grows by one with each request, and then by one with each round trip of all.
+    """
+    cut = state.load(_END)
+    if not dropped:
+        if 2 * inflight >= bounds.read(state):
+            bounds.change(state, (lambda limit: limit + 1 / limit) if cut else (lambda limit: limit + 1))
+    elif not (cut and 0 <= _since(now, cut) < latency) and state.cas(_END, cut, now % _WORD or 1):
+        bounds.change(state, lambda limit: limit * _BACKOFF)
 
 
-def _gradient(state: Any, now: int, latency: int, inflight: int, dropped: bool) -> float:
+def _gradient(state: Words, bounds: _Bounds, now: int, latency: int, inflight: int, dropped: bool) -> None:
     """Once a window: less as the latency is above its long average, more while there is no queue."""
-    limit: float = state[_LIMIT]
-    spent = max(0, latency)
-    state[_COUNT] += 1
-    state[_SUM] += spent
-    if inflight > state[_PEAK]:
-        state[_PEAK] = inflight
-    state[_DROPPED] += dropped
-    if not state[_END]:
-        state[_END] = now + _WINDOW
-    if now < state[_END] <= now + _WINDOW or state[_COUNT] < _LEAST_SAMPLES:
-        return limit
-    mean, peak, lost = state[_SUM] / state[_COUNT], state[_PEAK], state[_DROPPED]
-    state[_COUNT] = state[_SUM] = state[_PEAK] = state[_DROPPED] = 0
-    state[_END] = now + _WINDOW
+    state.add(_SUM, max(0, latency))
+    count = state.add(_COUNT, 1)
+    peak = state.load(_PEAK)
+    if inflight > peak:
+        state.cas(_PEAK, peak, inflight)
+    if dropped:
+        state.add(_DROPPED, 1)
+    end, next_end = state.load(_END), (now + _WINDOW) % _WORD or 1
+    if not end:
+        state.cas(_END, 0, next_end)
+    elif not 0 < _since(end, now) <= _WINDOW and count >= _LEAST_SAMPLES and state.cas(_END, end, next_end):
+        _close_window(state, bounds)
+
+
+def _close_window(state: Words, bounds: _Bounds) -> None:
+    """By the one that has set the end of the next window; others may have set a limit before it does."""
+    seen = state.load(_LIMIT)
+    count, total, peak, lost = (state.swap(at, 0) for at in (_COUNT, _SUM, _PEAK, _DROPPED))
+    limit = bounds.read(state)
     if lost:
-        return limit * _BACKOFF
-    return _graded(state, limit, mean, peak)
+        state.cas(_LIMIT, seen, bounds.word(limit * _BACKOFF))
+    elif count and total:
+        state.cas(_LIMIT, seen, bounds.word(_graded(state, limit, total / count, peak)))
 
 
-def _graded(state: Any, limit: float, mean: float, peak: float) -> float:
+def _graded(state: Words, limit: float, mean: float, peak: int) -> float:
     """The limit after a window of this mean latency, nanoseconds, and with so many in flight at its peak."""
-    if not mean:
-        return limit
-    state[_WINDOWS] += 1
-    weight = 1 / state[_WINDOWS] if state[_WINDOWS] <= _WARM_UP else 2 / (_LONG_WINDOW + 1)
-    state[_AVERAGE] += (mean - state[_AVERAGE]) * weight
-    gradient: float = max(0.5, min(1.0, _TOLERANCE * state[_AVERAGE] / mean))
-    if state[_AVERAGE] > 2 * mean:
-        state[_AVERAGE] *= 0.95
+    seen, windows = state.load(_AVERAGE), state.add(_WINDOWS, 1)
+    weight = 1 / windows if windows <= _WARM_UP else 2 / (_LONG_WINDOW + 1)
+    average = seen + (mean - seen) * weight
+    gradient = max(0.5, min(1.0, _TOLERANCE * average / mean))
+    state.cas(_AVERAGE, seen, round(average * 0.95 if average > 2 * mean else average))
     if 2 * peak < limit:
         return limit
     return limit + (limit * gradient + _QUEUE - limit) * _SMOOTHING
@@ -114,32 +153,31 @@ _ALGORITHMS = {"fixed": _fixed, "aimd": _aimd, "gradient": _gradient}
 
 
 class _LocalLedger:
-    """The ledger of a limiter of this process alone. Its lock is re-entrant: a finalizer or a signal handler
-    may use the limiter wherever Python calls or returns, amid an edit too. In the child of a fork nothing is
-    in flight: what was is the parent's.
+    """The ledger of a limiter of this process alone. In the child of a fork nothing is in flight: what was is
+    the parent's.
     """
 
-    __slots__ = ("__weakref__", "_lock", "inflight", "owner", "state")
+    __slots__ = ("__weakref__", "_words", "owner", "state")
 
-    def __init__(self, limit: float) -> None:
-        self._lock = new_lock()
-        self.state = [limit, *[0.0] * _DROPPED]
+    def __init__(self, limit: int) -> None:
+        self.state = Words(bytearray(STATE_SIZE))
+        self.state.swap(_LIMIT, limit)
         self._renew()
         renew(self)
 
     def _renew(self) -> None:
-        self.inflight = 0
+        self._words = Words(bytearray(16))
         self.owner = os.getpid()
 
-    def __enter__(self) -> Self:
-        self._lock.acquire()
-        return self
+    @property
+    def inflight(self) -> int:
+        return self._words.load(0) & _COUNT_MASK
 
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+    def take(self, room: int, mark: list[bool]) -> int:
+        return self._words.take(1, room, mark)
 
-    def take(self, count: int) -> None:
-        self.inflight += count
+    def give(self, mark: list[bool]) -> bool:
+        return self._words.give(1, mark)
 
     def reclaim(self, now: int) -> None:
         """Nobody else takes anything."""
@@ -161,12 +199,12 @@ class Permit:
 
     __slots__ = ("__weakref__", "_inflight", "_limiter", "_open", "_owner", "_start")
 
-    def __init__(self, limiter: ConcurrencyLimiter, start: int, inflight: int, owner: int) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter, start: int) -> None:
         self._limiter = limiter
         self._start = start
-        self._inflight = inflight
-        self._owner = owner
-        self._open = [True] if inflight else []
+        self._inflight = 0
+        self._owner = limiter._ledger.owner
+        self._open: list[bool] = []
 
     def __bool__(self) -> bool:
         return self._inflight > 0
@@ -177,19 +215,14 @@ class Permit:
 
         Raises ValueError for any other outcome.
 
-        >>> limiter = ConcurrencyLimiter(100)
+        >>> limiter = ConcurrencyLimiter(100, algorithm="aimd", max_latency=1.0)
         >>> limiter.acquire().release("dropped")
         >>> limiter.limit, limiter.inflight
         (90, 0)
         """
         if outcome not in _OUTCOMES:
             raise ValueError(f"outcome must be one of {', '.join(_OUTCOMES)}, got {outcome!r}")
-        now = self._limiter._now_ns()
-        try:
-            self._open.pop()
-        except IndexError:
-            return
-        self._limiter._release(self._owner, now, now - self._start, self._inflight, outcome)
+        self._limiter._release(self, self._limiter._now_ns(), outcome)
 
     def __enter__(self) -> Self:
         return self
@@ -211,9 +244,9 @@ class Permit:
         self.__exit__(kind, error, trace)
 
     def __del__(self) -> None:
-        """Without the lock, which whoever is interrupted by the garbage collector may hold."""
+        """It is given back later, since the garbage collector may come amid any step."""
         if self._open:
-            self._limiter._lost.append(self._owner)
+            self._limiter._lost.append((self._owner, self._open))
 
     def __repr__(self) -> str:
         return f"<Permit {'admitted' if self else 'denied'}>"
@@ -226,11 +259,12 @@ class ConcurrencyLimiter:
     """So many requests under way at once as the service can bear; whoever comes above that is turned away at
     once, and nobody waits.
 
-    `limit` is where it starts, and it stays within `min_limit` and `max_limit`. `algorithm` is ``"aimd"``:
-    one more after each success while at least half of the limit is in use, a tenth less after each dropped
-    request; ``"gradient"``: once a second less if the mean latency is above 1.5 times its long average or a
-    request was dropped, else a little more; or ``"fixed"``. A request that took longer than `max_latency`
-    seconds counts as dropped.
+    `limit` is where it starts, and it stays within `min_limit` and `max_limit`. `algorithm` is
+    ``"gradient"``: once a second less if the mean latency is above 1.5 times its long average or a request
+    was dropped, else a little more; ``"aimd"``, which needs a `max_latency`: a tenth less for dropped
+    requests, at most once a round trip, and more while at least half of the limit is in use, by one a request
+    until the first cut and by one a round trip after it; or ``"fixed"``. A request that took longer than
+    `max_latency` seconds counts as dropped.
 
     `priorities` maps each priority to the share of the limit up to which its requests are admitted: what lies
     above is reserved for higher ones. At least one request is always admitted.
@@ -253,26 +287,26 @@ class ConcurrencyLimiter:
     >>> for permit in (batch, user):
     ...     permit.release()
     >>> limiter.limit, limiter.inflight
-    (4, 0)
+    (2, 0)
     """
 
     __slots__ = (
         "__weakref__",
         "_algorithm",
+        "_bounds",
         "_clock",
         "_ledger",
         "_lost",
         "_max_latency",
-        "_max_limit",
-        "_min_limit",
         "_shares",
+        "algorithm",
     )
 
     def __init__(
         self,
         limit: int = 20,
         *,
-        algorithm: Literal["aimd", "gradient", "fixed"] = "aimd",
+        algorithm: Literal["aimd", "gradient", "fixed"] = "gradient",
         min_limit: int = 1,
         max_limit: int = 1000,
         max_latency: SupportsFloat | None = None,
@@ -285,21 +319,26 @@ class ConcurrencyLimiter:
             raise ValueError(f"algorithm must be one of {', '.join(_ALGORITHMS)}, got {algorithm!r}")
         if hasattr(self, "_ledger"):
             raise initialized(self)
-        self._algorithm = _ALGORITHMS[algorithm]
-        self._min_limit = _bound("min_limit", min_limit, 1, _MOST_LIMIT)
-        self._max_limit = _bound("max_limit", max_limit, self._min_limit, _MOST_LIMIT)
-        start = float(_bound("limit", limit, self._min_limit, self._max_limit))
+        if algorithm == "aimd" and max_latency is None:
+            raise ValueError("max_latency must be given with algorithm='aimd', got None")
+        least = _bound("min_limit", min_limit, 1, _MOST_LIMIT)
+        most = _bound("max_limit", max_limit, least, _MOST_LIMIT)
+        start = _bound("limit", limit, least, most) * _ONE
         self._max_latency = (
             None if max_latency is None else int(checked_positive("max_latency", max_latency) * 1e9)
         )
         self._shares = _checked_shares(priorities)
-        self._lost: deque[int] = deque()
         self._clock = checked_clock(clock)
-        self._ledger: Ledger = _LocalLedger(start)
-        if path is not None:
+        self._algorithm, self._bounds = _ALGORITHMS[algorithm], _Bounds(least, most)
+        self._lost: deque[tuple[int, list[bool]]] = deque()
+        self.algorithm = algorithm
+        """The name of the algorithm, as it was given."""
+        if path is None:
+            self._ledger: Ledger = _LocalLedger(start)
+        else:
             from headgate._leases import SharedLedger
 
-            self._ledger = SharedLedger(path, mode, start, algorithm, self._min_limit, self._max_limit)
+            self._ledger = SharedLedger(path, mode, start, algorithm, least, most)
 
     def _now_ns(self) -> int:
         return monotonic_ns() if self._clock is None else checked_now(self._clock())
@@ -318,19 +357,14 @@ class ConcurrencyLimiter:
         except (KeyError, TypeError):
             names = ", ".join(map(repr, self._shares))
             raise ValueError(f"priority must be one of {names}, got {priority!r}") from None
-        now, lost, inflight = self._now_ns(), 0, 0
-        with self._ledger as ledger:
-            room = max(1, int(ledger.state[_LIMIT] * share))
-            if ledger.inflight >= room:
-                ledger.reclaim(now)
-                lost = self._take_back(ledger)
-            if ledger.inflight < room:
-                ledger.take(1)
-                inflight = ledger.inflight
-            if inflight > room:  # a finalizer was quicker
-                ledger.take(-1)
-                inflight = 0
-        permit = Permit(self, now, inflight, ledger.owner)
+        permit, ledger, lost = Permit(self, self._now_ns()), self._ledger, 0
+        room = max(1, int(self._bounds.read(ledger.state) * share))
+        taken = ledger.take(room, permit._open)
+        if not taken:
+            ledger.reclaim(permit._start)
+            lost = self._take_back(ledger)
+            taken = ledger.take(room, permit._open)
+        permit._inflight = taken
         if lost:
             warn(f"{lost} permits were deleted without release", ResourceWarning, stacklevel=2)
         return permit
@@ -339,22 +373,18 @@ class ConcurrencyLimiter:
         """Give back the permits that were deleted without release; how many they were."""
         lost = 0
         while self._lost:
-            if self._lost.popleft() == ledger.owner:  # or else taken before a fork
-                ledger.take(-1)
-                lost += 1
+            owner, mark = self._lost.popleft()
+            lost += owner == ledger.owner and ledger.give(mark)  # or else taken before a fork
         return lost
 
-    def _release(self, owner: int, now: int, latency: int, inflight: int, outcome: Outcome) -> None:
-        dropped = outcome == "dropped" or (
-            self._max_latency is not None and outcome == "success" and latency > self._max_latency
-        )
-        with self._ledger as ledger:
-            if owner != ledger.owner:  # taken before a fork: it is the parent's
-                return
-            ledger.take(-1)
-            if outcome != "ignored":
-                limit = self._algorithm(ledger.state, now, latency, inflight, dropped)
-                ledger.state[_LIMIT] = min(max(limit, self._min_limit), self._max_limit)
+    def _release(self, permit: Permit, now: int, outcome: Outcome) -> None:
+        ledger, latency = self._ledger, now - permit._start
+        if permit._owner != ledger.owner or not ledger.give(permit._open):  # the parent's, or given back
+            return
+        if outcome != "ignored":
+            late = self._max_latency is not None and latency > self._max_latency
+            dropped = outcome == "dropped" or late
+            self._algorithm(ledger.state, self._bounds, now, latency, permit._inflight, dropped)
 
     @property
     def limit(self) -> int:
@@ -363,8 +393,7 @@ class ConcurrencyLimiter:
         >>> ConcurrencyLimiter(20).limit
         20
         """
-        with self._ledger as ledger:
-            return int(ledger.state[_LIMIT])
+        return int(self._bounds.read(self._ledger.state))
 
     @property
     def inflight(self) -> int:
@@ -373,20 +402,24 @@ class ConcurrencyLimiter:
         >>> ConcurrencyLimiter(20).inflight
         0
         """
-        with self._ledger as ledger:
-            return ledger.inflight
+        return self._ledger.inflight
 
     def __repr__(self) -> str:
         return f"<ConcurrencyLimiter limit={self.limit} inflight={self.inflight}>"
+
+    def __del__(self) -> None:
+        try:
+            self._take_back(self._ledger)
+        except Exception:  # it was not made, or the names of modules are gone, as when an interpreter ends
+            return
 
     def __reduce__(self) -> Never:
         raise TypeError("a ConcurrencyLimiter cannot be copied or pickled: its permits belong to one process")
 
     def _check(self) -> None:
-        with self._ledger as ledger:
-            assert self._min_limit <= ledger.state[_LIMIT] <= self._max_limit
-            assert ledger.inflight >= 0
-            assert min(ledger.state[_AVERAGE:_END]) >= 0 <= min(ledger.state[_COUNT:])
+        state = self._ledger.state
+        assert self._bounds.least <= state.load(_LIMIT) <= self._bounds.most
+        assert self._ledger.inflight <= _MOST_LIMIT
 
 
 def _bound(name: str, value: int, least: int, most: int) -> int:

@@ -1,14 +1,15 @@
-"""The ledger of a concurrency limit that processes share: a file with a lease for each of them.
+"""The ledger of a concurrency limit that processes share: a file with a slot for each of them.
 
-    words   | magic | version | pid namespace | boot | algorithm, bounds | permits in all |
-    reals   | limit | what else the algorithm knows |
-    leases  | pid | start of the process | permits |          one for each process that there may be
+    words  | magic | version | pid namespace | boot | algorithm, bounds | permits in all, and changes |
+    state  | limit | what else the algorithm knows |
+    twin   | 7 words that are not used |
+    slots  | which process: 44 bits | its permits: 20 bits |          one for each process that there may be
 
-All words are changed under a lock that the kernel drops with the process that holds it. A process writes
-its own permits to its own lease only. The permits in all are raised before the lease is and lowered after
-it, so whoever is killed in between leaves them too high, never too low. They are counted anew, without the
-leases of the dead, when a request is about to be turned away. A process is known by its pid and the time at
-which it started.
+The header is written under a lock that the kernel drops with the process that holds it; all else changes by
+compare-and-swap. A process raises its own slot before the permits in all and lowers it after them, so one
+that is stopped or killed in between leaves them too high, never too low. The slots of the dead are freed, and
+the permits in all lowered to what the others have, when a request is about to be turned away. A process is
+known by its pid and the time at which it started.
 """
 
 from __future__ import annotations
@@ -17,33 +18,33 @@ import os
 import stat
 import sys
 
-from headgate._forks import renew
-from headgate._shared import SHARES_FILES, SharedFile, boot_id, namespace, read_bytes
+from headgate._backend import backend
+from headgate._forks import new_lock, renew
+from headgate._ledger import Words
+from headgate._shared import LONG_PATIENCE, SHARES_FILES, SharedFile, boot_id, namespace, read_bytes
 from headgate.errors import HeadgateError
 
 if SHARES_FILES:
-    import fcntl
     import mmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from os import PathLike
-    from typing import Any, Self
+    from typing import Any
 
 _MAGIC = int.from_bytes(b"hgLease\n", "little")
-_VERSION = 1
+_VERSION = 2
 _WORD = 8
 _AT_MAGIC, _AT_VERSION, _AT_NAMESPACE, _AT_BOOT, _AT_ALGORITHM, _AT_LEAST, _AT_MOST, _AT_TOTAL = range(8)
-_STATE = slice(8, 16)
-_HEADER = 16
-_LEASE = 3
-_LEASES = 1000
-SIZE = _WORD * (_HEADER + _LEASE * _LEASES)
+_AT_STATE, _AT_TWIN, _AT_SLOTS = 8, 16, 24
+_SLOTS = 1000
+SIZE = _WORD * (_AT_SLOTS + _SLOTS)
+_SLOT = _AT_SLOTS - _AT_TOTAL
 _PAUSE = 100_000_000
-_PATIENCE = 1.0
-_SETTINGS = ("algorithm", "min_limit", "max_limit")
+_SETTINGS = ("algorithm", "min_limit", "max_limit", "twin")
 _FIXED = "fixed"
+_ONE = 2**32
+_COUNT, _PERMITS, _PID, _START = 2**32 - 1, 2**20 - 1, 2**22 - 1, 2**22 - 1
 _UNKNOWN, _ZOMBIE = 0, -1
 
 
@@ -55,103 +56,95 @@ def _started(pid: int) -> int:
     return _ZOMBIE if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def _is_alive(pid: int, started: int) -> bool:
+def _tag(pid: int, started: int) -> int:
+    """The slot of a process without permits."""
+    return ((started & _START) << 22 | pid & _PID) << 20
+
+
+def _is_alive(slot: int) -> bool:
+    pid = slot >> 20 & _PID
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return _started(pid) in (_UNKNOWN, started)
+    started = _started(pid)
+    return started == _UNKNOWN or (started != _ZOMBIE and _tag(pid, started) == slot & ~_PERMITS)
 
 
 class SharedLedger(SharedFile):
     """The ledger of headgate._concurrency in a file."""
 
-    __slots__ = ("_checked", "_lease", "_map", "_settings", "_words", "owner", "state")
+    __slots__ = (
+        "_checked", "_claiming", "_map", "_permits", "_settings", "_slot", "_words", "owner", "state",
+    )
 
     def __init__(
-        self, path: str | PathLike[str], mode: int, limit: float, algorithm: str, least: int, most: int
+        self, path: str | PathLike[str], mode: int, limit: int, algorithm: str, least: int, most: int
     ) -> None:
-        self._lease = 0
-        self._settings = algorithm, least, most
+        self._settings = algorithm, least, most, backend
         super().__init__(path, mode)
-        while not self._begin(limit):
+        while not self._file.locked(self._attach, limit, patience=LONG_PATIENCE):
             self._open()
+        self._permits = Words(self._words[_AT_TOTAL:], self._file)
+        self.state = Words(self._words[_AT_STATE:_AT_TWIN], self._file)
+        self._claiming = new_lock()
+        self._renew()
         renew(self)
 
-    def __enter__(self) -> Self:
-        file = self._file
-        file._lock.acquire()
-        file._depth += 1
-        try:
-            file._lock_file(_PATIENCE)
-        except BaseException:
-            file._depth -= 1
-            file._lock.release()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        file = self._file
-        file._depth -= 1
-        if not file._depth:
-            fcntl.flock(file.descriptor, fcntl.LOCK_UN)
-        file._lock.release()
-
-    def _begin(self, limit: float) -> bool:
-        """Map the file; False if it was removed meanwhile."""
-        with self:
-            if not os.fstat(self._file.descriptor).st_nlink:
-                return False
-            self._map_words(limit)
-        return True
-
-    def _map_words(self, limit: float) -> None:
-        self._lease = 0
+    def _renew(self) -> None:
+        """Also in a child: a slot of its own, when it takes a permit."""
+        self._slot = 0
         self._checked: int | None = None
         self.owner = os.getpid()
-        status = os.fstat(self._file.descriptor)
+
+    def _attach(self, limit: int) -> bool:
+        """Map the file; False if it was removed meanwhile."""
+        file = self._file.descriptor
+        status = os.fstat(file)
+        if not status.st_nlink:
+            return False
         if not stat.S_ISREG(status.st_mode) or status.st_size not in (0, SIZE):
             raise self._foreign()
         self._check_owner(status)
         if not status.st_size:
             self._allocate(SIZE)
-        self._map = mmap.mmap(self._file.descriptor, SIZE)
+        self._map = mmap.mmap(file, SIZE)
         self._words = memoryview(self._map).cast("Q")
-        self.state = memoryview(self._map).cast("d")[_STATE]
         if not self._words[_AT_MAGIC]:
-            os.fchmod(self._file.descriptor, self._mode)
+            os.fchmod(file, self._mode)
             self._lay_out(limit)
-        self._attach(limit)
+        self._check_header(limit)
+        return True
 
     def _foreign(self) -> ValueError:
         return ValueError(f"path must be a file of a ConcurrencyLimiter, got {self._path!r}")
 
-    def _lay_out(self, limit: float) -> None:
+    def _lay_out(self, limit: int) -> None:
         words = self._words
         words[_AT_VERSION] = _VERSION
         words[_AT_NAMESPACE], words[_AT_BOOT] = namespace("pid"), boot_id()
-        algorithm, words[_AT_LEAST], words[_AT_MOST] = self._settings
-        words[_AT_ALGORITHM] = int.from_bytes(algorithm.encode(), "little")
-        self.state[0] = limit
+        algorithm, words[_AT_LEAST], words[_AT_MOST], twin = self._settings
+        words[_AT_ALGORITHM], words[_AT_TWIN] = _word(algorithm), _word(twin)
+        words[_AT_STATE] = limit
         words[_AT_MAGIC] = _MAGIC
 
-    def _attach(self, limit: float) -> None:
+    def _check_header(self, limit: int) -> None:
         words = self._words
         if words[_AT_MAGIC] != _MAGIC:
             raise self._foreign()
         self._check_mode(os.fstat(self._file.descriptor))
         if words[_AT_VERSION] != _VERSION:
             raise ValueError(f"path must have layout {_VERSION}, got {words[_AT_VERSION]} in {self._path!r}")
-        found = (_algorithm(words), words[_AT_LEAST], words[_AT_MOST])
-        for name, wanted, there in zip(_SETTINGS, self._settings, found, strict=True):
+        for name, wanted, there in zip(_SETTINGS, self._settings, _found(words), strict=True):
             if wanted != there:
                 raise ValueError(f"{name} must be {there!r} as in {self._path!r}, got {wanted!r}")
-        if self._settings[0] == _FIXED and limit != self.state[0]:
-            raise ValueError(f"limit must be {self.state[0]:.0f} as in {self._path!r}, got {limit:.0f}")
+        if self._settings[0] == _FIXED and limit != words[_AT_STATE]:
+            there = words[_AT_STATE] / _ONE
+            raise ValueError(f"limit must be {there:.0f} as in {self._path!r}, got {limit / _ONE:.0f}")
         if words[_AT_BOOT] != boot_id():
-            words[_HEADER:] = memoryview(bytes(SIZE - _HEADER * _WORD)).cast("Q")
+            words[_AT_SLOTS:] = memoryview(bytes(_SLOTS * _WORD)).cast("Q")
             words[_AT_TOTAL] = 0
             words[_AT_NAMESPACE], words[_AT_BOOT] = namespace("pid"), boot_id()
         if words[_AT_NAMESPACE] != namespace("pid"):
@@ -159,64 +152,62 @@ class SharedLedger(SharedFile):
 
     @property
     def inflight(self) -> int:
-        return self._words[_AT_TOTAL]
+        return self._permits.load(0) & _COUNT
 
-    def take(self, count: int) -> None:
-        """Take permits, or give them back if `count` is negative."""
-        words = self._words
-        lease = self._lease or self._claim()
-        if count > 0:
-            words[_AT_TOTAL] += count
-            words[lease + 2] += count
-        else:
-            words[lease + 2] += count
-            words[_AT_TOTAL] += count
+    def take(self, room: int, mark: list[bool]) -> int:
+        return self._permits.take(self._slot or self._claim(), room, mark)
+
+    def give(self, mark: list[bool]) -> bool:
+        return self._permits.give(self._slot or self._claim(), mark)
 
     def reclaim(self, now: int) -> None:
-        """Free the leases of the dead and count all permits, if that was not done just now."""
+        """Free the slots of the dead and count all permits, if that was not done just now."""
         if self._checked is None or not self._checked <= now < self._checked + _PAUSE:
             self._checked = now
             self._free_dead()
+            self._permits.recount(self._count)
+
+    def _count(self) -> int:
+        return sum([word & _PERMITS for word in self._words[_AT_SLOTS:]])
 
     def _free_dead(self) -> None:
-        words, others = self._words, 0
-        for lease in range(_HEADER, len(words), _LEASE):
-            pid, started, permits = words[lease : lease + _LEASE]
-            if pid and not _is_alive(pid, started):
-                self._clear(lease)
-            elif pid and lease != self._lease:
-                others += permits
-        words[_AT_TOTAL] = others + (words[self._lease + 2] if self._lease else 0)
-
-    def _clear(self, lease: int, size: int = _LEASE) -> None:
-        """Free a lease; its pid goes last, since without one it may be claimed."""
-        for at in reversed(range(lease, lease + size)):
-            self._words[at] = 0
+        for at, word in enumerate(self._words[_AT_SLOTS:].tolist(), _SLOT):
+            if word and not _is_alive(word):
+                self._permits.cas(at, word, 0)
 
     def _claim(self) -> int:
-        lease = self._free_lease()
-        if lease is None:
-            self._free_dead()
-            lease = self._free_lease()
-        if lease is None:
-            raise HeadgateError(f"{self._path!r} has no lease left: {_LEASES} processes share it")
-        self._words[lease + 1] = _started(self.owner)
-        self._words[lease] = self.owner
-        self._lease = lease
-        return lease
+        """The slot of this process: one that it has already, or a free one."""
+        own = _tag(self.owner, _started(self.owner))
+        with self._claiming:
+            slot = self._slot or self._slot_of(own) or self._free_slot(own)
+            if not slot:
+                self._free_dead()
+                slot = self._free_slot(own)
+            if not slot:
+                raise HeadgateError(f"{self._path!r} has no slot left: {_SLOTS} processes share it")
+            self._slot = slot
+        return slot
 
-    def _free_lease(self) -> int | None:
-        return next((at for at in range(_HEADER, len(self._words), _LEASE) if not self._words[at]), None)
+    def _slot_of(self, own: int) -> int:
+        found = (at for at, word in enumerate(self._words[_AT_SLOTS:], _SLOT) if word & ~_PERMITS == own)
+        return next(found, 0)
 
-    def _renew(self) -> None:
-        """In a child: a lease of its own too."""
-        self._lease, self._checked, self.owner = 0, None, os.getpid()
+    def _free_slot(self, own: int) -> int:
+        free = (at for at, word in enumerate(self._words[_AT_SLOTS:], _SLOT) if not word)
+        return next((at for at in free if self._permits.cas(at, 0, own)), 0)
 
-    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
-        """Without the lock, which whoever is interrupted by the garbage collector may hold; so the total
-        may stay too high until it is counted anew."""
-        if self._lease and self.owner == getpid():
-            self._clear(self._lease)
+
+def _word(name: str) -> int:
+    return int.from_bytes(name.encode(), "little")
+
+
+def _name(word: int) -> str:
+    return word.to_bytes(_WORD, "little").rstrip(b"\0").decode(errors="replace")
+
+
+def _found(words: memoryview) -> tuple[str, int, int, str]:
+    """The settings that a header has."""
+    return _name(words[_AT_ALGORITHM]), words[_AT_LEAST], words[_AT_MOST], _name(words[_AT_TWIN])
 
 
 def is_ledger(content: bytes) -> bool:
@@ -229,29 +220,25 @@ def settings_of(content: bytes) -> dict[str, Any]:
     words = memoryview(content).cast("Q")
     if words[_AT_VERSION] != _VERSION:
         return {"limiter": f"of layout {words[_AT_VERSION]}"}
-    least, most, limit = words[_AT_LEAST], words[_AT_MOST], memoryview(content).cast("d")[_STATE][0]
-    algorithm = _algorithm(words)
-    settings = dict(zip(_SETTINGS, (algorithm, least, most), strict=True))
-    if not (algorithm.isidentifier() and 1 <= least <= most and least <= limit <= most):
+    limit = words[_AT_STATE] / _ONE
+    settings: dict[str, Any] = dict(zip(_SETTINGS, _found(words), strict=True))
+    least, most = settings["min_limit"], settings["max_limit"]
+    if not (settings["algorithm"].isidentifier() and 1 <= least <= most and least <= limit <= most):
         raise ValueError(f"no ConcurrencyLimiter has {settings} and the limit {limit}")
-    if algorithm == _FIXED:
+    if settings["algorithm"] == _FIXED:
         settings["limit"] = int(limit)
     return {"limiter": "ConcurrencyLimiter"} | settings
 
 
 def state_of(content: bytes) -> dict[str, Any]:
-    """The limit, how many are under way, and how many of each process that has a lease; nothing if that was
+    """The limit, how many are under way, and how many of each process that has a slot; nothing if that was
     before the system was started."""
-    words, reals = memoryview(content).cast("Q"), memoryview(content).cast("d")[_STATE]
+    words = memoryview(content).cast("Q")
     if words[_AT_BOOT] != boot_id():
         return {}
-    leases = [words[at : at + _LEASE].tolist() for at in range(_HEADER, len(words), _LEASE)]
     permits: dict[int, int] = {}
-    for pid, _, count in leases:
-        if pid:
-            permits[pid] = permits.get(pid, 0) + count
-    return {"limit": reals[0], "inflight": words[_AT_TOTAL], "permits": permits}
-
-
-def _algorithm(words: memoryview) -> str:
-    return words[_AT_ALGORITHM].to_bytes(_WORD, "little").rstrip(b"\0").decode(errors="replace")
+    for word in words[_AT_SLOTS:].tolist():
+        if word:
+            pid = word >> 20 & _PID
+            permits[pid] = permits.get(pid, 0) + (word & _PERMITS)
+    return {"limit": words[_AT_STATE] / _ONE, "inflight": words[_AT_TOTAL] & _COUNT, "permits": permits}

@@ -53,7 +53,7 @@ _BUCKET = 16
 _BLOCK = bytes(2**20)
 _MODES = 0o777
 _OWN, _OTHERS = 0o600, 0o077
-_PATIENCE, _LONG_PATIENCE = 1.0, 30.0
+_PATIENCE, LONG_PATIENCE = 1.0, 30.0
 _LEAST_PAUSE, _MOST_PAUSE = 2e-5, 1e-3
 
 
@@ -258,7 +258,7 @@ class SharedTable(SharedFile):
     ) -> None:
         super().__init__(path, mode)
         self._text = "".join(f"{name}={value!r}\n" for name, value in settings.items())
-        while not self._file.locked(self._attach, HEADER + cells, now, patience=_LONG_PATIENCE):
+        while not self._file.locked(self._attach, HEADER + cells, now, patience=LONG_PATIENCE):
             self._open()
 
     def _attach(self, size: int, now: int) -> bool:
