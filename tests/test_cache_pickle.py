@@ -1,5 +1,6 @@
 """Pickles: versioned, the same from both twins, read by either."""
 
+import copy
 import pickle
 from operator import index
 
@@ -104,3 +105,18 @@ def test_a_cache_that_holds_itself():
 def test_unknown_version(twin):
     with pytest.raises(ValueError, match=r"^state must be of version 2, got 9$"):
         twin.cache.LRUCache._from_state((9, 1))
+
+
+class Slotted(headgate.SieveCache):
+    """A subclass with an attribute of each kind: one slot, and a dictionary."""
+
+    __slots__ = ("__dict__", "note")
+
+
+def test_attributes_in_slots_come_along():
+    cache = Slotted(5)
+    cache.note, cache.other, cache["a"] = "note", "other", 1
+    for made in (copy.copy(cache), pickle.loads(pickle.dumps(cache)), copy.deepcopy(cache)):
+        assert (made.note, made.other, dict(made)) == ("note", "other", {"a": 1})
+        assert vars(made) is not vars(cache)
+    assert not hasattr(copy.copy(Slotted(5)), "note")

@@ -45,7 +45,7 @@ from headgate._lifetimes import (
 from headgate._listeners import notify
 from headgate._loaders import checked_loader, checked_result, is_awaitable, refuse_coroutine_function
 from headgate._persist import dump_rows, leases, load_rows
-from headgate._pickling import attributes, checked_state, name_class, restore
+from headgate._pickling import carried, carry, checked_state, name_class, restore
 from headgate._pure.hashing import splitmix64
 from headgate._stats import CacheStats
 from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
@@ -1311,14 +1311,14 @@ class _Cache(MutableMapping):
         rows = self._rows()
         for key, value, *_ in rows:
             copy._store(key, value)
-        copy.__setstate__((dict(attributes(self)), leases(rows)))
+        copy.__setstate__((carried(self), leases(rows)))
         copy._listener = listener
         return copy
 
     def __reduce__(self):
         rows = self._rows()
-        lasting = leases(rows)
-        more = (attributes(self), lasting) if lasting or attributes(self) else None
+        own, lasting = carried(self), leases(rows)
+        more = (own, lasting) if own or lasting else None
         return restore, (name_class(self), self._state()), more, None, iter([row[:2] for row in rows])
 
     def _state(self):
@@ -1343,7 +1343,7 @@ class _Cache(MutableMapping):
     def __setstate__(self, state):
         """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
         own, lasting = checked_state(state)
-        attributes(self).update(own)
+        carry(self, own)
         for key, left, hard_left, tags in lasting:
             self._resume(key, left, hard_left, tags)
 
