@@ -157,6 +157,18 @@ def test_ci_takes_wheels_with_entries_for_folders(pure_wheel, tmp_path):
     assert "lacks or should not have ['headgate/extra.c']" in said_of(repaired)
 
 
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_pin_actions_keep_no_credentials_and_end(path):
+    text = path.read_text()
+    actions = re.findall(r"uses: (\S+)", text)
+    assert [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
+    assert text.count("actions/checkout@") == text.count("persist-credentials: false")
+    assert text.count("runs-on:") == text.count("timeout-minutes:")
+
+
 def test_runtime_needs_nothing(pure_wheel):
     with zipfile.ZipFile(pure_wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))

@@ -44,7 +44,8 @@ def add_parser(commands: Any) -> None:
         help=f"place nodes as headgate does (default); on a ring as {', '.join(sorted(_FOREIGN_SCHEMES))}, "
         "under rendezvous as pymemcache",
     )
-    parser.add_argument("--placement", choices=KINDS, default=RING, help="(default: %(default)s)")
+    parser.add_argument("--placement", choices=KINDS, default=RING,
+                        help="how keys find their nodes (default: %(default)s)")
     parser.add_argument(
         "--size", type=positive_int, metavar="PRIME", help="slots of Maglev's table (default: 65537)"
     )
