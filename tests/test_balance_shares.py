@@ -131,6 +131,15 @@ def test_what_fails_or_refuses_does_not_look_fast(twin, clock, name, callers, ou
     assert got.count(0) < 0.1 * 3000
 
 
+@pytest.mark.parametrize("callers", [5, 50])
+@pytest.mark.parametrize("name", BY_LOAD)
+@pytest.mark.parametrize("fleet", [{0: 1, 1: 1, 2: 1}, {0: 2, 1: 3, 2: 4}])
+def test_two_of_three_servers_that_refuse_get_little(twin, clock, name, fleet, callers):
+    balancer = getattr(twin.balance, name)(fleet, clock=clock, seed=1)
+    got = served(balancer, clock, callers, 3000, failing({0, 1}, overloaded=True))
+    assert got.count(2) > 0.9 * 3000
+
+
 @pytest.mark.parametrize("name", BY_LOAD)
 def test_a_refusal_is_no_failure(twin, clock, name):
     balancer = getattr(twin.balance, name)(["a", "b"], clock=clock, max_failures=2, success_rate=1)

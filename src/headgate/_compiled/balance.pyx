@@ -1390,7 +1390,8 @@ cdef class PowerOfTwo(_Balancer):
     The less loaded of two distinct servers drawn by weight; of equals, the one that was drawn first.
 
     Load is the picks in flight for the weight; what failed counts as in flight for some time. Shares are
-    those of the weights, in an idle fleet and under load.
+    those of the weights, in an idle fleet and under load. Where what is picked has failed of late, a third
+    server is looked at.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
@@ -1451,16 +1452,23 @@ cdef class PowerOfTwo(_Balancer):
         cdef size_t count = len(active)
         cdef size_t at
         cdef size_t other
+        cdef double total = 0.0
+        cdef _Record best
         if skip or self._panicking or count == 1:
             return self._chosen_by_weight(skip, now)
         if self._sums:
             at = self._drawn_place(-1)
             other = self._drawn_place(at)
-            return self._preferred(active[at], (<_Record>active[at]).weight, active[other],
-                                   (<_Record>active[other]).weight, self._sum(count - 1), now)
-        at, other = self._below(count), self._below(count - 1)
-        other += other >= at
-        return <_Record>self._better(PyList_GET_ITEM(active, at), PyList_GET_ITEM(active, other), now)
+            total = self._sum(count - 1)
+            best = self._preferred(active[at], (<_Record>active[at]).weight, active[other],
+                                   (<_Record>active[other]).weight, total, now)
+        else:
+            at, other = self._below(count), self._below(count - 1)
+            other += other >= at
+            best = <_Record>self._better(PyList_GET_ITEM(active, at), PyList_GET_ITEM(active, other), now)
+        if best.penalty and count > 2:
+            return self._third(best, sorted([at, other]), total, now)
+        return best
 
     @cython.final
     cdef inline PyObject *_better(self, PyObject *a, PyObject *b, int64_t now) noexcept:
@@ -1479,13 +1487,24 @@ cdef class PowerOfTwo(_Balancer):
         cdef list out = self._seats(skip)
         cdef _Record a = self._drawn(out)
         cdef _Record b
+        cdef _Record best
         cdef double total
         if self._panicking or len(self._active) - len(out) == 1:
             return a
         total = self._total(out) if self._sums else 0.0
         insort(out, a.seat)
         b = self._drawn(out)
-        return self._preferred(a, a.weight, b, b.weight, total, now)
+        best = self._preferred(a, a.weight, b, b.weight, total, now)
+        insort(out, b.seat)
+        if not best.penalty or len(out) == len(self._active):
+            return best
+        return self._third(best, out, total, now)
+
+    @cython.final
+    cdef _Record _third(self, _Record best, list out, double total, int64_t now):
+        """`best` of two, or a third server: both may have failed of late."""
+        cdef _Record other = self._drawn(out)
+        return self._preferred(best, best.weight, other, other.weight, total, now)
 
 
 cdef class PeakEWMA(PowerOfTwo):

@@ -1132,7 +1132,8 @@ class PowerOfTwo(_Balancer):
     """The less loaded of two distinct servers drawn by weight; of equals, the one that was drawn first.
 
     Load is the picks in flight for the weight; what failed counts as in flight for some time. Shares are
-    those of the weights, in an idle fleet and under load.
+    those of the weights, in an idle fleet and under load. Where what is picked has failed of late, a third
+    server is looked at.
 
     `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
     `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
@@ -1166,7 +1167,16 @@ class PowerOfTwo(_Balancer):
         total = self._total(out) if self._sums else 0.0
         insort(out, a.seat)
         b = self._drawn(out)
-        return self._preferred(a, a.weight, b, b.weight, total, now)
+        best = self._preferred(a, a.weight, b, b.weight, total, now)
+        insort(out, b.seat)
+        if not best.penalty or len(out) == len(self._active):
+            return best
+        return self._third(best, out, total, now)
+
+    def _third(self, best, out, total, now):
+        """`best` of two, or a third server: both may have failed of late."""
+        other = self._drawn(out)
+        return self._preferred(best, best.weight, other, other.weight, total, now)
 
 
 class PeakEWMA(PowerOfTwo):
