@@ -31,10 +31,10 @@ EMPTY = "empty loop"
 COLLECTED = re.compile(rb"Collected\s*:\s*(\d+)")
 
 
-def filled_cache():
-    from headgate._compiled.cache import LRUCache
+def filled_cache(policy="LRUCache"):
+    from headgate._compiled import cache as caches
 
-    cache = LRUCache(len(KEYS))
+    cache = getattr(caches, policy)(len(KEYS))
     cache.update(dict.fromkeys(KEYS, "value"))
     return cache
 
@@ -94,6 +94,7 @@ OPERATIONS = {
     "LRUCache.get, miss": ("target.get(key)", MORE_KEYS[1_000:], filled_cache),
     "LRUCache put, update": ("target[key] = value", KEYS, filled_cache),
     "LRUCache put that evicts": ("target[key] = value", MORE_KEYS, filled_cache),
+    "TinyLFUCache.get, hit": ("target.get(key)", KEYS, lambda: filled_cache("TinyLFUCache")),
     "HashRing.get_node, 100 x 160": ("target.get_node(key)", KEYS, ring),
     "RoundRobin.get_server": ("target.get_server()", KEYS, lambda: balancer("RoundRobin")),
     "PowerOfTwo pick and done": ("target.pick().done()", KEYS, lambda: balancer("PowerOfTwo")),

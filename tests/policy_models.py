@@ -3,7 +3,7 @@
 A model keeps lists of keys, oldest first, and searches them; `Naive` adds sizes, lifetimes and the methods.
 """
 
-from headgate._pure.cache import _Sketch
+from headgate._pure.cache import _Echoes, _Sketch
 from headgate._pure.hashing import splitmix64
 
 NEVER = 2**63 - 1
@@ -193,22 +193,20 @@ class S3FIFO(LRU):
 
 
 class WTinyLFU(LRU):
-    """Window, probation and protected; the sketch is the pure twin's, all else is written anew."""
+    """Window, probation and protected; sketch and echoes are the pure twin's, all else is written anew."""
 
     def __init__(self, cache, seed=0):
         self.cache, self.window, self.probation, self.protected = cache, [], [], []
-        self.sketch = _Sketch()
+        self.sketch, self.echoes = _Sketch(), _Echoes()
         self.resized()
 
     def cleared(self):
         self.window, self.probation, self.protected = [], [], []
-        self.sketch = _Sketch()
+        self.sketch, self.echoes, self.promotions = _Sketch(), _Echoes(), 0
 
     def resized(self):
         self.window_room = max(self.cache.maxsize // 100, min(1, self.cache.maxsize))
-        self.step_size = -0.0625 * self.cache.maxsize
-        self.last_ratio = 0.0
-        self.counted = self.cache.hits, self.cache.misses
+        self.promotions, self.aim = 0, float(self.window_room)
 
     def _weight(self, keys):
         return sum(self.cache.size_of(key) for key in keys)
@@ -235,22 +233,21 @@ class WTinyLFU(LRU):
     def admit(self, key):
         self._overflow(self.cache.size_of(key))
         self.window.append(key)
-        self._climb()
+        self._adapt(key)
 
-    def _climb(self):
-        hits, misses = self.cache.hits - self.counted[0], self.cache.misses - self.counted[1]
-        if hits + misses < self.sketch.sample:
+    def _adapt(self, key):
+        maxsize, size, span = self.cache.maxsize, self.cache.size_of(key), max(1, self.cache.maxsize // 16)
+        promotions, self.promotions = self.promotions, 0
+        if not self.echoes.sum:
             return
-        ratio = hits / (hits + misses)
-        change = ratio - self.last_ratio
-        step = self.step_size if change >= 0 else -self.step_size
-        big = 0.0625 * self.cache.maxsize
-        self.step_size = (big if step >= 0 else -big) if abs(change) >= 0.05 else 0.98 * step
-        self.last_ratio = ratio
-        self.counted = self.cache.hits, self.cache.misses
-        least = min(1, self.cache.maxsize)
-        self.window_room = min(max(self.window_room + int(step), least), self.cache.maxsize - least)
-        self._shrink_protected()
+        lost = size * promotions / max(2.0, 2.0 * self._weight(self.probation) / span)
+        least = min(1, maxsize)
+        self.aim = max(self.aim - lost, least)
+        self.aim = min(self.aim + size * self.echoes.has(hash(key), span), maxsize - least)
+        wider = self.aim - self.window_room
+        if wider < 0 or wider >= maxsize / 64 or self.aim == maxsize - least:
+            self.window_room = int(self.aim)
+            self._shrink_protected()
 
     def gone(self, key):
         for keys in (self.window, self.probation, self.protected):
@@ -263,6 +260,7 @@ class WTinyLFU(LRU):
 
     def rewrite(self, key):
         if key in self.probation:
+            self.promotions += 1
             self.probation.remove(key)
             self.protected.append(key)
             self._shrink_protected()
@@ -274,8 +272,13 @@ class WTinyLFU(LRU):
     def victim(self, size):
         candidate = self._overflow(size)
         victim = (self.probation or self.protected or self.window)[0]
-        if candidate is None or self.sketch.frequency(hash(candidate)) > self.sketch.frequency(hash(victim)):
+        frequency = self.sketch.frequency
+        if candidate is None:
             return victim
+        if candidate != victim and frequency(hash(candidate)) > frequency(hash(victim)):
+            return victim
+        if size:
+            self.echoes.add(hash(candidate), self.cache.size_of(candidate), len(self.cache.entries))
         return candidate
 
     def order(self):

@@ -138,6 +138,14 @@ cdef extern from "ghosts.h" nogil:
     void hg_ghosts_trim(hg_ghosts *ghosts, uint64_t room)
     uint64_t hg_ghosts_probes(hg_ghosts *ghosts)
 
+cdef extern from "echoes.h" nogil:
+    ctypedef struct hg_echoes:
+        uint64_t size
+        uint64_t sum
+    void hg_echoes_clear(hg_echoes *echoes)
+    void hg_echoes_add(hg_echoes *echoes, int64_t hash, int64_t weight, uint64_t entries)
+    bint hg_echoes_has(hg_echoes *echoes, int64_t hash, uint64_t span)
+
 cdef extern from "sketch.h" nogil:
     ctypedef struct hg_sketch:
         uint64_t size
@@ -402,9 +410,6 @@ cdef class _Cache:
 
     cdef void _empty_policy(self) noexcept:
         """There are no entries any more."""
-
-    cdef void _counted_anew(self) noexcept:
-        """The counters of hits and misses start at zero."""
 
     cdef int _check_policy(self) except -1:
         return 0
@@ -1731,7 +1736,6 @@ cdef class _Cache:
                 self.hit_count = self.miss_count = self.eviction_count = 0
                 self.left[<int>EXPIRED] = self.left[<int>REPLACED] = self.left[<int>REMOVED] = 0
                 self.load_count = self.failure_count = self.load_time = 0
-                self._counted_anew()
         return CacheStats(*counts, currsize, self.room)
 
     def expire(self):
@@ -2521,17 +2525,22 @@ cdef class TinyLFUCache(_Queues):
     on_evict=None, seed=0)\n--\n
     A mapping of at most `maxsize` entries that admits by frequency: W-TinyLFU.
 
-    A new entry joins a small LRU window. Who falls out of the window is on probation in the main
-    part, and when the cache is full his frequency, estimated by a Count-Min sketch of 4-bit counters
+    A new entry joins an LRU window. An entry that falls out of the window is on probation in the main
+    part, and when the cache is full its frequency, estimated by a Count-Min sketch of 4-bit counters
     that are halved from time to time, is compared with that of the least recently used entry on
     probation: the rarer of the two leaves. A read on probation protects, up to four fifths of the
-    main part. The window starts with 1% of the cache and follows the hit ratio by hill climbing.
-    Arguments, errors and complexity are those of ``LRUCache``, the ageing of the sketch O(1)
-    amortised. Iteration goes over a snapshot: window, probation, protected, each least recently
-    used first.
+    main part.
+
+    The window starts with 1% of the cache. From the first rejection on it is widened when a key comes
+    back that a window wider by a sixteenth of the cache would have kept, and narrowed by the hits that a
+    main part smaller by as much would have lost, so that both halves of the cache end with equal use of
+    their last entries. Arguments, errors and complexity are those of ``LRUCache``, the ageing of the
+    sketch O(1) amortised. Iteration goes over a snapshot: window, probation, protected, each least
+    recently used first.
 
     Source: Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission policy", ACM TOS
-    2017; Einziger, Eytan, Friedman, Manes, "Adaptive software cache management", Middleware 2018.
+    2017; the adaptive window is headgate's own and replaces the hill climbing of Einziger, Eytan,
+    Friedman, Manes, "Adaptive software cache management", Middleware 2018.
 
     >>> cache = TinyLFUCache(100)
     >>> for key in range(100):
@@ -2544,18 +2553,19 @@ cdef class TinyLFUCache(_Queues):
     """
 
     cdef hg_sketch sketch
+    cdef hg_echoes echoes  # what was rejected lately
     cdef int64_t window_room
     cdef int64_t protected_room
-    cdef double step
-    cdef double before
-    cdef uint64_t climbed_hits
-    cdef uint64_t climbed_misses
+    cdef int64_t span  # a sixteenth of the cache
+    cdef uint64_t promotions  # from probation since the last entry joined
+    cdef double aim  # what window_room follows
 
     def __cinit__(self, *args, **kwargs):
         hg_sketch_clear(&self.sketch)
 
     def __dealloc__(self):
         hg_sketch_clear(&self.sketch)
+        hg_echoes_clear(&self.echoes)
 
     @cython.final
     cdef void _fit(self) noexcept:
@@ -2563,18 +2573,14 @@ cdef class TinyLFUCache(_Queues):
         if self.window_room == 0:
             self.window_room = min(1, self.room)
         self._fit_protected()
-        self.step = -0.0625 * <double>self.room
-        self.before = 0.0
-        self._counted_anew()
+        self.span = max(1, self.room // 16)
+        self.promotions = 0
+        self.aim = <double>self.window_room
 
     @cython.final
     cdef void _fit_protected(self) noexcept:
         cdef int64_t main = self.room - self.window_room
         self.protected_room = main // 5 * 4 + main % 5 * 4 // 5
-
-    @cython.final
-    cdef void _counted_anew(self) noexcept:
-        self.climbed_hits, self.climbed_misses = self.hit_count, self.miss_count
 
     @cython.final
     cdef void _asked(self, Py_hash_t hash) noexcept:
@@ -2594,6 +2600,7 @@ cdef class TinyLFUCache(_Queues):
                 self._unlink(slot)
                 self._link(slot, end)
             return
+        self.promotions += 1
         self._move_to(slot, 2, 0)
         self._shrink_protected()
 
@@ -2615,11 +2622,19 @@ cdef class TinyLFUCache(_Queues):
     cdef void _join(self, uint32_t slot) noexcept:
         self._shrink_window(self._size(slot))
         self._enlist(slot, 0, 0)
-        self._climb()
+        self._adapt(slot)
 
     @cython.final
     cdef uint32_t _victim(self, int64_t size) noexcept:
-        cdef uint32_t candidate = self._shrink_window(size), victim = self.nodes[1].next
+        cdef uint32_t candidate = self._shrink_window(size), victim = self._rarer(candidate)
+        if victim == candidate and size > 0:
+            hg_echoes_add(&self.echoes, self.nodes[victim].hash, self._size(victim), self.count)
+        return victim
+
+    @cython.final
+    cdef uint32_t _rarer(self, uint32_t candidate) noexcept:
+        """The rarer of the candidate, which may be none, and the least recently used of the main part."""
+        cdef uint32_t victim = self.nodes[1].next
         if victim == 1:
             victim = self.nodes[2].next
             if victim == 2:
@@ -2632,35 +2647,48 @@ cdef class TinyLFUCache(_Queues):
         return candidate
 
     @cython.final
-    cdef void _climb(self) noexcept:
-        """Move the border between window and main part where the hit ratio wants it."""
-        cdef uint64_t hits = self.hit_count - self.climbed_hits
-        cdef uint64_t misses = self.miss_count - self.climbed_misses
-        cdef double ratio, change, step
-        if hits + misses < self.sketch.sample:
+    cdef void _adapt(self, uint32_t slot) noexcept:
+        """Move the border between window and main part by what was asked for since the last entry joined.
+
+        A main part smaller by `span` would have lost some of the promotions, the reads on probation: half the
+        share of `span` in the probation, as its old end is read less than its new one. A wider window has to
+        be worth a 64th of the cache, for each step costs an entry of the main part. No product is added to
+        anything, as a compiler might round both but once and the pure twin could not follow.
+        """
+        cdef int64_t least = min(1, self.room), most = self.room - least, window
+        cdef double size = <double>self._size(slot)
+        cdef double lost = size * <double>self.promotions
+        self.promotions = 0
+        if self.echoes.sum == 0:
             return
-        ratio = <double>hits / <double>(hits + misses)
-        change = ratio - self.before
-        step = self.step if change >= 0 else -self.step
-        if change >= 0.05 or change <= -0.05:
-            self.step = 0.0625 * <double>self.room if step >= 0 else -0.0625 * <double>self.room
+        lost /= max(2.0, 2.0 * <double>self.sums[1] / <double>self.span)
+        self.aim = max(self.aim - lost, <double>least)
+        if hg_echoes_has(&self.echoes, self.nodes[slot].hash, <uint64_t>self.span):
+            self.aim += size
+        if self.aim >= <double>most:
+            self.aim = <double>most
+            window = most
+        elif self.aim < <double>self.window_room:
+            window = <int64_t>self.aim
+        elif self.aim - <double>self.window_room >= <double>self.room / 64.0:
+            window = <int64_t>self.aim
         else:
-            self.step = 0.98 * step
-        self.before = ratio
-        self._counted_anew()
-        self.window_room = min(max(self.window_room + <int64_t>step, min(1, self.room)),
-                               self.room - min(1, self.room))
-        self._fit_protected()
-        self._shrink_protected()
+            return
+        if window != self.window_room:
+            self.window_room = window
+            self._fit_protected()
+            self._shrink_protected()
 
     @cython.final
     cdef void _empty_policy(self) noexcept:
         self.sums[0] = self.sums[1] = self.sums[2] = 0
+        self.promotions = 0
         hg_sketch_clear(&self.sketch)
+        hg_echoes_clear(&self.echoes)
 
     @cython.final
     cdef size_t _policy_bytes(self) noexcept:
-        return <size_t>self.sketch.size * sizeof(uint64_t)
+        return <size_t>(self.sketch.size + 2 * self.echoes.size) * sizeof(uint64_t)
 
 
 cdef class RRCache(_Cache):

@@ -1183,11 +1183,7 @@ class _Cache(MutableMapping):
             if reset:
                 self._hits = self._misses = self._evictions = 0
                 self._counts = dict.fromkeys(counts, 0)
-                self._counted_anew()
         return stats
-
-    def _counted_anew(self):
-        """The counters of hits and misses start at zero."""
 
     def expire(self):
         """Drop every entry whose lifetime has ended, and return their keys and values.
@@ -1761,17 +1757,22 @@ class S3FIFOCache(_Cache):
 class TinyLFUCache(_Cache):
     """A mapping of at most `maxsize` entries that admits by frequency: W-TinyLFU.
 
-    A new entry joins a small LRU window. Who falls out of the window is on probation in the main
-    part, and when the cache is full his frequency, estimated by a Count-Min sketch of 4-bit counters
+    A new entry joins an LRU window. An entry that falls out of the window is on probation in the main
+    part, and when the cache is full its frequency, estimated by a Count-Min sketch of 4-bit counters
     that are halved from time to time, is compared with that of the least recently used entry on
     probation: the rarer of the two leaves. A read on probation protects, up to four fifths of the
-    main part. The window starts with 1% of the cache and follows the hit ratio by hill climbing.
-    Arguments, errors and complexity are those of ``LRUCache``, the ageing of the sketch O(1)
-    amortised. Iteration goes over a snapshot: window, probation, protected, each least recently
-    used first.
+    main part.
+
+    The window starts with 1% of the cache. From the first rejection on it is widened when a key comes
+    back that a window wider by a sixteenth of the cache would have kept, and narrowed by the hits that a
+    main part smaller by as much would have lost, so that both halves of the cache end with equal use of
+    their last entries. Arguments, errors and complexity are those of ``LRUCache``, the ageing of the
+    sketch O(1) amortised. Iteration goes over a snapshot: window, probation, protected, each least
+    recently used first.
 
     Source: Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission policy", ACM TOS
-    2017; Einziger, Eytan, Friedman, Manes, "Adaptive software cache management", Middleware 2018.
+    2017; the adaptive window is headgate's own and replaces the hill climbing of Einziger, Eytan,
+    Friedman, Manes, "Adaptive software cache management", Middleware 2018.
 
     >>> cache = TinyLFUCache(100)
     >>> for key in range(100):
@@ -1783,25 +1784,22 @@ class TinyLFUCache(_Cache):
     99
     """
 
-    __slots__ = ("_before", "_climbed", "_protected_room", "_sketch", "_step", "_window_room")
+    __slots__ = ("_aim", "_echoes", "_promotions", "_protected_room", "_sketch", "_span", "_window_room")
 
     _LISTS = 3
     _HASHES = True
 
     def _empty(self):
-        self._sketch = _Sketch()
+        self._sketch, self._echoes, self._promotions = _Sketch(), _Echoes(), 0
         return super()._empty()
 
     def _fit(self):
         room = self._room
         self._window_room = room // 100 or min(1, room)
         self._protected_room = (room - self._window_room) * 4 // 5
-        self._step = -0.0625 * room
-        self._before = 0.0
-        self._counted_anew()
-
-    def _counted_anew(self):
-        self._climbed = self._hits, self._misses
+        self._span = max(1, room // 16)
+        self._promotions = 0
+        self._aim = float(self._window_room)
 
     def _asked(self, digest):
         self._sketch.ensure(self._count)
@@ -1812,7 +1810,7 @@ class TinyLFUCache(_Cache):
         return self._ends[0]
 
     def _placed(self, entry):
-        self._climb()
+        self._adapt(entry)
 
     def _hit(self, entry):
         self._sketch.add(entry.hash)
@@ -1823,6 +1821,7 @@ class TinyLFUCache(_Cache):
         if entry.end is not probation:
             self._move(entry, entry.end or window)
             return
+        self._promotions += 1
         self._move(entry, protected)
         self._shrink_protected()
 
@@ -1841,8 +1840,15 @@ class TinyLFUCache(_Cache):
         return candidate
 
     def _victim(self, size):
-        window, probation, protected = self._ends
         candidate = self._shrink_window(size)
+        victim = self._rarer(candidate)
+        if victim is not None and victim is candidate and size > 0:
+            self._echoes.add(victim.hash, victim.size, self._count)
+        return victim
+
+    def _rarer(self, candidate):
+        """The rarer of the candidate, which may be none, and the least recently used of the main part."""
+        window, probation, protected = self._ends
         victim = self._first(probation) or self._first(protected) or self._first(window)
         if victim is None:
             return None
@@ -1851,25 +1857,31 @@ class TinyLFUCache(_Cache):
         frequency = self._sketch.frequency
         return victim if frequency(candidate.hash) > frequency(victim.hash) else candidate
 
-    def _climb(self):
-        """Move the border between window and main part where the hit ratio wants it."""
-        hits, misses = self._hits - self._climbed[0], self._misses - self._climbed[1]
-        if hits + misses < self._sketch.sample:
+    def _adapt(self, entry):
+        """Move the border between window and main part by what was asked for since the last entry joined.
+
+        A main part smaller by `_span` would have lost some of the promotions, the reads on probation: half
+        the share of `_span` in the probation, as its old end is read less than its new one. A wider window
+        has to be worth a 64th of the cache, for each step costs an entry of the main part.
+        """
+        room = self._room
+        least, size = min(1, room), float(entry.size)
+        most, lost = room - least, size * self._promotions
+        self._promotions = 0
+        if self._echoes.sum == 0:
             return
-        ratio = hits / (hits + misses)
-        change = ratio - self._before
-        step = self._step if change >= 0 else -self._step
-        if abs(change) >= 0.05:
-            self._step = 0.0625 * self._room if step >= 0 else -0.0625 * self._room
-        else:
-            self._step = 0.98 * step
-        self._before = ratio
-        self._counted_anew()
-        main = self._room - min(1, self._room)
-        window = min(max(self._window_room + int(step), min(1, self._room)), main)
-        self._window_room = window
-        self._protected_room = (self._room - window) * 4 // 5
-        self._shrink_protected()
+        lost /= max(2.0, 2.0 * self._ends[1].size / self._span)
+        aim = max(self._aim - lost, float(least))
+        if self._echoes.has(entry.hash, self._span):
+            aim += size
+        self._aim = aim = min(aim, float(most))
+        window = most if aim == most else int(aim)
+        if window > self._window_room and window != most and aim - self._window_room < room / 64:
+            return
+        if window != self._window_room:
+            self._window_room = window
+            self._protected_room = (room - window) * 4 // 5
+            self._shrink_protected()
 
 
 class _Sketch:
@@ -1914,6 +1926,38 @@ def _places(counters, digest):
     drawn = splitmix64(digest % _WORD)
     block = (drawn & 0xFFFF_FFFF) % (len(counters) // 128) * 128
     return [block + 32 * row + (drawn >> 32 + 5 * row & 31) for row in range(4)]
+
+
+class _Echoes:
+    """Which hashes were rejected lately, each with the weight of all that was rejected until then.
+
+    A mixed hash chooses its cell, of which there are a power of two, and replaces what is there.
+    """
+
+    __slots__ = ("cells", "sum")
+
+    def __init__(self):
+        self.cells = []
+        self.sum = 0
+
+    def add(self, digest, weight, entries):
+        """A hash is rejected, in a cache of so many entries."""
+        size = len(self.cells) or 8
+        while size < entries // 8:
+            size *= 2
+        if size != len(self.cells):
+            self.cells = [(0, 0)] * size
+        mixed = splitmix64(digest % _WORD)
+        self.sum = (self.sum + weight) % _WORD
+        self.cells[mixed % size] = mixed, self.sum
+
+    def has(self, digest, span):
+        """Whether a hash was rejected, and since then less than the weight of `span`."""
+        if not self.cells:
+            return False
+        mixed = splitmix64(digest % _WORD)
+        noted, at = self.cells[mixed % len(self.cells)]
+        return noted == mixed and (self.sum - at) % _WORD < span
 
 
 class RRCache(_Cache):
