@@ -413,7 +413,7 @@ def test_no_room_is_found_out_at_once(make, path, monkeypatch):
         os.ftruncate(file, size // 2)
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match=r"28\] No space left on device for \d+ bytes: '.*limit'"):
+    with pytest.raises(OSError, match=r"28\] path must have room for \d+ bytes: No space .*: '.*limit'"):
         make()
     assert path.stat().st_size == 0
     monkeypatch.undo()
@@ -557,3 +557,46 @@ def test_a_finalizer_may_use_another_object_of_the_same_file(twin, kind, tmp_pat
         return lambda: limiter.acquire().release()
 
     assert in_a_thread(use_twice, make, tmp_path / "limit") is None
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_newcomer_may_adopt_the_rate_of_the_file(twin, tmp_path, strict):
+    """A deploy with another rate: the old workers go on, and the new ones share their limit."""
+    options = {"path": tmp_path / "limit", "max_keys": 8, "strict": strict, "clock": lambda: 0}
+    old = twin.ratelimit.RateLimiter("10/s; 20/min", **options)
+    assert old.allow("ann", 7)
+    with pytest.raises(ValueError, match=r"^rate must be .* got '5/s'; on_mismatch='adopt' takes"):
+        twin.ratelimit.RateLimiter("5/s", **options)
+    new = twin.ratelimit.RateLimiter("5/s", on_mismatch="adopt", **options)
+    assert new.rates == old.rates
+    assert [new.allow("ann", 4), new.allow("ann", 3), old.allow("ann")] == [False, True, False]
+    new._check()
+    other = options | {"path": tmp_path / "other"}
+    assert str(twin.ratelimit.RateLimiter("5/s", on_mismatch="adopt", **other).rates[0]) == "5/s"
+    with pytest.raises(ValueError, match=r"^max_keys must be 8 as in "):
+        twin.ratelimit.RateLimiter("5/s", on_mismatch="adopt", **options | {"max_keys": 9})
+    with pytest.raises(ValueError, match=r"^limiter must be 'RateLimiter' as in "):
+        twin.limit.TokenBucket(5, 1, path=options["path"], on_mismatch="adopt")
+
+
+def test_a_bucket_may_adopt_what_the_file_has(twin, tmp_path):
+    options = {"path": tmp_path / "bucket", "clock": lambda: 0}
+    old = twin.limit.TokenBucket(10, 1.5, **options)
+    assert old.consume(7)
+    with pytest.raises(ValueError, match=r"^capacity must be 10 .*, got 5; on_mismatch='adopt' takes"):
+        twin.limit.TokenBucket(5, 1, **options)
+    new = twin.limit.TokenBucket(5, 1, on_mismatch="adopt", **options)
+    assert (new.capacity, new.refill_rate, new.available) == (10, 1.5, 3.0)
+
+
+def test_arguments_of_a_shared_limit_are_named(twin, tmp_path):
+    for make in (
+        lambda **options: twin.ratelimit.RateLimiter("1/s", **options),
+        lambda **options: twin.limit.TokenBucket(1, 1, **options),
+    ):
+        with pytest.raises(ValueError, match=r"^on_mismatch must be 'raise' or 'adopt', got 'join'$"):
+            make(on_mismatch="join")
+        with pytest.raises(TypeError, match=r"^path must be a str or an os.PathLike, got 5$"):
+            make(path=5)
+    with pytest.raises(UnicodeEncodeError, match=r": key must have no surrogates$"):
+        twin.ratelimit.RateLimiter("1/s").allow("\ud800")

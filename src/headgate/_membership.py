@@ -38,7 +38,11 @@ def integer(name: str, value: Any) -> int:
 def key_bytes(key: Any, name: str) -> bytes:
     """The bytes of a key: UTF-8 of a str, bytes, 8 little-endian bytes of an int; as an exact type."""
     if isinstance(key, str):
-        return str.encode(key)
+        try:
+            return str.encode(key)
+        except UnicodeEncodeError as error:
+            error.reason = f"{name} must have no surrogates"
+            raise
     if isinstance(key, bytes):
         return bytes.join(b"", (key,))
     if not isinstance(key, int):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import stat
 import weakref
+from ast import literal_eval
 from collections import namedtuple
 from contextlib import suppress
 from operator import index
@@ -23,6 +24,8 @@ from os import urandom
 from time import monotonic, sleep
 
 from headgate._forks import new_lock, renew
+from headgate._rate import checked_rates
+from headgate._units import checked_positive
 from headgate.errors import HeadgateError
 
 try:
@@ -107,6 +110,49 @@ def header_of(content: bytes) -> Header | None:
     epoch = (words[_AT_EPOCH] + _WORD // 2) % _WORD - _WORD // 2
     text = content[_TEXT].rstrip(b"\0").decode(errors="replace")
     return Header(words[_AT_VERSION], words[_AT_BOOT], words[_AT_NAMESPACE], epoch, _settings(text))
+
+
+def checked_path(path: str | PathLike[str]) -> str:
+    """The path of a file, as `os.fspath` has it."""
+    try:
+        return os.fspath(path)
+    except TypeError:
+        raise TypeError(f"path must be a str or an os.PathLike, got {path!r}") from None
+
+
+def settings_there(path: str | PathLike[str], limiter: str) -> dict[str, Any]:
+    """What the file at `path` says of a limiter of that kind; nothing if it is none of it."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = os.open(checked_path(path), flags)
+    except OSError:
+        return {}
+    try:
+        header = header_of(os.read(file, HEADER))
+    except OSError:
+        header = None
+    finally:
+        os.close(file)
+    if header is None or header.version != VERSION:
+        return {}
+    try:
+        settings = {name: literal_eval(value) for name, value in header.settings.items()}
+    except (SyntaxError, ValueError):
+        return {}
+    return settings if settings.get("limiter") == limiter else {}
+
+
+def adopted_rates(path: str | PathLike[str], rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
+    """The tiers of the `RateLimiter` in the file at `path`, or `rates` if there is none."""
+    text = settings_there(path, "RateLimiter").get("rate")
+    return checked_rates(text, None) if isinstance(text, str) else rates
+
+
+def adopted_terms(path: str | PathLike[str], capacity: float, refill_rate: float) -> tuple[float, float]:
+    """Capacity and refill rate of the `TokenBucket` in the file at `path`, or these if there is none."""
+    there = settings_there(path, "TokenBucket")
+    found = there.get("capacity", capacity), there.get("refill_rate", refill_rate)
+    return checked_positive("capacity", found[0]), checked_positive("refill_rate", found[1])
 
 
 class FileLock:
@@ -198,7 +244,7 @@ class SharedFile:
     __slots__ = ("__weakref__", "_file", "_mode", "_path")
 
     def __init__(self, path: str | PathLike[str], mode: int) -> None:
-        self._path = os.fspath(path)
+        self._path = checked_path(path)
         self._mode = checked_mode(mode)
         if not SHARES_FILES:
             raise ValueError(f"path must be None on a system without fcntl and mmap, got {path!r}")
@@ -237,7 +283,8 @@ class SharedFile:
                 os.ftruncate(file, size)
         except OSError as error:
             os.ftruncate(file, 0)
-            raise OSError(error.errno, f"{error.strerror} for {size} bytes", self._path) from None
+            problem = f"path must have room for {size} bytes: {error.strerror}"
+            raise OSError(error.errno, problem, self._path) from None
 
 
 class SharedTable(SharedFile):
@@ -294,7 +341,7 @@ class SharedTable(SharedFile):
         for name, wanted in _settings(self._text).items():
             found = there.settings.get(name)
             if found != wanted:
-                raise ValueError(f"{name} must be {found} as in {self._path!r}, got {wanted}")
+                raise ValueError(f"{name} must be {found} as in {self._path!r}, got {wanted}{_remedy(name)}")
         if there.boot == boot_id() and there.namespace != namespace("time"):
             raise ValueError(f"path must belong to processes with one clock, got {self._path!r}")
 
@@ -368,6 +415,13 @@ def shared_bucket(
         "refill_rate": _plain(refill_rate),
     }
     return SharedTable(path, mode, settings, _BUCKET, now)
+
+
+def _remedy(name: str) -> str:
+    """What to do where another rate is wanted than that of a file."""
+    if name not in ("rate", "capacity", "refill_rate"):
+        return ""
+    return "; on_mismatch='adopt' takes what is there, and another path begins another limit"
 
 
 def _plain(number: float) -> float:

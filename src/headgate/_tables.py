@@ -23,6 +23,7 @@ _MOST_ENTRIES = 2**20
 _MOST_PERIOD = 2**31
 _NANOSECONDS = 10**9
 _ON_FULL = {"evict": True, "deny": False}
+_ON_MISMATCH = {"raise": False, "adopt": True}
 
 
 def count_lines(max_keys: int) -> int:
@@ -46,6 +47,13 @@ def checked_overflow(on_full: str) -> bool:
     if not isinstance(on_full, str) or on_full not in _ON_FULL:
         raise ValueError(f"on_full must be 'evict' or 'deny', got {on_full!r}")
     return _ON_FULL[on_full]
+
+
+def checked_mismatch(on_mismatch: str) -> bool:
+    """Whether the rate of a file that is there takes the place of the one that was given."""
+    if not isinstance(on_mismatch, str) or on_mismatch not in _ON_MISMATCH:
+        raise ValueError(f"on_mismatch must be 'raise' or 'adopt', got {on_mismatch!r}")
+    return _ON_MISMATCH[on_mismatch]
 
 
 def checked_windows(rates: Sequence[Rate]) -> tuple[Window, ...]:

@@ -31,12 +31,26 @@ static int hg_key_int(PyObject *key, const char *name, hg_key *out)
     return 0;
 }
 
+/* Names the argument in the error of a str that has no UTF-8. */
+static int hg_key_not_text(const char *name)
+{
+    PyObject *type, *value, *trace;
+    char reason[64];
+    PyOS_snprintf(reason, sizeof reason, "%s must have no surrogates", name);
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (PyErr_GivenExceptionMatches(value, PyExc_UnicodeEncodeError) && PyUnicodeEncodeError_SetReason(value, reason))
+        PyErr_Clear();
+    PyErr_Restore(type, value, trace);
+    return -1;
+}
+
 static int hg_key_other(PyObject *key, const char *name, hg_key *out)
 {
     if (PyUnicode_Check(key)) {
         out->data = (const unsigned char *)PyUnicode_AsUTF8AndSize(key, &out->size);
         out->kind = HG_STR;
-        return out->data == NULL ? -1 : 0;
+        return out->data == NULL ? hg_key_not_text(name) : 0;
     }
     if (PyBytes_Check(key)) {
         out->data = (const unsigned char *)PyBytes_AS_STRING(key);

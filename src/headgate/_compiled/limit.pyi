@@ -1,6 +1,6 @@
 from collections.abc import Callable, Coroutine
 from os import PathLike
-from typing import Any, Never, SupportsFloat
+from typing import Any, Literal, Never, SupportsFloat
 
 from typing_extensions import disjoint_base
 
@@ -16,6 +16,7 @@ class TokenBucket:
         *,
         path: str | PathLike[str] | None = None,
         mode: int = 0o600,
+        on_mismatch: Literal["raise", "adopt"] = "raise",
         clock: Callable[[], int] | None = None,
     ) -> None: ...
     def consume(self, tokens: SupportsFloat = 1) -> bool: ...

@@ -37,6 +37,7 @@ from headgate._clock import checked_clock, checked_now
 from headgate._decision import Decision
 from headgate._pickling import initialized
 from headgate._reservation import Reservation
+from headgate._tables import checked_mismatch
 from headgate._units import checked_amount, checked_positive, scale, units_at, unused, wait
 from headgate._units import to_units as units_of
 
@@ -92,7 +93,7 @@ cdef struct Outcome:
 
 
 cdef class TokenBucket:
-    """TokenBucket(capacity, refill_rate, *, path=None, mode=0o600, clock=None)\n--\n
+    """TokenBucket(capacity, refill_rate, *, path=None, mode=0o600, on_mismatch="raise", clock=None)\n--\n
     A bucket of `capacity` tokens that refills at `refill_rate` tokens a second; it starts full.
 
     A request takes its tokens at once or not at all; a denied one changes nothing. Over any interval
@@ -102,9 +103,9 @@ cdef class TokenBucket:
     number of threads are made by one compare-and-swap on one 64-bit word.
 
     `path` names a file, best in /dev/shm, through which all processes of a host have one bucket; it is made
-    with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
-    to take, or had reserved. The state outlives the processes, but not the system: after a restart the
-    bucket is full.
+    with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` those of a
+    file that is there take their place. One that is killed loses what it was about to take, or had reserved.
+    The state outlives the processes, but not the system: after a restart the bucket is full.
 
     Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61, or if `path`
     is a file of something else, of other settings, of the other twin or with another mode; TypeError if an
@@ -140,9 +141,12 @@ cdef class TokenBucket:
     def __cinit__(self):
         self.word, self.ceiling = &self.own[0], &self.own[1]
 
-    def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, clock=None):
+    def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, on_mismatch="raise", clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
+        if checked_mismatch(on_mismatch) and path is not None:
+            from headgate._shared import adopted_terms
+            size, rate = adopted_terms(path, size, rate)
         if self.terms is not None:
             raise initialized(self)
         self.tick = checked_clock(clock)

@@ -20,6 +20,7 @@ class RateLimiter:
         mode: int = 0o600,
         on_full: Literal["evict", "deny"] = "evict",
         strict: bool = False,
+        on_mismatch: Literal["raise", "adopt"] = "raise",
         clock: Callable[[], int] | None = None,
     ) -> None: ...
     def allow(self, key: str | bytes | int, cost: SupportsFloat = 1) -> bool: ...

@@ -42,6 +42,7 @@ from headgate._decision import Decision, with_details
 from headgate._pickling import initialized
 from headgate._rate import checked_rates
 from headgate._tables import (
+    checked_mismatch,
     checked_overflow,
     checked_windows,
     count_lines,
@@ -202,7 +203,7 @@ cdef object _wait(hg_charge *charge, object units):
 
 cdef class RateLimiter:
     """RateLimiter(rate, *, burst=None, max_keys=1_000_000, path=None, mode=0o600, on_full="evict", \
-    strict=False, clock=None)\n--\n
+    strict=False, on_mismatch="raise", clock=None)\n--\n
     At most so many requests in so long for each key, in memory of fixed size.
 
     `rate` is a rate or several tiers of them, each of which must allow a request: ``"10/s"``,
@@ -223,8 +224,9 @@ cdef class RateLimiter:
     returns integer nanoseconds, by default the monotonic clock.
 
     `path` names a file, best in /dev/shm, through which all processes of a host have one limit; it is made
-    with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
-    to take, at most. The limit outlives the processes, but not the system: after a restart nothing is owed.
+    with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` the rate of
+    a file that is there takes the place of `rate`. One that is killed loses what it was about to take, at
+    most. The limit outlives the processes, but not the system: after a restart nothing is owed.
 
     Raises ValueError if `rate` says no rate, or none that can be `strict`, if `burst` is given with several
     tiers, if `max_keys` or `on_full` is unknown or out of range, or if `path` is a file of something else, of
@@ -261,10 +263,13 @@ cdef class RateLimiter:
     cdef Py_buffer view
 
     def __init__(self, rate, *, burst=None, max_keys=1_000_000, path=None, mode=0o600, on_full="evict",
-                 strict=False, clock=None):
+                 strict=False, on_mismatch="raise", clock=None):
         cdef hg_scale[MOST_TIERS] scales
         cdef int i
         rates = checked_rates(rate, burst)
+        if checked_mismatch(on_mismatch) and path is not None:
+            from headgate._shared import adopted_rates
+            rates = adopted_rates(path, rates)
         windows = checked_windows(rates) if strict else ()
         cdef hg_log log = _log(windows)
         cdef uint64_t lines = count_lines(max_keys)
@@ -708,7 +713,8 @@ cdef class RateLimiter:
                 break
         if back > 0:
             with cython.critical_section(self):
-                hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now), now - self.tiers[0].epoch, back)
+                hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now),
+                            now - self.tiers[0].epoch, back)
         return 1
 
     cdef int _settle_from(self, int which, const hg_place *at, int64_t now, object cost, object actual,
@@ -736,7 +742,7 @@ cdef class RateLimiter:
         return min(unused(units_of(cost, bits), units_of(actual, bits), came), <object>MOST_DEBT)
 
     cdef bint _owe(self, int which, const hg_place *at, int64_t now, int64_t units) noexcept nogil:
-        """Charge so many units, or as many of them as a key may owe; False if the clock must be read again."""
+        """Charge so many units, or as many as a key may owe; False if the clock must be read again."""
         cdef hg_tier *tier = &self.tiers[which]
         cdef hg_charge charge
         charge.scale = tier.scale

@@ -21,6 +21,7 @@ from headgate._decision import Decision
 from headgate._forks import new_lock, under
 from headgate._pickling import initialized
 from headgate._reservation import Reservation
+from headgate._tables import checked_mismatch
 from headgate._units import (
     checked_amount,
     checked_positive,
@@ -47,9 +48,9 @@ class TokenBucket:
     number of threads are made by one compare-and-swap on one 64-bit word.
 
     `path` names a file, best in /dev/shm, through which all processes of a host have one bucket; it is made
-    with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
-    to take, or had reserved. The state outlives the processes, but not the system: after a restart the
-    bucket is full.
+    with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` those of a
+    file that is there take their place. One that is killed loses what it was about to take, or had reserved.
+    The state outlives the processes, but not the system: after a restart the bucket is full.
 
     Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61, or if `path`
     is a file of something else, of other settings, of the other twin or with another mode; TypeError if an
@@ -81,9 +82,13 @@ class TokenBucket:
         "_terms",
     )
 
-    def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, clock=None):
+    def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, on_mismatch="raise", clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
+        if checked_mismatch(on_mismatch) and path is not None:
+            from headgate._shared import adopted_terms
+
+            size, rate = adopted_terms(path, size, rate)
         if hasattr(self, "_terms"):
             raise initialized(self)
         self._clock = checked_clock(clock)

@@ -39,6 +39,7 @@ from headgate._pickling import initialized
 from headgate._rate import checked_rates
 from headgate._reservation import Reservation
 from headgate._tables import (
+    checked_mismatch,
     checked_overflow,
     checked_windows,
     count_lines,
@@ -680,8 +681,9 @@ class RateLimiter:
     returns integer nanoseconds, by default the monotonic clock.
 
     `path` names a file, best in /dev/shm, through which all processes of a host have one limit; it is made
-    with the permissions `mode`. All must give the same settings. One that is killed loses what it was about
-    to take, at most. The limit outlives the processes, but not the system: after a restart nothing is owed.
+    with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` the rate of
+    a file that is there takes the place of `rate`. One that is killed loses what it was about to take, at
+    most. The limit outlives the processes, but not the system: after a restart nothing is owed.
 
     Raises ValueError if `rate` says no rate, or none that can be `strict`, if `burst` is given with several
     tiers, if `max_keys` or `on_full` is unknown or out of range, or if `path` is a file of something else, of
@@ -728,9 +730,14 @@ class RateLimiter:
         mode=0o600,
         on_full="evict",
         strict=False,
+        on_mismatch="raise",
         clock=None,
     ):
         rates = checked_rates(rate, burst)
+        if checked_mismatch(on_mismatch) and path is not None:
+            from headgate._shared import adopted_rates
+
+            rates = adopted_rates(path, rates)
         length = longest_log(checked_windows(rates)) if strict else 0
         lines = count_lines(max_keys)
         if hasattr(self, "_tiers"):
