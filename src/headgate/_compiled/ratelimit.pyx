@@ -27,13 +27,12 @@ Foreign code - the clock, ``__float__`` and ``__index__`` of a cost - runs befor
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
-from libc.math cimport floor, ldexp
+from libc.math cimport INFINITY, floor, ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
 from headgate._compiled.amounts cimport MOST_DEBT, Amount, split, to_units
 from headgate._compiled.hashing cimport hg_splitmix64
 
-from math import inf
 from os import urandom
 
 from headgate import _waiting
@@ -538,7 +537,7 @@ cdef class RateLimiter:
             charge = &charges[i]
             if verdict != HG_ALLOWED:
                 if charge.verdict != HG_ALLOWED:
-                    waits[i] = _wait(charge, charge.missing) if rates[i].limit else inf
+                    waits[i] = _wait(charge, charge.missing) if rates[i].limit else INFINITY
                     violated.append(str(rates[i]))
                 if waits[i] > waits[worst]:
                     worst = i
@@ -897,7 +896,7 @@ cdef class RateLimiter:
         for i in range(len(rates)):
             charge = &charges[i]
             units = charge.debt + int(cost * 2**charge.scale.bits) - charge.scale.burst
-            delay = max(delay, _wait(charge, units) if rates[i].limit else inf)
+            delay = max(delay, _wait(charge, units) if rates[i].limit else INFINITY)
         return delay / 1e9
 
     cdef object _delay_log(self, object key, object cost):
@@ -916,7 +915,7 @@ cdef class RateLimiter:
                 self._ask_window(&charges[i], now, (cost - 1) % max(1, log.windows[i].limit) + 1)
             hg_consult(&self.tiers[0], &log, &at, self.evict, False, charges)
         if never:
-            return inf
+            return INFINITY
         delay = 0
         for i in range(log.count):
             rounds = (cost - 1) // log.windows[i].limit
