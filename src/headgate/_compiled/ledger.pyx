@@ -165,3 +165,6 @@ cdef class Words:
         cdef uint64_t seen = hg_load(total)
         cdef uint64_t count = permits()
         return count < (seen & COUNT) and hg_cas(total, seen, _changed(seen, count))
+
+    def __reduce__(self):
+        raise TypeError("a Words cannot be copied or pickled: it belongs to one memory")

@@ -141,3 +141,6 @@ class Words:
         count = permits()
         changed = ((seen >> 32) + 1 << 32 | count) % _WORD
         return count < seen & _COUNT and self.cas(0, seen, changed)
+
+    def __reduce__(self):
+        raise TypeError("a Words cannot be copied or pickled: it belongs to one memory")
