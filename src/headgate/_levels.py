@@ -483,7 +483,8 @@ class RateLimits:
             limiter: Limiter | None = self._levels.get(level) or self._limiter(level)
             if key is None:
                 continue
-            if networks := self._networks[level]:
+            networks = self._networks[level]
+            if networks.values:
                 limiter = networks.get(key, limiter)
             if overrides := self._overrides[level]:
                 limiter = overrides.get(key_name(key), limiter)
@@ -504,8 +505,8 @@ class RateLimits:
     def _allowed(self, asked: Asked, shadows: Asked, cost: SupportsFloat) -> Asked:
         """Count a request that was allowed, and charge levels that never deny; those that were charged."""
         for level, _, _ in asked:
-            self._tallies[level].allowed.add()
-        charged = []
+            self._tallies[level].add_allowed()
+        charged: list[tuple[str, Any, Any]] = []
         for level, limiter, key in shadows:
             limiter.peek(key, 0)  # raises if it is no key
             try:
@@ -514,7 +515,7 @@ class RateLimits:
                 self._tallies[level].deny([str(rate) for rate in limiter.rates])
                 continue
             if answer.allowed:
-                self._tallies[level].allowed.add()
+                self._tallies[level].add_allowed()
                 charged.append((level, limiter, key))
             else:
                 self._tallies[level].deny(answer.violated)

@@ -76,28 +76,25 @@ class Networks:
     A change makes another dict, so that a look-up sees the networks of one moment.
     """
 
-    __slots__ = ("_lock", "_values")
+    __slots__ = ("_lock", "values")
 
     def __init__(self) -> None:
         self._lock = new_lock()
-        self._values: dict[tuple[int, int], dict[int, Any]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._values)
+        self.values: dict[tuple[int, int], dict[int, Any]] = {}
 
     def update(self, networks: Iterable[Network], value: Any) -> None:
         with self._lock:
-            values = {shape: dict(found) for shape, found in self._values.items()}
+            values = {shape: dict(found) for shape, found in self.values.items()}
             for bits, length, fixed in networks:
                 values.setdefault((bits, length), {})[fixed] = value
-            self._values = dict(sorted(values.items(), reverse=True))
+            self.values = dict(sorted(values.items(), reverse=True))
 
     def remove(self, networks: Iterable[Network]) -> None:
         with self._lock:
-            values = {shape: dict(found) for shape, found in self._values.items()}
+            values = {shape: dict(found) for shape, found in self.values.items()}
             for bits, length, fixed in networks:
                 values.get((bits, length), {}).pop(fixed, None)
-            self._values = {shape: found for shape, found in values.items() if found}
+            self.values = {shape: found for shape, found in values.items() if found}
 
     def get(self, key: Any, default: Any) -> Any:
         """The value for a key that is the text of an address, or of a network, that lies in one of them."""
@@ -105,7 +102,7 @@ class Networks:
         if inner is None:
             return default
         bits, own, fixed = inner
-        for (width, length), found in self._values.items():
+        for (width, length), found in self.values.items():
             if width == bits and length <= own and fixed >> own - length in found:
                 return found[fixed >> own - length]
         return default
@@ -127,18 +124,19 @@ class Tally:
 class LevelTally:
     """What a level has allowed and denied."""
 
-    __slots__ = ("_policies", "allowed", "denied")
+    __slots__ = ("_allowed", "_denied", "_policies", "add_allowed")
 
     def __init__(self) -> None:
-        self.allowed, self.denied = Tally(), Tally()
+        self._allowed, self._denied = Tally(), Tally()
+        self.add_allowed = self._allowed.add
         self._policies: dict[str, Tally] = {}
 
     def deny(self, policies: Iterable[str]) -> None:
         """Count a denial by these policies."""
-        self.denied.add()
+        self._denied.add()
         for policy in policies:
             self._policies.setdefault(policy, Tally()).add()
 
     def counts(self) -> LevelCounts:
         policies = {policy: int(tally) for policy, tally in self._policies.copy().items()}
-        return LevelCounts(int(self.allowed), int(self.denied), policies)
+        return LevelCounts(int(self._allowed), int(self._denied), policies)
