@@ -132,21 +132,6 @@ class StrictMachine(RuleBasedStateMachine):
         if counting and count:
             self.logs[key] = counting[count:]
 
-    @rule(key=KEYS, cost=st.integers(1, 40))
-    def delay(self, key, cost):
-        """Those who wait for one key come one after another."""
-        self.settle(key)
-        self.agreed(lambda limiter: limiter.allow(key, 0))
-        now, logs = self.clock.now, dict(self.logs)
-        told = self.agreed(lambda limiter: limiter._delay(key, cost))
-        for rate in self.rates:
-            seen = sorted(logs.get(key, []))
-            for _ in range(cost):
-                begin = max(now, seen[-rate.limit] + period_of(rate)) if len(seen) >= rate.limit else now
-                seen.append(begin)
-            assert told >= (seen[-1] - now) / 1e9
-        assert told == 0 or told <= cost * self.longest / 1e9
-
     @rule(step=STEPS)
     def wait(self, step):
         self.clock.now += step
@@ -160,11 +145,12 @@ class StrictMachine(RuleBasedStateMachine):
 
     @rule(rates=RATES)
     def reconfigure(self, rates):
+        """What lies ahead of the clock is cut."""
         self.agreed(lambda limiter: limiter.reconfigure(rates))
         self.rates = rates
         most = max(rate.limit for rate in rates)
         self.logs = {
-            key: sorted(log)[-most:]
+            key: sorted(min(time, self.clock.now) for time in log)[-most:]
             for key, log in self.logs.items()
             if log and max(log) > self.clock.now - self.longest
         }

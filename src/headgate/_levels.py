@@ -103,12 +103,6 @@ def _refund(asked: Asked, cost: SupportsFloat) -> None:
         limiter.refund(key, cost)
 
 
-def _delay(asked: Asked, cost: float) -> float:
-    """Seconds until `cost`, however much, can have come everywhere, as far as the limiters can tell."""
-    delays = [limiter._delay(key, cost) for _, limiter, key in asked if hasattr(limiter, "_delay")]
-    return max(delays, default=0.0)
-
-
 def _reset(asked: Asked) -> None:
     for _, limiter, key in asked:
         limiter.reset(key)
@@ -336,10 +330,6 @@ class AddressLimiter:
         (Rate(limit=2, period=1, burst=2),)
         """
         return self._rates
-
-    def _delay(self, key: str, cost: float) -> float:
-        """Seconds until `cost`, however much, can have come for the address `key`."""
-        return _delay(self._asked(key), cost)
 
     def __repr__(self) -> str:
         return f"AddressLimiter({'; '.join(map(str, self._rates))!r})"
@@ -622,17 +612,18 @@ class RateLimits:
         self._waiting.nudge_some(_parts(asked))
 
     def acquire(self, *, cost: SupportsFloat = 1, timeout: float | None = None, **keys: Key | None) -> bool:
-        """Wait until `cost` can be taken at all levels that `keys` names; False if `timeout` seconds are too
-        few.
+        """Wait until `cost` can be taken at all levels that `keys` names; False if that is not within
+        `timeout` seconds, None for any time.
 
-        Those who name the same keys are served in the order in which they came. Nobody holds anything while
-        he waits, so others may take meanwhile what a level has left. The thread sleeps; other threads and
-        event loops go on.
+        Those that name the same keys are served in the order in which they came. Nothing is held while one
+        waits, so others may take meanwhile what a level has left. The thread sleeps; other threads and event
+        loops go on. The time is waited to its end, since ``refund``, ``reset`` or another rule may bring
+        tokens sooner; a `timeout` of 0 never waits.
 
         Raises what ``allow`` raises, ValueError if `timeout` is negative.
 
         >>> limits = RateLimits(ip="10/s", user="2/h")
-        >>> limits.acquire(ip="::1", user="ann", cost=2), limits.acquire(ip="::1", user="ann", timeout=5)
+        >>> limits.acquire(ip="::1", user="ann", cost=2), limits.acquire(ip="::1", user="ann", timeout=0.01)
         (True, False)
         """
         request = _Request(self, keys)
@@ -819,6 +810,3 @@ class _Request:
 
     def peek(self, cost: SupportsFloat) -> Decision:
         return self._limits.peek(cost=cost, **self._keys)
-
-    def _delay(self, cost: float) -> float:
-        return _delay(self._limits._asked(self._keys), cost)

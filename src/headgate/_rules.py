@@ -63,9 +63,6 @@ class Deny:
     def reset(self, key: Any) -> None:
         """Nothing is owed."""
 
-    def _delay(self, key: Any, cost: float) -> float:
-        return inf
-
     def _check(self) -> None:
         """There is nothing that could be wrong."""
 

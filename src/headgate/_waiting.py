@@ -23,33 +23,30 @@ from weakref import WeakValueDictionary
 
 from headgate._forks import new_lock, renew
 from headgate._membership import key_name
-from headgate._units import as_number, to_units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from typing import Any, SupportsFloat
 
-_BITS = 32
 _LONGEST = 10**9
 _LOOK = 1.0
 
 
 class Waiter:
-    """One that waits in a line, and how many units it wants.
+    """One that waits in a line.
 
     The line keeps a weak reference, its place, and so knows when the call that waits is gone without having
     left, as an exception out of a signal handler may have it.
     """
 
-    __slots__ = ("__weakref__", "home", "line", "place", "units")
+    __slots__ = ("__weakref__", "home", "line", "place")
 
-    def __init__(self, line: Line, tokens: SupportsFloat, home: AbstractEventLoop | None) -> None:
+    def __init__(self, line: Line, home: AbstractEventLoop | None) -> None:
         self.line = line
         self.place = weakref.ref(self, line.lose)
         hash(self.place)  # kept, for when the waiter is gone
         self.home = home
-        self.units = to_units(as_number("tokens", tokens), _BITS)
 
     def can_run(self) -> bool:
         """Whether it can take its tokens."""
@@ -65,10 +62,10 @@ class ThreadWaiter(Waiter):
 
     __slots__ = ("_gate",)
 
-    def __init__(self, line: Line, tokens: SupportsFloat) -> None:
+    def __init__(self, line: Line) -> None:
         self._gate = allocate_lock()
         self._gate.acquire()
-        super().__init__(line, tokens, None)
+        super().__init__(line, None)
 
     def wake(self) -> None:
         with suppress(RuntimeError):  # it is awake
@@ -84,11 +81,11 @@ class TaskWaiter(Waiter):
 
     __slots__ = ("_loop", "_turn")
 
-    def __init__(self, line: Line, tokens: SupportsFloat, loop: AbstractEventLoop) -> None:
+    def __init__(self, line: Line, loop: AbstractEventLoop) -> None:
         from asyncio import Event
 
         self._loop, self._turn = loop, Event()
-        super().__init__(line, tokens, loop)
+        super().__init__(line, loop)
 
     def wake(self) -> None:
         with suppress(RuntimeError):  # the loop is closed
@@ -111,12 +108,11 @@ class Line:
     A finalizer may end a coroutine that waits, and so leave the line, amid any other step of the same thread.
     """
 
-    __slots__ = ("__weakref__", "_last", "_lock", "_units", "_waiters", "is_mixed")
+    __slots__ = ("__weakref__", "_last", "_lock", "_waiters", "is_mixed")
 
     def __init__(self) -> None:
         self._lock = new_lock()
-        self._waiters: OrderedDict[weakref.ref[Waiter], int] = OrderedDict()
-        self._units = 0
+        self._waiters: OrderedDict[weakref.ref[Waiter], None] = OrderedDict()
         self._last: AbstractEventLoop | None = None
         self.is_mixed = False
         renew(self)
@@ -125,7 +121,6 @@ class Line:
         """In the child of a fork: those that wait are the parent's, but for tasks of loops that may go on."""
         waiters = [place() for place in self._waiters]
         self._waiters.clear()
-        self._units = 0
         for waiter in waiters:
             if waiter is not None and not waiter.can_run():
                 waiter.wake()
@@ -135,12 +130,11 @@ class Line:
 
     def join(self, waiter: Waiter) -> None:
         """Go to the end of the line, unless it is in the line already."""
-        place, units, home = waiter.place, waiter.units, waiter.home
+        place, home = waiter.place, waiter.home
         with self._lock:
             if place not in self._waiters:
                 self.is_mixed = bool(self._waiters) and (self.is_mixed or home is not self._last)
-                self._waiters[place] = units
-                self._units += units
+                self._waiters[place] = None
                 self._last = home
 
     def leave(self, waiter: Waiter) -> None:
@@ -185,13 +179,8 @@ class Line:
         """Whether it was the first."""
         with self._lock:
             was_first = self._first() is place
-            units = self._waiters.pop(place, 0)
-            self._units -= units
+            self._waiters.pop(place, None)
         return was_first
-
-    def tokens_ahead(self) -> float:
-        """What all of them want."""
-        return float(self._units / 2**_BITS)
 
 
 def _checked(timeout: float | None) -> float | None:
@@ -204,42 +193,40 @@ def _checked(timeout: float | None) -> float | None:
     raise error(f"timeout must be a non-negative number or None, got {timeout!r}")
 
 
-def _now_or_never(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool | None:
-    """True if the tokens were there, False if they cannot come in time, None if one has to wait."""
-    if not bucket.peek(tokens).allowed or line.head() is not None:
-        wanted = line.tokens_ahead() + as_number("tokens", tokens)
-        late = timeout is not None and bucket._delay(wanted) > timeout
-        return False if late or timeout == 0 else None
-    return bucket.consume(tokens) or None
+def _at_once(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool | None:
+    """True if the tokens were there and no other waits, False if they were not and there is no time to wait,
+    None if one has to wait.
+    """
+    if bucket.peek(tokens).allowed and line.head() is None and bucket.consume(tokens):
+        return True
+    return False if timeout == 0 else None
 
 
 def _step(
     bucket: Any, waiter: Waiter, tokens: SupportsFloat, left: float | None
 ) -> tuple[bool | None, float | None]:
-    """What `_now_or_never` returns, for one in the line with so many seconds left, and how long it sleeps."""
-    pause: float | None = None
+    """What `_at_once` returns, for one in the line with so many seconds left, and how long it sleeps."""
+    pauses = [] if left is None else [left]
     if waiter.line.is_turn(waiter):
         decision = bucket.decide(tokens)
         if decision:
             return True, None
-        if left is not None and decision.retry_after > left:
-            return False, None
-        pause = min(decision.retry_after, _LOOK)
-    elif left is not None and left <= 0:
-        return False, None
+        pauses += [decision.retry_after, _LOOK]
     elif waiter.line.is_mixed:
-        pause = _LOOK
-    return None, min([seconds for seconds in (pause, left) if seconds is not None], default=None)
+        pauses.append(_LOOK)
+    if left is not None and left <= 0:
+        return False, None
+    return None, min(pauses, default=None)
 
 
 def acquire(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool:
-    """Wait in the calling thread; False if `timeout` seconds are too few."""
+    """Wait in the calling thread; False if the tokens cannot be taken within `timeout` seconds."""
     timeout = _checked(timeout)
-    outcome = _now_or_never(bucket, line, tokens, timeout)
+    outcome = _at_once(bucket, line, tokens, timeout)
     if outcome is not None:
         return outcome
     end = None if timeout is None else time.monotonic() + timeout
-    waiter = ThreadWaiter(line, tokens)
+    waiter = ThreadWaiter(line)
     try:
         while True:
             outcome, pause = _step(bucket, waiter, tokens, None if end is None else end - time.monotonic())
@@ -251,7 +238,7 @@ def acquire(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | Non
 
 
 async def acquire_async(bucket: Any, line: Line, tokens: SupportsFloat, timeout: float | None) -> bool:
-    """Wait in the running event loop; False if `timeout` seconds are too few."""
+    """Wait in the running event loop; False if the tokens cannot be taken within `timeout` seconds."""
     import asyncio
 
     try:
@@ -259,11 +246,11 @@ async def acquire_async(bucket: Any, line: Line, tokens: SupportsFloat, timeout:
     except RuntimeError:
         raise RuntimeError("acquire_async needs a running event loop of asyncio; trio has none") from None
     timeout = _checked(timeout)
-    outcome = _now_or_never(bucket, line, tokens, timeout)
+    outcome = _at_once(bucket, line, tokens, timeout)
     if outcome is not None:
         return outcome
     end = None if timeout is None else loop.time() + timeout
-    waiter = TaskWaiter(line, tokens, loop)
+    waiter = TaskWaiter(line, loop)
     try:
         while True:
             outcome, pause = _step(bucket, waiter, tokens, None if end is None else end - loop.time())
@@ -311,13 +298,12 @@ class Lines:
 class _Key:
     """One key of a limiter, as a bucket."""
 
-    __slots__ = ("_delay", "consume", "decide", "peek")
+    __slots__ = ("consume", "decide", "peek")
 
     def __init__(self, limiter: Any, key: Any) -> None:
         self.consume = partial(limiter.allow, key)
         self.decide = partial(limiter.decide, key)
         self.peek = partial(limiter.peek, key)
-        self._delay = partial(limiter._delay, key)
 
 
 def acquire_key(limiter: Any, lines: Lines, key: Any, cost: float, timeout: float | None) -> bool:

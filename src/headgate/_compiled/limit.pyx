@@ -381,15 +381,17 @@ cdef class TokenBucket:
         return Reservation(number, [(self, None, out.now)], out.now + delay)
 
     def acquire(self, tokens=1, timeout=None):
-        """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
+        """Wait until `tokens` can be taken, first come first served; False if that is not within `timeout`
+        seconds, None for any time.
 
-        The thread sleeps; other threads and event loops go on. Whoever can know that the time is too
-        short gets False at once. ``consume`` does not queue and may take what comes in between.
+        The thread sleeps; other threads and event loops go on. The time is waited to its end, since a
+        cancelled reservation or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never waits.
+        ``consume`` does not queue and may take what comes in between.
 
         Raises what ``consume`` raises, ValueError if `timeout` is negative.
 
         >>> bucket = TokenBucket(2, 0.001)
-        >>> bucket.acquire(2), bucket.acquire(1, timeout=5)
+        >>> bucket.acquire(2), bucket.acquire(1, timeout=0.01)
         (True, False)
         """
         return _waiting.acquire(self, self.line, tokens, timeout)
@@ -454,12 +456,6 @@ cdef class TokenBucket:
 
     def _now_ns(self):
         return self._now()
-
-    def _delay(self, tokens):
-        """Seconds until `tokens`, however many, can be booked without delay."""
-        cdef Outcome out = self._ask(0, LOOK)
-        units = int(tokens * 2**out.bits)
-        return wait(out.elapsed, out.debt + units - out.burst, out.multiplier, out.shift) / 1e9
 
     def _check_settled(self, actual):
         """Any number of tokens may have been used of a reservation."""

@@ -759,16 +759,18 @@ cdef class RateLimiter:
         return charge.verdict != HG_AHEAD
 
     def acquire(self, key, cost=1, timeout=None):
-        """Wait until `cost` can be taken for `key`; False if `timeout` seconds are too few.
+        """Wait until `cost` can be taken for `key`; False if that is not within `timeout` seconds, None for
+        any time.
 
-        Those who wait for one key are served in the order in which they came, in this process. The thread
-        sleeps; other threads and event loops go on. ``allow`` does not queue and may take what comes in
-        between.
+        Those that wait for one key are served in the order in which they came, in this process. The thread
+        sleeps; other threads and event loops go on. The time is waited to its end, since ``refund``,
+        ``reset`` or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never waits. ``allow`` does not
+        queue and may take what comes in between.
 
         Raises what ``allow`` raises, ValueError if `timeout` is negative.
 
         >>> limiter = RateLimiter("2/h")
-        >>> limiter.acquire("ann", 2), limiter.acquire("ann", timeout=5)
+        >>> limiter.acquire("ann", 2), limiter.acquire("ann", timeout=0.01)
         (True, False)
         """
         return _waiting.acquire_key(self, self.waiting, key, cost, timeout)
@@ -882,45 +884,6 @@ cdef class RateLimiter:
             for i in range(self.count):
                 total += self.tiers[i].control[HG_EVICTIONS]
         return total
-
-    def _delay(self, key, cost):
-        """Seconds until `cost`, however much, can have come for `key`."""
-        cdef hg_charge[MOST_TIERS] charges
-        cdef hg_verdict verdict
-        cdef hg_charge *charge
-        cdef int i
-        if self.log.length:
-            return self._delay_log(key, int(cost)) / 1e9
-        rates = self._charge(key, 0, False, charges, &verdict)
-        delay = 0
-        for i in range(len(rates)):
-            charge = &charges[i]
-            units = charge.debt + int(cost * 2**charge.scale.bits) - charge.scale.burst
-            delay = max(delay, _wait(charge, units) if rates[i].limit else INFINITY)
-        return delay / 1e9
-
-    cdef object _delay_log(self, object key, object cost):
-        """``_delay`` in nanoseconds: after the last whole windows come as many tokens as are left over."""
-        cdef hg_place at
-        cdef hg_charge[MOST_TIERS] charges
-        cdef hg_log log
-        cdef int i
-        cdef bint never = False
-        self._locate(key, &at)
-        cdef int64_t now = self._swept()
-        with cython.critical_section(self):
-            log = self.log
-            for i in range(log.count):
-                never |= log.windows[i].limit == 0
-                self._ask_window(&charges[i], now, (cost - 1) % max(1, log.windows[i].limit) + 1)
-            hg_consult(&self.tiers[0], &log, &at, self.evict, False, charges)
-        if never:
-            return INFINITY
-        delay = 0
-        for i in range(log.count):
-            rounds = (cost - 1) // log.windows[i].limit
-            delay = max(delay, _wait(&charges[i], charges[i].missing) + rounds * log.windows[i].period)
-        return delay
 
     def __sizeof__(self):
         cdef int i

@@ -294,15 +294,17 @@ class TokenBucket:
             return delay, None, None
 
     def acquire(self, tokens=1, timeout=None):
-        """Wait until `tokens` can be taken, first come first served; False if `timeout` seconds are too few.
+        """Wait until `tokens` can be taken, first come first served; False if that is not within `timeout`
+        seconds, None for any time.
 
-        The thread sleeps; other threads and event loops go on. Whoever can know that the time is too
-        short gets False at once. ``consume`` does not queue and may take what comes in between.
+        The thread sleeps; other threads and event loops go on. The time is waited to its end, since a
+        cancelled reservation or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never waits.
+        ``consume`` does not queue and may take what comes in between.
 
         Raises what ``consume`` raises, ValueError if `timeout` is negative.
 
         >>> bucket = TokenBucket(2, 0.001)
-        >>> bucket.acquire(2), bucket.acquire(1, timeout=5)
+        >>> bucket.acquire(2), bucket.acquire(1, timeout=0.01)
         (True, False)
         """
         return _waiting.acquire(self, self._line, tokens, timeout)
@@ -373,12 +375,6 @@ class TokenBucket:
         10.0
         """
         return self.peek(0).remaining
-
-    def _delay(self, tokens):
-        """Seconds until `tokens`, however many, can be booked without delay."""
-        _, _, debt, elapsed = self._charge(0, False)
-        units = int(tokens * 2**self._bits)
-        return wait(elapsed, debt + units - self._burst, self._multiplier, self._shift) / 1e9
 
     def _check_settled(self, actual):
         """Any number of tokens may have been used of a reservation."""

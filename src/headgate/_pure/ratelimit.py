@@ -321,13 +321,6 @@ class _Tier:
         rest = wait(elapsed, owed, self.multiplier, self.shift)
         return [_answer(wait_ns, ldexp(max(0, self.burst - owed), -self.bits), rest, self.rate)]
 
-    def delay(self, tag, hashed, now_ns, cost, _):
-        """The nanoseconds until `cost`, however much, can have come for a key."""
-        if not self.rate.limit:
-            return inf
-        elapsed, _, debt = self.look(tag, hashed, now_ns, 0, True)[3:6]
-        return wait(elapsed, debt + int(cost * 2**self.bits) - self.burst, self.multiplier, self.shift)
-
     @property
     def size(self):
         """The bytes of the table."""
@@ -503,17 +496,6 @@ class _Logs(_SharedTier):
             left = float(max(0, limit - count - cost * taken))
             answers.append(_answer(delay, left, period if taken and cost else rest, rate))
         return answers
-
-    def delay(self, tag, hashed, now_ns, cost, evict):
-        """As that of a tier: after the last whole windows come as many tokens as are left over."""
-        delays = []
-        for which, (limit, period) in enumerate(self.windows):
-            if not limit:
-                return inf
-            rounds, rest = divmod(int(cost) - 1, limit)
-            met = self.look(tag, hashed, now_ns, rest + 1, evict)[5]
-            delays.append(met[which][0] + rounds * period)
-        return max(delays)
 
     def mend(self, charge, now_ns):
         """Cut what was seen, and lies ahead of a clock that was read later."""
@@ -1015,16 +997,18 @@ class RateLimiter:
         return len(self._tiers)
 
     def acquire(self, key, cost=1, timeout=None):
-        """Wait until `cost` can be taken for `key`; False if `timeout` seconds are too few.
+        """Wait until `cost` can be taken for `key`; False if that is not within `timeout` seconds, None for
+        any time.
 
-        Those who wait for one key are served in the order in which they came, in this process. The thread
-        sleeps; other threads and event loops go on. ``allow`` does not queue and may take what comes in
-        between.
+        Those that wait for one key are served in the order in which they came, in this process. The thread
+        sleeps; other threads and event loops go on. The time is waited to its end, since ``refund``,
+        ``reset`` or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never waits. ``allow`` does not
+        queue and may take what comes in between.
 
         Raises what ``allow`` raises, ValueError if `timeout` is negative.
 
         >>> limiter = RateLimiter("2/h")
-        >>> limiter.acquire("ann", 2), limiter.acquire("ann", timeout=5)
+        >>> limiter.acquire("ann", 2), limiter.acquire("ann", timeout=0.01)
         (True, False)
         """
         return _waiting.acquire_key(self, self._waiting, key, cost, timeout)
@@ -1109,14 +1093,6 @@ class RateLimiter:
         0
         """
         return sum([tier.evictions for tier in self._tiers])
-
-    def _delay(self, key, cost):
-        """Seconds until `cost`, however much, can have come for `key`."""
-        tag, hashed = self._locate(key)
-        return self._locked(self._longest_delay, tag, hashed, self._swept(), cost) / 1e9
-
-    def _longest_delay(self, tag, hashed, now, cost):
-        return max([tier.delay(tag, hashed, now, cost, self._evict) for tier in self._tiers])
 
     def __sizeof__(self):
         return object.__sizeof__(self) + sum([tier.size for tier in self._tiers])
