@@ -127,7 +127,7 @@ def placements(ring: HashRing[str], bounded: BoundedLoad[str]) -> None:
     assert_type(Rendezvous([1, 2]).get_node("key"), int | None)
     assert_type(Maglev({"a": 1}).get_node("key"), str | None)
     with bounded.pick("key") as pick:
-        assert_type(pick.node, str)
+        assert_type(pick.server, str)
     assert_type(bounded.loads, dict[str, int])
 
 

@@ -363,6 +363,46 @@ def test_no_server_is_an_error(twin, name):
         balancer.get_server("10.0.0.1")
 
 
+def ejected(balancer, *servers):
+    """The balancer, with these servers ejected."""
+    others = set(balancer.servers) - set(servers)
+    while {one.server for one in balancer.records if one.health == "ejected"} != set(servers):
+        balancer.pick("10.0.0.1", exclude=others).done(ok=False)
+    return balancer
+
+
+@pytest.mark.parametrize("name", [*ALL, "ip_hash"])
+def test_ejected_servers_are_picked_where_all_others_are_excluded(twin, clock, name):
+    options = {"scheme": "nginx"} if name == "ip_hash" else {}
+    balancer = make(twin, "AddressHash" if options else name, ["a", "b", "c", "d"], max_failures=1,
+                    clock=clock, **options)
+    ejected(balancer, "c", "d")
+    balancer.drain_server("d")
+    assert {balancer.get_server(f"10.0.{i}.1") for i in range(50)} <= {"a", "b"}
+    with balancer.pick("10.0.0.1", exclude=["a", "b"]) as pick:
+        assert pick.server == "c"
+        assert record(balancer, "c").in_flight == 1
+    assert balancer.get_server("10.0.0.1", exclude=["a", "b"]) == "c"
+    assert record(balancer, "c").health == "ejected"
+    assert balancer.get_server("10.0.0.1", exclude=["b", "c"]) == "a"
+    for excluded in ("abc", "abcd"):
+        with pytest.raises(NoServerError, match="every server is excluded"):
+            balancer.pick("10.0.0.1", exclude=list(excluded))
+    balancer._check()
+
+
+def test_ejected_servers_are_picked_by_weight_or_key(twin, clock):
+    fleet = {"a": 1, "b": 1, "c": 1, "d": 3}
+    balancer = ejected(make(twin, "PowerOfTwo", fleet, max_failures=1, clock=clock), "c", "d")
+    counts = Counter(balancer.get_server(exclude=["a", "b"]) for _ in range(4_000))
+    assert counts["d"] == pytest.approx(3_000, abs=150)
+    assert set(counts) == {"c", "d"}
+    hashed = ejected(make(twin, "KeyHash", fleet, max_failures=1, clock=clock), "c", "d")
+    placement = twin.placement.HashRing({"c": 1, "d": 3})
+    for key in range(100):
+        assert hashed.get_server(key, exclude=["a", "b"]) == placement.get_node(key)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_blocks_end_picks_with_their_outcome(twin, name):
     balancer = make(twin, name, ["a", "b"], max_failures=1, panic_threshold=0)

@@ -159,6 +159,17 @@ def test_sizes_are_checked(arguments, capsys):
     assert "positive" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--trace-size", "5"], "--trace-size is about --trace, which is not given"),
+    (["--trace-format", "lines"], "--trace-format is about --trace, which is not given"),
+    (["--trace", "log", "--only", "lru"], "--only does nothing with --trace"),
+    (["--json", "-", "--markdown"], "--markdown does nothing with --json -"),
+])
+def test_options_that_would_do_nothing(arguments, message, capsys):
+    assert main(["bench", *arguments]) == 1
+    assert capsys.readouterr().err == f"headgate bench: {message}\n"
+
+
 def test_rich_tables_on_a_terminal(monkeypatch):
     pytest.importorskip("rich", reason="the cli extra is not installed")
 

@@ -276,6 +276,83 @@ def test_what_is_in_flight_in_the_parent_is_not_in_the_child():
     assert limiter.inflight == 2
 
 
+BALANCERS = ["RoundRobin", "WeightedRoundRobin", "RandomChoice", "LeastLoaded", "PowerOfTwo", "PeakEWMA",
+             "KeyHash", "AddressHash"]
+
+
+def in_flight(balancer):
+    return [record.in_flight for record in balancer.records]
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("name", BALANCERS)
+def test_picks_of_the_parent_are_not_in_flight_in_the_child(twin, name, seed):
+    balancer = getattr(twin.balance, name)({"a": 1, "b": 2, "c": 2}, seed=seed)
+    picks = [balancer.pick("192.0.2.1") for _ in range(9)]
+    before = in_flight(balancer)
+    assert sum(before) == 9
+
+    def work():
+        balancer._check()
+        assert in_flight(balancer) == [0, 0, 0]
+        own = balancer.pick("192.0.2.1")
+        picks.pop().done()
+        picks.pop().done(ok=False)
+        with picks.pop():
+            pass
+        picks.clear()
+        assert sum(in_flight(balancer)) == 1
+        own.done()
+        assert in_flight(balancer) == [0, 0, 0]
+        balancer._check()
+
+    assert in_child(work)
+    assert in_flight(balancer) == before
+    picks.clear()
+    assert in_flight(balancer) == [0, 0, 0]
+
+
+def test_a_failure_in_the_parent_is_not_counted_in_the_child(twin):
+    balancer = twin.balance.RoundRobin(["a", "b"], seed=0, max_failures=1)
+    pick = balancer.pick()
+
+    def work():
+        pick.done(ok=False)
+        assert [record.health for record in balancer.records] == ["healthy", "healthy"]
+
+    assert in_child(work)
+    pick.done(ok=False)
+    assert [record.health for record in balancer.records] == ["ejected", "healthy"]
+
+
+def test_bounded_picks_of_the_parent_are_not_in_flight_in_the_child(twin):
+    placement = twin.placement.HashRing(["a", "b"])
+    bounded = twin.placement.BoundedLoad(placement)
+    departed = bounded.pick("x", exclude=["b"])
+    picks = [bounded.pick(key) for key in range(8)]
+    placement.remove_node("a")
+    picks.append(bounded.pick("x"))
+
+    def work():
+        bounded._check()
+        placement.add_node("a")
+        assert bounded.loads == {"a": 0, "b": 0}
+        own = bounded.pick("x", exclude=["b"])
+        picks.clear()
+        departed.done()
+        assert bounded.loads == {"a": 1, "b": 0}
+        own.done()
+        assert bounded.loads == {"a": 0, "b": 0}
+        bounded._check()
+
+    assert in_child(work)
+    placement.add_node("a")
+    assert sum(bounded.loads.values()) == 10
+    departed.done()
+    picks.clear()
+    assert bounded.loads == {"a": 0, "b": 0}
+
+
 def test_hot_keys_are_whole_though_a_fork_cut_an_edit(twin):
     hot = twin.hotkeys.HotKeys(3)
 

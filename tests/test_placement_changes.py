@@ -257,7 +257,7 @@ def test_bounded_load_follows_weights(twin):
     ring.set_weight("c", 1)
     with pytest.raises(NoServerError, match="every server is excluded"):
         bounded.pick("x", exclude=["c"])
-    assert bounded.pick("x").node == "c"
+    assert bounded.pick("x").server == "c"
     assert len(picks) == 8
     bounded._check()
 
@@ -278,7 +278,7 @@ def test_weights_at_the_ends_of_the_range(twin, weights):
         assert cls(["a", "x"]).diff(placement) == pytest.approx(cls(["a", "x"]).diff(same))
         bounded, other = room.BoundedLoad(placement), room.BoundedLoad(same)
         picks = [(bounded.pick(key), other.pick(key)) for key in KEYS[:40]]
-        assert [one.node for one, _ in picks] == [one.node for _, one in picks]
+        assert [one.server for one, _ in picks] == [one.server for _, one in picks]
         assert bounded.loads == other.loads
 
 

@@ -30,7 +30,8 @@ def nodes(tmp_path):
 
 
 def ring(capsys, nodes, *arguments):
-    assert main(["ring", str(nodes), *SAMPLE, *arguments]) == 0
+    sample = [] if "--keys" in arguments else SAMPLE
+    assert main(["ring", str(nodes), *sample, *arguments]) == 0
     return capsys.readouterr().out
 
 
@@ -206,6 +207,7 @@ def test_rendezvous_and_maglev(nodes, capsys):
     (["--placement", "maglev"], ["--to-placement", "ring", "--to-replicas", "40"], False),
     (["--placement", "maglev"], ["--to-size", "1009"], False),
     (["--replicas", "40"], ["--to-replicas", "160"], True),
+    (["--replicas", "40"], ["--to-scheme", "nginx"], False),
 ])
 def test_a_migration_between_schemes(nodes, capsys, old, new, exact):
     found = ring_json(capsys, nodes, *old, *new)
@@ -238,6 +240,12 @@ def test_moves_between_schemes_are_those_of_the_requests(nodes, capsys):
         (["--to-size", "1009"], "--size is for maglev, not for ring"),
         (["--placement", "maglev", "--size", "10"], "size must be a prime"),
         (["--to-scheme", "nonsense"], "nonsense"),
+        (["--replicas", "7", "--scheme", "nginx"], "--replicas is for the scheme headgate, not for nginx"),
+        (["--to-replicas", "7", "--to-scheme", "nginx"], "--replicas is for the scheme headgate, not"),
+        (["--scheme", "nginx", "--to-replicas", "7"], "--replicas is for the scheme headgate, not for nginx"),
+        (["--keys", "log"], "--sample does nothing with --keys"),
+        (["--keys-format", "lines"], "--keys-format is about --keys, which is not given"),
+        (["--markdown", "--json", "-"], "--markdown does nothing with --json -"),
         (["--remove", "z"], "z"),
         (["--scheme", "haproxy"], "node must be a server id under the scheme haproxy, got 'a'"),
         (["--add", "a"], "a"),

@@ -338,6 +338,15 @@ def test_oracle_general_for_other_commands(tmp_path, capsys):
     assert list(keylog.read_keys(path)) == [key for _, key, _ in SIZED]
 
 
+@pytest.mark.parametrize("option", ["--time=t", "--time-unit=ms"])
+def test_times_are_of_use_for_lifetimes_only(tmp_path, capsys, option):
+    path = tmp_path / "log.csv"
+    path.write_text("t,k\n1,a\n")
+    assert main(["simulate", str(path), "--key", "k", option]) == 1
+    name = option.partition("=")[0]
+    assert capsys.readouterr().err == f"headgate simulate: {name} is about --ttl, which is not given\n"
+
+
 def test_a_record_that_is_cut_off(tmp_path, capsys):
     path = tmp_path / "log.oracleGeneral"
     path.write_bytes(oracle(SIZED)[:-5])
@@ -349,10 +358,11 @@ def test_a_record_that_is_cut_off(tmp_path, capsys):
 
 @pytest.mark.parametrize(("content", "options", "message"), [
     (b"a\n", ["--ttl", "5"], "--ttl needs the format csv or jsonl or regex or oracleGeneral, not lines"),
-    (b"a\n", ["--time", "t"], "--time needs the format csv or jsonl, not lines"),
+    (b"a\n", ["--time", "t", "--ttl", "5"], "--time needs the format csv or jsonl, not lines"),
     (b"a\n", ["--weight", "w"], "--weight needs the format csv or jsonl, not lines"),
     (b"a\n", ["--key", "k"], "--key needs the format csv or jsonl, not lines"),
-    (b"a\n", ["--time-unit", "ms"], "--time-unit needs the format csv or jsonl or regex, not lines"),
+    (b"a\n", ["--time-unit", "ms", "--ttl", "5"],
+     "--time-unit needs the format csv or jsonl or regex, not lines"),
     (b"a\n", ["--delimiter", ";"], "--delimiter needs the format csv, not lines"),
     (b"a\n", ["--no-header"], "--header needs the format csv, not lines"),
     (b"a\n", ["--format", "lines", "--pattern", "a"], "--pattern needs the format regex, not lines"),

@@ -170,6 +170,7 @@ cdef class _Pick:
     cdef _Balancer _balancer
     cdef _Record _record
     cdef int64_t _start
+    cdef int64_t _era
 
     @cython.binding(False)
     def done(self, ok=True, *, overloaded=False):
@@ -206,7 +207,7 @@ cdef class _Pick:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def __dealloc__(self):
-        if self._record is not None:
+        if self._record is not None and self._era == self._balancer._era:
             self._balancer._abandon(self._record)
 
 
@@ -239,6 +240,7 @@ cdef class _Balancer:
     cdef bint _panicking
     cdef bint _fresh
     cdef int64_t _sequence
+    cdef int64_t _era
 
     __class_getitem__ = classmethod(GenericAlias)
 
@@ -274,12 +276,20 @@ cdef class _Balancer:
             self._rebuild(now)
 
     def _renew(self):
-        """In the child of a fork: finish what another thread was amid, and draw otherwise than the parent."""
+        """In the child of a fork: nothing is in flight, and draws differ from the parent's.
+
+        What another thread was amid is derived anew, and again where this thread itself was amid it.
+        """
+        cdef _Record record
+        cdef bint busy = self._busy
+        self._busy = False
+        self._era += 1
+        for record in self._members.values():
+            record.in_flight = 0
         if not self._seeded:
             self._state, self._fresh = random_word(), True
-        if self._busy or self._fresh:
-            self._busy = False
-            self._rebuild(self._seen)
+        self._rebuild(self._seen)
+        self._stale = busy
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
@@ -762,13 +772,28 @@ cdef class _Balancer:
             if not self._active:
                 raise NoServerError("there is no server")
             if len(skip) >= len(self._active) and not self._left(skip):
-                raise NoServerError("every server is excluded")
-            record = self._left(skip)[0] if busy else self._considered(key, skip, now)
+                record = self._resort(key, self._ejected(skip))
+            else:
+                record = self._left(skip)[0] if busy else self._considered(key, skip, now)
         finally:
             self._busy = busy
             if self._stale:
                 self._rebuild(now)
         return record
+
+    @cython.final
+    cdef list _ejected(self, list skip):
+        """The ejected records that are not in `skip`, where no active one is left."""
+        left = [record for record in self._members.values()
+                if (<_Record>record).until and not (<_Record>record).draining and record not in skip]
+        if not left:
+            raise NoServerError("every server is excluded")
+        return left
+
+    cdef _Record _resort(self, key, list left):
+        """One of the ejected records, by weight alone: better tried than none."""
+        sums = list(accumulate([(<_Record>record).weight for record in left]))
+        return left[min(bisect_right(sums, self._unit() * sums[-1]), len(left) - 1)]
 
     @cython.final
     cdef _Record _considered(self, key, list skip, int64_t now):
@@ -867,6 +892,7 @@ cdef class _Balancer:
         self._sequence += 1
         record.turn = self._sequence
         pick.server, pick._balancer, pick._record, pick._start = record.server, self, record, now
+        pick._era = self._era
 
     @cython.final
     cdef int _finish(self, _Pick pick, bint ok, bint overloaded) except -1:
@@ -876,7 +902,7 @@ cdef class _Balancer:
         cdef _Record record
         with cython.critical_section(self):
             record, pick._record = pick._record, None
-            if record is not None:
+            if record is not None and pick._era == self._era:
                 record.in_flight -= 1
                 self._measure(record, now - pick._start, now, good)
                 if not record.until and not record.draining:
@@ -893,7 +919,7 @@ cdef class _Balancer:
         cdef _Record record
         with cython.critical_section(self):
             record, pick._record = pick._record, None
-            if record is not None:
+            if record is not None and pick._era == self._era:
                 record.in_flight -= 1
                 self._moved(record)
         return 0
@@ -1616,6 +1642,13 @@ cdef class _Hashed(_Balancer):
                         warming and record.warm and self._comes_later(data, record, now)):
                     return record
         return None
+
+    cdef _Record _resort(self, key, list left):
+        """The ejected record that a key prefers."""
+        placement, records, data = key
+        found = _Placement.get_nodes(placement, data, len(records)) if placement is not None else ()
+        preferred = [records.get(id(server)) for server in found]
+        return next((record for record in preferred if record in left), left[0])
 
     cdef bint _comes_later(self, data, _Record record, int64_t now) except -1:
         """Whether a key does not go yet to a server in a slow start: keys come one by one, and stay."""

@@ -41,6 +41,7 @@ from collections.abc import Iterable
 from types import GenericAlias
 
 from headgate._compiled.hashing import splitmix64, xxh64
+from headgate._forks import renew
 from headgate._membership import (
     MaglevRules,
     RaceRules,
@@ -1452,24 +1453,14 @@ cdef class _Pick:
     cdef readonly object server
     cdef BoundedLoad _bounded
     cdef bytes _name
-
-    @property
-    def node(self):
-        """The server, as a node of the placement.
-
-        Complexity: O(1).
-
-        >>> BoundedLoad(HashRing(["a"])).pick("user:1").node
-        'a'
-        """
-        return self.server
+    cdef uint64_t _era
 
     def done(self):
         """Ends the pick: the server has one less in flight. Once ended, nothing happens."""
         with cython.critical_section(self):
             name, self._name = self._name, None
         if name is not None:
-            self._bounded._release(name)
+            self._bounded._release(name, self._era)
 
     def __enter__(self):
         return self
@@ -1533,6 +1524,7 @@ cdef class BoundedLoad:
     cdef Py_ssize_t _total
     cdef double _weight
     cdef uint64_t _changes
+    cdef uint64_t _era
     cdef object __weakref__
 
     __class_getitem__ = classmethod(GenericAlias)
@@ -1542,12 +1534,20 @@ cdef class BoundedLoad:
         self._c = 1.25
         self._names, self._ranks, self._departed = (), {}, {}
         self._loads = <Py_ssize_t *>_allocate(0, sizeof(Py_ssize_t))
+        renew(self)
 
     def __init__(self, placement, c=1.25):
         if not isinstance(placement, _Placement):
             raise TypeError(f"placement must be a HashRing, Rendezvous or Maglev, got {placement!r}")
         self._c = checked_bound(c)
         self._placement = placement
+
+    def _renew(self):
+        """In the child of a fork: nothing is in flight."""
+        memset(self._loads, 0, len(self._names) * sizeof(Py_ssize_t))
+        self._departed, self._total = {}, 0
+        self._changes += 1
+        self._era += 1
 
     def __dealloc__(self):
         free(self._loads)
@@ -1630,6 +1630,7 @@ cdef class BoundedLoad:
                     self._loads[rank] += 1
                     self._total += 1
                     self._changes += 1
+                    pick._era = self._era
         if rank < 0:
             raise NoServerError("every server is excluded" if view.active else "the placement has no server")
         pick._bounded, pick._name, pick.server = self, view.names[rank], view.nodes[rank]
@@ -1720,11 +1721,11 @@ cdef class BoundedLoad:
         return rank
 
     @cython.final
-    cdef int _release(self, bytes name) except -1:
-        """Takes one from what is in flight at a node, a member or not."""
+    cdef int _release(self, bytes name, uint64_t era) except -1:
+        """Takes one from what is in flight at a node, a member or not, unless that was before a fork."""
         cdef Py_ssize_t rank
         cdef bint released = False
-        while not released:
+        while not released and era == self._era:
             with cython.critical_section(self):
                 ranks, old = self._ranks, self._departed
             departed = old

@@ -111,7 +111,7 @@ class _Record:
 class _Pick:
     """A server picked: `server`, in flight until the ``with`` block or `done(ok)` ends it."""
 
-    __slots__ = ("_balancer", "_record", "_start", "server")
+    __slots__ = ("_balancer", "_era", "_record", "_start", "server")
 
     def done(self, ok=True, *, overloaded=False):
         """Ends the pick with its outcome and the time since it began; later calls do nothing.
@@ -154,7 +154,7 @@ class _Balancer:
     """What all balancers share: members, health, picks in flight, and the draws."""
 
     _clock, _wake, _due, _lapse, _seen, _state, _sequence = None, _NEVER, _NEVER, _NEVER, 0, 0, 0
-    _spare, _typical = 0, 0.0
+    _spare, _typical, _era = 0, 0.0, 0
     _timed = _busy = _stale = _panicking = _fresh = False
     _seeded = True
 
@@ -191,12 +191,18 @@ class _Balancer:
             self._rebuild(now)
 
     def _renew(self):
-        """In the child of a fork: finish what another thread was amid, and draw otherwise than the parent."""
+        """In the child of a fork: nothing is in flight, and draws differ from the parent's.
+
+        What another thread was amid is derived anew, and again where this thread itself was amid it.
+        """
+        busy, self._busy = self._busy, False
+        self._era += 1
+        for record in self._members.values():
+            record.in_flight = 0
         if not self._seeded:
             self._state, self._fresh = random_word(), True
-        if self._busy or self._fresh:
-            self._busy = False
-            self._rebuild(self._seen)
+        self._rebuild(self._seen)
+        self._stale = busy
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
@@ -583,13 +589,27 @@ class _Balancer:
             if not self._active:
                 raise NoServerError("there is no server")
             if len(skip) >= len(self._active) and not self._left(skip):
-                raise NoServerError("every server is excluded")
-            record = self._left(skip)[0] if busy else self._considered(key, skip, now)
+                record = self._resort(key, self._ejected(skip))
+            else:
+                record = self._left(skip)[0] if busy else self._considered(key, skip, now)
         finally:
             self._busy = busy
             if self._stale:
                 self._rebuild(now)
         return record
+
+    def _ejected(self, skip):
+        """The ejected records that are not in `skip`, where no active one is left."""
+        left = [record for record in self._members.values()
+                if record.until and not record.draining and record not in skip]
+        if not left:
+            raise NoServerError("every server is excluded")
+        return left
+
+    def _resort(self, key, left):
+        """One of the ejected records, by weight alone: better tried than none."""
+        sums = list(accumulate([record.weight for record in left]))
+        return left[min(bisect_right(sums, self._unit() * sums[-1]), len(left) - 1)]
 
     def _considered(self, key, skip, now):
         """The record of this balancer's choice; a warming one is passed over in part."""
@@ -671,6 +691,7 @@ class _Balancer:
             self._sequence += 1
             record.turn = self._sequence
             self._moved(record)
+            pick._era = self._era
         pick.server, pick._balancer, pick._start = record.server, self, now
         pick._record = record
         return pick
@@ -680,7 +701,7 @@ class _Balancer:
         now = self._now()
         with self._lock:
             record, pick._record = pick._record, None
-            if record is not None:
+            if record is not None and pick._era == self._era:
                 record.in_flight -= 1
                 good = ok and not overloaded
                 self._measure(record, now - pick._start, now, good)
@@ -694,7 +715,7 @@ class _Balancer:
         """Take a pick that was dropped out of the flight."""
         with self._lock:
             record, pick._record = pick._record, None
-            if record is not None:
+            if record is not None and pick._era == self._era:
                 record.in_flight -= 1
                 self._moved(record)
 
@@ -1276,6 +1297,13 @@ class _Hashed(_Balancer):
                         warming and record.warm and self._comes_later(data, record, now)):
                     return record
         return None
+
+    def _resort(self, key, left):
+        """The ejected record that a key prefers."""
+        placement, records, data = key
+        found = _Placement.get_nodes(placement, data, len(records)) if placement is not None else ()
+        preferred = (records.get(id(server)) for server in found)
+        return next((record for record in preferred if record in left), left[0])
 
     def _comes_later(self, data, record, now):
         """Whether a key does not go yet to a server in a slow start: keys come one by one, and stay."""

@@ -11,7 +11,7 @@ from math import log
 from struct import unpack_from
 from types import GenericAlias
 
-from headgate._forks import new_lock
+from headgate._forks import new_lock, renew
 from headgate._membership import (
     MaglevRules,
     RaceRules,
@@ -1073,24 +1073,13 @@ def redis_slot(key, /):
 class _Pick:
     """A node picked by BoundedLoad: `server`, in flight until the ``with`` block or `done()` ends it."""
 
-    __slots__ = ("_bounded", "_name", "_server")
+    __slots__ = ("_bounded", "_era", "_name", "_server")
 
-    def __init__(self, bounded, name, server):
-        self._bounded, self._name, self._server = bounded, name, server
+    def __init__(self, bounded, era, name, server):
+        self._bounded, self._era, self._name, self._server = bounded, era, name, server
 
     @property
     def server(self):
-        return self._server
-
-    @property
-    def node(self):
-        """The server, as a node of the placement.
-
-        Complexity: O(1).
-
-        >>> BoundedLoad(HashRing(["a"])).pick("user:1").node
-        'a'
-        """
         return self._server
 
     def done(self):
@@ -1098,7 +1087,7 @@ class _Pick:
         bounded = self._bounded
         with bounded._lock:
             name, self._name = self._name, None
-            if name is not None:
+            if name is not None and self._era == bounded._era:
                 bounded._release(name)
 
     def __enter__(self):
@@ -1145,7 +1134,7 @@ class BoundedLoad:
     ('a', {'a': 1, 'b': 0})
     """
 
-    __slots__ = ("__weakref__", "_c", "_counted", "_edits", "_loads", "_lock", "_names", "_placement",
+    __slots__ = ("__weakref__", "_c", "_counted", "_edits", "_era", "_loads", "_lock", "_names", "_placement",
                  "_total", "_weight")
 
     __class_getitem__ = classmethod(GenericAlias)
@@ -1155,7 +1144,8 @@ class BoundedLoad:
         self._placement, self._c, self._lock = HashRing(), 1.25, new_lock()
         self._loads = {}
         self._names, self._counted, self._total, self._weight = None, frozenset(), 0, 0.0
-        self._edits = 0
+        self._edits = self._era = 0
+        renew(self)
         return self
 
     def __init__(self, placement, c=1.25):
@@ -1163,6 +1153,12 @@ class BoundedLoad:
             raise TypeError(f"placement must be a HashRing, Rendezvous or Maglev, got {placement!r}")
         self._c = checked_bound(c)
         self._placement = placement
+
+    def _renew(self):
+        """In the child of a fork: nothing is in flight."""
+        self._loads, self._total = {}, 0
+        self._edits += 1
+        self._era += 1
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
@@ -1224,10 +1220,10 @@ class BoundedLoad:
         key = view.begin(key)
         names = {name_bytes(node, self._placement._node_key) for node in checked_several("exclude", exclude)}
         with self._lock:
-            rank = self._chosen(view, key, names)
+            rank, era = self._chosen(view, key, names), self._era
         if rank < 0:
             raise NoServerError("every server is excluded" if view.active else "the placement has no server")
-        return _Pick(self, view.names[rank], view.nodes[rank])
+        return _Pick(self, era, view.names[rank], view.nodes[rank])
 
     def _chosen(self, view, key, barred):
         """Counts a pick in at the rank that it answers; chooses again where a finalizer came in between.

@@ -5,6 +5,8 @@ import math
 import re
 from collections.abc import Collection
 
+from headgate.cli.errors import CommandError
+
 
 def positive_int(text: str) -> int:
     if (number := int(text)) < 1:
@@ -16,6 +18,22 @@ def positive_float(text: str) -> float:
     if not 0 < (number := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"must be positive and finite, got {text}")
     return number
+
+
+def check_about(args: argparse.Namespace, about: str, *options: str) -> None:
+    """Refuses options that are given without the one that they are about."""
+    if getattr(args, about) is None:
+        for option in options:
+            if getattr(args, option.replace("-", "_")) is not None:
+                raise CommandError(f"--{option} is about --{about}, which is not given")
+
+
+def check_instead(args: argparse.Namespace, chosen: str, *options: str) -> None:
+    """Refuses options that are given beside one that makes them void."""
+    if getattr(args, chosen) is not None:
+        for option in options:
+            if getattr(args, option) is not None:
+                raise CommandError(f"--{option} does nothing with --{chosen}")
 
 
 def known_names(text: str, known: Collection[str]) -> list[str]:

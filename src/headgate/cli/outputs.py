@@ -26,6 +26,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def check_outputs(args: argparse.Namespace, *more: Path | None) -> None:
     """Fail before the work, not after it; `more` are files that the command writes besides."""
+    if args.markdown and args.json == _STDOUT:
+        raise CommandError("--markdown does nothing with --json -")
     if args.plot:
         _check_picture(args.plot)
     for path in filter(None, (args.json, args.plot, *more)):

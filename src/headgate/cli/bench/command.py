@@ -16,7 +16,7 @@ from headgate.cli.bench.report import Report
 from headgate.cli.bench.show import show
 from headgate.cli.bench.work import FULL, QUICK, Scale, subject
 from headgate.cli.bench.worker import ROOMS, measure, works_of
-from headgate.cli.options import known_names, positive_float, positive_int
+from headgate.cli.options import check_about, check_instead, known_names, positive_float, positive_int
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
 
@@ -42,13 +42,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--trace-format",
         choices=keylog.FORMATS,
-        default="auto",
-        help="what the log is (default: %(default)s)",
+        help="what the log is (default: auto)",
     )
     parser.add_argument(
         "--trace-size",
         type=sizes.size,
-        default="10%",
         metavar="SIZE",
         help="entries of each cache: 500, 10k, or a share of the distinct keys (default: 10%%)",
     )
@@ -60,6 +58,8 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, then show and write what was found."""
     check_outputs(args)
+    check_about(args, "trace", "trace-format", "trace-size")
+    check_instead(args, "trace", "only")
     scale = (QUICK if args.quick else FULL).times(args.scale)
     if args.rounds:
         scale = scale._replace(rounds=args.rounds, processes=1, starts=args.rounds)
@@ -89,7 +89,7 @@ def _measure(args: argparse.Namespace, scale: Scale, failures: Failures) -> Repo
 def _replay(args: argparse.Namespace, scale: Scale, failures: Failures) -> Report:
     with Progress(2) as progress:
         replayed = replay(
-            args.trace, args.trace_format, args.trace_size, scale, progress.step, failures
+            args.trace, args.trace_format or "auto", args.trace_size or "10%", scale, progress.step, failures
         )
     return Report(scale, {}, {}, [], [], replayed, failures)
 

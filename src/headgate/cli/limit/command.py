@@ -103,6 +103,8 @@ def _layout(args: argparse.Namespace) -> Layout:
     if form in ("auto", "lines"):
         return layout._replace(form="regex", pattern=_LINES, mismatch="is not TIME KEY [COST]; see --format")
     if form == "access":
+        if args.time_unit is not None:
+            raise CommandError("--time-unit is of times that are numbers; an access log has dates")
         return layout._replace(form="regex", pattern=_ACCESS, mismatch="is no line of an access log")
     if form == "regex" and (args.pattern is None or not {"time", "key"} <= args.pattern.groupindex.keys()):
         raise CommandError("the format regex needs --pattern with groups named time and key")

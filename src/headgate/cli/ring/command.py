@@ -12,11 +12,11 @@ from typing import Any
 from headgate import schemes
 from headgate.cli import keylog
 from headgate.cli.errors import CommandError
-from headgate.cli.options import positive_int
+from headgate.cli.options import check_about, check_instead, positive_int
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.ring.analysis import analyse, sample_keys
 from headgate.cli.ring.nodes import read_nodes, split_weight
-from headgate.cli.ring.placements import KINDS, RING, Placement, Recipe
+from headgate.cli.ring.placements import KINDS, OWN_SCHEME, RING, Placement, Recipe
 from headgate.cli.ring.plot import draw
 from headgate.cli.ring.show import as_json, show
 
@@ -24,6 +24,7 @@ _NODES = (
     "a file with a node a line, and after it perhaps its weight, or JSON or YAML: a list of nodes, or a "
     "mapping to weights; '-' is standard input"
 )
+_SAMPLE = 200_000
 _FOREIGN_SCHEMES = set(schemes.__all__) - {"Scheme", "headgate"}
 
 
@@ -58,15 +59,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--keys-format",
         choices=keylog.FORMATS,
-        default="auto",
-        help="what the key log is (default: %(default)s)",
+        help="what the key log is (default: auto)",
     )
     parser.add_argument(
         "--sample",
         type=positive_int,
-        default=200_000,
         metavar="N",
-        help="size of the sample (default: %(default)s)",
+        help=f"size of the sample (default: {_SAMPLE})",
     )
     parser.add_argument(
         "--add", action="append", default=[], metavar="NODE[=WEIGHT]", help="add a node; repeatable"
@@ -87,6 +86,8 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build the placements, send the keys through, and show what came out."""
     check_outputs(args)
+    check_about(args, "keys", "keys-format")
+    check_instead(args, "keys", "sample")
     try:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
@@ -104,7 +105,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _keys(args: argparse.Namespace) -> Iterable[str | int]:
-    return keylog.read_keys(args.keys, args.keys_format) if args.keys else sample_keys(args.sample)
+    if args.keys:
+        return keylog.read_keys(args.keys, args.keys_format or "auto")
+    return sample_keys(args.sample or _SAMPLE)
 
 
 def _weighted(text: str) -> tuple[str, float]:
@@ -121,6 +124,8 @@ def _changed_recipe(args: argparse.Namespace) -> Recipe:
     """What the migration goes to: the same kind with its other options, unless it names another kind."""
     old = _recipe(args)
     kept = old if args.to_placement in (None, old.kind) else Recipe(args.to_placement)
+    if args.to_scheme not in (None, OWN_SCHEME):
+        kept = kept._replace(replicas=None)
     given = {"scheme": args.to_scheme, "replicas": args.to_replicas, "size": args.to_size}
     return kept._replace(**{name: value for name, value in given.items() if value is not None})
 

@@ -29,6 +29,9 @@ class Recipe(NamedTuple):
             if name not in _OPTIONS[self.kind]:
                 kinds = " or ".join([kind for kind in KINDS if name in _OPTIONS[kind]])
                 raise CommandError(f"--{name} is for {kinds}, not for {self.kind}")
+        if self.replicas is not None and self.scheme not in (None, OWN_SCHEME):
+            raise CommandError(f"--replicas is for the scheme {OWN_SCHEME}, not for {self.scheme}, "
+                               "whose points the program lays down")
         node_key = _server_id if self.scheme == "haproxy" else None
         placement: Placement = _CLASSES[self.kind](_with_whole_weights(nodes), **options, node_key=node_key)
         return placement

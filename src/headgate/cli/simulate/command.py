@@ -10,7 +10,7 @@ from typing import Any
 from headgate.cli import keylog, sizes
 from headgate.cli.badlines import BadLines
 from headgate.cli.errors import CommandError
-from headgate.cli.options import delimiter, known_names, pattern, positive_float
+from headgate.cli.options import check_about, delimiter, known_names, pattern, positive_float
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
 from headgate.cli.simulate import belady
@@ -74,6 +74,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the log once to count its keys if sizes need that, then feed the caches."""
     check_outputs(args, args.csv)
+    check_about(args, "ttl", "time", "time-unit")
     names = [*args.policy, belady.NAME] if args.plot and belady.NAME not in args.policy else args.policy
     log = _Log(args)
     relative = any(size.endswith("%") for size in args.sizes)
