@@ -115,7 +115,8 @@ class Room:
         self._process.memory = ctypes.addressof(shared) + HEADER
         table = SimpleNamespace(epoch=0, secret=bytes(16), map=shared, refusal="it is shared")
         with mock.patch.multiple(
-            "headgate._shared", shared_limiter=lambda *_: table, shared_bucket=lambda *_: table
+            "headgate._shared", shared_limiter=lambda *given: (table, given[3]),
+            shared_bucket=lambda *given: (table, given[3]),
         ):
             make = getattr(self.module, kind)
             self._limiter = make(*arguments, path="memory", clock=self._clock, **options)

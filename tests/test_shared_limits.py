@@ -11,7 +11,7 @@ from finalizers import struck_at
 from threads import run_threads
 from watchdog import in_a_thread
 
-from headgate import ConcurrencyLimiter
+from headgate import AddressLimiter, ConcurrencyLimiter, _shared
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl"),
@@ -587,6 +587,65 @@ def test_a_bucket_may_adopt_what_the_file_has(twin, tmp_path):
         twin.limit.TokenBucket(5, 1, **options)
     new = twin.limit.TokenBucket(5, 1, on_mismatch="adopt", **options)
     assert (new.capacity, new.refill_rate, new.available) == (10, 1.5, 3.0)
+
+
+@pytest.fixture
+def before_it_opens(monkeypatch):
+    """Lets something be done when a file has been looked for, and is about to be opened."""
+
+    def before(do):
+        def opening(path, mode, opens=_shared.open_file):
+            monkeypatch.setattr(_shared, "open_file", opens)
+            do()
+            return opens(path, mode)
+
+        monkeypatch.setattr(_shared, "open_file", opening)
+
+    return before
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_of_two_that_make_a_file_at_once_one_adopts(twin, tmp_path, before_it_opens, strict):
+    options = {"max_keys": 8, "path": tmp_path / "limit", "strict": strict, "clock": lambda: 0}
+    options["on_mismatch"] = "adopt"
+    others = []
+    before_it_opens(lambda: others.append(twin.ratelimit.RateLimiter("10/s; 20/min", **options)))
+    late = twin.ratelimit.RateLimiter("5/s", **options)
+    assert late.rates == others[0].rates
+    assert [late.allow("ann", 6), others[0].allow("ann", 5), others[0].allow("ann", 4)] == [True, False, True]
+    late._check()
+
+
+def test_of_two_that_make_a_bucket_at_once_one_adopts(twin, tmp_path, before_it_opens):
+    options = {"path": tmp_path / "bucket", "clock": lambda: 0, "on_mismatch": "adopt"}
+    others = []
+    before_it_opens(lambda: others.append(twin.limit.TokenBucket(10, 1.5, **options)))
+    late = twin.limit.TokenBucket(5, 1, **options)
+    assert (late.capacity, late.refill_rate, late.consume(6), others[0].available) == (10, 1.5, True, 4.0)
+
+
+def test_a_limiter_of_another_kind_is_not_adopted(twin, tmp_path):
+    options = {"max_keys": 8, "path": tmp_path / "limit", "clock": lambda: 0}
+    twin.ratelimit.RateLimiter("2.5/s", **options)
+    with pytest.raises(ValueError, match=r"^strict must be False as in "):
+        twin.ratelimit.RateLimiter("2/s", strict=True, on_mismatch="adopt", **options)
+
+
+@pytest.mark.parametrize("v4", [{32: 1, 24: 2}, {32: 2, 24: 4}, 32])
+def test_networks_may_adopt_what_the_files_have(tmp_path, v4):
+    options = {"v4": v4, "max_keys": 8, "path": tmp_path / "limit", "clock": lambda: 0}
+    options["v6"] = v4
+    old = AddressLimiter("2/s", **options)
+    with pytest.raises(ValueError, match=r"on_mismatch='adopt' takes what is there"):
+        AddressLimiter("9/s", **options)
+    new = AddressLimiter("9/s", on_mismatch="adopt", **options)
+    assert new.rates == old.rates
+    while old.allow("192.0.2.1"):
+        assert new.peek("192.0.2.1") == old.peek("192.0.2.1")
+    assert not new.allow("192.0.2.1")
+    new._check()
+    other = options | {"path": tmp_path / "other"}
+    assert AddressLimiter("9/s", on_mismatch="adopt", **other).rates[0].limit == 9
 
 
 def test_arguments_of_a_shared_limit_are_named(twin, tmp_path):

@@ -169,7 +169,8 @@ class AddressLimiter:
 
     The other arguments are those of `RateLimiter`, for each table: there is one for each multiplier, with a
     key for each prefix. So with `path` there is a file for each: that of 1 is `path`, that of 2 has ``.x2``
-    after it.
+    after it. With ``on_mismatch="adopt"`` the rate is that of the first file: of 1, or else of the smallest
+    multiple.
 
     Raises ValueError or TypeError if an argument is out of range or of a wrong type, and what `RateLimiter`
     raises for a path.
@@ -183,7 +184,7 @@ class AddressLimiter:
     '/24: 4/s'
     """
 
-    __slots__ = ("__weakref__", "_limiters", "_rates", "_v4", "_v6")
+    __slots__ = ("__weakref__", "_limiters", "_rates", "_shared", "_v4", "_v6")
 
     def __init__(
         self,
@@ -196,24 +197,31 @@ class AddressLimiter:
         mode: int = 0o600,
         on_full: Literal["evict", "deny"] = "evict",
         strict: bool = False,
+        on_mismatch: Literal["raise", "adopt"] = "raise",
         clock: Callable[[], int] | None = None,
     ) -> None:
         if hasattr(self, "_v6"):
             raise initialized(self)
         prefixes = [_prefixes("v4", v4, 32), _prefixes("v6", v6, 128)]
         self._rates = checked_rates(rate, None)
-        self._limiters = {
-            times: RateLimiter(
-                _multiplied(self._rates, times),
+        self._shared = path is not None
+        self._limiters: dict[float, RateLimiter] = {}
+        multiples = {times for found in prefixes for times in found.values()}
+        for times in sorted(multiples, key=lambda times: (times != 1, times)):
+            wanted = _multiplied(self._rates, times)
+            limiter = RateLimiter(
+                wanted,
                 max_keys=max_keys,
                 path=_path_of(path, times),
                 mode=mode,
                 on_full=on_full,
                 strict=strict,
+                on_mismatch=on_mismatch,
                 clock=clock,
             )
-            for times in sorted({times for found in prefixes for times in found.values()})
-        }
+            if not self._limiters and limiter.rates != wanted:
+                self._rates = _multiplied(limiter.rates, 1 / times)
+            self._limiters[times] = limiter
         self._v4, self._v6 = (
             [(f"/{length}", length, self._limiters[times]) for length, times in found.items()]
             for found in prefixes
@@ -221,7 +229,7 @@ class AddressLimiter:
 
     def _asked(self, address: str) -> Asked:
         if address == UNIX:
-            return [(UNIX, next(iter(self._limiters.values())), address)]
+            return [(UNIX, self._limiters[min(self._limiters)], address)]
         packed = carried(packed_address(address))
         prefixes = self._v4 if len(packed) == 4 else self._v6
         return [
@@ -340,7 +348,7 @@ class AddressLimiter:
     def _check(self) -> None:
         for times, limiter in self._limiters.items():
             limiter._check()
-            assert limiter.rates == _multiplied(self._rates, times)
+            assert self._shared or limiter.rates == _multiplied(self._rates, times)
 
 
 def _prefixes(name: str, prefixes: Prefixes, most: int) -> dict[int, float]:

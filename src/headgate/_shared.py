@@ -56,6 +56,7 @@ _BUCKET = 16
 _BLOCK = bytes(2**20)
 _MODES = 0o777
 _OWN, _OTHERS = 0o600, 0o077
+_ADOPTED = "rate", "capacity", "refill_rate"
 _PATIENCE, LONG_PATIENCE = 1.0, 30.0
 _LEAST_PAUSE, _MOST_PAUSE = 2e-5, 1e-3
 
@@ -142,17 +143,32 @@ def settings_there(path: str | PathLike[str], limiter: str) -> dict[str, Any]:
     return settings if settings.get("limiter") == limiter else {}
 
 
-def adopted_rates(path: str | PathLike[str], rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
-    """The tiers of the `RateLimiter` in the file at `path`, or `rates` if there is none."""
-    text = settings_there(path, "RateLimiter").get("rate")
-    return checked_rates(text, None) if isinstance(text, str) else rates
+def _adopted_rates(path: str | PathLike[str], rates: tuple[Rate, ...], strict: bool) -> tuple[Rate, ...]:
+    """The tiers of the `RateLimiter` in the file at `path`, or `rates` if there is none of that kind."""
+    there = settings_there(path, "RateLimiter")
+    text = there.get("rate")
+    return checked_rates(text, None) if isinstance(text, str) and there.get("strict") == strict else rates
 
 
-def adopted_terms(path: str | PathLike[str], capacity: float, refill_rate: float) -> tuple[float, float]:
-    """Capacity and refill rate of the `TokenBucket` in the file at `path`, or these if there is none."""
+def _adopted_terms(path: str | PathLike[str], terms: tuple[float, float]) -> tuple[float, float]:
+    """Capacity and refill rate of the `TokenBucket` in the file at `path`, or `terms` if there is none."""
     there = settings_there(path, "TokenBucket")
-    found = there.get("capacity", capacity), there.get("refill_rate", refill_rate)
-    return checked_positive("capacity", found[0]), checked_positive("refill_rate", found[1])
+    capacity, refill_rate = there.get("capacity", terms[0]), there.get("refill_rate", terms[1])
+    return checked_positive("capacity", capacity), checked_positive("refill_rate", refill_rate)
+
+
+def _adopting(adopted: Callable[[], Any], attach: Callable[[Any], SharedTable]) -> tuple[SharedTable, Any]:
+    """The table that `attach` opens with the settings that the file has, and these settings.
+
+    Another process may make the file after it was looked for, so one that does not fit is looked at again.
+    """
+    while True:
+        wanted = adopted()
+        try:
+            return attach(wanted), wanted
+        except ValueError:
+            if adopted() == wanted:
+                raise
 
 
 class FileLock:
@@ -338,7 +354,7 @@ class SharedTable(SharedFile):
         self._check_mode(status)
         if there.version != VERSION:
             raise ValueError(f"path must have layout {VERSION}, got {there.version} in {self._path!r}")
-        for name, wanted in _settings(self._text).items():
+        for name, wanted in sorted(_settings(self._text).items(), key=_can_be_adopted):
             found = there.settings.get(name)
             if found != wanted:
                 raise ValueError(f"{name} must be {found} as in {self._path!r}, got {wanted}{_remedy(name)}")
@@ -389,37 +405,54 @@ def shared_limiter(
     max_keys: int,
     on_full: str,
     strict: bool,
-    size: int,
+    size_of: Callable[[tuple[Rate, ...]], int],
     now: int,
-) -> SharedTable:
-    """The file of a `RateLimiter`, with `size` bytes for its tables."""
-    settings = {
-        "limiter": "RateLimiter",
-        "twin": twin,
-        "rate": "; ".join(map(str, rates)),
-        "max_keys": index(max_keys),
-        "on_full": on_full,
-        "strict": strict,
-    }
-    return SharedTable(path, mode, settings, size, now)
+    adopt: bool,
+) -> tuple[SharedTable, tuple[Rate, ...]]:
+    """The file of a `RateLimiter`, with ``size_of(rates)`` bytes for its tables, and its tiers: `rates`, or
+    to `adopt` those of the file.
+    """
+
+    def attach(rates: tuple[Rate, ...]) -> SharedTable:
+        settings = {
+            "limiter": "RateLimiter",
+            "twin": twin,
+            "rate": "; ".join(map(str, rates)),
+            "max_keys": index(max_keys),
+            "on_full": on_full,
+            "strict": strict,
+        }
+        return SharedTable(path, mode, settings, size_of(rates), now)
+
+    return _adopting(lambda: _adopted_rates(path, rates, strict) if adopt else rates, attach)
 
 
 def shared_bucket(
-    path: str | PathLike[str], mode: int, twin: str, capacity: float, refill_rate: float, now: int
-) -> SharedTable:
-    """The file of a `TokenBucket`: its word, and the largest debt."""
-    settings = {
-        "limiter": "TokenBucket",
-        "twin": twin,
-        "capacity": _plain(capacity),
-        "refill_rate": _plain(refill_rate),
-    }
-    return SharedTable(path, mode, settings, _BUCKET, now)
+    path: str | PathLike[str], mode: int, twin: str, terms: tuple[float, float], now: int, adopt: bool
+) -> tuple[SharedTable, tuple[float, float]]:
+    """The file of a `TokenBucket`, its word and the largest debt, and its capacity and refill rate: `terms`,
+    or to `adopt` those of the file.
+    """
+
+    def attach(terms: tuple[float, float]) -> SharedTable:
+        settings = {
+            "limiter": "TokenBucket",
+            "twin": twin,
+            "capacity": _plain(terms[0]),
+            "refill_rate": _plain(terms[1]),
+        }
+        return SharedTable(path, mode, settings, _BUCKET, now)
+
+    return _adopting(lambda: _adopted_terms(path, terms) if adopt else terms, attach)
+
+
+def _can_be_adopted(setting: tuple[str, str]) -> bool:
+    return setting[0] in _ADOPTED
 
 
 def _remedy(name: str) -> str:
     """What to do where another rate is wanted than that of a file."""
-    if name not in ("rate", "capacity", "refill_rate"):
+    if name not in _ADOPTED:
         return ""
     return "; on_mismatch='adopt' takes what is there, and another path begins another limit"
 

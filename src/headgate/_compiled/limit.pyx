@@ -144,9 +144,7 @@ cdef class TokenBucket:
     def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, on_mismatch="raise", clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
-        if checked_mismatch(on_mismatch) and path is not None:
-            from headgate._shared import adopted_terms
-            size, rate = adopted_terms(path, size, rate)
+        adopt = checked_mismatch(on_mismatch)
         if self.terms is not None:
             raise initialized(self)
         self.tick = checked_clock(clock)
@@ -155,7 +153,8 @@ cdef class TokenBucket:
             self._settle(size, rate, self._now(), False)
             return
         from headgate._shared import shared_bucket
-        self._share(size, rate, shared_bucket(path, mode, "compiled", size, rate, self._now()))
+        table, (size, rate) = shared_bucket(path, mode, "compiled", (size, rate), self._now(), adopt)
+        self._share(size, rate, table)
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)

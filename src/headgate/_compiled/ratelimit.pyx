@@ -33,6 +33,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from headgate._compiled.amounts cimport MOST_DEBT, Amount, split, to_units
 from headgate._compiled.hashing cimport hg_splitmix64
 
+from functools import partial
 from os import urandom
 
 from headgate import _waiting
@@ -176,6 +177,12 @@ cdef size_t _words(uint64_t lines, uint64_t length) noexcept:
     return HG_CONTROL + lines * HG_CELLS * (1 + length)
 
 
+def _size(uint64_t lines, bint strict, tuple rates):
+    """The bytes of the tables of a limiter."""
+    length = longest_log(checked_windows(rates)) if strict else 0
+    return _words(lines, length) * sizeof(uint64_t) * (1 if strict else len(rates))
+
+
 cdef void *_memory(uint64_t lines, uint64_t length) except NULL:
     """The memory of a table, which the system gives as it is used; it must still be aligned."""
     cdef void *memory = PyMem_RawCalloc(_words(lines, length) + HG_CELLS, sizeof(uint64_t))
@@ -266,27 +273,27 @@ cdef class RateLimiter:
         cdef hg_scale[MOST_TIERS] scales
         cdef int i
         rates = checked_rates(rate, burst)
-        if checked_mismatch(on_mismatch) and path is not None:
-            from headgate._shared import adopted_rates
-            rates = adopted_rates(path, rates)
+        adopt = checked_mismatch(on_mismatch)
         windows = checked_windows(rates) if strict else ()
-        cdef hg_log log = _log(windows)
         cdef uint64_t lines = count_lines(max_keys)
         cdef unsigned stride = stride_of(lines)
         evict, tick = checked_overflow(on_full), checked_clock(clock)
-        tables = tables_of(rates, windows)
-        for i in range(len(tables)):
-            scales[i] = _scale(tables[i])
         if self.count:
             raise initialized(self)
         cdef int64_t now = hg_monotonic_ns() if tick is None else checked_now(tick())
-        cdef size_t size = _words(lines, log.length) * sizeof(uint64_t)
         table = None
         if path is not None:
             from headgate._shared import shared_limiter
-            table = shared_limiter(path, mode, "compiled", rates, max_keys, on_full, bool(strict),
-                                   size * len(tables), now)
+            size_of = partial(_size, lines, bool(strict))
+            table, rates = shared_limiter(path, mode, "compiled", rates, max_keys, on_full, bool(strict),
+                                          size_of, now, adopt)
+            windows = checked_windows(rates) if strict else ()
             now = table.epoch
+        tables = tables_of(rates, windows)
+        for i in range(len(tables)):
+            scales[i] = _scale(tables[i])
+        cdef hg_log log = _log(windows)
+        cdef size_t size = _words(lines, log.length) * sizeof(uint64_t)
         secret = urandom(16) if table is None else table.secret
         cdef uint64_t first = int.from_bytes(secret[:8], "little")
         cdef uint64_t second = int.from_bytes(secret[8:], "little")

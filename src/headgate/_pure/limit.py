@@ -85,10 +85,7 @@ class TokenBucket:
     def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, on_mismatch="raise", clock=None):
         size = checked_positive("capacity", capacity)
         rate = checked_positive("refill_rate", refill_rate)
-        if checked_mismatch(on_mismatch) and path is not None:
-            from headgate._shared import adopted_terms
-
-            size, rate = adopted_terms(path, size, rate)
+        adopt = checked_mismatch(on_mismatch)
         if hasattr(self, "_terms"):
             raise initialized(self)
         self._clock = checked_clock(clock)
@@ -103,10 +100,10 @@ class TokenBucket:
             return
         from headgate._shared import HEADER, shared_bucket
 
-        table = shared_bucket(path, mode, "pure", size, rate, now)
+        table, (size, rate) = shared_bucket(path, mode, "pure", (size, rate), now, adopt)
         self._table, self._locked = table, table.locked
         self._state = memoryview(table.map)[HEADER:].cast("Q")
-        self._write(size, rate, scaled, table.epoch)
+        self._write(size, rate, scale(size, rate), table.epoch)
         table.locked(self._raise_ceiling)
 
     def _raise_ceiling(self):

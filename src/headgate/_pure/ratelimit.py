@@ -627,6 +627,11 @@ def _delay(entry, moment, cost, limit, period):
     return max(0, min(entry(cost - limit - 1), moment) - moment + period)
 
 
+def _length(rates, strict):
+    """How many entries a log has, 0 if the limiter is not strict."""
+    return longest_log(checked_windows(rates)) if strict else 0
+
+
 def _size(lines, length):
     """The bytes of a table with a log of that length for every cell."""
     words = _CONTROL + _CELLS * lines * (1 + length)
@@ -716,11 +721,8 @@ class RateLimiter:
         clock=None,
     ):
         rates = checked_rates(rate, burst)
-        if checked_mismatch(on_mismatch) and path is not None:
-            from headgate._shared import adopted_rates
-
-            rates = adopted_rates(path, rates)
-        length = longest_log(checked_windows(rates)) if strict else 0
+        adopt = checked_mismatch(on_mismatch)
+        length = _length(rates, strict)
         lines = count_lines(max_keys)
         if hasattr(self, "_tiers"):
             raise initialized(self)
@@ -740,20 +742,22 @@ class RateLimiter:
             else:
                 self._offer(rates, [_Tier(tier, lines, now) for tier in rates])
             return
-        tables = 1 if strict else len(rates)
-        size = _size(lines, length)
-        from headgate._shared import shared_limiter
+        from headgate._shared import HEADER, shared_limiter
 
-        table = shared_limiter(
-            path, mode, "pure", rates, max_keys, on_full, self._strict, size * tables, now
+        def size_of(rates):
+            return _size(lines, _length(rates, strict)) * (1 if strict else len(rates))
+
+        table, rates = shared_limiter(
+            path, mode, "pure", rates, max_keys, on_full, self._strict, size_of, now, adopt
         )
         self._table, self._locked = table, table.locked
         self._hash = _hash_anywhere(table.secret)
-        cells = memoryview(table.map)[-size * tables :]
+        cells = memoryview(table.map)[HEADER:]
         if strict:
             self._offer(rates, [_Logs(rates, cells, lines, table.epoch)])
             return
-        parts = [cells[size * at : size * (at + 1)] for at in range(tables)]
+        size = _size(lines, 0)
+        parts = [cells[size * at : size * (at + 1)] for at in range(len(rates))]
         tiers = zip(rates, parts, strict=True)
         self._offer(rates, [_SharedTier(*tier, lines, table.epoch) for tier in tiers])
 
