@@ -60,6 +60,10 @@ cdef extern from "Python.h":
 cdef extern from "clock.h" nogil:
     int64_t hg_monotonic_ns()
 
+cdef extern from "fields.h" nogil:
+    int64_t hg_get_time(int64_t *field)
+    void hg_set_time(int64_t *field, int64_t value)
+
 cdef extern from "mulshift.h" nogil:
     uint64_t hg_mulshift(uint64_t a, uint64_t b, unsigned int shift)
 
@@ -464,7 +468,7 @@ cdef class _Balancer:
         cdef list healthy = []
         if now < self._seen - STEP_BACK:
             self._shift(now - self._seen)
-        self._seen = now
+        hg_set_time(&self._seen, now)
         for record in self._members.values():
             if record.until and record.until <= now:
                 record.until = 0
@@ -511,6 +515,11 @@ cdef class _Balancer:
             record.lapses += step
 
     @cython.final
+    cdef inline void _wake_at(self, int64_t time) noexcept:
+        """Set `_wake`, which get_server reads without the lock."""
+        hg_set_time(&self._wake, time)
+
+    @cython.final
     cdef inline int _settle(self, int64_t now) except -1:
         """Rebuild where a server is due, the clock has stepped back, or a finalizer asked for it."""
         if self._stale or (self._wake != NEVER and not self._seen - STEP_BACK <= now < self._wake):
@@ -541,7 +550,7 @@ cdef class _Balancer:
                 kept.append(record)
                 self._lapse = min(self._lapse, record.lapses)
         self._penalized = kept
-        self._wake = min(self._due, self._lapse)
+        self._wake_at(min(self._due, self._lapse))
         return lapsed
 
     cdef object _arrange(self, list active):
@@ -839,10 +848,10 @@ cdef class _Balancer:
         >>> balancer.get_server(), balancer.get_server(exclude=["b"])
         ('a', 'a')
         """
-        cdef int64_t now = self._seen
+        cdef int64_t now = hg_get_time(&self._seen)
         skip = NOBODY if exclude is _NONE or not exclude else self._skipped(exclude)
         key = self._read_key(key)
-        if self._timed or self._wake != NEVER:
+        if self._timed or hg_get_time(&self._wake) != NEVER:
             now = self._now()
         with cython.critical_section(self):
             return self._chosen(key, skip, now).server
@@ -961,14 +970,15 @@ cdef class _Balancer:
                 if not record.penalty:
                     self._penalized.remove(record)
                     if not self._penalized:
-                        self._lapse, self._wake = NEVER, self._due
+                        self._lapse = NEVER
+                        self._wake_at(self._due)
             return 0
         if not record.penalty:
             self._penalized.append(record)
         record.penalty = min(2 * record.penalty + 1, MOST_PENALTY)
         record.lapses = now + min(record.penalty * SECOND, self._ejection_time)
         self._lapse = min(self._lapse, record.lapses)
-        self._wake = min(self._wake, self._lapse)
+        self._wake_at(min(self._wake, self._lapse))
         return 0
 
     @cython.final

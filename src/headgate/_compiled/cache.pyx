@@ -98,8 +98,15 @@ cdef extern from "unicode_eq.h":
     Py_hash_t hg_hash(PyObject *key) except -1
     bint hg_str_equal(PyObject *a, PyObject *b)
 
+cdef extern from "atomics.h" nogil:
+    uint64_t hg_add(uint64_t *word, uint64_t value)
+
 cdef extern from "clock.h" nogil:
     int64_t hg_monotonic_ns()
+
+cdef extern from "fields.h" nogil:
+    uint64_t hg_get(uint64_t *field)
+    void hg_set(uint64_t *field, uint64_t value)
 
 cdef extern from "mulshift.h" nogil:
     uint64_t hg_mulshift(uint64_t a, uint64_t b, unsigned shift)
@@ -305,7 +312,7 @@ cdef class _Cache:
     cdef uint32_t count
     cdef uint32_t used
     cdef uint32_t free
-    cdef bint timed
+    cdef uint64_t timed
     cdef bint marked
     cdef bint ranked
     cdef bint learns
@@ -346,7 +353,7 @@ cdef class _Cache:
         self.lifetime = NEVER if lifetime is None else lifetime
         self.idle = NEVER if idle is None else idle
         self.jitter = jitter
-        self.timed = self.lifetime != NEVER or self.idle != NEVER
+        hg_set(&self.timed, self.lifetime != NEVER or self.idle != NEVER)
         self.seed = self.draws = seed
         self.room = room
         self.plain = sizer is None and listener is None and not self.learns and not self.sweeps
@@ -642,7 +649,7 @@ cdef class _Cache:
             slab.side = <uint64_t *>calloc(slots, sizeof(uint64_t))
             if slab.ranks == NULL or slab.side == NULL:
                 return False
-        if self.timed:
+        if self._is_timed():
             slab.timers = <hg_timer *>malloc(slots * sizeof(hg_timer))
             if slab.timers == NULL or not self._ready_wheel():
                 return False
@@ -777,18 +784,21 @@ cdef class _Cache:
     # ---- lifetimes --------------------------------------------------------------------------
 
     @cython.final
+    cdef inline bint _is_timed(self) noexcept:
+        """Whether entries may have a lifetime: read without the lock, and never false again while it is true."""
+        return hg_get(&self.timed) != 0
+
+    @cython.final
     cdef int64_t _now(self) except? -1:
         """The time where entries may have a lifetime; runs the clock."""
-        if not self.timed:
+        if not self._is_timed():
             return 0
         return hg_monotonic_ns() if self.tick is None else checked_time(self.tick())
 
     @cython.final
     cdef uint64_t _draw(self) noexcept:
         """The next 64 bits of splitmix64's sequence."""
-        cdef uint64_t drawn = hg_splitmix64(self.draws)
-        self.draws += 1
-        return drawn
+        return hg_splitmix64(hg_add(&self.draws, 1))
 
     @cython.final
     cdef int64_t _ttl_end(self, int64_t now, int64_t lifetime) except? -1:
@@ -870,7 +880,7 @@ cdef class _Cache:
     @cython.final
     cdef list _purge_now(self):
         """What `_purge_at` dropped now."""
-        return self._purge_at(self._now()) if self.timed else []
+        return self._purge_at(self._now()) if self._is_timed() else []
 
     @cython.final
     cdef int _purge_if_due(self, int64_t now) except -1:
@@ -1002,7 +1012,7 @@ cdef class _Cache:
 
     @cython.final
     cdef inline int _set(self, object key, object value) except -1:
-        if not self.plain or self.timed or self.labels is not None or not self._store_plain(key, value):
+        if not self.plain or self._is_timed() or not self._store_plain(key, value):
             self._store(key, value, False, None, None)
         return 0
 
@@ -1016,7 +1026,7 @@ cdef class _Cache:
         cdef bint stored = False
         with cython.critical_section(self):
             slot = self._find_or_slot(<PyObject *>key, hash, False)
-            if self.plain and self.room > 0 and not self.timed and self.labels is None:
+            if self.plain and self.room > 0 and not self._is_timed() and self.labels is None:
                 stored = True
                 if slot != NIL:
                     old_value = self._exchange(slot, <PyObject *>value)
@@ -1047,10 +1057,10 @@ cdef class _Cache:
         cdef uint32_t slot
         if ttl is not None:
             lifetime = ttl
-            self.timed = True
+            hg_set(&self.timed, True)
         now = self._now()
         hard = self._ttl_end(now, lifetime)
-        if self.timed:
+        if self._is_timed():
             self._purge_if_due(now)
         if self.sizer is not None or self.listener is not None or self.sweeps:
             dropped = []
@@ -1069,7 +1079,7 @@ cdef class _Cache:
             elif size > self.room:
                 raise ValueError(f"value too large: size {size} exceeds maxsize {self.room}")
             else:
-                if self.timed:
+                if self._is_timed():
                     self._ready_timers()
                 if slot == NIL:
                     self._evict(size, dropped, &old_key, &old_value)
@@ -1232,7 +1242,7 @@ cdef class _Cache:
 
     def __len__(self):
         cdef Py_ssize_t count
-        if self.timed:
+        if self._is_timed():
             self._purge_now()
         with cython.critical_section(self):
             count = self.count if self._intact() else 0
@@ -1249,7 +1259,7 @@ cdef class _Cache:
     def __repr__(self):
         if Py_ReprEnter(self) != 0:
             return "..."
-        if self.timed:
+        if self._is_timed():
             self._purge_now()
         try:
             with cython.critical_section(self):
@@ -1292,7 +1302,7 @@ cdef class _Cache:
     @cython.final
     cdef list _flat_now(self):
         cdef list flat
-        if self.timed:
+        if self._is_timed():
             self._purge_now()
         with cython.critical_section(self):
             flat = self._flat()
@@ -1315,7 +1325,7 @@ cdef class _Cache:
         cdef Py_hash_t hash = hg_hash(<PyObject *>key)
         cdef uint32_t slot
         cdef object value = default
-        if self.timed:
+        if self._is_timed():
             return self._read(<PyObject *>key, hash, default)
         with cython.critical_section(self):
             slot = self._seek(<PyObject *>key, hash)
@@ -1400,7 +1410,7 @@ cdef class _Cache:
         """
         cdef PyObject *key = NULL
         cdef PyObject *value = NULL
-        if self.timed:
+        if self._is_timed():
             self._purge_now()
         with cython.critical_section(self):
             if self.count > 0 and self._intact():
@@ -1473,12 +1483,15 @@ cdef class _Cache:
     @cython.final
     cdef object _shared_flights(self):
         """The flights by which all threads and event loops load; made by whoever loads first."""
-        if self.flights is None:
-            flights = Flights()
+        with cython.critical_section(self):
+            flights = self.flights
+        if flights is None:
+            made = Flights()
             with cython.critical_section(self):
                 if self.flights is None:
-                    self.flights = flights
-        return self.flights
+                    self.flights = made
+                flights = self.flights
+        return flights
 
     @cython.final
     cdef object _load(self, object key, object loader):
@@ -1554,8 +1567,9 @@ cdef class _Cache:
             labels, self.labels = self.labels, None
             tagged, self.tagged = self.tagged, tagged
             self._forget_slots()
-        if self.flights is not None:
-            self.flights.ground()
+            flights = self.flights
+        if flights is not None:
+            flights.ground()
         _forget_labels(labels)
         del fresh, tagged
         if flat is not None:
@@ -1601,7 +1615,7 @@ cdef class _Cache:
         >>> LRUCache(2).maxsize
         2
         """
-        return self.room
+        return self._maxsize()
 
     @property
     def currsize(self):
@@ -1613,7 +1627,7 @@ cdef class _Cache:
         3
         """
         cdef int64_t filled
-        if self.timed:
+        if self._is_timed():
             self._purge_now()
         with cython.critical_section(self):
             filled = self.filled if self._intact() else 0
@@ -1684,7 +1698,9 @@ cdef class _Cache:
         >>> cache.get("a"), cache.hits
         (1, 1)
         """
-        return self.hit_count
+        with cython.critical_section(self):
+            count = self.hit_count
+        return count
 
     @property
     def misses(self):
@@ -1694,7 +1710,9 @@ cdef class _Cache:
         >>> cache.get("a"), cache.misses
         (None, 1)
         """
-        return self.miss_count
+        with cython.critical_section(self):
+            count = self.miss_count
+        return count
 
     @property
     def evictions(self):
@@ -1705,7 +1723,9 @@ cdef class _Cache:
         >>> cache.evictions
         1
         """
-        return self.eviction_count
+        with cython.critical_section(self):
+            count = self.eviction_count
+        return count
 
     @property
     def expirations(self):
@@ -1714,7 +1734,9 @@ cdef class _Cache:
         >>> LRUCache(1).expirations
         0
         """
-        return self.left[<int>EXPIRED]
+        with cython.critical_section(self):
+            count = self.left[<int>EXPIRED]
+        return count
 
     def stats(self, *, reset=False):
         """A snapshot of the counters and of the size; with `reset` the counters start anew.
@@ -1725,10 +1747,10 @@ cdef class _Cache:
         (1, 0)
         """
         cdef bint anew = reset
-        if self.timed:
+        if self._is_timed():
             self._purge_now()
         with cython.critical_section(self):
-            currsize = self.filled if self._intact() else 0
+            currsize, room = self.filled if self._intact() else 0, self.room
             counts = (self.hit_count, self.miss_count, self.eviction_count, self.left[<int>EXPIRED],
                       self.left[<int>REPLACED], self.left[<int>REMOVED], self.load_count, self.failure_count,
                       self.load_time / 1e9)
@@ -1736,7 +1758,7 @@ cdef class _Cache:
                 self.hit_count = self.miss_count = self.eviction_count = 0
                 self.left[<int>EXPIRED] = self.left[<int>REPLACED] = self.left[<int>REMOVED] = 0
                 self.load_count = self.failure_count = self.load_time = 0
-        return CacheStats(*counts, currsize, self.room)
+        return CacheStats(*counts, currsize, room)
 
     def expire(self):
         """Drop every entry whose lifetime has ended, and return their keys and values.
@@ -1886,8 +1908,16 @@ cdef class _Cache:
         more = (own, lasting) if own or lasting else None
         return restore, (name_class(self), self._state()), more, None, iter([row[:2] for row in rows])
 
+    @cython.final
+    cdef int64_t _maxsize(self):
+        """maxsize, which another thread may be changing."""
+        cdef int64_t room
+        with cython.critical_section(self):
+            room = self.room
+        return room
+
     def _state(self):
-        return (2, self.room, self.sizer, None if self.lifetime == NEVER else self.lifetime,
+        return (2, self._maxsize(), self.sizer, None if self.lifetime == NEVER else self.lifetime,
                 None if self.idle == NEVER else self.idle, self.jitter, self.tick, self.listener, self.seed)
 
     @classmethod
@@ -1905,7 +1935,7 @@ cdef class _Cache:
         cdef int64_t *ends = NULL
         cdef list flat, labels, rows = []
         cdef Py_ssize_t at
-        if self.timed:
+        if self._is_timed():
             self._purge_now()
         try:
             with cython.critical_section(self):
@@ -1964,12 +1994,13 @@ cdef class _Cache:
         cdef list groups = [{} for _ in tags]
         cdef _Label label = _Label.__new__(_Label)
         label.tags = tags
-        self.timed = self.timed or left != NEVER
+        if left != NEVER:
+            hg_set(&self.timed, True)
         now = self._now()
         with cython.critical_section(self):
             slot = self._find_or_slot(<PyObject *>key, hash, bool(tags))
             if slot != NIL:
-                if self.timed:
+                if self._is_timed():
                     self._ready_timers()
                     if self.hards != NULL:
                         self.hards[slot] = NEVER if hard_left == NEVER else now + hard_left

@@ -34,7 +34,7 @@ shared with the pure twin.
 cimport cython
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
 from functools import _CacheInfo, update_wrapper
@@ -462,7 +462,10 @@ cdef class _Results:
 
     @cython.final
     cdef int _store(self, Call *call, PyObject *key, PyObject *result, uint64_t version, bint keep) except -1:
-        """Remember a result, or with `keep` one that is there already; not found at `version`."""
+        """Remember a result, or with `keep` one that is there already; not found at `version`.
+
+        UINT64_MAX is no version: the key has not been looked up.
+        """
         cdef PyObject *old_key = NULL
         cdef PyObject *old_result = NULL
         cdef uint32_t slot = NIL
@@ -537,13 +540,13 @@ cdef class _Results:
         cdef Call call
         if self.maxsize != 0:
             _read_key(&call, &held)
-            self._store(&call, held, <PyObject *>result, self.version - 1, False)
+            self._store(&call, held, <PyObject *>result, UINT64_MAX, False)
 
     def setdefault(self, key, result, /):
         cdef PyObject *held = <PyObject *>key
         cdef Call call
         _read_key(&call, &held)
-        self._store(&call, held, <PyObject *>result, self.version - 1, True)
+        self._store(&call, held, <PyObject *>result, UINT64_MAX, True)
         return self.get(key, result)
 
     def pop(self, key, default, /):

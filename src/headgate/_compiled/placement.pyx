@@ -1653,12 +1653,20 @@ cdef class BoundedLoad:
             free(loads)
 
     @cython.final
+    cdef bint _counts_by(self, _View view) noexcept:
+        """Whether picks are counted by the nodes of `view`."""
+        cdef bint same
+        with cython.critical_section(self):
+            same = self._names is view.names
+        return same
+
+    @cython.final
     cdef int _follow(self, _View view) except -1:
         """Counts by the nodes of `view` from now on."""
         cdef Py_ssize_t *loads
         cdef double *weights
         cdef Py_ssize_t i, count = len(view.names)
-        while self._names is not view.names:
+        while not self._counts_by(view):
             departed, changes = self._counted()
             ranks = {name: i for i, name in enumerate(view.names)}
             loads = <Py_ssize_t *>_allocate(count, sizeof(Py_ssize_t))

@@ -64,6 +64,10 @@ cdef extern from "clock.h" nogil:
 cdef extern from "mulshift.h" nogil:
     uint64_t hg_units_at(int64_t elapsed, uint64_t multiplier, unsigned shift)
 
+cdef extern from "fields.h" nogil:
+    double hg_get_double(double *field)
+    void hg_set_double(double *field, double value)
+
 cdef extern from "keys.h":
     ctypedef struct hg_key:
         const unsigned char *data
@@ -259,6 +263,7 @@ cdef class RateLimiter:
     cdef tuple terms
     cdef uint64_t[2] secret
     cdef bint evict
+    cdef bint strict
     cdef double largest
     cdef object room
     cdef int count
@@ -302,6 +307,7 @@ cdef class RateLimiter:
             if self.count:
                 raise initialized(self)
             self.tick, self.waiting, self.evict, self.room = tick, waiting, evict, max_keys
+            self.strict = bool(strict)
             self.secret[0], self.secret[1] = first, second
             self._map(table)
             self.log = log
@@ -327,9 +333,9 @@ cdef class RateLimiter:
         return 0
 
     cdef int _offer(self, tuple rates) except -1:
-        self.count = 1 if self.log.length else len(rates)
+        self.count = 1 if self.strict else len(rates)
         self.terms = rates
-        self.largest = largest_cost(rates)
+        hg_set_double(&self.largest, largest_cost(rates))
         return 0
 
     cdef int _open(self, int which, uint64_t lines, unsigned stride, hg_scale scale, int64_t now) except -1:
@@ -350,7 +356,7 @@ cdef class RateLimiter:
         tier.scale = scale
         tier.epoch = epoch
         tier.ceiling = scale.burst
-        if self.log.length:
+        if self.strict:
             tier.ceiling += <int64_t>1 << 32  # by one a request, however many come in one nanosecond
             self.log.times = tier.cells + lines * HG_CELLS
 
@@ -440,11 +446,11 @@ cdef class RateLimiter:
             amount.part = 0.0
         else:
             amount = split(checked_amount("cost", cost))
-        if amount.whole > self.largest or amount.part > self.largest:
+        if max(<double>amount.whole, amount.part) > hg_get_double(&self.largest):
             least = min([rate.burst for rate in self.rates])
             raise ValueError(f"cost must be at most the burst {least!r}, got {cost!r}")
         self._locate(key, &at)
-        if self.log.length:
+        if self.strict:
             return self._charge_log(&at, cost, amount, take, charges, verdict)
         now = self._swept()
         while True:
@@ -557,7 +563,7 @@ cdef class RateLimiter:
         debt = charge.debt
         if taken and verdict == HG_ALLOWED:
             debt += charge.cost
-        rest = charge.rest if self.log.length else debt
+        rest = charge.rest if self.strict else debt
         decision = Decision(
             verdict == HG_ALLOWED,
             rates[worst].burst,
@@ -572,7 +578,7 @@ cdef class RateLimiter:
         """With the time at which there is one token more, which only its log tells of a strict limit."""
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
-        if self.log.length == 0 or decision.remaining >= 1:
+        if not self.strict or decision.remaining >= 1:
             return decision
         rates = self._charge(key, 1, False, charges, &verdict)
         return with_details(decision, (), self._decision(rates, verdict, charges, False).retry_after)
@@ -640,7 +646,7 @@ cdef class RateLimiter:
         (True, None, 1.0)
         """
         cdef Amount amount = split(checked_amount("cost", cost))
-        if self.log.length:
+        if self.strict:
             _entries(cost, amount)
         self._give(key, amount)
 
@@ -658,6 +664,13 @@ cdef class RateLimiter:
         everything.part = 0.0
         self._give(key, everything)
 
+    cdef int _tiers(self) noexcept:
+        """How many tables there are, which another thread may be changing."""
+        cdef int count
+        with cython.critical_section(self):
+            count = self.count
+        return count
+
     cdef int _give(self, object key, Amount amount) except -1:
         cdef hg_place at
         cdef hg_charge[MOST_TIERS] charges
@@ -665,7 +678,7 @@ cdef class RateLimiter:
         cdef int given = 0
         self._charge(key, 0, True, charges, &verdict)  # mends a time that is too far ahead
         self._locate(key, &at)
-        while given < self.count:
+        while given < self._tiers():
             given = self._give_from(given, &at, self._swept(), amount)
         self.waiting.nudge(key)
         return 0
@@ -675,7 +688,7 @@ cdef class RateLimiter:
         cdef int i
         cdef hg_tier *tier
         with cython.critical_section(self):
-            if self.log.length:
+            if self.strict:
                 hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now), now - self.tiers[0].epoch,
                             to_units(amount, 0))
                 return 1
@@ -690,7 +703,7 @@ cdef class RateLimiter:
 
     def _check_settled(self, actual):
         """Raise if so many tokens cannot have been used of a reservation."""
-        if self.log.length and actual % 1:
+        if self.strict and actual % 1:
             raise ValueError(f"actual must be whole with strict=True, got {actual!r}")
 
     def _settled(self, key, cost, actual, booked):
@@ -701,8 +714,8 @@ cdef class RateLimiter:
         cdef int done = 0
         self._charge(key, 0, True, charges, &verdict)  # mends a time that is too far ahead
         self._locate(key, &at)
-        while done < self.count:
-            if self.log.length:
+        while done < self._tiers():
+            if self.strict:
                 done = self._settle_log_of(key, &at, self._swept(), cost, actual, booked)
             else:
                 done = self._settle_from(done, &at, self._swept(), cost, actual, booked)
@@ -807,7 +820,7 @@ cdef class RateLimiter:
         cdef hg_scale[MOST_TIERS] scales
         cdef int i
         rates = self._changed_rates(rate, burst)
-        windows = checked_windows(rates) if self.log.length else ()
+        windows = checked_windows(rates) if self.strict else ()
         tables = tables_of(rates, windows)
         for i in range(len(tables)):
             scales[i] = _scale(tables[i])
@@ -834,7 +847,7 @@ cdef class RateLimiter:
         rates = checked_rates(rate, burst)
         if self.table is not None:
             raise ValueError(self.table.refusal)
-        if self.log.length:
+        if self.strict:
             checked_windows(rates)
         return rates
 
@@ -895,8 +908,9 @@ cdef class RateLimiter:
     def __sizeof__(self):
         cdef int i
         size = object.__sizeof__(self)
-        for i in range(self.count):
-            size += (_words(self.tiers[i].lines, self.log.length) + HG_CELLS) * sizeof(uint64_t)
+        with cython.critical_section(self):
+            for i in range(self.count):
+                size += (_words(self.tiers[i].lines, self.log.length) + HG_CELLS) * sizeof(uint64_t)
         return size
 
     def __repr__(self):
@@ -910,7 +924,7 @@ cdef class RateLimiter:
         cdef hg_tier *tier
         cdef uint64_t line
         self._swept()
-        tables = tables_of(self.terms, checked_windows(self.terms) if self.log.length else ())
+        tables = tables_of(self.terms, checked_windows(self.terms) if self.strict else ())
         assert self.count == len(tables)
         for i in range(self.count):
             tier = &self.tiers[i]
@@ -922,7 +936,7 @@ cdef class RateLimiter:
                 tags = [tier.cells[line * HG_CELLS + j] >> 40 for j in range(HG_CELLS)]
                 whole = [tag for tag in tags if tag & 1]
                 assert len(set(whole)) == len(whole)
-        if self.log.length:
+        if self.strict:
             self._check_logs()
 
     cdef int _check_logs(self) except -1:
