@@ -2,8 +2,9 @@
 SOURCE = PYTHONPATH=src
 SANITIZE = -fsanitize=address,undefined
 ASAN = build/asan
+TSAN = build/tsan
 
-.PHONY: build test doctest lint bench asan wheels ci clean
+.PHONY: build test doctest lint bench asan tsan wheels ci clean
 
 build:
 	python setup.py -q build_ext --inplace
@@ -32,6 +33,14 @@ asan:
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	HEADGATE_PURE=0 PYTHONPATH=$(ASAN)/lib \
 	python -m pytest --hypothesis-profile=sanitizers -p no:cacheprovider -k "not pure"
+
+# The compiled modules under ThreadSanitizer, on a CPython built --disable-gil --with-thread-sanitizer by the same CC.
+tsan:
+	CFLAGS="-fsanitize=thread -g -O1" LDFLAGS="-fsanitize=thread" \
+	python setup.py -q build --build-base $(TSAN) --build-lib $(TSAN)/lib
+	TSAN_OPTIONS="suppressions=$(CURDIR)/.ci/tsan.suppressions halt_on_error=0 exitcode=66" \
+	HEADGATE_PURE=0 PYTHONPATH=$(TSAN)/lib \
+	python -m pytest -s -p no:cacheprovider -k "not pure" tests/test_races.py
 
 wheels:
 	.ci/wheels

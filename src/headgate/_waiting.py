@@ -126,7 +126,8 @@ class Line:
                 waiter.wake()
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        with self._lock:
+            return len(self._waiters)
 
     def join(self, waiter: Waiter) -> None:
         """Go to the end of the line, unless it is in the line already."""
@@ -171,9 +172,8 @@ class Line:
             head.wake()
 
     def _first(self) -> weakref.ref[Waiter] | None:
-        while True:
-            with suppress(RuntimeError):  # others have come or gone meanwhile
-                return next(iter(self._waiters), None)
+        with self._lock:
+            return next(iter(self._waiters), None)
 
     def _drop(self, place: weakref.ref[Waiter]) -> bool:
         """Whether it was the first."""
@@ -285,14 +285,20 @@ class Lines:
 
     def nudge_some(self, parts: list[tuple[str, bytes]]) -> None:
         """Wake the heads of the lines whose names have one of these parts."""
-        for name, line in list(self._lines.items()):
+        for name, line in self._all():
             if not set(parts).isdisjoint(name):
                 line.nudge()
 
     def nudge_all(self) -> None:
         """Wake the heads of all lines."""
-        for line in list(self._lines.values()):
+        for _, line in self._all():
             line.nudge()
+
+    def _all(self) -> list[tuple[Any, Line]]:
+        """All lines with their names, as they are at one moment, whatever other threads do."""
+        places: list[Any] = self._lines.valuerefs()
+        found = [(place.key, place()) for place in places]
+        return [(name, line) for name, line in found if line is not None]
 
 
 class _Key:

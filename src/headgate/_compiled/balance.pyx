@@ -184,14 +184,13 @@ cdef class _Pick:
         fewer picks for a while, as after a failure. If `ok`, this counts neither for nor against ejection.
         A pick that is dropped unended leaves the flight without an outcome.
         """
-        if self._record is not None:
-            self._balancer._finish(self, bool(ok), bool(overloaded))
+        self._balancer._finish(self, bool(ok), bool(overloaded))
 
     cdef int _leave(self, kind) except -1:
         """The end of a block; a cancellation and the like are no outcome."""
         if kind is None or issubclass(kind, Exception):
             self.done(kind is None)
-        elif self._record is not None:
+        else:
             self._balancer._drop(self)
         return 0
 

@@ -1687,7 +1687,9 @@ cdef class _Cache:
         >>> LRUCache(2).generation
         0
         """
-        return self.emptied
+        with cython.critical_section(self):
+            count = self.emptied
+        return count
 
     @property
     def hits(self):

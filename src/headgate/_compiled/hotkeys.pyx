@@ -549,7 +549,11 @@ cdef class HotKeys:
         >>> len(hot), hot.total
         (0, 0)
         """
-        self._install(self.most, self.lifetime, self.half, self.clock)
+        cdef uint32_t most
+        cdef int64_t half
+        with cython.critical_section(self):
+            most, half, lifetime, clock = self.most, self.half, self.lifetime, self.clock
+        self._install(most, lifetime, half, clock)
 
     @property
     def k(self):

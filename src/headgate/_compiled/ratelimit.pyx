@@ -824,19 +824,18 @@ cdef class RateLimiter:
         tables = tables_of(rates, windows)
         for i in range(len(tables)):
             scales[i] = _scale(tables[i])
-        cdef uint64_t lines = self.tiers[0].lines
         if windows:
             self._reopen(rates, _log(windows), scales[0])
         else:
-            self._rescale(rates, scales, lines, self._swept())
+            self._rescale(rates, scales, self._swept())
         self.waiting.nudge_all()
 
-    cdef int _rescale(self, tuple rates, const hg_scale *scales, uint64_t lines, int64_t now) except -1:
+    cdef int _rescale(self, tuple rates, const hg_scale *scales, int64_t now) except -1:
         """Let the tables, and those that are new, be in the units of other rates."""
         cdef int i
         with cython.critical_section(self):
             for i in range(self.count, len(rates)):
-                self._open(i, lines, self.tiers[0].stride, scales[i], now)
+                self._open(i, self.tiers[0].lines, self.tiers[0].stride, scales[i], now)
             for i in range(min(self.count, len(rates))):
                 hg_rescale(&self.tiers[i], scales[i], now)
             self._offer(rates)
@@ -857,9 +856,12 @@ cdef class RateLimiter:
         cdef int64_t now
         cdef uint64_t seen
         cdef hg_log old
-        cdef void *memory = _memory(self.tiers[0].lines, log.length)
+        cdef void *memory
+        cdef uint64_t lines
         with cython.critical_section(self):
+            lines = self.tiers[0].lines
             seen = hg_newest(&self.tiers[0], &self.log)
+        memory = _memory(lines, log.length)
         now = self._swept()
         with cython.critical_section(self):
             before, old = self.tiers[0], self.log

@@ -1,0 +1,218 @@
+"""Four threads that do everything at once to one object, of each public class.
+
+What comes of it is hardly worth an assertion beyond `_check`; it is for builds without the GIL, and above all
+for ThreadSanitizer (``make tsan``), which reports fields that two threads use without a lock between them.
+"""
+
+import copy
+import pickle
+import random
+from functools import partial
+
+import pytest
+from conftest import POLICIES
+from threads import run_threads
+
+from headgate import NoServerError
+
+NODES = [f"n{i}" for i in range(8)]
+CALLS = 150
+
+
+def key(draw):
+    number = draw.randrange(60)
+    return draw.choice([number, f"key:{number}", ("t", number)])
+
+
+def name(draw):
+    return f"k{draw.randrange(40)}"
+
+
+def cache_calls(cache, **put):
+    return cache._check, [
+        lambda draw: cache.get(key(draw)),
+        lambda draw: cache.put(key(draw), b"a", **{option: draw.choice(put[option]) for option in put}),
+        lambda draw: cache.update([(key(draw), b"x") for _ in range(3)]),
+        lambda draw: cache.pop(key(draw), None),
+        lambda draw: cache.setdefault(key(draw), b"y"),
+        lambda draw: cache.get_or_load(key(draw), lambda key: b"z"),
+        lambda draw: (len(cache), key(draw) in cache, cache.peek(key(draw)), repr(cache), cache == cache),
+        lambda draw: (list(cache), list(cache.items()), list(cache.values())),
+        lambda draw: (copy.copy(cache), pickle.dumps(cache), cache.__sizeof__()),
+        lambda draw: (cache.stats(), cache.hits, cache.misses, cache.evictions, cache.expirations),
+        lambda draw: (cache.currsize, cache.maxsize, cache.generation, cache.ttl, cache.tti),
+        lambda draw: (cache.stats(reset=True), cache.expire()),
+        lambda draw: cache.resize(draw.randrange(6, 90)),
+        lambda draw: cache.invalidate(tag=draw.choice("ab")),
+        lambda draw: cache.clear() if draw.random() < 0.2 else None,
+    ]
+
+
+def memoized_calls(function):
+    return None, [
+        lambda draw: function(draw.randrange(60)),
+        lambda draw: function(name(draw)),
+        lambda draw: function(1, b=draw.randrange(30)),
+        lambda draw: function.cache_info(),
+        lambda draw: function.cache_clear() if draw.random() < 0.2 else None,
+    ]
+
+
+def body(a, b=0):
+    return a, b
+
+
+def method_calls(cached):
+    class Owner:
+        method = cached(maxsize=20)(lambda self, a: a)
+
+    owners = [Owner() for _ in range(3)]
+
+    def replace(draw):
+        owners[draw.randrange(3)] = Owner()
+
+    return None, [
+        lambda draw: draw.choice(owners).method(draw.randrange(30)),
+        lambda draw: draw.choice(owners).method.cache_info(),
+        lambda draw: draw.choice(owners).method.cache_invalidate(draw.randrange(30)),
+        replace,
+    ]
+
+
+def ignoring(error, call, *args):
+    try:
+        call(*args)
+    except error:
+        pass
+
+
+def placement_calls(placement):
+    return placement._check, [
+        lambda draw: placement.get_node(name(draw)),
+        lambda draw: (placement.get_nodes(name(draw), 3), placement.preference(7)),
+        lambda draw: placement.get_many(["a", "b"]),
+        lambda draw: (placement.nodes, placement.weights, len(placement), "n1" in placement, repr(placement)),
+        lambda draw: (placement.ownership(), placement == placement, pickle.dumps(placement)),
+        lambda draw: placement.diff(copy.copy(placement)),
+        lambda draw: ignoring(ValueError, placement.add_node, f"n{draw.randrange(20)}", draw.choice([1, 2])),
+        lambda draw: ignoring(KeyError, placement.remove_node, f"n{draw.randrange(20)}"),
+        lambda draw: ignoring(KeyError, placement.set_weight, "n1", draw.choice([0, 1, 2])),
+        lambda draw: placement.replace_nodes(NODES) if draw.random() < 0.2 else None,
+    ]
+
+
+def use(pick, draw):
+    """End a pick well, or now and then as one that failed."""
+    try:
+        with pick:
+            assert draw.random() < 0.8
+    except AssertionError:
+        pass
+
+
+def bounded_calls(twin):
+    ring = twin.placement.HashRing(NODES)
+    bounded = twin.placement.BoundedLoad(ring)
+    return bounded._check, [
+        lambda draw: use(bounded.pick(name(draw)), draw),
+        lambda draw: (bounded.pick(name(draw)), bounded.loads, repr(bounded)),
+        lambda draw: ignoring(ValueError, ring.add_node, f"n{draw.randrange(20)}"),
+        lambda draw: ignoring(KeyError, ring.remove_node, f"n{draw.randrange(1, 20)}"),
+    ]
+
+
+def balancer_calls(balancer, pick_key):
+    return balancer._check, [
+        lambda draw: use(balancer.pick(pick_key(draw)), draw),
+        lambda draw: balancer.get_server(pick_key(draw)),
+        lambda draw: balancer.get_server(pick_key(draw), exclude=["n0"]),
+        lambda draw: (balancer.servers, balancer.records, len(balancer), repr(balancer)),
+        lambda draw: ignoring(KeyError, balancer.set_weight, "n1", draw.choice([1, 2])),
+        lambda draw: ignoring(ValueError, balancer.add_server, f"n{draw.randrange(20)}"),
+        lambda draw: ignoring(KeyError, balancer.remove_server, f"n{draw.randrange(1, 20)}"),
+        lambda draw: ignoring(KeyError, balancer.drain_server, f"n{draw.randrange(1, 20)}"),
+    ]
+
+
+def limiter_calls(limiter, *rates):
+    calls = [
+        lambda draw: limiter.allow(name(draw), draw.randrange(3)),
+        lambda draw: (limiter.decide(name(draw)).headers(), limiter.peek(name(draw))),
+        lambda draw: (limiter.refund(name(draw)), limiter.reset(name(draw))),
+        lambda draw: limiter.acquire(name(draw), timeout=0),
+        lambda draw: limiter.reserve(name(draw)).settle(0),
+        lambda draw: (limiter.rates, repr(limiter), limiter.__sizeof__()),
+    ]
+    if rates:
+        calls.append(lambda draw: limiter.reconfigure(draw.choice(rates)))
+    return limiter._check, calls
+
+
+def bucket_calls(bucket):
+    return bucket._check, [
+        lambda draw: bucket.consume(draw.choice([1, 1, 2])),
+        lambda draw: (bucket.decide(), bucket.peek(), bucket.available, repr(bucket)),
+        lambda draw: bucket.acquire(timeout=0.001),
+        lambda draw: bucket.reserve(1).cancel(),
+        lambda draw: bucket.reconfigure(draw.choice([50, 60]), draw.choice([1000, 2000])),
+    ]
+
+
+def hot_key_calls(hot):
+    return hot._check, [
+        lambda draw: hot.add(key(draw)),
+        lambda draw: hot.add(name(draw), 3),
+        lambda draw: (hot.top(5), len(hot), repr(hot), copy.copy(hot), pickle.dumps(hot)),
+        lambda draw: hot.clear() if draw.random() < 0.2 else None,
+    ]
+
+
+def address(draw):
+    return f"10.0.0.{draw.randrange(40)}"
+
+
+BALANCERS = ("RoundRobin", "WeightedRoundRobin", "RandomChoice", "LeastLoaded", "PowerOfTwo", "PeakEWMA")
+CASES = {
+    **{f"{policy} plain": lambda twin, policy=policy: cache_calls(getattr(twin.cache, policy)(50))
+       for policy in POLICIES},
+    **{f"{policy} timed": lambda twin, policy=policy: cache_calls(
+        getattr(twin.cache, policy)(50, getsizeof=len, tti=0.01, jitter=0.1),
+        ttl=[None, 0.001, 1e5], tags=[(), ("a",), ("b",)]) for policy in POLICIES},
+    "LRUCache timed later": lambda twin: cache_calls(twin.cache.LRUCache(50), ttl=[None, 0.01]),
+    **{f"lru_cache {size}": lambda twin, size=size: memoized_calls(twin.memoize.lru_cache(size)(body))
+       for size in (40, None)},
+    "cached": lambda twin: memoized_calls(twin.memoize.cached(maxsize=40)(body)),
+    "cached stale": lambda twin: memoized_calls(twin.memoize.cached(ttl=0.002, stale=0.002)(body)),
+    "cached cache": lambda twin: memoized_calls(twin.memoize.cached(twin.cache.LRUCache(40))(body)),
+    "cached method": lambda twin: method_calls(twin.memoize.cached),
+    "HashRing": lambda twin: placement_calls(twin.placement.HashRing(NODES, 20)),
+    "Rendezvous": lambda twin: placement_calls(twin.placement.Rendezvous(NODES)),
+    "Maglev": lambda twin: placement_calls(twin.placement.Maglev(NODES, 251)),
+    "BoundedLoad": bounded_calls,
+    **{kind: lambda twin, kind=kind: balancer_calls(getattr(twin.balance, kind)(NODES), lambda draw: None)
+       for kind in BALANCERS},
+    "KeyHash": lambda twin: balancer_calls(twin.balance.KeyHash(NODES), name),
+    "AddressHash": lambda twin: balancer_calls(twin.balance.AddressHash(NODES), address),
+    "TokenBucket": lambda twin: bucket_calls(twin.limit.TokenBucket(50, 1000)),
+    "RateLimiter": lambda twin: limiter_calls(
+        twin.ratelimit.RateLimiter("50/s", max_keys=50), "50/s", "5/min"),
+    "RateLimiter tiers": lambda twin: limiter_calls(
+        twin.ratelimit.RateLimiter("50/s; 900/min", max_keys=50), "50/s; 900/min", "50/s"),
+    "RateLimiter strict": lambda twin: limiter_calls(
+        twin.ratelimit.RateLimiter("50/s", max_keys=50, strict=True), "50/s", "90/s"),
+    "HotKeys": lambda twin: hot_key_calls(twin.hotkeys.HotKeys(20)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everything_at_once(twin, case):
+    check, calls = CASES[case](twin)
+
+    def work(number):
+        draw = random.Random(number)
+        for call in draw.choices(calls, k=CALLS):
+            ignoring((KeyError, NoServerError), partial(call, draw))
+
+    run_threads(work, count=4)
+    if check is not None:
+        check()
