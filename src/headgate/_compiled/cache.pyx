@@ -785,7 +785,7 @@ cdef class _Cache:
 
     @cython.final
     cdef inline bint _is_timed(self) noexcept:
-        """Whether entries may have a lifetime: read without the lock, and never false again while it is true."""
+        """Whether entries may have a lifetime: read without the lock; once true, it stays so."""
         return hg_get(&self.timed) != 0
 
     @cython.final
