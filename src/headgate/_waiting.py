@@ -173,7 +173,9 @@ class Line:
 
     def _first(self) -> weakref.ref[Waiter] | None:
         with self._lock:
-            return next(iter(self._waiters), None)
+            while True:
+                with suppress(RuntimeError):  # a finalizer has changed the line meanwhile
+                    return next(iter(self._waiters), None)
 
     def _drop(self, place: weakref.ref[Waiter]) -> bool:
         """Whether it was the first."""
