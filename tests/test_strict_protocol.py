@@ -12,7 +12,7 @@ from headgate._tables import checked_windows
 
 HOUR = 3600 * 10**9
 CELLS, CONTROL, LINES = 8, 8, 2
-KEY = "ann"
+KEY = b"ann"
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ class Table:
         )
         self.own = own
         self.fill([(KEY, own)] if own else [], 0)
-        self.fill([(number, 1) for number in range(others)], 1)
+        self.fill([(number.to_bytes(8, "little"), 1) for number in range(others)], 1)
 
     def fill(self, charges, now):
         def fill(limiter):
@@ -146,12 +146,12 @@ def evicting(room):
 def taken_over_meanwhile(room):
     """Another key may take the log while its owner claims a place in it."""
     table = Table(room, own=1, others=15)
-    return Scenario(table, [table.take(1), table.take(1, key="new")], times=(2,), cost=2, more=2)
+    return Scenario(table, [table.take(1), table.take(1, key=b"new")], times=(2,), cost=2, more=2)
 
 
 def refusing(room):
     table = Table(room, own=1, others=15, on_full="deny")
-    return Scenario(table, [table.take(1), table.take(1), table.take(1, key="new")], times=(2,), cost=1)
+    return Scenario(table, [table.take(1), table.take(1), table.take(1, key=b"new")], times=(2,), cost=1)
 
 
 def leaving(room):
