@@ -1,11 +1,12 @@
 """Rules of levels: networks that are exempt or denied, counters, and levels that are only counted."""
 
+import tracemalloc
 from ipaddress import ip_network
 
 import pytest
 from threads import run_threads
 
-from headgate import AddressLimiter, RateLimiter, RateLimits
+from headgate import AddressLimiter, RateLimiter, RateLimits, _levels
 
 LEVELS = {"rate": "2/s", "addresses": None}
 
@@ -127,3 +128,18 @@ def test_shadow_names_levels():
         RateLimits(ip="1/s", shadow=["user"])
     with pytest.raises(TypeError, match=r"^shadow must be names of levels, got 'ip'$"):
         RateLimits(ip="1/s", shadow="ip")
+
+
+def test_keys_with_rates_of_their_own_take_little_memory(twin, clock, monkeypatch):
+    monkeypatch.setattr(_levels, "RateLimiter", twin.ratelimit.RateLimiter)
+    limits = RateLimits(user="9/s", max_keys=10, clock=clock)
+    limits.override("user", "first", "1/s")
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(200):
+            limits.override("user", number, "1/s")
+        each = (tracemalloc.get_traced_memory()[0] - before) / 200
+    finally:
+        tracemalloc.stop()
+    assert each < (1800 if twin.name == "compiled" else 2600)

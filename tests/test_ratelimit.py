@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import count, product
 
 import pytest
+from conftest import Twin
 from finalizers import struck_at
 
 from headgate import Rate
@@ -580,3 +581,38 @@ def test_a_strict_limit_is_whole_after_the_clock_stepped_back_and_the_rate_was_c
     clock.advance(4999)
     limiter._check()
     assert limiter.allow("ann", 2)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="only Linux says what is in use")
+def test_memory_is_taken_as_it_is_used(twin, clock):
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    before = resident()
+    limiters = [twin.ratelimit.RateLimiter("2/s; 9/min", clock=clock) for _ in range(3)]
+    for number in range(100):
+        clock.advance(1000 if number == 50 else 0.1)
+        assert [limiter.allow(f"key {number}") for limiter in limiters] == [True] * 3
+    assert sum(map(sys.getsizeof, limiters)) >= 96_000_000
+    assert resident() - before < 20_000_000
+
+
+def test_parts_of_two_tags_are_not_a_third():
+    (table,) = Twin("pure").ratelimit.RateLimiter("3/h", max_keys=8)._tiers
+    table.tags[0], table.tags[1] = 0x341256, 0x7800
+    assert table.find(0x3412, (0, 8)) is None
+    table.tags[5] = 0x3412
+    assert table.find(0x3412, (0, 8)) == 5
+    table.tags[5], table.tags[15] = 0, 0x3412
+    assert table.find(0x3412, (0, 8)) == 15
+
+
+def test_sweeps_pass_over_lines_without_keys():
+    (table,) = Twin("pure").ratelimit.RateLimiter("3/h", max_keys=8000)._tiers
+    table.tags[8 * 700] = table.tags[8 * 1999] = 1
+    found = [line for line in table.used(600, 2000) if table.tags[8 * line]]
+    assert found == [700, 1999]
+    assert len(list(table.used(0, 2000))) < 1100
+    table.tags[0] = 1
+    assert [line for line in table.used(1998, 3) if table.tags[8 * line]] == [1999, 0]

@@ -263,20 +263,27 @@ async def acquire_async(bucket: Any, line: Line, tokens: SupportsFloat, timeout:
         line.leave(waiter)
 
 
-class Lines:
-    """The lines for the keys of one limiter or of several, each kept as long as anybody has use for it."""
+_making = new_lock()
 
-    __slots__ = ("_lines", "_lock")
+
+class Lines:
+    """The lines for the keys of one limiter or of several, each kept as long as it is in use.
+
+    There may be many limiters of which few are ever waited for, so that little is made before the first line.
+    """
+
+    __slots__ = ("_lines",)
 
     def __init__(self) -> None:
-        self._lock = new_lock()
-        self._lines: WeakValueDictionary[Any, Line] = WeakValueDictionary()
+        self._lines: WeakValueDictionary[Any, Line] | None = None
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._lines or ())
 
     def of(self, name: bytes | tuple[tuple[str, bytes], ...]) -> Line:
-        with self._lock:
+        with _making:
+            if self._lines is None:
+                self._lines = WeakValueDictionary()
             return self._lines.setdefault(name, Line())
 
     def nudge(self, key: Any) -> None:
@@ -298,7 +305,7 @@ class Lines:
 
     def _all(self) -> list[tuple[Any, Line]]:
         """All lines with their names, as they are at one moment, whatever other threads do."""
-        places: list[Any] = self._lines.valuerefs()
+        places: list[Any] = self._lines.valuerefs() if self._lines else []
         found = [(place.key, place()) for place in places]
         return [(name, line) for name, line in found if line is not None]
 

@@ -5,9 +5,10 @@
     line  | cell | cell | cell | cell | cell | cell | cell | cell |
     cell  | tag: 23 bits | time at which nothing is owed any more: 40 bits |
 
-The cells, and what becomes of them, are those of the compiled twin; the tags stand in one array, which is
-searched at the speed of C, and the times in another. A lock takes the place of the compare-and-swap; the
-clock and the conversions of arguments, which are foreign code, run before it is taken.
+The cells, and what becomes of them, are those of the compiled twin; the tags of a table stand behind its
+times, and are searched at the speed of C. The system gives its memory as it is used. A lock takes the place
+of the compare-and-swap; the clock and the conversions of arguments, which are foreign code, run before it is
+taken.
 
 A finalizer or a signal handler may use the limiter wherever Python calls or returns, amid an edit too. So
 the lock is re-entrant, `edits` counts what is written, and whoever writes first looks whether the count is
@@ -28,6 +29,7 @@ from bisect import bisect_right
 from hashlib import blake2b
 from math import inf, ldexp
 from operator import itemgetter
+from sys import byteorder
 from time import monotonic_ns
 
 from headgate import _waiting
@@ -61,6 +63,9 @@ _CELLS = 8
 _CONTROL = 8
 _WORD_SIZE = 8
 _TAG_SIZE = 4
+_LINE = _TAG_SIZE * _CELLS
+_BLOCK = 512
+_LEAST_MAP = 2**16
 _TIMES = 2**40
 _HALF = _TIMES // 2
 _WORD = 2**64
@@ -105,10 +110,11 @@ class _Tier:
         "edits",
         "epoch",
         "evictions",
+        "first",
         "lines",
         "multiplier",
         "rate",
-        "raw_tags",
+        "search",
         "shift",
         "stride",
         "swept",
@@ -117,23 +123,26 @@ class _Tier:
         "turns",
     )
 
-    def __init__(self, rate, lines, now):
+    def __init__(self, rate, memory, start, lines, now):
         self.rate = rate
         self.edits = [0]
         self.bits, self.multiplier, self.shift, self.burst = scale_of(rate)
-        self._allot(lines)
+        self._allot(memory, start, lines)
         self.lines = lines
         self.stride = stride_of(lines)
         self.epoch = now
         self.ceiling = self.burst
 
-    def _allot(self, lines):
-        try:
-            self.tags = array("I", [0]) * (_CELLS * lines)
-            self.times = array("Q", [0]) * (_CELLS * lines)
-        except MemoryError:
-            raise no_memory() from None
-        self.raw_tags = self.tags
+    def _allot(self, memory, start, lines):
+        """Lay out the table in `memory`, from the byte `start` on."""
+        view = memoryview(memory)[start:]
+        words = _WORD_SIZE * (_CONTROL + _CELLS * lines)
+        self.times = view[_WORD_SIZE * _CONTROL : words].cast("Q")
+        self.tags = view[words : words + _TAG_SIZE * _CELLS * lines].cast("I")
+        self.search, self.first = memory.find, start + words
+        self._begin(view)
+
+    def _begin(self, _):
         self.evictions = 0
         self.swept = 0
         self.turns = 0
@@ -151,9 +160,14 @@ class _Tier:
 
     def find(self, tag, places):
         """Where the cell of a key is, or None."""
+        search, wanted = self.search, tag.to_bytes(_TAG_SIZE, byteorder)
         for start in places:
-            if tag in self.tags[start : start + _CELLS]:
-                return self.tags.index(tag, start)
+            begin = self.first + _TAG_SIZE * start
+            at = search(wanted, begin, begin + _LINE)
+            while at >= 0 and at % _TAG_SIZE:  # parts of two tags
+                at = search(wanted, at + 1, begin + _LINE)
+            if at >= 0:
+                return (at - self.first) // _TAG_SIZE
         return None
 
     def earliest(self, places, now):
@@ -183,13 +197,9 @@ class _Tier:
         else:
             now = units_at(elapsed, self.multiplier, self.shift)
         cost = amount << self.bits if type(amount) is int else to_units(amount, self.bits)
-        first, second = places = self.places(hashed)
-        tags = self.tags
-        if tag in tags[first : first + _CELLS]:
-            at = tags.index(tag, first)
-        elif tag in tags[second : second + _CELLS]:
-            at = tags.index(tag, second)
-        else:
+        places = self.places(hashed)
+        at = self.find(tag, places)
+        if at is None:
             at, gap = self.earliest(places, now)
             inherited = min(max(gap, 0), self.ceiling)
             ahead = self.times[at] if gap > self.ceiling else None
@@ -232,7 +242,7 @@ class _Tier:
         _, at, now, _, cost, debt, _, inherited, _ = charge
         owed = debt + cost
         time = (now + (owed if owed > inherited else inherited)) % _TIMES
-        tags, times, edits = self.raw_tags, self.times, self.edits
+        tags, times, edits = self.tags, self.times, self.edits
         if edits[0] != edit:
             return False
         edits[0] = edit + 1
@@ -245,7 +255,7 @@ class _Tier:
     def undo(self, tag, charge):
         """Give back what was taken, as another tier was written meanwhile."""
         at, times, edits = charge[_AT], self.times, self.edits
-        if self.raw_tags[at] == tag:
+        if self.tags[at] == tag:
             edits[0] += 1
             times[at] = (times[at] - charge[_COST]) % _TIMES
 
@@ -285,7 +295,7 @@ class _Tier:
         The count of edits after those, None if something else was written meanwhile.
         """
         start, time, times, edits = line * _CELLS, (now + gap) % _TIMES, self.times, self.edits
-        for at, tag in enumerate(self.tags[start : start + _CELLS], start):
+        for at, tag in enumerate(self.tags[start : start + _CELLS].tolist(), start):
             if tag and (everything or self.gap(at, now) < -_LONG_PAST):
                 if edits[0] != edit:
                     return None
@@ -306,12 +316,21 @@ class _Tier:
         gap = self.ceiling if lag < 0 else -_LONG_PAST
         self.turns += lag < 0
         first = (self.swept >> self.stride) % self.lines
-        for offset in range(self.lines if everything else min(due, self.lines)):
-            edit = self.restamp((first + offset) % self.lines, now, gap, everything, edit)
+        for line in self.used(first, self.lines if everything else min(due, self.lines)):
+            edit = self.restamp(line, now, gap, everything, edit)
             if edit is None:
                 return self.sweep(now, certain)
         self.swept = now if everything else self.swept + (due << self.stride)
         return True
+
+    def used(self, first, count):
+        """Those of `count` lines that may have a key; blocks of lines without any are passed over."""
+        last = first + count
+        for begin, end in (first, min(last, self.lines)), (0, last - self.lines):
+            for start in range(begin, end, _BLOCK):
+                stop = min(start + _BLOCK, end)
+                if self.tags[start * _CELLS : stop * _CELLS].tobytes().strip(b"\0"):
+                    yield from range(start, stop)
 
     def answers(self, charge, taken):
         """How long the request has to wait, what is left, and for how long anything is owed; of the rate."""
@@ -324,11 +343,11 @@ class _Tier:
     @property
     def size(self):
         """The bytes of the table."""
-        return self.tags.__sizeof__() + self.times.__sizeof__()
+        return _size(self.lines, 0)
 
     def rescaled(self, rate, now_ns):
         """This table in the units of `rate`, with the debts of all cells."""
-        table = _Tier(rate, self.lines, self.epoch)
+        table = _Tier(rate, _private(self.lines, 0), 0, self.lines, self.epoch)
         before, now = self.units(now_ns), table.units(now_ns)
         for at, tag in enumerate(self.tags):
             owed = min(self.gap(at, before), self.ceiling) if tag else 0
@@ -342,48 +361,13 @@ class _Tier:
         return table
 
 
-class _SharedTags:
-    """The tags of a shared table, with what a tier needs of an array."""
-
-    __slots__ = ("_words",)
-
-    def __init__(self, words):
-        self._words = words
-
-    def __len__(self):
-        return len(self._words)
-
-    def __getitem__(self, at):
-        return self._words[at]
-
-    def __setitem__(self, at, tag):
-        self._words[at] = tag
-
-    def index(self, tag, start):
-        return start + self._words[start : start + _CELLS].tolist().index(tag)
-
-
 class _SharedTier(_Tier):
     """A tier whose table, and the words that control it, lie in memory such as that of a file."""
 
-    __slots__ = ("_control", "_memory")
+    __slots__ = ("_control",)
 
-    def __init__(self, rate, memory, lines, epoch):
-        self._memory = memory
-        super().__init__(rate, lines, epoch)
-
-    def _allot(self, lines):
-        words = _WORD_SIZE * (_CONTROL + _CELLS * lines)
-        tags = words + _TAG_SIZE * _CELLS * lines
-        self._control = self._memory[: _WORD_SIZE * _CONTROL].cast("Q")
-        self.times = self._memory[_WORD_SIZE * _CONTROL : words].cast("Q")
-        self.raw_tags = self._memory[words:tags].cast("I")
-        self.tags = _SharedTags(self.raw_tags)
-
-    @property
-    def size(self):
-        """The bytes of the table."""
-        return self._memory.nbytes
+    def _begin(self, view):
+        self._control = view[: _WORD_SIZE * _CONTROL].cast("Q")
 
     @property
     def swept(self):
@@ -420,19 +404,25 @@ class _Logs(_SharedTier):
 
     __slots__ = ("length", "logs", "longest", "rates", "starts", "windows")
 
-    def __init__(self, rates, memory, lines, epoch):
+    def __init__(self, rates, memory, start, lines, epoch):
         self.rates = rates
         self.windows = checked_windows(rates)
         self.longest = max([period for _, period in self.windows])
-        super().__init__(*tables_of(rates, self.windows), memory, lines, epoch)
+        super().__init__(*tables_of(rates, self.windows), memory, start, lines, epoch)
         self.ceiling += _STEPS  # by one a request, however many come in one nanosecond
 
-    def _allot(self, lines):
-        super()._allot(lines)
+    def _allot(self, memory, start, lines):
+        super()._allot(memory, start, lines)
         self.length = longest_log(self.windows)
         logs = _WORD_SIZE * _CELLS * lines * self.length
-        self.logs = self._memory[-logs:].cast("Q")
-        self.starts = self._memory[-logs - _TAG_SIZE * _CELLS * lines : -logs].cast("I")
+        view = memoryview(memory)
+        self.logs = view[-logs:].cast("Q")
+        self.starts = view[-logs - _TAG_SIZE * _CELLS * lines : -logs].cast("I")
+
+    @property
+    def size(self):
+        """The bytes of the table."""
+        return _size(self.lines, self.length)
 
     def place(self, at, number):
         """Where the entry of a log is that has so many before it."""
@@ -515,7 +505,7 @@ class _Logs(_SharedTier):
         """
         _, at, now, elapsed, cost, _, _, inherited, _ = charge
         moment, logs, starts, tags, times, edits = (
-            elapsed + _WORD // 2, self.logs, self.starts, self.raw_tags, self.times, self.edits
+            elapsed + _WORD // 2, self.logs, self.starts, self.tags, self.times, self.edits
         )
         places = [self.place(at, number) for number in range(cost)]
         start, head = (starts[at] + cost) % self.length, self.head(elapsed, now, self.gap(at, now))
@@ -581,7 +571,7 @@ class _Logs(_SharedTier):
         the clock was read and lie ahead of it are cut: it has stepped back.
         """
         memory = _private(self.lines, longest_log(checked_windows(rates)))
-        table = _Logs(rates, memory, self.lines, self.epoch)
+        table = _Logs(rates, memory, 0, self.lines, self.epoch)
         elapsed, now = now_ns - self.epoch, table.units(now_ns)
         moment = elapsed + _WORD // 2
         kept = min(self.length, table.length)
@@ -639,11 +629,11 @@ def _size(lines, length):
 
 
 def _private(lines, length):
-    """The memory of a table, which the system gives as it is used; at once where there is no mmap."""
+    """The memory of a table, given by the system as it is used; at once if it is small, or without mmap."""
     size = _size(lines, length)
     try:
-        return memoryview(mmap.mmap(-1, size, **_PRIVATE) if mmap else bytearray(size))
-    except (MemoryError, OSError):
+        return mmap.mmap(-1, size, **_PRIVATE) if mmap and size >= _LEAST_MAP else bytearray(size)
+    except (MemoryError, OSError, OverflowError):
         raise no_memory() from None
 
 
@@ -738,9 +728,9 @@ class RateLimiter:
             self._locked = under(new_lock())
             self._hash = _hash_in_process(os.urandom(16))
             if strict:
-                self._offer(rates, [_Logs(rates, _private(lines, length), lines, now)])
+                self._offer(rates, [_Logs(rates, _private(lines, length), 0, lines, now)])
             else:
-                self._offer(rates, [_Tier(tier, lines, now) for tier in rates])
+                self._offer(rates, [_Tier(tier, _private(lines, 0), 0, lines, now) for tier in rates])
             return
         from headgate._shared import HEADER, shared_limiter
 
@@ -752,14 +742,14 @@ class RateLimiter:
         )
         self._table, self._locked = table, table.locked
         self._hash = _hash_anywhere(table.secret)
-        cells = memoryview(table.map)[HEADER:]
         if strict:
-            self._offer(rates, [_Logs(rates, cells, lines, table.epoch)])
+            self._offer(rates, [_Logs(rates, table.map, HEADER, lines, table.epoch)])
             return
         size = _size(lines, 0)
-        parts = [cells[size * at : size * (at + 1)] for at in range(len(rates))]
-        tiers = zip(rates, parts, strict=True)
-        self._offer(rates, [_SharedTier(*tier, lines, table.epoch) for tier in tiers])
+        self._offer(rates, [
+            _SharedTier(tier, table.map, HEADER + size * at, lines, table.epoch)
+            for at, tier in enumerate(rates)
+        ])
 
     def _offer(self, rates, tiers, edit=0):
         """Let decisions be made by `tiers`, if nothing was written since `edit`; True if so."""
@@ -1060,7 +1050,9 @@ class RateLimiter:
             return [self._tiers[0].rescaled(rates, now, seen)]
         kept = zip(self._tiers, rates, strict=False)
         tiers = [tier.rescaled(changed, now) for tier, changed in kept]
-        return tiers + [_Tier(changed, self._tiers[0].lines, now) for changed in rates[len(tiers) :]]
+        lines = self._tiers[0].lines
+        more = [_Tier(changed, _private(lines, 0), 0, lines, now) for changed in rates[len(tiers) :]]
+        return tiers + more
 
     def _changed_rates(self, rate, burst=None):
         """The tiers that ``reconfigure`` would set."""
