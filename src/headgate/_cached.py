@@ -2,7 +2,7 @@
 
     front (def), or Shell around a front (async def)      the stand-in for the function
         hit:   the value in the store
-        miss:  Memory.join, then the function and the store; for coroutines, and where there is more to do
+        miss:  Memory.trip, then the function and the store; for coroutines, and where there is more to do
                than to call a function, Memory.answer -> Flights.load -> the function -> the store
 
     Plan      the function and the arguments of the decorator
@@ -284,10 +284,10 @@ class Memory:
             self._refresh(store, key, loader)
         return self._store.result_of(found)
 
-    def join(self, front: Any, key: Hashable) -> _Trip:
+    def trip(self, front: Any, key: Hashable) -> _Trip:
         """How `front` comes by what it has not found, where nothing but the function has to be called."""
         front.count(False)
-        return self._flights.join(self._store, key)
+        return self._flights.trip(self._store, key)
 
     def _load_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """The store and the loader of a call."""
@@ -303,14 +303,17 @@ class Memory:
         return tags(*args[self._is_of_instance:], **kwargs) if callable(tags) else tags
 
     def _refresh(self, store: Any, key: Hashable, loader: Any) -> None:
-        trip = self._flights.begin(store, key)
-        if trip is not None:
-            self._plan.refreshes.submit(trip, partial(self._lead, trip, loader))
+        trip = self._flights.refresh(store, key)
+        try:
+            if trip.begin():
+                self._plan.refreshes.submit(trip, partial(self._lead, trip, loader))
+        except BaseException:
+            trip.abandon()
+            raise
 
     def _lead(self, trip: _Trip, loader: Any) -> None:
         try:
-            if trip.starts():
-                self._flights.lead(trip, loader)
+            self._flights.lead(trip, loader)
         except Exception as error:
             report(error)
 
@@ -318,16 +321,19 @@ class Memory:
         from asyncio import get_running_loop
 
         loop = get_running_loop()
-        trip = self._flights.begin(store, key, loop)
-        if trip is not None:
-            task = loop.create_task(self._lead_async(trip, loader))
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._end_refresh, trip))
+        trip = self._flights.refresh(store, key, loop)
+        try:
+            if trip.begin():
+                task = loop.create_task(self._lead_async(trip, loader))
+                self._tasks.add(task)
+                task.add_done_callback(partial(self._end_refresh, trip))
+        except BaseException:
+            trip.abandon()
+            raise
 
     async def _lead_async(self, trip: _Trip, loader: Any) -> None:
         try:
-            if trip.starts():
-                await self._flights.lead_async(trip, loader)
+            await self._flights.lead_async(trip, loader)
         except Exception as error:
             report(error)
 

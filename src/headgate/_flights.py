@@ -14,21 +14,25 @@ that tasks started by a loader are known too. What a thread leads is not: a fina
 ContextVar is being set, and must not set it.
 
 There is no lock: a finalizer that the collector runs may come at any step, and may itself want a key. Every
-step is one atomic operation of a dict, deque, list or lock, in an order that lets the other side see it:
-- ``setdefault`` decides who leads; whoever boards sits down, and then looks whether the flight has landed.
-- Whoever may come to lead says so before the registry or a seat makes it true, and as long as
+step is one atomic operation of a dict, list or lock, in an order that lets the other side see it:
+- ``setdefault`` decides who leads; whoever waits takes a seat, and then looks whether the flight has landed.
+- Whoever may come to lead records it before the registry or a seat makes it true, and as long as
   the flight has not landed: where a finalizer comes back for the key, it must not wait for itself.
 - Whoever waits records it in `waits_for`, and only then looks for a cycle.
-- A seat is claimed once: by the leader who hands over, or by him who leaves it.
+- A seat is claimed once: by the leader who hands over, or by the trip that leaves it.
 - The flight of a refresh has not started until its executor or task comes to it; nobody waits for it until
   then: the first caller that needs the value starts it.
+
+An exception out of a signal handler may come at any call and return, so every step can be made twice: a claim
+belongs to whoever made it, however often it asks, and to call a seat again does nothing. A trip is entered
+twice, ``with trip, trip``, before it begins. If the inner ``__exit__`` is interrupted, the outer one ends the
+trip, whatever it had come to.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from contextvars import ContextVar
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -68,21 +72,30 @@ _of_thread = _Here()
 _of_task: ContextVar[tuple[Flight, ...]] = ContextVar("headgate_leading", default=())
 
 
-class _Seat:
-    """One who waits; `leads` when the flight has been handed over to him."""
+class _Claimable:
+    """Belongs to the first that claims it."""
 
-    __slots__ = ("_claim", "leads")
+    __slots__ = ("_owner",)
 
-    def __init__(self) -> None:
-        self._claim = threading.Lock()
-        self.leads = False
+    def __init__(self, owner: object = None) -> None:
+        self._owner: dict[None, object] = {} if owner is None else {None: owner}
 
-    def claim(self) -> bool:
-        """Whether nobody did before."""
-        return self._claim.acquire(blocking=False)
+    def claim(self, claimant: object) -> bool:
+        """Whether it belongs to `claimant`, after this call at the latest."""
+        return self._owner.setdefault(None, claimant) is claimant
+
+    def is_of(self, claimant: object) -> bool:
+        """Whether `claimant` has claimed it."""
+        return self._owner.get(None) is claimant
+
+
+class _Seat(_Claimable):
+    """One who waits; a leader that claims it hands the flight over."""
+
+    __slots__ = ()
 
     def call(self) -> None:
-        """End the waiting."""
+        """End the waiting, if it has not ended."""
         raise NotImplementedError
 
 
@@ -95,7 +108,10 @@ class _ThreadSeat(_Seat):
         self._gate.acquire()
 
     def call(self) -> None:
-        self._gate.release()
+        try:
+            self._gate.release()
+        except RuntimeError:  # it was called before
+            pass
 
     def wait(self) -> None:
         self._gate.acquire()
@@ -116,31 +132,28 @@ class _TaskSeat(_Seat):
             pass
 
 
-class Flight:
-    """One load of one key."""
+_NOBODY = object()
 
-    __slots__ = (
-        "_unstarted", "error", "generation", "landed", "process", "seats", "trace", "value", "waits_for",
-    )
 
-    def __init__(self, generation: _Generation, starts: bool) -> None:
+class Flight(_Claimable):
+    """One load of one key, claimed by the trip that leads it first; by `_NOBODY` if it will never start."""
+
+    __slots__ = ("error", "generation", "landed", "process", "seats", "trace", "value", "waits_for")
+
+    def __init__(self, generation: _Generation, leader: object) -> None:
+        super().__init__(leader)
         self.generation: _Generation | None = generation  # None once dropped
         self.process = os.getpid()
-        self._unstarted = None if starts else threading.Lock()
-        self.seats: deque[_Seat] = deque()
-        self.waits_for: list[Flight] = []
+        self.seats: list[_Seat] = []
+        self.waits_for: dict[object, Flight] = {}
         self.landed = False
         self.value: Any = _ABSENT
         self.error: BaseException | None = None
         self.trace: TracebackType | None = None
 
     def is_over(self) -> bool:
-        """Whether it has landed, or its leader is lost: a fork has no threads of its parent."""
-        return self.landed or self.process != os.getpid()
-
-    def start(self) -> bool:
-        """Become the one who leads a flight that has not started; False if there is somebody."""
-        return self._unstarted is not None and not self.is_over() and self._unstarted.acquire(blocking=False)
+        """Whether it has landed, or will never: a fork has no threads of its parent."""
+        return self.landed or self.process != os.getpid() or self.is_of(_NOBODY)
 
     def needs(self, flights: tuple[Flight, ...]) -> bool:
         """Whether it is one of `flights` or waits for one, directly or not."""
@@ -151,23 +164,22 @@ class Flight:
                 return True
             if flight not in seen:
                 seen.add(flight)
-                ahead += flight.waits_for
+                ahead += flight.waits_for.copy().values()
         return False
 
     def land(self, value: Any, error: BaseException | None) -> None:
         """Give everybody the outcome; with neither value nor error, whoever waits tries anew."""
-        self.value, self.error = value, error
-        self.trace = None if error is None else error.__traceback__
-        self.landed = True
-        while self.seats:
-            self.seats.popleft().call()
+        if not self.landed:
+            self.value, self.error = value, error
+            self.trace = None if error is None else error.__traceback__
+            self.landed = True
+        for seat in self.seats.copy():
+            seat.call()
 
-    def hand_over(self) -> bool:
-        """Let the first who waits lead; False if nobody does."""
-        while self.seats:
-            seat = self.seats.popleft()
-            if seat.claim():
-                seat.leads = True
+    def hand_over(self, leader: object) -> bool:
+        """Let the first who waits lead in place of `leader`; False if nobody does."""
+        for seat in self.seats.copy():
+            if seat.claim(leader):
                 seat.call()
                 return True
         return False
@@ -202,103 +214,122 @@ class _Generation:
 
 
 class _Trip:
-    """One caller's part in a load. As a context it is the time during which he leads."""
+    """One caller's part in a load. As a context, entered twice, it begins, waits, leads and ends.
 
-    __slots__ = ("_before", "_flights", "_generation", "_key", "_leading", "_outer", "_registry", "_store",
-                 "flight", "has_arrived", "leads", "value")
+    If ``join()`` is true, it leads, and `keep` gets what the function returns. Otherwise another has led; if
+    it `is_circular`, that one waits for this caller, which calls the function and keeps nothing.
+    """
 
-    flight: Flight
+    __slots__ = (
+        "_before", "_flights", "_generation", "_hands_over", "_has_ended", "_key", "_leading", "_mine",
+        "_name", "_outer", "_registry", "_seat", "_store", "flight", "is_circular", "leads", "value",
+    )
 
-    def __init__(self, flights: Flights, store: Store, key: Hashable, loop: AbstractEventLoop | None) -> None:
+    _outer: tuple[Flight, ...]
+
+    def __init__(self, flights: Flights, store: Store, key: Hashable, loop: AbstractEventLoop | None,
+                 starts: bool = True) -> None:
         self._flights, self._store, self._key = flights, store, key
         self._generation = flights.current
         self._registry = self._generation.registry(loop)
         self._leading: _Here | ContextVar[tuple[Flight, ...]] = _of_thread if loop is None else _of_task
-        self._outer = self._leading.get()
         self._before = _of_thread.get() + _of_task.get()
-        self.leads = self.has_arrived = False
+        self._name = object()
+        self.flight = self._mine = Flight(self._generation, self._name if starts else None)
+        self._seat: _Seat | None = None
+        self.leads = self.is_circular = self._hands_over = self._has_ended = False
         self.value: Any = _ABSENT
 
-    def begin(self, starts: bool = True) -> bool:
-        """Lead, if nobody does; without `starts` the flight waits for somebody who starts it."""
-        mine = Flight(self._generation, starts)
-        self._leading.set((*self._outer, mine))
-        try:
-            self.flight = self._registry.setdefault(self._key, mine)
-        except BaseException:
-            self.leaves()
-            raise
-        self.leads = self.flight is mine
+    def begin(self) -> bool:
+        """Put an own flight under the key, if there is none that may still land."""
+        while True:
+            self.flight = self._registry.setdefault(self._key, self._mine)
+            if self.flight is self._mine:
+                return True
+            if not self.flight.is_over():
+                return False
+            self._retire(self.flight)
+
+    def _begins(self) -> bool:
+        """Lead, if nobody does."""
+        self.flight = self._mine
+        self._leading.set((*self._outer, self._mine))
+        self.leads = self.begin()
         if not self.leads:
-            self.leaves()
+            self._leaves()
         return self.leads
 
     def starts(self) -> bool:
         """Lead a flight that has not started, if nobody was faster."""
-        self._outer = self._leading.get()
+        if self.flight.is_over():
+            return False
         self._leading.set((*self._outer, self.flight))
-        self.leads = self.flight.start()
+        self.leads = self.flight.claim(self._name)
         if not self.leads:
-            self.leaves()
+            self._leaves()
         return self.leads
 
     def abandon(self) -> bool:
-        """End a flight that has not started, so that the next caller begins another; whether it was one."""
-        abandoned = self.flight.start()
+        """End an own flight that has not started: the next caller begins another. Whether there was one."""
+        abandoned = self._mine.claim(_NOBODY)
         if abandoned:
-            self._land(None)
+            self._retire(self._mine)
         return abandoned
 
-    def leaves(self) -> None:
+    def _leaves(self) -> None:
         """No longer lead here, nor be about to."""
         self._leading.set(self._outer)
 
-    def waits(self, new_seat: Callable[[], _S]) -> _S | None:
-        """The seat on which to wait for a call; if none, `leads` tells to lead or else to call the loader."""
-        while not self.begin():
+    def sits(self, new_seat: Callable[[], _S]) -> _S | None:
+        """The seat on which to wait for a call; if none, `leads` or `is_circular` tells why."""
+        while not self._begins():
             if self.starts():
                 return None
-            flight, seat = self.flight, new_seat()
+            flight = self.flight
             for own in self._before:
-                own.waits_for.append(flight)
+                own.waits_for[self._name] = flight
             if self._before and flight.needs(self._before):
                 self._no_longer_waits()
+                self.is_circular = True
                 return None
+            self._seat = seat = new_seat()
             flight.seats.append(seat)
             if not flight.is_over():
                 self._leading.set((*self._outer, flight))
                 return seat
             self._no_longer_waits()
-            self.retire()
+            self._seat = None
+            self._retire(flight)
         return None
 
     def _no_longer_waits(self) -> None:
         for own in self._before:
-            own.waits_for.remove(self.flight)
+            own.waits_for.pop(self._name, None)
 
     def called(self, seat: _Seat) -> bool:
-        """Whether the flight has landed; if not, `leads` tells to lead or else to try anew."""
+        """Whether there is an outcome, or it leads now; if not, it tries anew."""
         self._no_longer_waits()
-        self.leads = seat.leads
+        self.leads = not seat.claim(self._name)
+        self._seat = None
         if not self.leads:
-            self.leaves()
-        self.has_arrived = not self.leads and self.flight.has_outcome()
-        return self.has_arrived
+            self._leaves()
+        return self.leads or self.flight.has_outcome()
 
-    def gives_up(self, seat: _Seat) -> None:
-        """Leave `seat` before it is called."""
-        self._no_longer_waits()
-        if not seat.claim():
-            self._hand_over()
-        self.leaves()
+    def join(self) -> bool:
+        """Wait for whoever loads the key already; whether to lead then."""
+        while (seat := self.sits(_ThreadSeat)) is not None:
+            seat.wait()
+            if self.called(seat):
+                break
+        return self.leads
 
     def find(self) -> bool:
-        """Whether the value is there: it may have come between the caller's look and his lead."""
+        """Whether the value is there: it may have come between the caller's lookup and its lead."""
         self.value = self._store.peek(self._key, _ABSENT)
         return self.value is not _ABSENT
 
     def keep(self, value: Any) -> None:
-        """Store what was loaded, if no clearing came between and the store has room for it."""
+        """Store what was loaded, if no clearing came between and it is not too large for the store."""
         self.value = value
         if self._is_late():
             return
@@ -306,42 +337,50 @@ class _Trip:
             self._store.put(self._key, value)
         except ValueError:
             return
-        if self._is_late():
-            self._store.pop(self._key, None)
+        finally:
+            if self._is_late():
+                self._store.pop(self._key, None)
 
     def _is_late(self) -> bool:
         return self.flight.generation is not self._flights.current
 
-    def retire(self) -> None:
-        if self._registry.get(self._key) is self.flight:
+    def result(self) -> Any:
+        """What was loaded, here or by whom it has waited for; raises what the other's function has raised."""
+        return self.flight.outcome() if self.value is _ABSENT else self.value
+
+    def _retire(self, flight: Flight) -> None:
+        if self._registry.get(self._key) is flight:
             self._registry.pop(self._key, None)
 
-    def _hand_over(self) -> None:
-        if not self.flight.hand_over():
-            self.value = _ABSENT
-            self._land(None)
-
-    def _land(self, error: BaseException | None) -> None:
-        try:
-            self.retire()
-        finally:
-            self.flight.land(self.value, error)
-
     def __enter__(self) -> Self:
-        led = self._leading.get()
-        if self.flight not in led:  # it began elsewhere
-            self._outer = led
-            self._leading.set((*led, self.flight))
+        self._outer = self._leading.get()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._has_ended:
+            return
         try:
-            if error is not None and not isinstance(error, Exception):
-                self._hand_over()
-            else:
-                self._land(error)
+            self._no_longer_waits()
+            if self._seat is not None and not self._seat.claim(self._name):
+                self.leads = True
+            if self.leads or self.flight.is_of(self._name):
+                self._ends(error)
         finally:
-            self.leaves()
+            self._leaves()
+        self._has_ended = True
+
+    def _ends(self, error: BaseException | None) -> None:
+        """Land, or hand over what an exception that is no Exception has interrupted."""
+        if error is not None and not isinstance(error, Exception):
+            self._hands_over = True
+        if self._hands_over:
+            if self.flight.hand_over(self._name):
+                return
+            self.value, error = _ABSENT, None
+        try:
+            self._retire(self.flight)
+        finally:
+            self.flight.land(self.value, error)
 
 
 class Flights:
@@ -371,66 +410,45 @@ class Flights:
             if flight is not None:
                 flight.generation = None
 
-    def begin(self, store: Store, key: Hashable, loop: AbstractEventLoop | None = None) -> _Trip | None:
-        """A trip to a new flight that has not started, or None where there is one already."""
-        trip = _Trip(self, store, key, loop)
-        while not trip.begin(starts=False):
-            if not trip.flight.is_over():
-                return None
-            trip.retire()
-        trip.leaves()
-        return trip
+    def trip(self, store: Store, key: Hashable, loop: AbstractEventLoop | None = None) -> _Trip:
+        """The part of a caller, which has not begun."""
+        return _Trip(self, store, key, loop)
+
+    def refresh(self, store: Store, key: Hashable, loop: AbstractEventLoop | None = None) -> _Trip:
+        """The part of a refresh: its flight starts by `lead`, or is abandoned."""
+        return _Trip(self, store, key, loop, starts=False)
 
     def load(self, store: Store, key: Hashable, loader: Callable[[], Any]) -> Any:
         """The value of `key`: from `store`, from who loads it already, or by ``loader()``."""
-        trip = self.join(store, key)
-        if trip.leads:
-            return self.lead(trip, loader)
-        return trip.flight.outcome() if trip.has_arrived else loader()
-
-    def join(self, store: Store, key: Hashable) -> _Trip:
-        """The trip of a caller that has waited for whoever loads `key` already.
-
-        If it leads, the caller loads with the trip as a context. If it has arrived, its flight has the
-        outcome. Otherwise waiting would never end, and the caller calls the loader and keeps nothing.
-        """
-        trip = _Trip(self, store, key, None)
-        while (seat := trip.waits(_ThreadSeat)) is not None:
-            try:
-                seat.wait()
-            except BaseException:
-                trip.gives_up(seat)
-                raise
-            if trip.called(seat) or trip.leads:
-                break
-        return trip
-
-    def lead(self, trip: _Trip, loader: Callable[[], Any]) -> Any:
-        with trip:
-            if not trip.find():
+        trip = self.trip(store, key)
+        with trip, trip:
+            if trip.join() and not trip.find():
                 trip.keep(loader())
-        return trip.value
+        return loader() if trip.is_circular else trip.result()
+
+    def lead(self, trip: _Trip, loader: Callable[[], Any]) -> None:
+        """Load, if the flight of `trip` has not started."""
+        with trip, trip:
+            if trip.starts() and not trip.find():
+                trip.keep(loader())
 
     async def load_async(self, store: Store, key: Hashable, loader: Callable[[], Awaitable[Any]]) -> Any:
         """`load` in a coroutine."""
         from asyncio import get_running_loop
 
         loop = get_running_loop()
-        trip = _Trip(self, store, key, loop)
-        while (seat := trip.waits(partial(_TaskSeat, loop))) is not None:
-            try:
+        trip = self.trip(store, key, loop)
+        with trip, trip:
+            while (seat := trip.sits(partial(_TaskSeat, loop))) is not None:
                 await seat.called
-            except BaseException:
-                trip.gives_up(seat)
-                raise
-            if trip.called(seat):
-                return trip.flight.outcome()
-            if trip.leads:
-                break
-        return await self.lead_async(trip, loader) if trip.leads else await loader()
-
-    async def lead_async(self, trip: _Trip, loader: Callable[[], Awaitable[Any]]) -> Any:
-        with trip:
-            if not trip.find():
+                if trip.called(seat):
+                    break
+            if trip.leads and not trip.find():
                 trip.keep(await loader())
-        return trip.value
+        return await loader() if trip.is_circular else trip.result()
+
+    async def lead_async(self, trip: _Trip, loader: Callable[[], Awaitable[Any]]) -> None:
+        """`lead` in a coroutine."""
+        with trip, trip:
+            if trip.starts() and not trip.find():
+                trip.keep(await loader())

@@ -978,7 +978,7 @@ cdef class _Front:
         cdef Py_ssize_t i
         cdef dict kwargs
         if found is ABSENT and self.function is not None:
-            return self._load(self.memory.join(self, key), args, given, names)
+            return self._load(self.memory.trip(self, key), args, given, names)
         kwargs = {}
         if names != NULL:
             for i in range(PyTuple_GET_SIZE(names)):
@@ -987,14 +987,12 @@ cdef class _Front:
 
     cdef object _load(self, object trip, PyObject **args, Py_ssize_t given, PyObject *names):
         """Call the function, or take the outcome of whoever did."""
-        if trip.leads:
-            with trip:
-                if not trip.find():
-                    trip.keep(PyObject_Vectorcall(self.function, args, <size_t>given, names))
-            return trip.value
-        if trip.has_arrived:
-            return trip.flight.outcome()
-        return PyObject_Vectorcall(self.function, args, <size_t>given, names)
+        with trip, trip:
+            if trip.join() and not trip.find():
+                trip.keep(PyObject_Vectorcall(self.function, args, <size_t>given, names))
+        if trip.is_circular:
+            return PyObject_Vectorcall(self.function, args, <size_t>given, names)
+        return trip.result()
 
     cdef object _look_up_elsewhere(self, PyObject **args, Py_ssize_t given, PyObject *names):
         """The result of a call, where the cache is another than `_Results`."""

@@ -192,13 +192,11 @@ class _Front(Standin):
         if found is _ABSENT:
             if self._function is None:
                 return self._memory.answer(self, key, found, args, kwargs)
-            trip = self._memory.join(self, key)
-            if trip.leads:
-                with trip:
-                    if not trip.find():
-                        trip.keep(self._function(*args, **kwargs))
-                return trip.value
-            return trip.flight.outcome() if trip.has_arrived else self._function(*args, **kwargs)
+            trip = self._memory.trip(self, key)
+            with trip, trip:
+                if trip.join() and not trip.find():
+                    trip.keep(self._function(*args, **kwargs))
+            return self._function(*args, **kwargs) if trip.is_circular else trip.result()
         if self._clock is not None:
             if self._clock() >= found.fresh_until:
                 return self._memory.answer(self, key, found, args, kwargs)
