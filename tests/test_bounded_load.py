@@ -268,20 +268,6 @@ def test_threads_never_exceed_a_bound_that_stands_still(twin):
     assert set(bounded.loads.values()) == {100}
 
 
-def test_picks_outlive_another_placement(twin):
-    bounded = twin.placement.BoundedLoad.__new__(twin.placement.BoundedLoad)
-    assert (bounded.c, bounded.loads) == (1.25, {})
-    bounded.__init__(twin.placement.HashRing(["a"]))
-    pick = bounded.pick("user:1")
-    bounded.__init__(twin.placement.HashRing(["b"]), 2)
-    assert bounded.loads == {"b": 0}
-    bounded._check()
-    pick.done()
-    bounded.__init__(twin.placement.HashRing(["a"]))
-    assert bounded.loads == {"a": 0}
-    bounded._check()
-
-
 def test_nothing_that_counts_is_copied(twin):
     bounded = twin.placement.BoundedLoad(twin.placement.HashRing(NODES))
     pick = bounded.pick("user:1")

@@ -401,14 +401,6 @@ def test_deepcopy(twin):
     assert other["self"] is other
 
 
-def test_init_again_starts_anew(twin):
-    cache = filled(twin)
-    cache.__init__(2)
-    assert len(cache) == 0
-    assert cache.maxsize == 2
-    cache._check()
-
-
 def test_new_without_init_is_an_empty_cache_of_size_zero(twin):
     cache = twin.cache.LRUCache.__new__(twin.cache.LRUCache)
     assert len(cache) == 0

@@ -190,3 +190,24 @@ def test_records_of_another_form_are_refused(twin, wrong):
     with pytest.raises(ValueError, match=r"^file must hold entries, got "):
         cache.load(io.BytesIO(dumped(cache)), serializer=Forging())
     assert list(cache.items()) == [("key", 1)]
+
+
+@pytest.mark.parametrize("sizes", [[3, 11, 2], [11], [3, -1], [3, None]])
+def test_a_load_with_a_value_of_no_size_that_fits_leaves_the_cache(twin, sizes):
+    source = twin.cache.LRUCache(99)
+    source.update(enumerate(sizes))
+    cache = twin.cache.LRUCache(10, getsizeof=lambda value: value)
+    cache.put("old", 9, tags=("tag",))
+    with pytest.raises((TypeError, ValueError)):
+        cache.load(io.BytesIO(dumped(source)))
+    assert (list(cache.items()), cache.currsize, cache.evictions) == ([("old", 9)], 9, 0)
+    assert cache.invalidate(tag="tag") == 1
+    cache._check()
+
+
+def test_a_load_into_a_cache_without_a_slot(twin):
+    source, cache = twin.cache.LRUCache(9), twin.cache.LRUCache(0)
+    source["a"] = 1
+    with pytest.raises(ValueError, match="value too large: size 1 exceeds maxsize 0"):
+        cache.load(io.BytesIO(dumped(source)))
+    assert cache.load(io.BytesIO(dumped(cache))) == 0

@@ -144,3 +144,72 @@ def test_while_another_thread_writes(policy, options):
     finally:
         done.append(True)
     cache._check()
+
+
+def test_bound_and_entries_are_of_one_moment(twin):
+    """Whenever Python code runs in a copy or a pickle, the cache gets another bound and is filled."""
+    armed = []
+
+    class Growing(twin.cache.LRUCache):
+        def grow(self):
+            if armed:
+                armed.pop()
+                self.resize(6 - self.maxsize)
+                self.update(dict.fromkeys("abcd"))
+                armed.append(True)
+
+        def __getstate__(self):
+            self.grow()
+
+    def clock():
+        cache.grow()
+        return 0
+
+    cache = Growing(2, ttl=1, clock=clock)
+    cache.update(dict.fromkeys("abcd"))
+    for _ in range(4):
+        armed.append(True)
+        _, (_, state), *_, rows = cache.__reduce__()
+        copied = copy.copy(cache)
+        armed.pop()
+        assert state[1] == len(list(rows))
+        assert len(copied) == copied.maxsize
+
+
+def test_it_may_be_interrupted_by_a_resize(twin):
+    at = lines = 1
+    while at <= lines:
+        cache = twin.cache.LRUCache(4)
+        cache.update(dict.fromkeys("abcd"))
+
+        def act(cache=cache):
+            cache.resize(2)
+
+        interrupter = Interrupter(act, at)
+        sys.settrace(interrupter)
+        try:
+            _, (_, state), *_, rows = cache.__reduce__()
+        finally:
+            sys.settrace(None)
+        assert state[1] == len(list(rows))
+        at, lines = at + 1, interrupter.lines
+
+
+def test_it_may_be_interrupted_by_the_first_entry_with_a_lifetime(twin):
+    """Until then the cache has read no clock."""
+    at = lines = 1
+    while at <= lines:
+        cache = twin.cache.LRUCache(4, clock=Clock())
+        cache["a"] = 1
+
+        def act(cache=cache):
+            cache.put("b", ["b", 5], ttl=5)
+
+        interrupter = Interrupter(act, at)
+        sys.settrace(interrupter)
+        try:
+            copied = copy.copy(cache)
+        finally:
+            sys.settrace(None)
+        assert is_whole([row for row in dumped(copied) if row[0] == "b"]), (at, dumped(copied))
+        at, lines = at + 1, interrupter.lines

@@ -1,5 +1,6 @@
-"""``__init__`` called again: what is in use is replaced as a whole, or the call is refused."""
+"""``__init__`` called again, which others that use the object would notice, is refused."""
 
+import copy
 import os
 import threading
 
@@ -67,34 +68,57 @@ def test_a_limiter_that_others_use_is_not_taken_from_them(twin, tmp_path):
     assert not list(tmp_path.iterdir()), "no file was made"
 
 
-@pytest.mark.parametrize("name", ["AddressHash", "LeastLoaded", "PeakEWMA", "PowerOfTwo", "RandomChoice",
-                                  "RoundRobin", "WeightedRoundRobin"])
-def test_balancers_take_other_servers_and_old_picks_do_no_harm(twin, name):
-    balancer = getattr(twin.balance, name)(["a", "b"])
-    pick = balancer.pick("192.0.2.1") if name == "AddressHash" else balancer.pick()
-    balancer.__init__(["c"])
-    pick.done()
-    assert balancer.servers == ("c",)
-
-
-@pytest.mark.parametrize("name", [name for name in headgate.cache.__all__ if name.endswith("Cache")])
-def test_caches_begin_anew(twin, name):
-    cls = getattr(twin.cache, name)
-    arguments = (10, 60) if name == "TTLCache" else (10,)
-    cache = cls(*arguments)
-    cache["key"] = 1
-    cache.__init__(*arguments)
-    assert len(cache) == 0
-    cache._check()
-
-
-def test_hot_keys_and_placements_begin_anew(twin):
+@pytest.fixture
+def others(twin):
+    """Every cache, placement and balancer, and HotKeys, in use; and arguments for ``__init__``."""
+    caches = [name for name in headgate.cache.__all__ if name.endswith("Cache")]
+    made = [(getattr(twin.cache, name)(10, **({"ttl": 60} if name == "TTLCache" else {})), (20, None))
+            for name in caches]
+    for cache, _ in made:
+        cache["key"] = 1
+    rings = [getattr(twin.placement, name)(["a", "b"]) for name in ("HashRing", "Rendezvous", "Maglev")]
+    made += [(ring, (["c"],)) for ring in rings]
+    made.append((twin.placement.BoundedLoad(rings[0]), (rings[1],)))
+    for name in ("AddressHash", "KeyHash", "LeastLoaded", "PeakEWMA", "PowerOfTwo", "RandomChoice",
+                 "RoundRobin", "WeightedRoundRobin"):
+        made.append((getattr(twin.balance, name)(["a", "b"]), (["c"],)))
     hot = twin.hotkeys.HotKeys(3)
     hot.add("key")
-    hot.__init__(2)
-    assert (len(hot), hot.k) == (0, 2)
-    for cls in (twin.placement.HashRing, twin.placement.Rendezvous, twin.placement.Maglev):
-        placement = cls(["a", "b"])
-        placement.__init__(["c"])
-        assert placement.nodes == ("c",)
-        placement._check()
+    return [*made, (hot, (2,))]
+
+
+def shown(thing):
+    names = ("servers", "nodes", "placement", "k", "maxsize")
+    return repr(thing), {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+
+
+def test_what_others_use_is_not_taken_from_them(others):
+    for thing, arguments in others:
+        before = shown(thing)
+        with pytest.raises(TypeError, match=f"a {type(thing).__name__} is initialized once, got another"):
+            thing.__init__(*((5, 60) if type(thing).__name__ == "TTLCache" else arguments))
+        assert shown(thing) == before
+        if hasattr(thing, "_check"):
+            thing._check()
+
+
+def test_copies_are_initialized_too(others):
+    for thing, arguments in others:
+        try:
+            copied = copy.copy(thing)
+        except TypeError:  # neither balancers nor BoundedLoad are copied
+            continue
+        before = shown(copied)
+        with pytest.raises(TypeError, match="initialized once"):
+            copied.__init__(*((5, 60) if type(thing).__name__ == "TTLCache" else arguments))
+        assert shown(copied) == before
+
+
+def test_arguments_that_are_refused_do_not_count(twin):
+    for cls, wrong, right in ((twin.cache.LRUCache, -1, 2), (twin.placement.HashRing, 5, ["a"]),
+                              (twin.placement.BoundedLoad, None, twin.placement.HashRing(["a"])),
+                              (twin.balance.RoundRobin, 5, ["a"]), (twin.hotkeys.HotKeys, 0, 2)):
+        thing = cls.__new__(cls)
+        with pytest.raises((TypeError, ValueError)):
+            thing.__init__(wrong)
+        thing.__init__(right)

@@ -50,6 +50,7 @@ from headgate._fleet import (
 )
 from headgate._forks import renew
 from headgate._membership import checked_several, key_bytes
+from headgate._pickling import initialized
 from headgate.errors import NoServerError
 
 
@@ -242,6 +243,7 @@ cdef class _Balancer:
     cdef bint _stale
     cdef bint _panicking
     cdef bint _fresh
+    cdef bint _made
     cdef int64_t _sequence
     cdef int64_t _era
 
@@ -268,13 +270,12 @@ cdef class _Balancer:
                 raise ValueError(f"server must not be a member already, got {server!r}")
         plan = self._planned(members, make, None, 0)
         with cython.critical_section(self):
-            _dropped = self._members, self._penalized, self._clock
-            for record in self._members.values():
-                record.draining = True
+            if self._made:
+                raise initialized(self)
+            self._made = True
             (self._state, self._seeded, self._max_failures, self._success_rate, self._ejection_time,
              self._max_ejected, self._panic, self._slow_start) = settings
-            self._clock, self._members, self._penalized = clock, members, []
-            self._sequence, self._typical, self._fresh = 0, 0.0, True
+            self._clock, self._members, self._fresh = clock, members, True
             self._adopt(plan)
             self._rebuild(now)
 

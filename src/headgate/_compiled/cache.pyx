@@ -61,7 +61,7 @@ from headgate._lifetimes import (
 from headgate._listeners import notify
 from headgate._loaders import checked_loader, checked_result, is_awaitable, refuse_coroutine_function
 from headgate._persist import dump_rows, leases, load_rows
-from headgate._pickling import carried, carry, checked_state, name_class, restore
+from headgate._pickling import carried, carry, checked_state, initialized, name_class, restore
 from headgate._stats import CacheStats
 from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
 
@@ -318,6 +318,7 @@ cdef class _Cache:
     cdef bint learns
     cdef bint sweeps
     cdef bint plain
+    cdef bint made
 
     __hash__ = None
     __reversed__ = None
@@ -347,17 +348,19 @@ cdef class _Cache:
 
     @cython.final
     cdef int _configure(self, room, sizer, lifetime, idle, jitter, clock, listener, seed) except -1:
-        self.clear()
-        self.emptied = 0
-        self.sizer, self.listener, self.tick = sizer, listener, clock
-        self.lifetime = NEVER if lifetime is None else lifetime
-        self.idle = NEVER if idle is None else idle
-        self.jitter = jitter
-        hg_set(&self.timed, self.lifetime != NEVER or self.idle != NEVER)
-        self.seed = self.draws = seed
-        self.room = room
-        self.plain = sizer is None and listener is None and not self.learns and not self.sweeps
-        self._fit()
+        with cython.critical_section(self):
+            if self.made:
+                raise initialized(self)
+            self.made = True
+            self.sizer, self.listener, self.tick = sizer, listener, clock
+            self.lifetime = NEVER if lifetime is None else lifetime
+            self.idle = NEVER if idle is None else idle
+            self.jitter = jitter
+            hg_set(&self.timed, self.lifetime != NEVER or self.idle != NEVER)
+            self.seed = self.draws = seed
+            self.room = room
+            self.plain = sizer is None and listener is None and not self.learns and not self.sweeps
+            self._fit()
         return 0
 
     def __dealloc__(self):
@@ -954,8 +957,12 @@ cdef class _Cache:
         if size < 0:
             raise ValueError(f"value size must be non-negative, got {size!r}")
         if size > INT64_MAX:
-            raise ValueError(f"value too large: size {size} exceeds maxsize {self.room}")
+            raise self._too_large(size)
         return size
+
+    @cython.final
+    cdef object _too_large(self, size):
+        return ValueError(f"value too large: size {size} exceeds maxsize {self.room}")
 
     @cython.final
     cdef int _tell(self, dropped, str reason) except -1:
@@ -1077,7 +1084,7 @@ cdef class _Cache:
                 self._touch(slot, now)
                 value = <object>self._value(slot)
             elif size > self.room:
-                raise ValueError(f"value too large: size {size} exceeds maxsize {self.room}")
+                raise self._too_large(size)
             else:
                 if self._is_timed():
                     self._ready_timers()
@@ -1867,7 +1874,8 @@ cdef class _Cache:
         >>> file.getvalue().startswith(b"headgate cache 1")
         True
         """
-        dump_rows(self._rows(), file, serializer)
+        _, rows = self._moment()
+        dump_rows(rows, file, serializer)
 
     def load(self, file, *, serializer=None):
         """Put all entries of a path or a binary file that ``dump`` wrote, and return how many they were.
@@ -1875,7 +1883,8 @@ cdef class _Cache:
         Lifetimes go on from where they stood at the dump. `serializer` must be the one that wrote the
         file: reading it runs that serializer on what the file holds, so pickle is for trusted files
         only. Raises ValueError if the file is no dump, was truncated or altered or names another
-        serializer; the cache is then as it was. Complexity: O(entries of the file).
+        serializer, or if a value is too large; the cache is then as it was. Complexity: O(entries of the
+        file).
 
         >>> import io
         >>> cache, file = LRUCache(2), io.BytesIO()
@@ -1886,6 +1895,10 @@ cdef class _Cache:
         (1, [1, 2])
         """
         rows = load_rows(file, serializer)
+        for _, value, *_ in rows:
+            size = self._measure(value)
+            if size > self._maxsize():
+                raise self._too_large(size)
         for key, value, *_ in rows:
             self[key] = value
         self.__setstate__(({}, leases(rows)))
@@ -1894,9 +1907,9 @@ cdef class _Cache:
     # ---- copies, pickles, checks ------------------------------------------------------------
 
     def __copy__(self):
-        cdef _Cache copy = type(self)._from_state(self._state())
+        room, rows = self._moment()
+        cdef _Cache copy = type(self)._from_state(self._state(room))
         listener, copy.listener = copy.listener, None
-        rows = self._rows()
         for key, value, *_ in rows:
             copy._store(key, value, False, None, None)
         copy.__setstate__((carried(self), leases(rows)))
@@ -1905,10 +1918,10 @@ cdef class _Cache:
         return copy
 
     def __reduce__(self):
-        rows = self._rows()
+        room, rows = self._moment()
         own, lasting = carried(self), leases(rows)
         more = (own, lasting) if own or lasting else None
-        return restore, (name_class(self), self._state()), more, None, iter([row[:2] for row in rows])
+        return restore, (name_class(self), self._state(room)), more, None, iter([row[:2] for row in rows])
 
     @cython.final
     cdef int64_t _maxsize(self):
@@ -1918,8 +1931,8 @@ cdef class _Cache:
             room = self.room
         return room
 
-    def _state(self):
-        return (2, self._maxsize(), self.sizer, None if self.lifetime == NEVER else self.lifetime,
+    def _state(self, room):
+        return (2, room, self.sizer, None if self.lifetime == NEVER else self.lifetime,
                 None if self.idle == NEVER else self.idle, self.jitter, self.tick, self.listener, self.seed)
 
     @classmethod
@@ -1931,26 +1944,31 @@ cdef class _Cache:
         cache._configure(room, sizer, lifetime, idle, jitter, clock, listener, seed)
         return cache
 
-    def _rows(self):
-        """Key, value, nanoseconds left in all and by ttl, and tags, of every entry."""
-        cdef int64_t now = self._now()
+    @cython.final
+    cdef tuple _moment(self):
+        """The bound, and of every entry key, value, nanoseconds left in all and by ttl, and tags."""
+        cdef int64_t now, room
         cdef int64_t *ends = NULL
+        cdef bint timed, whole = False
         cdef list flat, labels, rows = []
-        cdef Py_ssize_t at
-        if self._is_timed():
-            self._purge_now()
+        cdef Py_ssize_t at, count
         try:
-            with cython.critical_section(self):
-                while True:
-                    labels = [None] * self.count
-                    free(ends)
-                    ends = <int64_t *>malloc((2 * len(labels) + 1) * sizeof(int64_t))
-                    if ends == NULL:
-                        raise MemoryError
-                    flat = self._flat()
-                    if PyList_GET_SIZE(<PyObject *>flat) == 2 * PyList_GET_SIZE(<PyObject *>labels):
-                        break
-                self._read_leases(labels, ends)
+            while not whole:
+                timed, now = self._is_timed(), self._now()
+                self._purge_at(now)
+                with cython.critical_section(self):
+                    count = self.count
+                labels = [None] * count
+                free(ends)
+                ends = <int64_t *>malloc((2 * len(labels) + 1) * sizeof(int64_t))
+                if ends == NULL:
+                    raise MemoryError
+                with cython.critical_section(self):
+                    flat, room = self._flat(), self.room
+                    if timed == self._is_timed():  # or `now` is no time
+                        whole = PyList_GET_SIZE(<PyObject *>flat) == 2 * PyList_GET_SIZE(<PyObject *>labels)
+                    if whole:
+                        self._read_leases(labels, ends)
             for at in range(len(labels)):
                 label = labels[at]
                 rows.append((
@@ -1961,7 +1979,7 @@ cdef class _Cache:
                 ))
         finally:
             free(ends)
-        return rows
+        return room, rows
 
     @cython.final
     cdef void _read_leases(self, list labels, int64_t *ends) noexcept:

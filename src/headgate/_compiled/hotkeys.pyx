@@ -47,7 +47,7 @@ from headgate._hot import (
     refuse_row,
     rising,
 )
-from headgate._pickling import attributes, name_class, restore
+from headgate._pickling import attributes, initialized, name_class, restore
 
 
 cdef extern from "Python.h":
@@ -142,6 +142,7 @@ cdef class HotKeys:
     cdef uint32_t count
     cdef uint32_t free_node
     cdef uint32_t free_bucket
+    cdef bint made
 
     __class_getitem__ = classmethod(GenericAlias)
 
@@ -150,8 +151,12 @@ cdef class HotKeys:
 
     def __init__(self, k, *, half_life=None, clock=None):
         room = checked_k(k)
-        half = checked_half_life(half_life)
-        self._install(room, half_life, half, checked_clock(clock))
+        half, tick = checked_half_life(half_life), checked_clock(clock)
+        with cython.critical_section(self):
+            if self.made:
+                raise initialized(self)
+            self.made = True
+        self._install(room, half_life, half, tick)
 
     def __dealloc__(self):
         free(self.nodes)

@@ -62,7 +62,7 @@ from headgate._membership import (
     weighted,
 )
 from headgate._moves import expected_moves
-from headgate._pickling import carried, carry, name_class, restore
+from headgate._pickling import carried, carry, initialized, name_class, restore
 from headgate.errors import NoServerError
 
 
@@ -218,6 +218,7 @@ cdef class _Placement:
     cdef object _node_key
     cdef object _rules
     cdef object _core
+    cdef bint _made
     cdef uint64_t _version
     cdef _View _view
     cdef object __weakref__
@@ -231,8 +232,11 @@ cdef class _Placement:
 
     @cython.final
     cdef _fill(self, dict members, rules, node_key, core=None):
-        """Takes on a whole new membership; what was there is dropped last."""
+        """Take on the first membership; what was there is dropped last."""
         with cython.critical_section(self):
+            if self._made:
+                raise initialized(self)
+            self._made = True
             _dropped = self._members, self._rules, self._node_key, self._core, self._view
             self._members, self._rules, self._node_key, self._core = members, rules, node_key, core
             self._view = None
@@ -1516,6 +1520,7 @@ cdef class BoundedLoad:
 
     cdef _Placement _placement
     cdef double _c
+    cdef bint _made
     cdef tuple _names        # of those whose picks `_loads` counts; all others' are in `_departed`
     cdef dict _ranks
     cdef dict _departed      # never edited, only exchanged: an edit of a dict can let other threads in
@@ -1539,8 +1544,13 @@ cdef class BoundedLoad:
     def __init__(self, placement, c=1.25):
         if not isinstance(placement, _Placement):
             raise TypeError(f"placement must be a HashRing, Rendezvous or Maglev, got {placement!r}")
-        self._c = checked_bound(c)
-        self._placement = placement
+        cdef double bound = checked_bound(c)
+        with cython.critical_section(self):
+            if self._made:
+                raise initialized(self)
+            self._made = True
+            self._c = bound
+            self._placement, placement = placement, self._placement
 
     def _renew(self):
         """In the child of a fork: nothing is in flight."""

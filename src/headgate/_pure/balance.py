@@ -41,6 +41,7 @@ from headgate._fleet import (
 )
 from headgate._forks import new_lock, renew
 from headgate._membership import checked_several, key_bytes
+from headgate._pickling import initialized
 from headgate._pure.hashing import _xxh64_bytes, splitmix64
 from headgate._pure.placement import HashRing, _Placement
 from headgate.errors import NoServerError
@@ -157,6 +158,7 @@ class _Balancer:
     _spare, _typical, _era = 0, 0.0, 0
     _timed = _busy = _stale = _panicking = _fresh = False
     _seeded = True
+    _made = False
 
     __class_getitem__ = classmethod(GenericAlias)
 
@@ -181,12 +183,12 @@ class _Balancer:
                 raise ValueError(f"server must not be a member already, got {server!r}")
         plan = self._planned(members, make, None, 0)
         with self._lock:
-            for record in self._members.values():
-                record.draining = True
+            if self._made:
+                raise initialized(self)
+            self._made = True
             (self._state, self._seeded, self._max_failures, self._success_rate, self._ejection_time,
              self._max_ejected, self._panic, self._slow_start) = settings
-            self._clock, self._members, self._penalized = clock, members, []
-            self._sequence, self._typical, self._fresh = 0, 0.0, True
+            self._clock, self._members, self._fresh = clock, members, True
             self._adopt(plan)
             self._rebuild(now)
 

@@ -45,7 +45,7 @@ from headgate._lifetimes import (
 from headgate._listeners import notify
 from headgate._loaders import checked_loader, checked_result, is_awaitable, refuse_coroutine_function
 from headgate._persist import dump_rows, leases, load_rows
-from headgate._pickling import carried, carry, checked_state, name_class, restore
+from headgate._pickling import carried, carry, checked_state, initialized, name_class, restore
 from headgate._pure.hashing import splitmix64
 from headgate._stats import CacheStats
 from headgate._views import _ABSENT, CacheItems, CacheKeys, CacheValues
@@ -141,6 +141,7 @@ class _Cache(MutableMapping):
         "_lifetime",
         "_listener",
         "_lock",
+        "_made",
         "_misses",
         "_odd",
         "_plain",
@@ -168,7 +169,7 @@ class _Cache(MutableMapping):
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._room = self._draws = self._seed = self._stamps = 0
         self._sizer = self._listener = self._clock = self._lifetime = self._idle = self._flights = None
-        self._jitter, self._plain = 0.0, False
+        self._jitter, self._plain, self._made = 0.0, False, False
         self._data = self._odd = self._heap = self._tagged = self._ends = None
         self._set_timed(False)
         self._empty()
@@ -184,15 +185,17 @@ class _Cache(MutableMapping):
         self._configure(room, getsizeof, lifetime, idle, share, tick, on_evict, draws)
 
     def _configure(self, room, sizer, lifetime, idle, jitter, clock, listener, seed):
-        self.clear()
-        self._generation = 0
-        self._sizer, self._listener = sizer, listener
-        self._lifetime, self._idle, self._jitter, self._clock = lifetime, idle, jitter, clock
-        self._set_timed(lifetime is not None or idle is not None)
-        self._seed = self._draws = seed
-        self._room = room
-        self._plain = self._QUEUE and sizer is None and listener is None
-        self._fit()
+        with self._lock:
+            if self._made:
+                raise initialized(self)
+            self._made = True
+            self._sizer, self._listener = sizer, listener
+            self._lifetime, self._idle, self._jitter, self._clock = lifetime, idle, jitter, clock
+            self._set_timed(lifetime is not None or idle is not None)
+            self._seed = self._draws = seed
+            self._room = room
+            self._plain = self._QUEUE and sizer is None and listener is None
+            self._fit()
 
     def _set_timed(self, timed):
         """Say whether entries may have a lifetime; readers take the lock then, or where there is no GIL."""
@@ -362,7 +365,7 @@ class _Cache(MutableMapping):
                     if version == self._version:
                         return rows
             finally:
-                self._set_timed(self._timed)
+                self._slow = self._timed or not _GIL  # nothing comes between the look and the setting
 
     def _chained(self, row, ends):
         """Rows of the lists of `ends`; at an entry that has left its list the walk ends, to be made anew."""
@@ -507,6 +510,10 @@ class _Cache(MutableMapping):
             raise ValueError(f"value size must be non-negative, got {size!r}")
         return size
 
+    def _refuse_too_large(self, size):
+        if size > self._room:
+            raise ValueError(f"value too large: size {size} exceeds maxsize {self._room}")
+
     def _tell(self, dropped, reason):
         """Tell the listener of the keys and values that `dropped` alternates."""
         if dropped and self._listener is not None:
@@ -547,8 +554,7 @@ class _Cache(MutableMapping):
                 if keep and live:
                     self._touch(found, now)
                     return found.value
-                if size > self._room:
-                    raise ValueError(f"value too large: size {size} exceeds maxsize {self._room}")
+                self._refuse_too_large(size)
                 entry = new if found is None else found
                 if live and self._filled - entry.size > self._room - size:
                     self._lift(entry, replaced)
@@ -631,8 +637,7 @@ class _Cache(MutableMapping):
                     self._rewrite(entry)
                     return
                 if self._count >= self._room:
-                    if not self._room:
-                        raise ValueError("value too large: size 1 exceeds maxsize 0")
+                    self._refuse_too_large(1)
                     self._evict_oldest(dropped)
                     continue
                 last = end.prev
@@ -766,8 +771,10 @@ class _Cache(MutableMapping):
 
     @recursive_repr()
     def __repr__(self):
-        entries = dict(self._entries())
-        return f"{type(self).__name__}({entries!r}, maxsize={self._room}, currsize={self._filled})"
+        self._purge_now()
+        with self._lock:
+            pairs, room, filled = self._snapshot(_pair), self._room, self._filled
+        return f"{type(self).__name__}({dict(pairs)!r}, maxsize={room}, currsize={filled})"
 
     def __sizeof__(self):
         """The bytes of the cache and its slab, without keys and values."""
@@ -1275,7 +1282,8 @@ class _Cache(MutableMapping):
         >>> file.getvalue().startswith(b"headgate cache 1")
         True
         """
-        dump_rows(self._rows(), file, serializer)
+        _, rows = self._moment()
+        dump_rows(rows, file, serializer)
 
     def load(self, file, *, serializer=None):
         """Put all entries of a path or a binary file that ``dump`` wrote, and return how many they were.
@@ -1283,7 +1291,8 @@ class _Cache(MutableMapping):
         Lifetimes go on from where they stood at the dump. `serializer` must be the one that wrote the
         file: reading it runs that serializer on what the file holds, so pickle is for trusted files
         only. Raises ValueError if the file is no dump, was truncated or altered or names another
-        serializer; the cache is then as it was. Complexity: O(entries of the file).
+        serializer, or if a value is too large; the cache is then as it was. Complexity: O(entries of the
+        file).
 
         >>> import io
         >>> cache, file = LRUCache(2), io.BytesIO()
@@ -1294,6 +1303,8 @@ class _Cache(MutableMapping):
         (1, [1, 2])
         """
         rows = load_rows(file, serializer)
+        for _, value, *_ in rows:
+            self._refuse_too_large(1 if self._sizer is None else self._measure(value))
         for key, value, *_ in rows:
             self[key] = value
         self.__setstate__(({}, leases(rows)))
@@ -1302,9 +1313,9 @@ class _Cache(MutableMapping):
     # ---- copies, pickles, checks ------------------------------------------------------------
 
     def __copy__(self):
-        copy = type(self)._from_state(self._state())
+        room, rows = self._moment()
+        copy = type(self)._from_state(self._state(room))
         listener, copy._listener = copy._listener, None
-        rows = self._rows()
         for key, value, *_ in rows:
             copy._store(key, value)
         copy.__setstate__((carried(self), leases(rows)))
@@ -1312,13 +1323,13 @@ class _Cache(MutableMapping):
         return copy
 
     def __reduce__(self):
-        rows = self._rows()
+        room, rows = self._moment()
         own, lasting = carried(self), leases(rows)
         more = (own, lasting) if own or lasting else None
-        return restore, (name_class(self), self._state()), more, None, iter([row[:2] for row in rows])
+        return restore, (name_class(self), self._state(room)), more, None, iter([row[:2] for row in rows])
 
-    def _state(self):
-        return (2, self._room, self._sizer, self._lifetime, self._idle, self._jitter, self._clock,
+    def _state(self, room):
+        return (2, room, self._sizer, self._lifetime, self._idle, self._jitter, self._clock,
                 self._listener, self._seed)
 
     @classmethod
@@ -1329,12 +1340,18 @@ class _Cache(MutableMapping):
         cache._configure(*state[1:])
         return cache
 
-    def _rows(self):
-        """Key, value, nanoseconds left in all and by ttl, and tags, of every entry."""
-        now = self._now()
-        self._purge_at(now)
-        return [(key, value, due if due == NEVER else due - now, hard if hard == NEVER else hard - now, tags)
-                for key, value, due, hard, tags in self._snapshot(_whole)]
+    def _moment(self):
+        """The bound, and of every entry key, value, nanoseconds left in all and by ttl, and tags."""
+        while True:
+            timed, now = self._timed, self._now()
+            self._purge_at(now)
+            with self._lock:
+                version = self._version
+                room, entries = self._room, self._snapshot(_whole)
+                if version == self._version and timed == self._timed:  # or `now` is no time
+                    break
+        return room, [(key, value, due if due == NEVER else due - now, hard if hard == NEVER else hard - now,
+                       tags) for key, value, due, hard, tags in entries]
 
     def __setstate__(self, state):
         """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
@@ -1345,7 +1362,8 @@ class _Cache(MutableMapping):
 
     def _resume(self, key, left, hard_left, tags):
         """Let the entry of `key` live for `left` nanoseconds more, and give it its tags."""
-        self._set_timed(self._timed or left != NEVER)
+        if left != NEVER:
+            self._set_timed(True)
         now = self._now()
         while True:
             births, entry = self._births, self._seek(key)

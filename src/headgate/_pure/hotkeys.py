@@ -25,7 +25,7 @@ from headgate._hot import (
     refuse_row,
     rising,
 )
-from headgate._pickling import attributes, name_class, restore
+from headgate._pickling import attributes, initialized, name_class, restore
 
 _MOST_TOTAL = 2**63 - 1
 
@@ -94,6 +94,7 @@ class HotKeys:
         "_half_life",
         "_late",
         "_lock",
+        "_made",
         "_most",
         "_moves",
         "_sentinel",
@@ -110,14 +111,18 @@ class HotKeys:
         self._lock = new_lock()
         renew(self)
         self._version = self._moves = 0
-        self._busy, self._late = False, []
+        self._busy, self._late, self._made = False, [], False
         self._install(1, None, 0, None)
         return self
 
     def __init__(self, k, *, half_life=None, clock=None):
         room = checked_k(k)
-        half = checked_half_life(half_life)
-        self._install(room, half_life, half, checked_clock(clock))
+        half, tick = checked_half_life(half_life), checked_clock(clock)
+        with self._lock:
+            if self._made:
+                raise initialized(self)
+            self._made = True
+        self._install(room, half_life, half, tick)
 
     def _install(self, room, half_life, half, clock):
         """Take on whole new structures, with nothing watched."""

@@ -33,7 +33,7 @@ from headgate._membership import (
     weighted,
 )
 from headgate._moves import expected_moves
-from headgate._pickling import carried, carry, name_class, restore
+from headgate._pickling import carried, carry, initialized, name_class, restore
 from headgate._pure.hashing import _MASK, _xxh64_bytes, splitmix64
 from headgate.errors import NoServerError
 
@@ -86,7 +86,7 @@ class _Placement:
     one step, and one made to a dict of members that is being replaced came before that.
     """
 
-    __slots__ = ("__weakref__", "_change", "_core", "_members", "_node_key", "_rules", "_view")
+    __slots__ = ("__weakref__", "_change", "_core", "_made", "_members", "_node_key", "_rules", "_view")
 
     __hash__ = None
     __class_getitem__ = classmethod(GenericAlias)
@@ -94,7 +94,15 @@ class _Placement:
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
         self._fill({}, cls._rules_class(), None)
+        self._made = False
         return self
+
+    def _begin(self, members, rules, node_key, core=None):
+        """Take on the first membership."""
+        if self._made:
+            raise initialized(self)
+        self._made = True
+        self._fill(members, rules, node_key, core)
 
     def _fill(self, members, rules, node_key, core=None):
         """Takes on a whole new membership."""
@@ -315,7 +323,7 @@ class _Placement:
         _, items = self._arranged()
         other = type(self).__new__(type(self))
         members = {name: [node, weight] for name, (node, weight) in items}
-        other._fill(members, self._rules, self._node_key, self._core)
+        other._begin(members, self._rules, self._node_key, self._core)
         carry(other, carried(self))
         return other
 
@@ -332,7 +340,7 @@ class _Placement:
         _, pairs, *arguments, node_key = state
         self = cls.__new__(cls)
         rules = cls._rules_class(*arguments)
-        self._fill(collected(pairs, node_key, rules), rules, node_key)
+        self._begin(collected(pairs, node_key, rules), rules, node_key)
         return self
 
 
@@ -591,7 +599,7 @@ class HashRing(_Placement):
 
     def __init__(self, nodes=(), replicas=150, *, scheme="headgate", node_key=None):
         rules = RingRules(replicas, scheme)
-        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
+        self._begin(collected(weighted(nodes), node_key, rules), rules, node_key)
 
     def _make(self, change, items):
         rules = self._rules
@@ -795,7 +803,7 @@ class Rendezvous(_Placement):
 
     def __init__(self, nodes=(), *, scheme="headgate", seed=0, node_key=None):
         rules = RaceRules(scheme, seed)
-        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
+        self._begin(collected(weighted(nodes), node_key, rules), rules, node_key)
 
     def _make(self, change, items):
         return _RaceView(change, items, self._rules)
@@ -945,7 +953,7 @@ class Maglev(_Placement):
 
     def __init__(self, nodes=(), size=65537, *, node_key=None):
         rules = MaglevRules(size)
-        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
+        self._begin(collected(weighted(nodes), node_key, rules), rules, node_key)
 
     def _make(self, change, items):
         return _MaglevView(change, items, self._rules.size)
@@ -1134,14 +1142,14 @@ class BoundedLoad:
     ('a', {'a': 1, 'b': 0})
     """
 
-    __slots__ = ("__weakref__", "_c", "_counted", "_edits", "_era", "_loads", "_lock", "_names", "_placement",
-                 "_total", "_weight")
+    __slots__ = ("__weakref__", "_c", "_counted", "_edits", "_era", "_loads", "_lock", "_made", "_names",
+                 "_placement", "_total", "_weight")
 
     __class_getitem__ = classmethod(GenericAlias)
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
-        self._placement, self._c, self._lock = HashRing(), 1.25, new_lock()
+        self._placement, self._c, self._lock, self._made = HashRing(), 1.25, new_lock(), False
         self._loads = {}
         self._names, self._counted, self._total, self._weight = None, frozenset(), 0, 0.0
         self._edits = self._era = 0
@@ -1151,8 +1159,11 @@ class BoundedLoad:
     def __init__(self, placement, c=1.25):
         if not isinstance(placement, _Placement):
             raise TypeError(f"placement must be a HashRing, Rendezvous or Maglev, got {placement!r}")
-        self._c = checked_bound(c)
-        self._placement = placement
+        bound = checked_bound(c)
+        with self._lock:
+            if self._made:
+                raise initialized(self)
+            self._c, self._placement, self._made = bound, placement, True
 
     def _renew(self):
         """In the child of a fork: nothing is in flight."""
