@@ -15,7 +15,8 @@
 Invariants. `_active` holds the members that are neither draining nor ejected; all that are not draining
 where fewer than the panic threshold would be left. `_wake` is the time of the next return, end of a slow
 start or end of a penalty, or earlier; only then does a pick that measures nothing read the clock. A record
-outlives its membership, so that picks in flight end where they began.
+outlives its membership, so that picks in flight end where they began. Those that were taken before a fork are
+the parent's: in the child they are of another `_era`, and their end changes nothing.
 
 Foreign code is the clock, ``__hash__`` and ``__eq__`` of servers, placements, and arguments: all of it runs
 before anything changes and without the lock. A change of the members makes a new dict, and a new placement
@@ -837,9 +838,10 @@ cdef class _Balancer:
     def get_server(self, key=None, *, exclude=()):
         """Names the next server, without counting a request in flight.
 
-        `key` is what KeyHash and AddressHash hash; the others ignore it. Those in `exclude` are passed over.
+        `key` is what KeyHash and AddressHash hash; the others ignore it. Those in `exclude` are passed over;
+        where all others are ejected, one of these is taken, by its weight or by what the key prefers.
 
-        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if `exclude` is a
         single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
@@ -868,7 +870,7 @@ cdef class _Balancer:
         leaving the block by an error is a failure, but a task that is cancelled says nothing of the server.
         `key` and `exclude` are those of get_server.
 
-        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if `exclude` is a
         single server.
 
         Complexity: see the class.
@@ -1050,9 +1052,10 @@ cdef class RoundRobin(_Balancer):
     def get_server(self, key=None, *, exclude=()):
         """Names the next server, without counting a request in flight.
 
-        `key` is what KeyHash and AddressHash hash; the others ignore it. Those in `exclude` are passed over.
+        `key` is what KeyHash and AddressHash hash; the others ignore it. Those in `exclude` are passed over;
+        where all others are ejected, one of these is taken, by its weight or by what the key prefers.
 
-        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if `exclude` is a
         single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
@@ -1459,7 +1462,7 @@ cdef class PowerOfTwo(_Balancer):
         leaving the block by an error is a failure, but a task that is cancelled says nothing of the server.
         `key` and `exclude` are those of get_server.
 
-        Raises NoServerError if there is no server or every one is excluded, TypeError if `exclude` is a
+        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if `exclude` is a
         single server.
 
         Complexity: see the class.
