@@ -403,6 +403,22 @@ def test_ejected_servers_are_picked_by_weight_or_key(twin, clock):
         assert hashed.get_server(key, exclude=["a", "b"]) == placement.get_node(key)
 
 
+@pytest.mark.parametrize("name", ["RandomChoice", "PowerOfTwo", "PeakEWMA", "LeastLoaded"])
+@pytest.mark.parametrize("fleet", [
+    {"a": 1, "b": 2}, {"a": 1e-100, "b": 1e100}, {"a": 1e100, "b": 1e-100, "c": 1},
+    {number: 1 + number % 3 for number in range(17)}, {number: 10.0 ** number for number in range(-40, 40)},
+])
+def test_draws_by_weight_agree_whatever_the_weights(twins, name, fleet):
+    balancers = [make(twin, name, fleet, seed=3) for twin in twins]
+    held = [[] for _ in balancers]
+    for step in range(300):
+        for balancer, picks in zip(balancers, held, strict=True):
+            picks.append(balancer.pick(exclude=list(fleet)[:1] if step % 7 == 3 else ()))
+            if step % 2:
+                picks.pop(0)
+        assert len({picks[-1].server for picks in held}) == 1
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_blocks_end_picks_with_their_outcome(twin, name):
     balancer = make(twin, name, ["a", "b"], max_failures=1, panic_threshold=0)

@@ -25,6 +25,7 @@ finalizer may come at any time: while `_busy` says that something is derived or 
 active record, and its changes leave `_stale` for whoever was interrupted.
 """
 cimport cython
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from libc.math cimport ceil, exp, floor
 from libc.stdint cimport int64_t, uint64_t
@@ -57,7 +58,6 @@ from headgate.errors import NoServerError
 
 cdef extern from "Python.h":
     PyObject *PyList_GET_ITEM(list items, Py_ssize_t at)
-    double PyFloat_AS_DOUBLE(PyObject *number)
 
 cdef extern from "clock.h" nogil:
     int64_t hg_monotonic_ns()
@@ -121,6 +121,11 @@ cdef inline double _kept(double passed) noexcept:
     """What a moving average keeps of itself over `passed` nanoseconds; linear where exp would not tell."""
     cdef double share = passed / TAU
     return 1.0 - share if share < 1e-4 else exp(-share)
+
+
+cdef inline double _whole(double number) noexcept:
+    """floor of a number from 0 to 2**63, without a call of the C library."""
+    return <double><int64_t>number
 
 
 cdef inline double _margin(double left, double right) noexcept:
@@ -222,7 +227,7 @@ cdef class _Balancer:
     cdef object __weakref__
     cdef dict _members
     cdef list _active
-    cdef list _sums
+    cdef double *_sums       # of the weights up to each place in `_active`, NULL where all are equal
     cdef list _penalized
     cdef object _clock
     cdef uint64_t _state
@@ -251,7 +256,7 @@ cdef class _Balancer:
     __class_getitem__ = classmethod(GenericAlias)
 
     def __cinit__(self, *args, **kwargs):
-        self._members, self._active, self._sums, self._penalized = {}, [], [], []
+        self._members, self._active, self._penalized = {}, [], []
         self._wake = self._due = self._lapse = NEVER
         self._seeded = True
         renew(self)
@@ -260,6 +265,9 @@ cdef class _Balancer:
                  ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
         self._begin(server_weights(servers), checked_clock(clock), checked_settings(
             seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start), None)
+
+    def __dealloc__(self):
+        PyMem_Free(self._sums)
 
     cdef object _begin(self, list pairs, clock, tuple settings, make):
         cdef _Record record
@@ -341,8 +349,18 @@ cdef class _Balancer:
     @cython.final
     cdef object _weigh(self, list active):
         """Sum up the weights that `_drawn` draws by; where all are equal it needs none."""
-        weights = [(<_Record>record).weight for record in active]
-        self._sums = list(accumulate(weights)) if len(set(weights)) > 1 else []
+        cdef double *sums = NULL
+        cdef double total = 0.0
+        cdef Py_ssize_t at
+        if len({(<_Record>record).weight for record in active}) > 1:
+            sums = <double *>PyMem_Malloc(len(active) * sizeof(double))
+            if sums == NULL:
+                raise MemoryError
+            for at in range(len(active)):
+                total += (<_Record>active[at]).weight
+                sums[at] = total
+        self._sums, sums = sums, self._sums
+        PyMem_Free(sums)
 
     @cython.final
     cdef list _seats(self, list skip):
@@ -358,14 +376,14 @@ cdef class _Balancer:
         cdef Py_ssize_t at
         cdef Py_ssize_t place
         cdef double drawn
-        if not self._sums:
+        if self._sums == NULL:
             at = self._below(count - len(out))
             for place in out:
                 at += at >= place
             return self._active[at]
         drawn = self._unit() * self._total(out)
         for place in out:
-            if place == 0 or drawn >= self._sum(place - 1):
+            if place == 0 or drawn >= self._sums[place - 1]:
                 drawn += (<_Record>self._active[place]).weight
         at = min(self._above(drawn), count - 1)
         while at in out:  # which only rounding leads to
@@ -375,11 +393,11 @@ cdef class _Balancer:
     @cython.final
     cdef Py_ssize_t _drawn_place(self, Py_ssize_t out) noexcept:
         """The place that `_drawn` draws if weights differ and none is out but that at `out`, or -1."""
-        cdef Py_ssize_t count = len(self._sums)
+        cdef Py_ssize_t count = len(self._active)
         cdef Py_ssize_t at
         cdef double weight = 0.0 if out < 0 else (<_Record>PyList_GET_ITEM(self._active, out)).weight
-        cdef double drawn = self._unit() * (self._sum(count - 1) - weight)
-        if out == 0 or (out > 0 and drawn >= self._sum(out - 1)):
+        cdef double drawn = self._unit() * (self._sums[count - 1] - weight)
+        if out == 0 or (out > 0 and drawn >= self._sums[out - 1]):
             drawn += weight
         at = min(self._above(drawn), count - 1)
         if at == out:
@@ -387,27 +405,21 @@ cdef class _Balancer:
         return at
 
     @cython.final
-    cdef inline double _sum(self, Py_ssize_t at) noexcept:
-        return PyFloat_AS_DOUBLE(PyList_GET_ITEM(self._sums, at))
-
-    @cython.final
     cdef Py_ssize_t _above(self, double drawn) noexcept:
         """The first place whose sum is above a number: bisect_right."""
-        cdef Py_ssize_t low = 0
-        cdef Py_ssize_t high = len(self._sums)
-        cdef Py_ssize_t middle
-        while low < high:
-            middle = (low + high) // 2
-            if drawn < self._sum(middle):
-                high = middle
-            else:
-                low = middle + 1
-        return low
+        cdef const double *sums = self._sums
+        cdef Py_ssize_t left = len(self._active)
+        cdef Py_ssize_t half
+        while left > 1:  # without a branch on the outcome, which no processor could foresee
+            half = left >> 1
+            sums += half * (drawn >= sums[half - 1])
+            left -= half
+        return sums - self._sums + (drawn >= sums[0])
 
     @cython.final
     cdef double _total(self, list out) except? -1.0:
         """The weight of the active records that are not at the places `out`."""
-        cdef double total = self._sums[-1]
+        cdef double total = self._sums[len(self._active) - 1]
         cdef Py_ssize_t place
         for place in out:
             total -= (<_Record>self._active[place]).weight
@@ -424,16 +436,14 @@ cdef class _Balancer:
         """
         cdef double left = a.in_flight + a.penalty
         cdef double right = b.in_flight + b.penalty
-        cdef double unit
-        cdef double chance
         cdef double drawn
-        if weight != other:
-            unit = min(weight, other)
-            chance, drawn = (total - weight) / (total - unit), self._unit()
-            if drawn >= chance:
+        if weight < other:
+            right = _whole(right * (weight / other) + self._unit())
+        elif weight > other:
+            drawn = self._unit() * (total - other)
+            if drawn >= total - weight:
                 return a
-            drawn /= chance
-            left, right = floor(left * (unit / weight) + drawn), floor(right * (unit / other) + drawn)
+            left = _whole(left * (other / weight) + drawn / (total - weight))
         return b if self._load(b, right, now) * _margin(left, right) < self._load(a, left, now) else a
 
     @cython.final
@@ -449,12 +459,18 @@ cdef class _Balancer:
 
     @cython.final
     cdef int _rebuild(self, int64_t now) except -1:
-        """Derive what picks read from the members as they are; again where a finalizer changed them."""
+        """Derive what picks read from the members as they are; again where a finalizer changed them.
+
+        The next pick derives it where this is interrupted.
+        """
         self._stale = True
         while self._stale and not self._busy:
             self._busy, self._stale = True, False
             try:
                 self._derive(now)
+            except BaseException:
+                self._stale = True
+                raise
             finally:
                 self._busy = False
         return 0
@@ -1361,7 +1377,7 @@ cdef class LeastLoaded(_Balancer):
         return False
 
     cdef _Record _choose(self, key, list skip, int64_t now):
-        if not self._panicking and not self._sums and not self._warming:
+        if not self._panicking and self._sums == NULL and not self._warming:
             return self._first(0, skip)
         return self._chosen_by_weight(skip, now)
 
@@ -1377,10 +1393,10 @@ cdef class LeastLoaded(_Balancer):
             best, drawn = self._heap[0], self._active[self._drawn_place(-1)]
             if drawn is best:
                 return best
-            total = self._sum(len(self._sums) - 1)
+            total = self._sums[len(self._active) - 1]
             return self._preferred(drawn, drawn.weight, best, best.weight, total, now)
         best = self._least(self._first(0, skip), skip, now)
-        total = self._total(out) if self._sums else <double>(len(self._active) - len(out)) * best.weight
+        total = self._total(out) if self._sums != NULL else <double>(len(self._active) - len(out)) * best.weight
         drawn = self._drawn(out)
         while drawn.warm and self._unit() * self._slow_start >= self._warmth(drawn, now):
             insort(out, drawn.seat)
@@ -1495,10 +1511,10 @@ cdef class PowerOfTwo(_Balancer):
         cdef _Record best
         if skip or self._panicking or count == 1:
             return self._chosen_by_weight(skip, now)
-        if self._sums:
+        if self._sums != NULL:
             at = self._drawn_place(-1)
             other = self._drawn_place(at)
-            total = self._sum(count - 1)
+            total = self._sums[count - 1]
             best = self._preferred(active[at], (<_Record>active[at]).weight, active[other],
                                    (<_Record>active[other]).weight, total, now)
         else:
@@ -1530,7 +1546,7 @@ cdef class PowerOfTwo(_Balancer):
         cdef double total
         if self._panicking or len(self._active) - len(out) == 1:
             return a
-        total = self._total(out) if self._sums else 0.0
+        total = self._total(out) if self._sums != NULL else 0.0
         insort(out, a.seat)
         b = self._drawn(out)
         best = self._preferred(a, a.weight, b, b.weight, total, now)

@@ -277,13 +277,13 @@ class _Balancer:
         `total` is the weight of all. So shares are those of the weights, in an idle fleet and under load.
         """
         left, right = a.in_flight + a.penalty, b.in_flight + b.penalty
-        if weight != other:
-            unit = min(weight, other)
-            chance, drawn = (total - weight) / (total - unit), self._unit()
-            if drawn >= chance:
+        if weight < other:
+            right = int(right * (weight / other) + self._unit())
+        elif weight > other:
+            drawn = self._unit() * (total - other)
+            if drawn >= total - weight:
                 return a
-            drawn /= chance
-            left, right = floor(left * (unit / weight) + drawn), floor(right * (unit / other) + drawn)
+            left = int(left * (other / weight) + drawn / (total - weight))
         margin = MARGIN if left == right else 1.0
         return b if self._load(b, right, now) * margin < self._load(a, left, now) else a
 
@@ -301,12 +301,18 @@ class _Balancer:
     # ---- members ----------------------------------------------------------------------------
 
     def _rebuild(self, now):
-        """Derive what picks read from the members as they are; again where a finalizer changed them."""
+        """Derive what picks read from the members as they are; again where a finalizer changed them.
+
+        The next pick derives it where this is interrupted.
+        """
         self._stale = True
         while self._stale and not self._busy:
             self._busy, self._stale = True, False
             try:
                 self._derive(now)
+            except BaseException:
+                self._stale = True
+                raise
             finally:
                 self._busy = False
 
