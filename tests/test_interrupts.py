@@ -109,3 +109,19 @@ def test_a_locked_file_is_not_waited_for_without_end(twin, clock, monkeypatch, t
     assert 30 <= (clock.now - start) / 1e9 < 31
     os.close(file)
     assert limiter.allow("ann")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as one may come in __del__
+@pytest.mark.parametrize("name", ["RoundRobin", "WeightedRoundRobin", "RandomChoice", "PowerOfTwo", "KeyHash"])
+@pytest.mark.parametrize("change", [
+    lambda balancer: balancer.drain_server("b", balancer.records[1].health != "draining"),
+    lambda balancer: balancer.set_weight("a", 5 - balancer.records[0].weight),
+    lambda balancer: balancer.pick("key", exclude=["a", "b"]).done(ok=False),
+])
+def test_a_change_of_a_fleet_that_is_interrupted_is_made_up_for(twin, name, change):
+    balancer = getattr(twin.balance, name)({"a": 2, "b": 1, "c": 1, "d": 1}, seed=0, max_failures=3)
+    for _ in interruptions(lambda: change(balancer), every=7):
+        for _ in range(3):
+            balancer.pick("key").done()
+        balancer._check()
+        assert not any(record.in_flight for record in balancer.records)

@@ -461,7 +461,8 @@ cdef class _Balancer:
     cdef int _rebuild(self, int64_t now) except -1:
         """Derive what picks read from the members as they are; again where a finalizer changed them.
 
-        The next pick derives it where this is interrupted.
+        Whoever changes members says first that all is `_stale`, so that the next pick derives it if an
+        exception out of a signal handler comes in between.
         """
         self._stale = True
         while self._stale and not self._busy:
@@ -593,7 +594,7 @@ cdef class _Balancer:
         with cython.critical_section(self):
             if self._members is not before:
                 return False
-            self._members = after
+            self._members, self._stale = after, True
             if weight:
                 record.weight = float(weight)
             else:
@@ -695,6 +696,7 @@ cdef class _Balancer:
         record = self._known(self._current(), server)
         with cython.critical_section(self):
             if record.draining != draining:
+                self._stale = True
                 record.draining, record.since = draining, now
                 self._rebuild(now)
 
@@ -1009,6 +1011,7 @@ cdef class _Balancer:
         record.good += ok
         if self._spare > 0 and (record.failures >= self._max_failures or (
                 not ok and record.total >= VOLUME and record.good < self._success_rate * record.total)):
+            self._stale = True
             if now - record.since > 10 * self._ejection_time:
                 record.ejections = 0
             record.ejections += 1

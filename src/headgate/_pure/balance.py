@@ -148,7 +148,7 @@ class _Pick:
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def __del__(self):
-        if self._record is not None:
+        if getattr(self, "_record", None) is not None:  # an exception may have come before there was one
             self._balancer._abandon(self)
 
 
@@ -303,7 +303,8 @@ class _Balancer:
     def _rebuild(self, now):
         """Derive what picks read from the members as they are; again where a finalizer changed them.
 
-        The next pick derives it where this is interrupted.
+        Whoever changes members says first that all is `_stale`, so that the next pick derives it if an
+        exception out of a signal handler comes in between.
         """
         self._stale = True
         while self._stale and not self._busy:
@@ -414,7 +415,7 @@ class _Balancer:
         with self._lock:
             if self._members is not before:
                 return False
-            self._members = after
+            self._members, self._stale = after, True
             if weight:
                 record.weight = float(weight)
             else:
@@ -503,6 +504,7 @@ class _Balancer:
         record = self._known(self._members, server)
         with self._lock:
             if record.draining != draining:
+                self._stale = True
                 record.draining, record.since = draining, now
                 self._rebuild(now)
 
@@ -601,6 +603,11 @@ class _Balancer:
                 record = self._resort(key, self._ejected(skip))
             else:
                 record = self._left(skip)[0] if busy else self._considered(key, skip, now)
+        except NoServerError:
+            raise
+        except BaseException:  # out of a signal handler, perhaps amid a step of a sequence
+            self._stale = True
+            raise
         finally:
             self._busy = busy
             if self._stale:
@@ -691,7 +698,6 @@ class _Balancer:
         ('a', 'b')
         """
         pick = _Pick()
-        pick._record = None
         skip = self._skipped(exclude) if exclude else NOBODY
         key = self._read_key(key)
         now = self._now()
@@ -700,10 +706,9 @@ class _Balancer:
             record.in_flight += 1
             self._sequence += 1
             record.turn = self._sequence
+            pick.server, pick._balancer, pick._era, pick._start = record.server, self, self._era, now
+            pick._record = record  # no call since the record was chosen: what is counted has its pick
             self._moved(record)
-            pick._era = self._era
-        pick.server, pick._balancer, pick._start = record.server, self, now
-        pick._record = record
         return pick
 
     def _finish(self, pick, ok, overloaded):
@@ -757,12 +762,13 @@ class _Balancer:
                     if not self._penalized:
                         self._lapse, self._wake = _NEVER, self._due
             return
-        if not record.penalty:
-            self._penalized.append(record)
-        record.penalty = min(2 * record.penalty + 1, MOST_PENALTY)
-        record.lapses = now + min(record.penalty * SECOND, self._ejection_time)
-        self._lapse = min(self._lapse, record.lapses)
-        self._wake = min(self._wake, self._lapse)
+        penalty = min(2 * record.penalty + 1, MOST_PENALTY)
+        lapses = now + min(penalty * SECOND, self._ejection_time)
+        lapse = min(self._lapse, lapses)
+        wake = min(self._wake, lapse)
+        if not record.penalty:  # no call from here on, so that nothing comes in between
+            self._penalized = [*self._penalized, record]
+        record.penalty, record.lapses, self._lapse, self._wake = penalty, lapses, lapse, wake
 
     def _judge(self, record, ok, now):
         """Feed the outcome of a pick to outlier ejection."""
@@ -773,6 +779,7 @@ class _Balancer:
         record.good += ok
         if self._spare > 0 and (record.failures >= self._max_failures or (
                 not ok and record.total >= VOLUME and record.good < self._success_rate * record.total)):
+            self._stale = True
             if now - record.since > 10 * self._ejection_time:
                 record.ejections = 0
             record.ejections += 1
