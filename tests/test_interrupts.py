@@ -112,7 +112,7 @@ def test_a_locked_file_is_not_waited_for_without_end(twin, clock, monkeypatch, t
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as one may come in __del__
-@pytest.mark.parametrize("name", ["RoundRobin", "WeightedRoundRobin", "RandomChoice", "PowerOfTwo", "KeyHash"])
+@pytest.mark.parametrize("name", ["WeightedRoundRobin", "RandomChoice", "PowerOfTwo", "KeyHash"])
 @pytest.mark.parametrize("change", [
     lambda balancer: balancer.drain_server("b", balancer.records[1].health != "draining"),
     lambda balancer: balancer.set_weight("a", 5 - balancer.records[0].weight),

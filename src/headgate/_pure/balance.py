@@ -661,8 +661,8 @@ class _Balancer:
         `key` is what KeyHash and AddressHash hash; the others ignore it. Those in `exclude` are passed over;
         where all others are ejected, one of these is taken, by its weight or by what the key prefers.
 
-        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if `exclude` is a
-        single server.
+        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
+        `exclude` is a single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
 
@@ -687,8 +687,8 @@ class _Balancer:
         leaving the block by an error is a failure, but a task that is cancelled says nothing of the server.
         `key` and `exclude` are those of get_server.
 
-        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if `exclude` is a
-        single server.
+        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
+        `exclude` is a single server.
 
         Complexity: see the class.
 
