@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from functools import partial
 
 import pytest
 from conftest import FakeClock, Twin, twin_names
@@ -182,3 +183,24 @@ def test_no_interval_uses_more_than_the_burst_and_the_rate(steps):
         for when, cost in used[start:]:
             total += cost
             assert total <= (6 + Fraction(3 * (when - begin), SECOND)) * (1 + Fraction(1, 2**30))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_was_too_little_is_charged_in_one_step(twin, clock, strict):
+    """Not by asking what is left and then taking it, between which others may come."""
+    class Whole(twin.ratelimit.RateLimiter):
+        def allow(self, *given):
+            raise AssertionError(given)
+
+        peek = allow
+
+    limiter = Whole("9/min; 5000/h", strict=strict, max_keys=4, clock=clock)
+    remaining = partial(twin.ratelimit.RateLimiter.peek, limiter, "ann", 0)
+    limiter.reserve("ann", 2).settle(5)
+    assert remaining().remaining == 4
+    limiter.reserve("ann", 1).settle(50)
+    assert remaining().remaining == 0
+    clock.advance(60)
+    limiter.reserve("ann", 0).settle(3)
+    assert remaining().remaining == 6
+    limiter._check()

@@ -716,25 +716,57 @@ cdef class RateLimiter:
         self._locate(key, &at)
         while done < self._tiers():
             if self.strict:
-                done = self._settle_log_of(key, &at, self._swept(), cost, actual, booked)
+                done = self._settle_log_of(&at, self._swept(), cost, actual, booked)
             else:
                 done = self._settle_from(done, &at, self._swept(), cost, actual, booked)
         self.waiting.nudge(key)
 
-    cdef int _settle_log_of(self, object key, const hg_place *at, int64_t now, object cost, object actual,
-                            object booked) except -1:
-        """``_settle`` of a strict limiter: entries that have left all windows do not come back."""
-        cdef int64_t back = cost - actual if now - booked < self.log.longest else 0
-        left = 1
-        while left > 0 and actual > cost:
-            left = min(actual - cost, int(self.peek(key, 0).remaining))
-            if left > 0 and self.allow(key, left):
-                break
-        if back > 0:
-            with cython.critical_section(self):
-                hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now),
-                            now - self.tiers[0].epoch, back)
-        return 1
+    cdef bint _settle_log_of(self, const hg_place *at, int64_t now, object cost, object actual,
+                             object booked) except -1:
+        """``_settled`` of a strict limiter: entries that have left all windows do not come back. False if the
+        clock must be read again.
+        """
+        cdef int64_t back
+        if actual > cost:
+            return self._owe_entries(at, now, min(actual - cost, self.log.length))
+        with cython.critical_section(self):
+            back = cost - actual if now - booked < self.log.longest else 0
+            hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now), now - self.tiers[0].epoch, back)
+        return True
+
+    cdef bint _owe_entries(self, const hg_place *at, int64_t now, int64_t most) except -1:
+        """Log so many entries, or as many as have room; False if the clock must be read again."""
+        cdef hg_verdict verdict
+        cdef hg_claim *claims = <hg_claim *>PyMem_RawMalloc(most * sizeof(hg_claim))
+        if claims is NULL:
+            raise MemoryError
+        with cython.critical_section(self):
+            verdict = self._fill_log(at, now, most, claims)
+        PyMem_RawFree(claims)
+        return verdict != HG_AHEAD
+
+    cdef hg_verdict _fill_log(self, const hg_place *at, int64_t now, int64_t most,
+                              hg_claim *claims) noexcept nogil:
+        """Log at most so many entries; once more if another process was quicker."""
+        cdef int i
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict = HG_DENIED
+        cdef int64_t entries
+        while verdict == HG_DENIED:
+            for i in range(self.log.count):
+                self._ask_window(&charges[i], now, 0)
+            hg_consult(&self.tiers[0], &self.log, at, self.evict, True, charges)
+            if charges[0].verdict == HG_AHEAD:
+                return HG_AHEAD
+            entries = most
+            for i in range(self.log.count):
+                entries = min(entries, self.log.windows[i].limit - charges[i].debt)
+            if entries <= 0:
+                return HG_ALLOWED
+            for i in range(self.log.count):
+                self._ask_window(&charges[i], now, entries)
+            verdict = hg_log_take(&self.tiers[0], &self.log, at, self.evict, charges, claims)
+        return verdict
 
     cdef int _settle_from(self, int which, const hg_place *at, int64_t now, object cost, object actual,
                           object booked) except -1:
