@@ -57,6 +57,19 @@ def bucket():
     return TokenBucket(1_000_000, 1_000_000_000)
 
 
+def limiter():
+    """A limiter whose keys never owe enough to be denied."""
+    from headgate._compiled.ratelimit import RateLimiter
+
+    return RateLimiter("1000000000/s", max_keys=len(KEYS))
+
+
+def levels():
+    from headgate import RateLimits
+
+    return RateLimits(user=limiter(), address=limiter())
+
+
 def memoized(wrap, **options):
     """A function, by the decorator of the name `wrap`, that remembers the result of every key."""
     from headgate._compiled import memoize
@@ -100,6 +113,8 @@ OPERATIONS = {
     "PowerOfTwo pick and done": ("target.pick().done()", KEYS, lambda: balancer("PowerOfTwo")),
     "time.monotonic_ns": ("target.monotonic_ns()", KEYS, lambda: time),
     "TokenBucket.consume": ("target.consume()", KEYS, bucket),
+    "RateLimiter.allow": ("target.allow(key)", KEYS, limiter),
+    "RateLimits.allow, two levels": ("target.allow(user=key, address=key)", KEYS, levels),
     "lru_cache, hit": ("target(key)", KEYS, lambda: memoized("lru_cache")),
     "cached, hit": ("target(key)", KEYS, lambda: memoized("cached")),
     "cached with a ttl, hit": ("target(key)", KEYS, lambda: memoized("cached", ttl=60)),

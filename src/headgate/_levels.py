@@ -62,7 +62,7 @@ def _allow(asked: Asked, cost: SupportsFloat) -> bool:
 def _denier(asked: Asked, cost: SupportsFloat) -> str | None:
     """Take `cost` everywhere or nowhere; the name of the limit that denies, None if it was there."""
     for name, limiter, key in asked[1:]:
-        if not limiter.peek(key, cost).allowed:
+        if not (limiter._has(key, cost) if type(limiter) is RateLimiter else limiter.peek(key, cost).allowed):
             return name
     taken = 0
     try:

@@ -632,6 +632,13 @@ cdef class RateLimiter:
         decision = self.decide(key, cost)
         return Reservation(checked_amount("cost", cost), [(self, key, booked)], None, decision)
 
+    def _has(self, key, cost):
+        """Whether ``peek`` would allow it."""
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict
+        self._charge(key, cost, False, charges, &verdict)
+        return verdict == HG_ALLOWED
+
     def refund(self, key, cost=1):
         """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
 

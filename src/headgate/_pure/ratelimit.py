@@ -919,6 +919,10 @@ class RateLimiter:
         decision = self.decide(key, cost)
         return Reservation(checked_amount("cost", cost), [(self, key, booked)], None, decision)
 
+    def _has(self, key, cost):
+        """Whether ``peek`` would allow it."""
+        return self._charge(key, cost, False)[0]
+
     def refund(self, key, cost=1):
         """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
 
