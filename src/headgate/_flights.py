@@ -141,7 +141,7 @@ class Flight(_Claimable):
     __slots__ = ("error", "generation", "landed", "process", "seats", "trace", "value", "waits_for")
 
     def __init__(self, generation: _Generation, leader: object) -> None:
-        super().__init__(leader)
+        self._owner = {} if leader is None else {None: leader}
         self.generation: _Generation | None = generation  # None once dropped
         self.process = os.getpid()
         self.seats: list[_Seat] = []
@@ -254,7 +254,8 @@ class _Trip:
         """Lead, if nobody does."""
         self.flight = self._mine
         self._leading.set((*self._outer, self._mine))
-        self.leads = self.begin()
+        self.flight = self._registry.setdefault(self._key, self._mine)
+        self.leads = self.flight is self._mine
         if not self.leads:
             self._leaves()
         return self.leads
@@ -360,7 +361,8 @@ class _Trip:
         if self._has_ended:
             return
         try:
-            self._no_longer_waits()
+            if self._before:
+                self._no_longer_waits()
             if self._seat is not None and not self._seat.claim(self._name):
                 self.leads = True
             if self.leads or self.flight.is_of(self._name):
