@@ -1,5 +1,7 @@
 """Finalizers that come amid a balancer's calls, and use it."""
 
+import gc
+import weakref
 from random import Random
 
 import pytest
@@ -60,3 +62,17 @@ def test_finalizers_find_the_balancer_whole(twin, clock, name, options):
         pick.done()
     balancer._check()
     assert all(record.in_flight == 0 for record in balancer.records)
+
+
+@pytest.mark.parametrize("name", ["RoundRobin", "LeastLoaded", "PeakEWMA", "KeyHash"])
+def test_a_balancer_and_its_picks_go_in_one_cycle(twin, name):
+    """Whichever of the two is cleared first; errors in there fail the test as unraisable ones."""
+    for before in (True, False):
+        cycle = []
+        balancer = getattr(twin.balance, name)({"a": 1, "b": 2}, clock=lambda cycle=cycle: len(cycle))
+        picks = [balancer.pick("key") for _ in range(3)]
+        cycle += [cycle, balancer, picks] if before else [cycle, picks, balancer]
+        gone = weakref.ref(balancer)
+        del balancer, picks, cycle
+        gc.collect()
+        assert gone() is None

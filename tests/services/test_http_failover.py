@@ -1,11 +1,13 @@
 """The adapters of HTTP clients under faults: what is repeated and what not, for how long, and who is told."""
 
+import asyncio
 import base64
 import gc
 import ssl
 import weakref
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 
 import pytest
 from clients import CLIENTS
@@ -474,3 +476,30 @@ def test_counters_of_servers_that_are_no_more_are_dropped():
 def test_what_nobody_marked_has_no_server():
     assert server_of(ValueError()) is None
     assert server_of(ssl) is None
+
+
+# ---- bodies that are there at once ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_responses_that_the_transport_beneath_has_read(library, is_async):
+    """As those of mocks are: nobody closes them again."""
+    pytest.importorskip(library)
+    mocked, adapter = import_module(library), import_module(f"headgate.adapters.{library}")
+    beneath = mocked.MockTransport(lambda request: mocked.Response(500 if request.url.host == "a" else 200))
+    balancer = RoundRobin(["http://a", "http://b"], seed=0, max_failures=3)
+    statuses = []
+
+    async def run():
+        async with mocked.AsyncClient(transport=adapter.AsyncBalancedTransport(balancer, beneath)) as client:
+            statuses.extend([(await client.get("http://orders/")).status_code for _ in range(12)])
+
+    if is_async:
+        asyncio.run(run())
+    else:
+        with mocked.Client(transport=adapter.BalancedTransport(balancer, beneath)) as client:
+            statuses.extend([client.get("http://orders/").status_code for _ in range(12)])
+    assert statuses == 3 * [500, 200] + 6 * [200]
+    assert [record.in_flight for record in balancer.records] == [0, 0]
+    assert [record.health for record in balancer.records] == ["ejected", "healthy"]

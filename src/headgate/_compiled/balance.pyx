@@ -1367,6 +1367,8 @@ cdef class LeastLoaded(_Balancer):
         if self._busy:
             self._stale = True
             return
+        if self._heap is None:  # as a pick may go after its balancer, where both go in a cycle
+            return
         if not 0 <= record.place < len(self._heap) or self._heap[record.place] is not record:
             return
         while record.place > 0:

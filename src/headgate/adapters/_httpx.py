@@ -78,6 +78,7 @@ def _whole_time(timeouts: dict[str, float | None]) -> float | None:
 class _Balanced:
     _library: ModuleType
     _transport: Any
+    _body: type[_Body]
 
     def _configure(self, balancer: Balancer, options: Options) -> None:
         library = self._library
@@ -120,16 +121,21 @@ class _Balanced:
         """Whether the request may have reached the server."""
         return not isinstance(error, self._unsent)
 
-    def _stands(self, request: Any, response: Any, attempts: Attempts) -> Flight:
-        """Ends the request with a response; what a challenge asks for is sent to the same server."""
+    def _stands(self, request: Any, response: Any, attempts: Attempts) -> None:
+        """Ends the request with a response; what a challenge asks for is sent to the same server.
+
+        A body that the transport beneath has read, as mocks and caches do, is closed and will not be again.
+        """
         if response.status_code == 401:
             self._challenged[request] = attempts.pick.server
-        return attempts.stands(response, response.status_code)
+        flight = attempts.stands(response, response.status_code)
+        if response.is_closed:
+            flight.ended()
+        else:
+            response.stream = self._body(response.stream, flight)
 
 
 class Transport(_Balanced):
-    _body: type[CountedBody]
-
     def __init__(self, balancer: Balancer, transport: Any = None, **options: Unpack[Options]) -> None:
         self._configure(balancer, options)
         self._transport = self._library.HTTPTransport() if transport is None else transport
@@ -146,7 +152,7 @@ class Transport(_Balanced):
                     continue
                 status = response.status_code
                 if not (attempts.gives_up(status) and attempts.retried(status, True)):
-                    response.stream = self._body(response.stream, self._stands(request, response, attempts))
+                    self._stands(request, response, attempts)
                     return response
                 response.close()
 
@@ -155,8 +161,6 @@ class Transport(_Balanced):
 
 
 class AsyncTransport(_Balanced):
-    _body: type[AsyncCountedBody]
-
     def __init__(self, balancer: Balancer, transport: Any = None, **options: Unpack[Options]) -> None:
         self._configure(balancer, options)
         self._transport = self._library.AsyncHTTPTransport() if transport is None else transport
@@ -173,7 +177,7 @@ class AsyncTransport(_Balanced):
                     continue
                 status = response.status_code
                 if not (attempts.gives_up(status) and await attempts.retried_soon(status, True, sleep)):
-                    response.stream = self._body(response.stream, self._stands(request, response, attempts))
+                    self._stands(request, response, attempts)
                     return response
                 await response.aclose()
 
