@@ -582,3 +582,11 @@ def test_overrides_tell_kinds_of_keys_apart():
     limits.exempt("user", 97)
     assert [limits.allow(user=97) for _ in range(2)] == [True, True]
     assert [limits.allow(user="a" + 7 * "\0") for _ in range(2)] == [True, False]
+
+
+def test_a_part_of_a_rate_lets_one_come_at_once(clock):
+    limiter = AddressLimiter("2/s; 0.5/s", v4={32: 0.25, 24: 1}, max_keys=9, clock=clock)
+    assert [limiter.allow("192.0.2.1"), limiter.allow("192.0.2.1")] == [True, False]
+    clock.advance(8)
+    assert limiter.allow("192.0.2.1")
+    assert not AddressLimiter("0/s", v4={32: 0.25}, max_keys=9, clock=clock).allow("192.0.2.1")

@@ -372,7 +372,10 @@ def _path_of(path: str | PathLike[str] | None, times: float) -> str | PathLike[s
 
 
 def _multiplied(rates: tuple[Rate, ...], times: float) -> tuple[Rate, ...]:
-    return tuple([Rate(rate.limit * times, rate.period, rate.burst * times) for rate in rates])
+    """These rates so many times; one may come at once where it may without."""
+    return tuple([
+        Rate(rate.limit * times, rate.period, max(rate.burst * times, min(1, rate.burst))) for rate in rates
+    ])
 
 
 def _checked_level(level: Any) -> str:
