@@ -84,7 +84,7 @@ def test_a_dying_node_may_use_the_ring(twin):
     ring.remove_node(Node("b"))
     ring.add_node(Dying("c"))
     ring.get_node("x")
-    ring.__init__([Node("d")], node_key=name_of)
+    ring.replace_nodes([Node("d")])
     assert answers == [(False, True)] * 2
 
 
