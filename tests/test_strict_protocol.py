@@ -58,6 +58,15 @@ class Table:
             return []
         return give_back
 
+    def settle(self, cost, actual):
+        """A process that takes `cost`, and uses `actual`, for which there is room whatever others do."""
+        def settle(limiter):
+            reservation = limiter.reserve(KEY, cost)
+            taken = [(self.room.read, cost), (self.room.read, actual - cost)] if reservation else []
+            reservation.settle(actual)
+            return taken
+        return settle
+
     def drained(self, memory, now):
         """How many tokens KEY gets in the end, and the memory then."""
         def drain(limiter):
@@ -131,6 +140,12 @@ def refunding(room):
     return Scenario(table, [table.take(1), table.give_back(1)], cost=1)
 
 
+def settling(room):
+    """What was too little is charged whole, as the other cannot take the last place."""
+    table = Table(room, "3/h")
+    return Scenario(table, [table.settle(1, 2), table.take(1)], cost=2)
+
+
 def reclaiming(room):
     """The logs of others are dead."""
     table = Table(room, others=16)
@@ -176,7 +191,7 @@ def cutting_what_was_ahead(room):
 
 
 SCENARIOS = [
-    inserting, inserting_beside_room, updating, claiming_several, counting_two_windows, refunding,
+    inserting, inserting_beside_room, updating, claiming_several, counting_two_windows, refunding, settling,
     reclaiming, evicting, taken_over_meanwhile, refusing, leaving, reading_the_clock_early,
     cutting_what_was_ahead,
 ]
