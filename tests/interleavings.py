@@ -109,10 +109,7 @@ class Room:
 
     def open(self, kind, *arguments, size, **options):
         """A limiter on `size` words of memory, which are all 0."""
-        shared = (ctypes.c_uint64 * (HEADER // 8 + size))()
-        self._size = size
-        self._cells = ctypes.byref(shared, HEADER)
-        self._process.memory = ctypes.addressof(shared) + HEADER
+        shared = self._allot(size)
         table = SimpleNamespace(epoch=0, secret=bytes(16), map=shared, refusal="it is shared")
         with mock.patch.multiple(
             "headgate._shared", shared_limiter=lambda *given: (table, given[3]),
@@ -121,6 +118,19 @@ class Room:
             make = getattr(self.module, kind)
             self._limiter = make(*arguments, path="memory", clock=self._clock, **options)
         return self._limiter, self._memory()
+
+    def open_words(self, size):
+        """The words of a ledger, which are all 0."""
+        self._limiter = self.module.Words(memoryview(self._allot(size)).cast("B")[HEADER:])
+        return self._memory()
+
+    def _allot(self, size):
+        """Memory with so many words behind a header."""
+        shared = (ctypes.c_uint64 * (HEADER // 8 + size))()
+        self._size = size
+        self._cells = ctypes.byref(shared, HEADER)
+        self._process.memory = ctypes.addressof(shared) + HEADER
+        return shared
 
     def _memory(self):
         return ctypes.string_at(self._cells, 8 * self._size)
