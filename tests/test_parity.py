@@ -77,11 +77,14 @@ def rooms(request, both_twins):
     return [getattr(twin, request.param) for twin in both_twins]
 
 
+def of_both_twins(twins, room, name):
+    """The class of the compiled twin, and that of the pure one."""
+    return [getattr(getattr(twin, room), name) for twin in twins]
+
+
 @pytest.fixture(params=CLASSES, ids="-".join)
 def pair(request, both_twins):
-    """The class of the compiled twin, and that of the pure one."""
-    room, name = request.param
-    return [getattr(getattr(twin, room), name) for twin in both_twins]
+    return of_both_twins(both_twins, *request.param)
 
 
 def test_rooms_define_the_same_names(rooms):

@@ -10,9 +10,21 @@ import re
 from contextlib import suppress
 
 import pytest
-from test_parity import NO_VALUE, arguments, attributes, constructor, pair, special_methods
+from test_parity import (
+    CLASSES,
+    NO_VALUE,
+    PRIVATE,
+    arguments,
+    attributes,
+    constructor,
+    of_both_twins,
+    special_methods,
+)
 
-__all__ = ["pair"]
+
+@pytest.fixture(params=[case for case in CLASSES if case[0] not in PRIVATE], ids="-".join)
+def pair(request, both_twins):
+    return of_both_twins(both_twins, *request.param)
 
 
 class Odd:
