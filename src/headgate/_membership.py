@@ -1,8 +1,8 @@
 """What every placement knows of its nodes, in one copy for both twins: names, weights, rules.
 
 Nothing here is on the path of a lookup. A node's name is bytes, made from the node or from what
-`node_key` returns; members are a dict from name to entry, the list [node, weight], in the order of
-arrival. A member of weight 0 owns nothing.
+`node_key` returns; members are a dict from name to entry, the list [(node, weight)], in the order
+of arrival. A member of weight 0 owns nothing.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class RingRules(Rules):
 
     def warn(self, members: Members, change: Members) -> None:
         if self.program is not None and self.program.may_starve:
-            weights: list[Any] = [weight for _, weight in {**members, **change}.values() if weight]
+            weights: list[Any] = [weight for ((_, weight),) in {**members, **change}.values() if weight]
             self.program.warn(weights)
 
     def identity(self) -> tuple[Any, ...]:
@@ -231,17 +231,17 @@ def admitted(node: Any, weight: Any, node_key: NodeKey, rules: Rules) -> tuple[b
     weight = _checked_share(weight)
     number = int.from_bytes(name, "little", signed=True) if isinstance(key, int) else None
     rules.admit(name, node, number, weight)
-    return name, [node, weight]
+    return name, [(node, weight)]
 
 
 def join(members: Members, name: bytes, entry: list[Any]) -> None:
     """Adds a member in one step that no other thread can divide."""
     if members.setdefault(name, entry) is not entry:
-        raise ValueError(f"node must not be a member already, got {entry[0]!r}")
+        raise ValueError(f"node must not be a member already, got {entry[0][0]!r}")
 
 
 def member(members: Members, name: bytes, node: Any) -> list[Any]:
-    """The entry of a member; to store a weight in it is one step that no other thread can divide."""
+    """The entry of a member; to store another pair in it is one step that no other thread can divide."""
     entry = members.get(name)
     if entry is None:
         raise KeyError(f"node must be a member, got {node!r}")
@@ -256,12 +256,12 @@ def collected(pairs: Any, node_key: Any, rules: Rules) -> Members:
     for node, weight in pairs:
         join(members, *admitted(node, weight, node_key, rules))
     rules.warn(members, {})
-    return {name: [node, weight] for name, (node, weight) in arranged(members, rules)}
+    return {name: [pair] for name, pair in arranged(members, rules)}
 
 
 def arranged(members: Members, rules: Rules) -> list[Item]:
     """The members as pairs (name, (node, weight)) in the order of `nodes`."""
-    items = [(name, (node, weight)) for name, (node, weight) in members.copy().items()]
+    items = [(name, pair) for name, (pair,) in members.copy().items()]
     return items if rules.ordered else sorted(items, key=itemgetter(0))
 
 
@@ -276,8 +276,10 @@ def proportions(items: Sequence[Item]) -> list[float]:
     That changes no bit of a ratio. The heaviest is in [0.5, 1), what is lighter than 2**-300 is made that.
     """
     weights = [weight for _, (_, weight) in items]
-    _, exponent = frexp(max(weights, default=0))
-    return [max(ldexp(weight, -exponent), _LIGHTEST) if weight else 0.0 for weight in weights]
+    kinds = set(weights)  # few, mostly
+    _, exponent = frexp(max(kinds, default=0))
+    scaled = {weight: max(ldexp(weight, -exponent), _LIGHTEST) if weight else 0.0 for weight in kinds}
+    return [scaled[weight] for weight in weights]
 
 
 def rates(items: Sequence[Item]) -> dict[bytes, float]:

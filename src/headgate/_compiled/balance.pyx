@@ -1401,7 +1401,9 @@ cdef class LeastLoaded(_Balancer):
             total = self._sums[len(self._active) - 1]
             return self._preferred(drawn, drawn.weight, best, best.weight, total, now)
         best = self._least(self._first(0, skip), skip, now)
-        total = self._total(out) if self._sums != NULL else <double>(len(self._active) - len(out)) * best.weight
+        total = <double>(len(self._active) - len(out)) * best.weight
+        if self._sums != NULL:
+            total = self._total(out)
         drawn = self._drawn(out)
         while drawn.warm and self._unit() * self._slow_start >= self._warmth(drawn, now):
             insort(out, drawn.seat)

@@ -2,7 +2,7 @@
 """Consistent-hash placement: which node a key belongs to.
 
     HashRing
-      _members  name bytes -> (node, weight)        the truth; a change touches only this ...
+      _members  name bytes -> [(node, weight)]      the truth; a change touches only this ...
       _core     points | buckets | ranks            ... the arrays follow at the next lookup
       _view     _core + (node, node, ...)           what a lookup reads; None after a change
 
@@ -359,11 +359,11 @@ cdef class _Placement:
         >>> ring.weights, ring.get_node("user:1")
         ({'a': 0, 'b': 1}, 'b')
         """
-        name, (_, weight) = admitted(node, weight, self._node_key, self._rules)
-        self._rules.warn(self._present(), {name: [node, weight]})
+        name, changed = admitted(node, weight, self._node_key, self._rules)
+        self._rules.warn(self._present(), {name: changed})
         with cython.critical_section(self):
             entry = member(self._members, name, node)
-            entry[1] = weight
+            entry[0] = entry[0][0], changed[0][1]
             _dropped = self._changed()
 
     def replace_nodes(self, nodes):
@@ -510,7 +510,7 @@ cdef class _Placement:
 
     def __copy__(self):
         cdef _Placement other = type(self).__new__(type(self))
-        members = {name: [node, weight] for name, (node, weight) in self._arranged()}
+        members = {name: [pair] for name, pair in self._arranged()}
         with cython.critical_section(self):
             other._fill(members, self._rules, self._node_key, self._core)
         carry(other, carried(self))

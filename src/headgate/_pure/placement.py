@@ -184,10 +184,10 @@ class _Placement:
         >>> ring.weights, ring.get_node("user:1")
         ({'a': 0, 'b': 1}, 'b')
         """
-        name, (_, weight) = admitted(node, weight, self._node_key, self._rules)
+        name, changed = admitted(node, weight, self._node_key, self._rules)
         entry = member(self._members, name, node)
-        self._rules.warn(self._members, {name: [node, weight]})
-        entry[1] = weight
+        self._rules.warn(self._members, {name: changed})
+        entry[0] = entry[0][0], changed[0][1]
         self._changed()
 
     def replace_nodes(self, nodes):
@@ -322,7 +322,7 @@ class _Placement:
     def __copy__(self):
         _, items = self._arranged()
         other = type(self).__new__(type(self))
-        members = {name: [node, weight] for name, (node, weight) in items}
+        members = {name: [pair] for name, pair in items}
         other._begin(members, self._rules, self._node_key, self._core)
         carry(other, carried(self))
         return other
