@@ -294,7 +294,11 @@ cdef class TokenBucket:
         raise ValueError(f"tokens must be at most the capacity {self._terms()[0]!r}, got {tokens!r}")
 
     cdef Outcome _ask(self, object tokens, Mode mode) except *:
-        cdef Amount read = split(checked_amount("tokens", tokens))
+        return self._ask_for(checked_amount("tokens", tokens), tokens, mode)
+
+    cdef Outcome _ask_for(self, object number, object tokens, Mode mode) except *:
+        """Ask for a number, which errors name as the `tokens` that were given."""
+        cdef Amount read = split(number)
         cdef Outcome out = self._charge(self._now(), read, mode)
         while out.verdict == AHEAD:
             out = self._again(read, mode, out.seen)
@@ -375,7 +379,7 @@ cdef class TokenBucket:
         (0.0, 0.1)
         """
         number = checked_amount("tokens", tokens)
-        cdef Outcome out = self._ask(number, BOOK)
+        cdef Outcome out = self._ask_for(number, tokens, BOOK)
         delay = wait(out.elapsed, out.debt + out.cost - out.burst, out.multiplier, out.shift)
         return Reservation(number, [(self, None, out.now)], out.now + delay)
 
