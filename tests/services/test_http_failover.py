@@ -1,4 +1,4 @@
-"""The adapters of HTTP clients under faults: what is repeated and what not, for how long, and what is reported."""
+"""The adapters of HTTP clients under faults: what is repeated, for how long, and what is reported."""
 
 import asyncio
 import base64
