@@ -65,6 +65,8 @@ cdef extern from "clock.h" nogil:
 cdef extern from "fields.h" nogil:
     int64_t hg_get_time(int64_t *field)
     void hg_set_time(int64_t *field, int64_t value)
+    double hg_get_double(double *field)
+    void hg_set_double(double *field, double value)
 
 cdef extern from "mulshift.h" nogil:
     uint64_t hg_mulshift(uint64_t a, uint64_t b, unsigned int shift)
@@ -596,7 +598,7 @@ cdef class _Balancer:
                 return False
             self._members, self._stale = after, True
             if weight:
-                record.weight = float(weight)
+                hg_set_double(&record.weight, weight)
             else:
                 record.draining = True
             self._adopt(plan)
@@ -1630,7 +1632,7 @@ cdef class _Hashed(_Balancer):
             return None, None, {}
         weights = {}
         for record in members.values():
-            share = weight if record is changed else record.weight
+            share = weight if record is changed else hg_get_double(&record.weight)
             weights[record.server] = int(share) if share < 2**53 and share == int(share) else share
         placement = make(weights)
         if not isinstance(placement, _Placement):
