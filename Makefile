@@ -3,8 +3,11 @@ SOURCE = PYTHONPATH=src
 SANITIZE = -fsanitize=address,undefined
 ASAN = build/asan
 TSAN = build/tsan
+FUZZ = build/fuzz
+FUZZ_SECONDS = 60
+FUZZERS = $(filter-out replay,$(basename $(notdir $(wildcard tests/fuzz/*.c))))
 
-.PHONY: build test doctest lint bench asan tsan wheels ci clean
+.PHONY: build test doctest lint bench asan tsan fuzz wheels ci clean
 
 build:
 	python setup.py -q build_ext --inplace
@@ -41,6 +44,16 @@ tsan:
 	TSAN_OPTIONS="suppressions=$(CURDIR)/.ci/tsan.suppressions halt_on_error=0 exitcode=66" \
 	HEADGATE_PURE=0 PYTHONPATH=$(TSAN)/lib \
 	python -m pytest -s -p no:cacheprovider -k "not pure" tests/test_races.py
+
+# The plain C structures against naive models, FUZZ_SECONDS each; what is found stays in build/fuzz. Needs clang.
+fuzz: $(FUZZERS:%=fuzz-%)
+
+fuzz-%:
+	mkdir -p $(FUZZ)/corpus/$*
+	clang -g -O1 -Wall -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	$(addprefix -I,$(sort $(dir $(shell find src -name '*.h')))) tests/fuzz/$*.c -o $(FUZZ)/$*
+	$(FUZZ)/$* -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -timeout=10 -verbosity=0 -print_final_stats=1 \
+	-artifact_prefix=$(FUZZ)/ $(FUZZ)/corpus/$* tests/fuzz/seeds/$*
 
 wheels:
 	.ci/wheels

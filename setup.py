@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
 
 ROOMS = "src/headgate/_compiled"
+SHARED = "src/headgate/_c"
 STRIP = {"linux": ["-Wl,-s"], "darwin": ["-Wl,-x"]}.get(sys.platform, [])
 LINK = [] if "LDFLAGS" in os.environ else STRIP
 FLAGS = ["/O2"] if os.name == "nt" else ["-O3", "-g0", *shlex.split(os.environ.get("CFLAGS", ""))]
@@ -50,7 +51,7 @@ class BuildRooms(build_ext):
 def rooms():
     from Cython.Build import cythonize
     names = [os.path.basename(path).removesuffix(".pyx") for path in sorted(glob(f"{ROOMS}/*.pyx"))]
-    options = {"include_dirs": [ROOMS], "depends": glob(f"{ROOMS}/*.h"),
+    options = {"include_dirs": [ROOMS, SHARED], "depends": glob(f"{ROOMS}/*.h") + glob(f"{SHARED}/*.h"),
                "extra_compile_args": COMPILE, "extra_link_args": LINK}
     return cythonize([Extension(f"headgate._compiled.{name}", [f"{ROOMS}/{name}.pyx"], **options)
                       for name in names], build_dir="build/cython")

@@ -35,7 +35,8 @@ def sdist_faults(path):
             yield f"lacks {tree}"
     if missing := SOURCES - {Path(name).suffix for name in carried}:
         yield f"has no {sorted(missing)}"
-    if built := [name for name in carried if name.endswith((".c", ".so", ".pyd", ".pyc"))]:
+    built = [name for name in carried if name.endswith((".so", ".pyd", ".pyc"))]
+    if built := built + [name for name in carried if name.startswith("src/") and name.endswith(".c")]:
         yield f"should not have {built}"
 
 
