@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 import limits
 import throttled
 
+from headgate.cli.bench.interleave import Candidate, Comparison, Loop, always, compare, empty_loop
 from headgate.cli.bench.limiter import MEMORY
 from headgate.cli.bench.memory import growth
-from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop, race
 from headgate.cli.bench.workload import user_id
 
 PLENTY = 10**9
@@ -62,11 +62,11 @@ def peers():
     return {name: (CALL, call) for name, call in found.items()}
 
 
-def compare(title, keys, entrants, rounds):
+def report(title, keys, candidates, rounds):
     """Take the statements in turns; print the medians, the empty loop taken off, and ratios to the first."""
-    loops = {name: Loop(statement, keys, always(target)) for name, (statement, target) in entrants.items()}
-    field = Field([Contestant(name, "", loop) for name, loop in loops.items()], empty_loop(keys))
-    first, *_ = timings = race(field, rounds, seconds=120)
+    loops = {name: Loop(statement, keys, always(target)) for name, (statement, target) in candidates.items()}
+    comparison = Comparison([Candidate(name, "", loop) for name, loop in loops.items()], empty_loop(keys))
+    first, *_ = timings = compare(comparison, rounds, seconds=120)
     cells = [f"{timing.name} {timing.median:.1f} ({timing.over(first).median:.3g}x)" for timing in timings]
     print(f"{title}: {', '.join(cells)}", flush=True)
 
@@ -81,13 +81,13 @@ def at_a_few_keys(folder):
         "three tiers": (ALLOW, limiter("compiled", TIERS)),
         "three tiers by path=": (ALLOW, limiter("compiled", TIERS, path=folder / "tiers")),
     }
-    compare("1,000 keys", FEW, clock | ours, 400)
+    report("1,000 keys", FEW, clock | ours, 400)
 
 
 def at_many_keys():
     keys = Random(1).sample(MANY, len(MANY))
     ours = {name: (ALLOW, limiter(name, max_keys=len(MANY))) for name in ("compiled", "pure")}
-    compare("100,000 keys in no order", keys, peers() | ours, 7)
+    report("100,000 keys in no order", keys, peers() | ours, 7)
 
 
 def pure_beside_peers():
@@ -95,7 +95,7 @@ def pure_beside_peers():
         "pure TokenBucket.consume": (CONSUME, bucket("pure")),
         "pure RateLimiter.allow": (ALLOW, limiter("pure")),
     }
-    compare("the pure twin, 1,000 keys", FEW, ours | peers(), 25)
+    report("the pure twin, 1,000 keys", FEW, ours | peers(), 25)
 
 
 def bytes_a_key(rate):

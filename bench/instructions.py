@@ -20,7 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from headgate.cli.bench.race import Loop, always
+from headgate.cli.bench.interleave import Loop, always
 from headgate.cli.bench.ring import node_names
 from headgate.cli.bench.workload import user_id
 

@@ -24,25 +24,25 @@ from headgate.cli.bench import (
     budgets,
     child,
     export,
+    interleave,
     limiter,
     lru,
     memo,
     memory,
     peers,
-    race,
     report,
     show,
     textbook,
     workload,
 )
+from headgate.cli.bench.benchmark import QUICK, Benchmark, Result, subject
 from headgate.cli.bench.child import Failures
+from headgate.cli.bench.interleave import Candidate, Comparison, Loop, Ratio, Timing, always
 from headgate.cli.bench.peers import missing_peers
-from headgate.cli.bench.race import Contestant, Field, Loop, Ratio, Timing, always
-from headgate.cli.bench.work import QUICK, Result, Work, subject
-from headgate.cli.bench.worker import ROOMS, measure
+from headgate.cli.bench.worker import SUITES, measure
 
 TINY = ["--quick", "--rounds", "3", "--scale", "0.01"]
-WORKS = [
+BENCHMARKS = [
     "lru.get_hit", "lru.put_evict", "lru.put_evict_20", "lru.put_evict_200",
     "lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses",
     "memo.hit",
@@ -83,25 +83,25 @@ def test_the_text_names_machine_twin_and_method(whole):
     assert paragraphs[0].startswith("headgate ")
     assert "Python" in paragraphs[0]
     assert "interleaved rounds in 1 process (" in " ".join(paragraphs[-2].split())
-    assert paragraphs[-1].startswith(f"{subject()} was beaten by no rival in ")
+    assert paragraphs[-1].startswith(f"{subject()} is no slower than any peer in ")
     assert paragraphs[-1].endswith(".\n")
 
 
-def test_json_has_every_work_and_contestant(whole):
+def test_json_has_every_benchmark_and_candidate(whole):
     found = whole.json
     assert (found["schema"], found["version"]) == (export.SCHEMA, export.SCHEMA_VERSION)
-    assert [work["work"] for work in found["works"]] == WORKS
+    assert [benchmark["benchmark"] for benchmark in found["benchmarks"]] == BENCHMARKS
     assert found["subject"] == subject()
-    for work in found["works"]:
-        assert subject() in work["contestants"]
-        for timing in work["contestants"].values():
+    for benchmark in found["benchmarks"]:
+        assert subject() in benchmark["candidates"]
+        for timing in benchmark["candidates"].values():
             assert len(timing["samples"]) == 3
             assert 0 < timing["q1"] <= timing["median"] <= timing["q3"]
-        assert work["contestants"][subject()]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+        assert benchmark["candidates"][subject()]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
 
 
-def test_the_peers_that_are_installed_take_part(whole):
-    present = {name for work in whole.json["works"] for name in work["contestants"]}
+def test_installed_peers_are_measured(whole):
+    present = {name for benchmark in whole.json["benchmarks"] for name in benchmark["candidates"]}
     assert {"functools", "text OrderedDict", "text md5 + bisect", "text float bucket"} <= present
     assert present.issuperset(whole.json["peers"])
     assert present.isdisjoint(missing_peers())
@@ -123,7 +123,7 @@ def test_budgets_follow_the_measurements(whole):
     ours = {budget["what"]: budget for budget in whole.json["budgets"]}
     if subject() == "headgate pure":
         assert ours == {}
-        assert "Budgets hold for the compiled twin" in " ".join(whole.text.split())
+        assert "Budgets are those of the compiled twin" in " ".join(whole.text.split())
         return
     assert {"LRU get, hit, times dict", "ring get_node, times dict.get", "import headgate, ms"} <= ours.keys()
     assert {"lru_cache, hit, times functools", "allow, hot, times one TokenBucket"} <= ours.keys()
@@ -139,17 +139,17 @@ def test_markdown_tables():
     assert any(line.startswith(f"| **{subject()}** |") for line in table)
 
 
-def test_only_some_rooms():
+def test_only_some_suites():
     found = json.loads(bench("--only", "ring", "--only", "ring", "--json", "-"))
-    assert {work["work"].partition(".")[0] for work in found["works"]} == {"ring"}
+    assert {benchmark["benchmark"].partition(".")[0] for benchmark in found["benchmarks"]} == {"ring"}
     assert found["bytes_per_entry"] == found["bytes_per_key"] == {}
 
 
-def test_an_unknown_room_is_named(capsys):
+def test_an_unknown_suite_is_named(capsys):
     with pytest.raises(SystemExit) as raised:
         main(["bench", "--only", "lru,hedge"])
     assert raised.value.code == 2
-    assert f"unknown: hedge (choose from {', '.join(ROOMS)})" in capsys.readouterr().err
+    assert f"unknown: hedge (choose from {', '.join(SUITES)})" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--scale", "-1"], ["--trace-size", "0"]])
@@ -160,10 +160,10 @@ def test_sizes_are_checked(arguments, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["--trace-size", "5"], "--trace-size is about --trace, which is not given"),
-    (["--trace-format", "lines"], "--trace-format is about --trace, which is not given"),
-    (["--trace", "log", "--only", "lru"], "--only does nothing with --trace"),
-    (["--json", "-", "--markdown"], "--markdown does nothing with --json -"),
+    (["--trace-size", "5"], "--trace-size needs --trace"),
+    (["--trace-format", "lines"], "--trace-format needs --trace"),
+    (["--trace", "log", "--only", "lru"], "--only has no effect with --trace"),
+    (["--json", "-", "--markdown"], "--markdown has no effect with --json -"),
 ])
 def test_options_that_would_do_nothing(arguments, message, capsys):
     assert main(["bench", *arguments]) == 1
@@ -207,7 +207,7 @@ def test_plot_without_matplotlib_fails_before_the_work(monkeypatch, capsys):
 
 def test_an_output_that_cannot_be_written_fails_before_the_work(tmp_path, capsys):
     assert main(["bench", "--json", str(tmp_path / "absent" / "bench.json")]) == 1
-    assert "is no directory" in capsys.readouterr().err
+    assert "is not a directory" in capsys.readouterr().err
 
 
 # peers that fail, and folders that hold files of their names
@@ -256,10 +256,10 @@ FAILING = [
 
 
 @pytest.mark.parametrize(("source", "problem"), FAILING)
-def test_a_peer_that_fails_is_left_out_and_the_others_go_on(fake_peer, source, problem):
+def test_a_peer_that_fails_is_left_out_and_the_others_continue(fake_peer, source, problem):
     fake_peer("cachebox", source)
     failures = Failures()
-    results = measure(memo.works(ONE_ROUND), ONE_ROUND._replace(processes=2), always(None), failures)
+    results = measure(memo.benchmarks(ONE_ROUND), ONE_ROUND._replace(processes=2), always(None), failures)
     assert failures == {"cachebox": problem}
     names = {timing.name for timing in results["memo.hit"].timings}
     assert {subject(), "functools"} <= names
@@ -274,12 +274,12 @@ def test_a_peer_that_fails_is_named_in_one_line(fake_peer, tmp_path, capsys):
     assert captured.err == "headgate bench: cachebox is left out: ImportError: no such library\n"
     found = json.loads(captured.out)
     assert found["left_out"] == {"cachebox": "ImportError: no such library"}
-    assert {subject(), "functools"} <= found["replay"]["contestants"].keys()
-    assert "cachebox" not in found["replay"]["contestants"]
+    assert {subject(), "functools"} <= found["replay"]["candidates"].keys()
+    assert "cachebox" not in found["replay"]["candidates"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the size of a process is not known")
-def test_a_peer_that_fails_when_it_is_weighed(fake_peer, monkeypatch):
+def test_a_peer_that_fails_in_the_memory_measurement(fake_peer, monkeypatch):
     fake_peer("cachebox", "def LRUCache(maxsize): raise MemoryError(maxsize)")
     monkeypatch.setitem(memory._FILLERS, "lru", always(["cachebox", subject()]))
     failures = Failures()
@@ -290,7 +290,7 @@ def test_a_peer_that_fails_when_it_is_weighed(fake_peer, monkeypatch):
 def test_a_peer_that_turns_the_gil_on_fails(fake_peer, monkeypatch):
     fake_peer("cachebox", "import sys\nsys.modules['headgate.cli.bench.peers'].gil_enabled = lambda: True")
     monkeypatch.setattr(peers, "gil_enabled", always(False))
-    with pytest.raises(RuntimeError, match="importing it turns the GIL on"):
+    with pytest.raises(RuntimeError, match="importing it enables the GIL"):
         peers.load("cachebox")
 
 
@@ -342,7 +342,7 @@ def test_every_cache_hits_as_a_naive_lru_does(tmp_path, write, size, maxsize):
     found = json.loads(bench("--trace", str(log), "--trace-size", size, "--json", "-"))["replay"]
     assert (found["requests"], found["distinct"]) == (3_000, distinct)
     assert found["maxsize"] == (maxsize or round(distinct / 4))
-    hits = {name: contestant["hits"] for name, contestant in found["contestants"].items()}
+    hits = {name: candidate["hits"] for name, candidate in found["candidates"].items()}
     assert hits.pop(lru.BASELINE) == 3_000 - distinct
     assert set(hits.values()) == {naive_lru_hits(keys, found["maxsize"])}
 
@@ -353,7 +353,7 @@ def test_replay_in_words(tmp_path, monkeypatch):
     log.write_text("a\nb\na\na\n")
     text = bench("--trace", str(log), "--trace-size", "2")
     assert "keys.log: 4 requests for 2 distinct keys" in text
-    assert "answers 50.00% of keys.log" in " ".join(text.split())
+    assert "hits on 50.00% of the requests in keys.log" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -364,7 +364,7 @@ def test_an_empty_log_is_an_error(tmp_path, capsys):
     assert capsys.readouterr().err == f"headgate bench: {log} has no keys\n"
 
 
-# the work
+# the workload
 
 
 def test_zipf_ranks_follow_the_law():
@@ -423,18 +423,18 @@ def test_textbook_bucket(monkeypatch):
 # limiters and functions that remember
 
 
-@pytest.mark.parametrize("contestant", limiter.limiters(), ids=lambda contestant: contestant.name)
-def test_every_limiter_allows_all_keys_again_and_again(contestant):
+@pytest.mark.parametrize("candidate", limiter.limiters(), ids=lambda candidate: candidate.name)
+def test_every_limiter_allows_all_keys_again_and_again(candidate):
     keys = [workload.user_id(number) for number in range(50)]
-    target = limiter.filled(contestant, 100, keys)
-    answers = [bool(eval(contestant.decide, {"target": target, "key": key})) for key in keys * 3]
+    target = limiter.filled(candidate, 100, keys)
+    answers = [bool(eval(candidate.decide, {"target": target, "key": key})) for key in keys * 3]
     assert answers == [True] * 150
 
 
 def test_the_shared_limiter_leaves_no_file_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(limiter, "MEMORY", tmp_path)
-    shared = [contestant for contestant in limiter.limiters() if contestant.name == limiter.SHARED]
-    assert all(contestant.make(10).allow("ann") for contestant in shared)
+    shared = [candidate for candidate in limiter.limiters() if candidate.name == limiter.SHARED]
+    assert all(candidate.make(10).allow("ann") for candidate in shared)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -457,7 +457,7 @@ def test_a_loop_goes_through_the_keys_as_often_as_it_takes(monkeypatch):
         now += 100
         return now
 
-    monkeypatch.setattr(race, "clock", ticking_clock)
+    monkeypatch.setattr(interleave, "clock", ticking_clock)
     loop = Loop("target.append(key)", [1, 2, 3, 4], list, trial_ns=1_000)
     loop()
     assert loop.target == [1, 2, 3, 4] * 2
@@ -471,25 +471,25 @@ def test_a_loop_counts_misses():
     assert loop.misses == 2
 
 
-def test_contestants_take_turns_and_the_empty_loop_is_taken_off():
+def test_candidates_are_interleaved_and_the_empty_loop_is_subtracted():
     calls = []
 
     def trial(name, value):
         return lambda: calls.append(name) or value
 
-    contestants = [
-        Contestant("a", "peer", always(trial("a", 5.0))),
-        Contestant("b", "peer", always(trial("b", 9.0))),
+    candidates = [
+        Candidate("a", "peer", always(trial("a", 5.0))),
+        Candidate("b", "peer", always(trial("b", 9.0))),
     ]
-    field = Field(contestants, trial("-", 2.0))
-    timings = race.race(field, rounds=3, seconds=60)
+    comparison = Comparison(candidates, trial("-", 2.0))
+    timings = interleave.compare(comparison, rounds=3, seconds=60)
     assert "".join(calls) == "ab-" + "ab-" + "b-a" + "-ab"
     assert [timing.median for timing in timings] == [3.0, 7.0]
 
 
-def test_a_race_out_of_time_still_runs_the_fewest_rounds():
-    field = Field([Contestant("a", "peer", always(lambda: 1.0))])
-    assert len(race.race(field, rounds=50, seconds=0)[0].samples) == 3
+def test_a_comparison_out_of_time_still_runs_the_fewest_rounds():
+    comparison = Comparison([Candidate("a", "peer", always(lambda: 1.0))])
+    assert len(interleave.compare(comparison, rounds=50, seconds=0)[0].samples) == 3
 
 
 def test_ratios_are_paired_by_round():
@@ -515,12 +515,12 @@ def test_noise_wider_than_the_difference():
 
 
 @pytest.mark.parametrize(("kind", "said"), [("peer", "0 of 1"), ("pure", "1 of 1"), ("baseline", "1 of 1")])
-def test_a_rival_is_neither_a_twin_nor_a_baseline(kind, said):
+def test_neither_a_twin_nor_a_baseline_is_a_peer(kind, said):
     timings = [Timing(subject(), "compiled", [2.0] * 3), Timing("other", kind, [1.0] * 3)]
     timings.append(Timing("headgate pure", "pure", [9.0] * 3))
-    result = Result(Work("lru.get_hit", "get", "", dict), timings, "")
+    result = Result(Benchmark("lru.get_hit", "get", "", dict), timings, "")
     found = report.Report(QUICK, {"lru.get_hit": result}, {}, [], [], None, {})
-    assert f"was beaten by no rival in {said} works" in report.summary(found)
+    assert f"is no slower than any peer in {said} benchmarks" in report.summary(found)
 
 
 @pytest.mark.parametrize(

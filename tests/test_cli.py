@@ -112,7 +112,7 @@ def test_doctor_says_which_twin_is_active(wish, both_twins):
     assert findings["HEADGATE_PURE"] == wish
     assert findings["problems"] == []
     assert findings["build"]["flags"]
-    assert {"hashing", "cache", "placement", "limit"} <= findings["rooms"].keys()
+    assert {"hashing", "cache", "placement", "limit"} <= findings["modules"].keys()
 
 
 def test_doctor_in_words(capsys):
@@ -137,8 +137,8 @@ def test_doctor_without_a_compiled_twin(tmp_path):
 
 def test_doctor_fails_when_the_twins_disagree(both_twins, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "backend", "compiled")
-    monkeypatch.setattr(selfcheck, "_twin", lambda name: lambda room: name)
-    monkeypatch.setattr(selfcheck, "_QUESTIONS", (lambda room: room("hashing"),))
+    monkeypatch.setattr(selfcheck, "_twin", lambda name: lambda module: name)
+    monkeypatch.setattr(selfcheck, "_CHECKS", (lambda load: load("hashing"),))
     assert main(["doctor"]) == 1
     assert "'compiled' compiled, 'pure' pure" in capsys.readouterr().err
 

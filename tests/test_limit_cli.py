@@ -118,7 +118,7 @@ def test_late_lines_count_as_of_the_time_before(tmp_path, capsys):
     assert "Lines older than one before: 1." in simulate(capsys, path, "--rate", "1/s").out
 
 
-def test_too_many_keys_are_told(log, capsys):
+def test_too_many_keys_are_reported(log, capsys):
     text = simulate(capsys, log, "--rate", "1/h, burst 3", "--max-keys", "1").out
     assert "Raise --max-keys for exact numbers." in " ".join(text.split())
 
@@ -235,7 +235,7 @@ def test_an_output_that_cannot_have_all_characters(tmp_path):
     [
         ("log", "", [], "has no requests"),
         ("log", "nothing\n", [], "line 1 skipped: is not TIME KEY [COST]; see --format"),
-        ("log", "1 a\n", ["--format", "access"], "line 1 skipped: is no line of an access log"),
+        ("log", "1 a\n", ["--format", "access"], "line 1 skipped: is not a line of an access log"),
         ("log.csv", "x" * 200_000, [], "no names of columns in the first line: field larger"),
         ("log", "1 a\n", ["--max-keys", "5000000000"], "max_keys must be in [1, 2**32], got 5000000000"),
         ("log.csv", "at,key\n1,a\n", [], "no column 'time': the log has at, key"),
@@ -333,9 +333,9 @@ def test_the_text(log, monkeypatch, capsys):
     assert lines[1] == "requests.log: 2,000 requests of 50 keys in 66.6 s"
     assert max(map(len, lines)) <= 80
     assert [line.split()[:2] for line in lines[5:7]] == [["6/s;", "40/10s"], ["6/s", lines[6].split()[1]]]
-    assert "Who: 6/s; 40/10s" in lines
-    assert "When: 6/s; 40/10s, in spans of 5 s" in lines
-    assert not any(line.startswith("Who: 1000/s") for line in lines)
+    assert "Denied by 6/s; 40/10s, by key" in lines
+    assert "Denied by 6/s; 40/10s, in spans of 5 s" in lines
+    assert not any(line.startswith("Denied by 1000/s") for line in lines)
     assert sum(line.startswith("user:") for line in lines) == 3
 
 

@@ -92,18 +92,18 @@ def test_nodes_from_standard_input(monkeypatch, capsys, reader, content):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nodes", "", "names no node"),
-        ("nodes", "a\na 2\n", "'a' stands there twice"),
+        ("nodes", "", "has no nodes"),
+        ("nodes", "a\na 2\n", "duplicate name 'a'"),
         ("nodes", "a heavy\n", "line 1: expected a positive weight, got 'heavy'"),
-        ("nodes", "a 1 2\n", "line 1: expected a node and perhaps its weight"),
-        ("nodes", '{"a": 1, "a": 2}', "'a' stands there twice"),
+        ("nodes", "a 1 2\n", "line 1: expected a node and optionally its weight"),
+        ("nodes", '{"a": 1, "a": 2}', "duplicate name 'a'"),
         ("nodes", '{"a": -1}', r"\$\.a: expected a positive weight, got -1"),
         ("nodes", '{"a": true}', r"\$\.a: expected a positive weight, got True"),
         ("nodes", '["a", 7.5]', r"\$\[1\]: expected the name of a node, got 7\.5"),
         ("nodes", '[{"node": "a", "wait": 2}]', r"\$\[0\]: expected the name of a node"),
         ("nodes", '["a", "b"', "cannot read nodes"),
         ("nodes.json", '"a"', r"\$: expected a list or a mapping of nodes, got 'a'"),
-        ("nodes.yaml", "a: 1\na: 2\n", "'a' stands there twice"),
+        ("nodes.yaml", "a: 1\na: 2\n", "duplicate name 'a'"),
         ("nodes.yaml", "no: 1\n", r"\$: expected the name of a node, got False"),
         ("nodes.yaml", "a: [\n", "cannot read nodes"),
         ("nodes.yaml", "7\n", "expected a list or a mapping of nodes, got 7"),
@@ -243,9 +243,9 @@ def test_moves_between_schemes_are_those_of_the_requests(nodes, capsys):
         (["--replicas", "7", "--scheme", "nginx"], "--replicas is for the scheme headgate, not for nginx"),
         (["--to-replicas", "7", "--to-scheme", "nginx"], "--replicas is for the scheme headgate, not"),
         (["--scheme", "nginx", "--to-replicas", "7"], "--replicas is for the scheme headgate, not for nginx"),
-        (["--keys", "log"], "--sample does nothing with --keys"),
-        (["--keys-format", "lines"], "--keys-format is about --keys, which is not given"),
-        (["--markdown", "--json", "-"], "--markdown does nothing with --json -"),
+        (["--keys", "log"], "--sample has no effect with --keys"),
+        (["--keys-format", "lines"], "--keys-format needs --keys"),
+        (["--markdown", "--json", "-"], "--markdown has no effect with --json -"),
         (["--remove", "z"], "z"),
         (["--scheme", "haproxy"], "node must be a server id under the scheme haproxy, got 'a'"),
         (["--add", "a"], "a"),
@@ -262,7 +262,7 @@ def test_wrong_changes_are_named(nodes, capsys, arguments, message):
     assert re.match(rf"headgate ring: .*{re.escape(message)}", capsys.readouterr().err)
 
 
-def test_a_node_too_light_for_a_point_is_told(tmp_path, capsys):
+def test_a_node_too_light_for_a_point_is_reported(tmp_path, capsys):
     path = tmp_path / "nodes"
     path.write_text("heavy 5000\nlight\n")
     assert main(["ring", str(path), *SAMPLE, "--scheme", "libmemcached"]) == 0
@@ -352,8 +352,8 @@ def test_many_moves_are_listed_by_size(tmp_path, capsys):
 
 def test_the_sentence_names_the_fullest_and_what_would_help(nodes, capsys):
     found = ring_json(capsys, nodes, "--replicas", "10")
-    fullest = max(found["nodes"], key=lambda load: load["fullness"])
-    named = f"{fullest['node']} is the fullest, at {fullest['fullness']:.2f} times its share"
+    fullest = max(found["nodes"], key=lambda load: load["relative_load"])
+    named = f"{fullest['node']} has the highest load, {fullest['relative_load']:.2f} times its ideal share"
     assert found["summary"].startswith(named)
     assert "with --replicas 40 no node would own more than" in found["summary"]
 
@@ -398,9 +398,9 @@ def test_a_picture_of_a_thousand_nodes_names_the_extremes(nodes):
     assert figure.get_size_inches()[1] < 16
     panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
     assert [len(axes.get_yticks()) for axes in panels] == [40, 40, 1]
-    fullest = max(found.loads, key=lambda load: load.fullness).node.removesuffix(".example.com:11211")
+    fullest = max(found.loads, key=lambda load: load.relative_load).node.removesuffix(".example.com:11211")
     assert panels[0].get_yticklabels()[0].get_text() == f"{fullest}~"
-    assert panels[0].get_title(loc="left").endswith("20 fullest, 20 emptiest of 1,000")
+    assert panels[0].get_title(loc="left").endswith("20 most, 20 least loaded of 1,000")
     assert panels[2].get_xlabel().startswith("to: the first 24 of ")
     spread = [axes for axes in figure.axes if axes.get_ylabel() == "nodes"]
     assert [sum(bar.get_height() for bar in axes.patches) for axes in spread] == [1_000, 999]

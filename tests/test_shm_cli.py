@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from headgate import ConcurrencyLimiter, RateLimiter, TokenBucket
 from headgate.cli import main
 from headgate.cli.shm import files
-from headgate.cli.shm.files import look, state
+from headgate.cli.shm.files import inspect_file, state
 from headgate.cli.shm.headers import DamagedHeaderError, parse_header
 
 pytestmark = [
@@ -99,7 +99,7 @@ def test_ls_in_json(place, limiter, bucket, permits, capsys):
 
 def test_ls_of_nothing(tmp_path, capsys):
     assert main(["shm", "ls", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "There are no files of shared limits.\n"
+    assert capsys.readouterr().out == "No files of shared limits found.\n"
     assert main(["shm", "ls", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err == f"headgate shm: {tmp_path / 'none'}: No such file or directory\n"
 
@@ -111,7 +111,7 @@ def test_show_counts_the_keys_that_owe(place, limiter, capsys):
     assert found["state"] == {"owing": {"10/h": 7, "100/day": 7}, "evictions": 0}
     assert main(["shm", "show", str(place / "limit")]) == 0
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    assert lines["keys that owe at 10/h"].strip() == "7"
+    assert lines["keys with debt at 10/h"].strip() == "7"
 
 
 def test_show_counts_the_keys_of_a_strict_limit(place, twin, capsys):
@@ -190,7 +190,7 @@ def test_rm_of_a_file_that_none_may_write(place, limiter, capsys):
 def test_other_files_are_left_alone(place, limiter, name, capsys):
     for action in ("show", "rm"):
         assert main(["shm", action, str(place / name)]) == 1
-        assert capsys.readouterr().err == f"headgate shm: {place / name} is no file of a shared limit\n"
+        assert capsys.readouterr().err == f"headgate shm: {place / name} is not a file of a shared limit\n"
     assert (place / "hello").read_text() == "hello"
 
 
@@ -324,7 +324,7 @@ def test_settings_do_not_take_the_place_of_facts(place, limiter, capsys):
 
 def test_a_pipe_is_not_waited_for(place, limiter, capsys):
     os.mkfifo(place / "pipe")
-    assert look(place / "pipe") is None
+    assert inspect_file(place / "pipe") is None
     assert main(["shm", "ls", str(place)]) == 0
     assert "\npipe " not in capsys.readouterr().out
 
@@ -332,7 +332,7 @@ def test_a_pipe_is_not_waited_for(place, limiter, capsys):
 def test_a_file_that_is_cut_off_while_it_is_shown(place, limiter):
     """It is not mapped, as a page that is gone would end the process."""
     copy = unused(place / "limit")
-    file = look(copy)
+    file = inspect_file(copy)
     os.truncate(copy, 5000)
     with pytest.raises(DamagedHeaderError, match="shorter than its header says"):
         state(file)

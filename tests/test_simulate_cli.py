@@ -257,7 +257,7 @@ def test_what_cannot_be_read_is_named(tmp_path, capsys, name, content, options, 
     [
         (["--policy", "lru,mru"], "unknown: mru (choose from "),
         (["--sizes", "5,many"], "a size is a positive number"),
-        (["--pattern", "("], "no regular expression"),
+        (["--pattern", "("], "not a regular expression"),
     ],
 )
 def test_options_are_checked(log, capsys, option, message):
@@ -344,7 +344,7 @@ def test_times_are_of_use_for_lifetimes_only(tmp_path, capsys, option):
     path.write_text("t,k\n1,a\n")
     assert main(["simulate", str(path), "--key", "k", option]) == 1
     name = option.partition("=")[0]
-    assert capsys.readouterr().err == f"headgate simulate: {name} is about --ttl, which is not given\n"
+    assert capsys.readouterr().err == f"headgate simulate: {name} needs --ttl\n"
 
 
 def test_a_record_that_is_cut_off(tmp_path, capsys):
@@ -469,10 +469,10 @@ def best_hits(keys, size):
 def test_belady_hits_as_often_as_anything_can(seed):
     random = Random(seed)
     keys = random.choices("abcdef", k=25)
-    foresight = belady.Foresight(None)
-    assert len(list(foresight.watch([Chunk(keys[:9]), Chunk(keys[9:])]))) == 2
+    optimum = belady.Belady(None)
+    assert len(list(optimum.record([Chunk(keys[:9]), Chunk(keys[9:])]))) == 2
     sizes = (1, 2, 3, 6)
-    assert [foresight.hits(size)[0] for size in sizes] == [best_hits(keys, size) for size in sizes]
+    assert [optimum.hits(size)[0] for size in sizes] == [best_hits(keys, size) for size in sizes]
 
 
 def test_belady_is_the_ceiling_of_all(log, capsys):
@@ -486,9 +486,9 @@ def test_belady_is_the_ceiling_of_all(log, capsys):
 
 def test_belady_with_weights_and_with_lifetimes():
     chunks = [Chunk(["a", "b", "a", "c", "a", "b"], [2, 2, 2, 9, 2, 2], [0, 1, 2, 3, 9 * 10**9, 10 * 10**9])]
-    lasting, ending = belady.Foresight(None), belady.Foresight(5)
-    for foresight in (lasting, ending):
-        list(foresight.watch(chunks))
+    lasting, ending = belady.Belady(None), belady.Belady(5)
+    for optimum in (lasting, ending):
+        list(optimum.record(chunks))
     assert [lasting.hits(size) for size in (1, 2, 4)] == [(0, 0), (2, 4), (3, 6)]
     assert [ending.hits(size) for size in (1, 2, 4)] == [(0, 0), (1, 2), (1, 2)]
 
@@ -607,7 +607,7 @@ def test_advice_when_size_still_pays_or_nothing_hits():
         "lru still gains with size, 30.00% more hits from 100 to 400: try larger sizes."
     )
     assert advice(curve("lru", (100, 0), (400, 0))) == (
-        "No cache hits even once with 400 or less: try larger sizes."
+        "No cache has a hit with a size of 400 or less: try larger sizes."
     )
     assert advice(curve("lru", (100, 250))) == "lru with 100 hits 25.00%."
 

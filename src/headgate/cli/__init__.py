@@ -22,7 +22,7 @@ _BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; the exit status of the process."""
+    """Run one subcommand and return the exit status of the process."""
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -55,5 +55,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _silence_stdout() -> None:
-    """Let the interpreter flush at exit into nothing: nobody reads the pipe, or the disk is full."""
+    """Send the flush at interpreter exit to the null device: the pipe has no reader, or the disk is full."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Lines of a log that make no request."""
+"""Lines of a log that cannot be parsed."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ _REPORTED = 5
 
 
 class BadLines:
-    """Counts the lines that make no request, and shows the first few; strict, the first one is fatal."""
+    """Counts the lines that cannot be parsed and reports the first few; the first is fatal if `strict`."""
 
     def __init__(self, command: str, log: Path, *, strict: bool, silent: bool = False) -> None:
         self.count = 0

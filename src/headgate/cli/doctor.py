@@ -1,4 +1,4 @@
-"""Says which twin is active and why, how it was built, and whether both twins agree."""
+"""Reports which twin is active and why, how it was built, and whether both twins agree."""
 
 import argparse
 import json
@@ -22,14 +22,14 @@ _CLOCK_READINGS = 2_000
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
-        "doctor", help="say which twin is active and whether it is sound", description=__doc__
+        "doctor", help="report which twin is active, and check it", description=__doc__
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings; 1 when the twins disagree."""
+    """Print the findings; return 1 if the twins disagree."""
     problems = selfcheck.disagreements() if backend == "compiled" else []
     findings = diagnose() | {"problems": problems}
     if args.json:
@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def diagnose() -> dict[str, Any]:
-    """Everything but the self-check."""
-    from importlib.metadata import version  # slow to import, and only needed here
+    """All findings but the self-check."""
+    from importlib.metadata import version  # slow to import, and needed only here
 
     return {
         **machine(),
         "HEADGATE_PURE": os.environ.get("HEADGATE_PURE"),
-        "rooms": {room.name: _origin(room.name) for room in iter_modules(_pure.__path__)},
+        "modules": {module.name: _origin(module.name) for module in iter_modules(_pure.__path__)},
         "build": _build(),
         "free_threaded_build": free_threaded_build(),
         "gil_enabled": gil_enabled(),
@@ -57,13 +57,13 @@ def diagnose() -> dict[str, Any]:
     }
 
 
-def _origin(room: str) -> str:
-    """The file that the active twin of a room was loaded from."""
-    return str(import_module(f"headgate._{backend}.{room}").__file__)
+def _origin(module: str) -> str:
+    """The file that the active twin of a module was loaded from."""
+    return str(import_module(f"headgate._{backend}.{module}").__file__)
 
 
 def _build() -> dict[str, Any] | None:
-    """How the compiled twin was built, also where it is ignored; None where there is none."""
+    """How the compiled twin was built, even if it is not active; None if it is not installed."""
     if find_spec("headgate._compiled.buildinfo") is None:
         return None
     info: dict[str, Any] = import_module("headgate._compiled.buildinfo").build_info()
@@ -98,7 +98,7 @@ def _lines(findings: dict[str, Any]) -> list[tuple[str, str]]:
         ("headgate", findings["headgate"]),
         ("backend", f"{findings['backend']} ({findings['backend_reason']})"),
         ("HEADGATE_PURE", "unset" if pure is None else pure),
-        *((f"room {room}", origin) for room, origin in findings["rooms"].items()),
+        *((f"module {module}", origin) for module, origin in findings["modules"].items()),
         *_build_lines(findings["build"]),
         ("Python", f"{findings['python']} ({findings['python_build']})"),
         ("free threading", _threading(findings)),
@@ -106,7 +106,7 @@ def _lines(findings: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "clock",
             f"{clock['implementation']}, resolution {clock['resolution_ns']} ns, "
-            f"smallest step seen {clock['smallest_step_ns']} ns",
+            f"smallest observed step {clock['smallest_step_ns']} ns",
         ),
         *(
             (name, found or "not installed (extra: headgate[cli])")
@@ -122,17 +122,17 @@ def _build_lines(build: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [
         ("compiler", f"{build['compiler']}, Cython {build['cython']}, for Python {build['python']}"),
         ("compiler flags", build["flags"]),
-        ("64-bit atomics", "lock-free" if build["atomics_lock_free"] else "through a lock"),
+        ("64-bit atomics", "lock-free" if build["atomics_lock_free"] else "with a lock"),
     ]
 
 
 def _threading(findings: dict[str, Any]) -> str:
     if not findings["free_threaded_build"]:
-        return "this Python is built with the GIL"
-    return f"free-threaded Python, GIL {'on' if findings['gil_enabled'] else 'off'} in this process"
+        return "no, this Python is built with the GIL"
+    return f"yes, the GIL is {'on' if findings['gil_enabled'] else 'off'} in this process"
 
 
 def _self_check(findings: dict[str, Any]) -> str:
     if findings["backend"] == "pure":
-        return "the pure twin is alone: nothing to compare"
+        return "skipped, as only the pure twin is active"
     return "; ".join(findings["problems"]) or "both twins agree"

@@ -1,4 +1,4 @@
-"""Recorded key logs: one key a line or binary records, plain or compressed."""
+"""Recorded key logs: one key per line or binary records, plain or compressed."""
 
 import gzip
 import lzma
@@ -22,7 +22,7 @@ ORACLE = "oracleGeneral"
 STDIN = Path("-")
 _INT32 = Struct(">i")
 _ORACLE = Struct("<IQIq")
-"""A request of libCacheSim's: the time in seconds, the key, its size, and the number of its next request."""
+"""A record of libCacheSim: time in seconds, key, size, and the number of the next request for the key."""
 _CHUNK = 24 << 16
 _MAGIC = 6
 _NEVER_AGAIN = (-1, 2**63 - 1)
@@ -30,12 +30,12 @@ _MOST_REQUESTS = 2**48
 
 
 def read_keys(path: Path, form: str = "auto") -> Iterator[str | int]:
-    """The keys of a log in order, as read_chunks has them."""
+    """The keys of a log in order, as from read_chunks."""
     return chain.from_iterable(read_chunks(path, form))
 
 
 def read_chunks(path: Path, form: str = "auto") -> Iterator[list[str] | list[int]]:
-    """The keys of a log, many at a time: str from lines (empty ones are no keys), int from records."""
+    """The keys of a log in chunks: str from lines (empty ones are skipped), int from records."""
     with open_log(path) as log:
         form = form_of(log, path, form)
         if form == ORACLE:
@@ -46,10 +46,10 @@ def read_chunks(path: Path, form: str = "auto") -> Iterator[list[str] | list[int
 
 
 def form_of(log: BufferedReader, path: Path, form: str) -> str:
-    """The format of a log: for ``auto`` by its name and its start, which is not consumed.
+    """The format of a log. ``auto`` detects it by name and by the start of the log, which is not consumed.
 
-    Records have NUL bytes. Those of libCacheSim's oracleGeneral are known by times that never step back and
-    by the numbers of requests still to come.
+    Binary records contain NUL bytes. Those of libCacheSim's oracleGeneral are recognized by times that never
+    step back and by the numbers of later requests.
     """
     if form != "auto":
         return form
@@ -62,7 +62,7 @@ def form_of(log: BufferedReader, path: Path, form: str) -> str:
 
 
 def _is_oracle(start: bytes) -> bool:
-    """Whether all whole records at the start of a log could be of the format oracleGeneral."""
+    """Whether all complete records at the start of a log are valid in the format oracleGeneral."""
     earlier = 0
     records = list(_ORACLE.iter_unpack(start[: len(start) // _ORACLE.size * _ORACLE.size]))
     for number, (time, _, _, following) in enumerate(records, 1):
@@ -90,7 +90,7 @@ def simple_keys(log: BufferedReader, path: Path, form: str) -> Iterator[list[str
 
 @contextmanager
 def open_log(path: Path) -> Iterator[BufferedReader]:
-    """The log, decompressed; ``-`` is standard input. What cannot be read is a CommandError."""
+    """The log, decompressed; ``-`` is standard input. Raises CommandError if it cannot be read."""
     try:
         with sys.stdin.buffer if path == STDIN else path.open("rb") as file:
             yield _decompressed(file)
@@ -100,7 +100,7 @@ def open_log(path: Path) -> Iterator[BufferedReader]:
 
 @contextmanager
 def rereadable(log: Path) -> Iterator[Path]:
-    """A path that can be read more than once: standard input goes through a temporary file."""
+    """A path that can be read more than once: standard input is copied to a temporary file."""
     if log != STDIN:
         yield log
         return
@@ -145,7 +145,7 @@ def _open_zstd(file: BinaryIO) -> Any:
 
 
 def _decoding_errors() -> tuple[type[Exception], ...]:
-    """What reading raises; zstandard's error only when it is in use."""
+    """The exceptions of reading; zstandard's only if it has been imported."""
     zstandard = sys.modules.get("zstandard")
     return (OSError, EOFError, zlib.error, lzma.LZMAError, *([zstandard.ZstdError] if zstandard else []))
 

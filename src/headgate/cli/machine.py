@@ -1,4 +1,4 @@
-"""What a measurement ran on."""
+"""The machine and the interpreter that a measurement ran on."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from headgate._backend import reason
 
 
 def machine() -> dict[str, str | int | None]:
-    """The machine, the interpreter and the active twin, as JSON would say it."""
+    """The machine, the interpreter and the active twin, in types of JSON."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
@@ -25,14 +25,14 @@ def machine() -> dict[str, str | int | None]:
 
 
 def load_average() -> float | None:
-    """Processes that wanted a core in the last minute, or None where the system does not tell."""
+    """The load average of the last minute, or None where the system does not report it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def gil_enabled() -> bool:
     """Whether this process runs with the global interpreter lock."""
-    ask = getattr(sys, "_is_gil_enabled", None)
-    return ask is None or bool(ask())
+    enabled = getattr(sys, "_is_gil_enabled", None)
+    return enabled is None or bool(enabled())
 
 
 def free_threaded_build() -> bool:

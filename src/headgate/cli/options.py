@@ -1,4 +1,4 @@
-"""Types of options."""
+"""Types and checks of options."""
 
 import argparse
 import math
@@ -20,24 +20,24 @@ def positive_float(text: str) -> float:
     return number
 
 
-def check_about(args: argparse.Namespace, about: str, *options: str) -> None:
-    """Refuses options that are given without the one that they are about."""
-    if getattr(args, about) is None:
+def check_needs(args: argparse.Namespace, needed: str, *options: str) -> None:
+    """Refuse options that have an effect only with another one, if that is not given."""
+    if getattr(args, needed) is None:
         for option in options:
             if getattr(args, option.replace("-", "_")) is not None:
-                raise CommandError(f"--{option} is about --{about}, which is not given")
+                raise CommandError(f"--{option} needs --{needed}")
 
 
-def check_instead(args: argparse.Namespace, chosen: str, *options: str) -> None:
-    """Refuses options that are given beside one that makes them void."""
-    if getattr(args, chosen) is not None:
+def check_excludes(args: argparse.Namespace, given: str, *options: str) -> None:
+    """Refuse options that have no effect with another one, if that is given."""
+    if getattr(args, given) is not None:
         for option in options:
             if getattr(args, option) is not None:
-                raise CommandError(f"--{option} does nothing with --{chosen}")
+                raise CommandError(f"--{option} has no effect with --{given}")
 
 
 def known_names(text: str, known: Collection[str]) -> list[str]:
-    """A comma-separated list of names out of `known`."""
+    """A comma-separated list of names, each one of `known`."""
     names = text.split(",")
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -58,4 +58,4 @@ def pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f"no regular expression: {error}") from error
+        raise argparse.ArgumentTypeError(f"not a regular expression: {error}") from error

@@ -1,4 +1,4 @@
-"""Where a report goes: the terminal, Markdown, JSON, a picture."""
+"""The outputs of a report: text, Markdown, JSON, a plot."""
 
 import argparse
 import json
@@ -18,26 +18,26 @@ _STDOUT = Path("-")
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write everything as JSON ('-': to standard output instead)"
+        "--json", type=Path, metavar="FILE", help="write JSON ('-': to standard output, instead of text)"
     )
-    parser.add_argument(_PLOT, type=Path, metavar="FILE.svg", help="draw a picture; needs headgate[cli]")
+    parser.add_argument(_PLOT, type=Path, metavar="FILE.svg", help="write a plot; needs headgate[cli]")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
 
 
 def check_outputs(args: argparse.Namespace, *more: Path | None) -> None:
-    """Fail before the work, not after it; `more` are files that the command writes besides."""
+    """Check the outputs before the work starts; `more` are further files that the command writes."""
     if args.markdown and args.json == _STDOUT:
-        raise CommandError("--markdown does nothing with --json -")
+        raise CommandError("--markdown has no effect with --json -")
     if args.plot:
-        _check_picture(args.plot)
+        _check_plot(args.plot)
     for path in filter(None, (args.json, args.plot, *more)):
         if not path.parent.is_dir():
-            raise CommandError(f"cannot write {path}: {path.parent} is no directory")
+            raise CommandError(f"cannot write {path}: {path.parent} is not a directory")
         if path.is_dir():
             raise CommandError(f"cannot write {path}: it is a directory")
 
 
-def _check_picture(path: Path) -> None:
+def _check_plot(path: Path) -> None:
     known = require("matplotlib.figure", _PLOT).Figure().canvas.get_supported_filetypes()
     if path.suffix and path.suffix[1:].lower() not in known:
         raise CommandError(f"{_PLOT} must end in one of {', '.join(known)}, got {path}")
@@ -49,8 +49,10 @@ def deliver(
     as_json: Callable[[], dict[str, Any]],
     draw: Callable[[Any], None],
 ) -> None:
-    """Write and print what was asked for, the files first, as whoever reads the text may stop early; `draw`
-    fills a figure."""
+    """Write the requested files, then print the text, as its reader may close the pipe early.
+
+    `draw` is called with the figure to draw on.
+    """
     if args.json and args.json != _STDOUT:
         write_file(args.json, json.dumps(as_json(), indent=1).encode() + b"\n")
     if args.plot:
@@ -62,10 +64,10 @@ def deliver(
 
 
 def _save(draw: Callable[[Any], None], path: Path) -> None:
-    """Text stays text in an SVG: small, and readable to those who search it."""
+    """Save a plot. SVGs keep text as text, which is small and can be searched."""
     figure = require("matplotlib.figure", _PLOT).Figure(layout="constrained")
     draw(figure)
     with require("matplotlib", _PLOT).rc_context({"svg.fonttype": "none"}):
-        picture = BytesIO()
-        figure.savefig(picture, format=path.suffix[1:].lower() or "png")
-    write_file(path if path.suffix else path.with_suffix(".png"), picture.getvalue())
+        image = BytesIO()
+        figure.savefig(image, format=path.suffix[1:].lower() or "png")
+    write_file(path if path.suffix else path.with_suffix(".png"), image.getvalue())

@@ -1,4 +1,4 @@
-"""How far a command has come, on standard error and only where that is a terminal."""
+"""Progress of a command, on standard error if that is a terminal."""
 
 import sys
 from importlib import import_module
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class Progress:
-    """``with Progress(total) as progress: progress.step("what begins now")``; total None: nobody knows."""
+    """``with Progress(total) as progress: progress.step("what begins now")``; total None if it is unknown."""
 
     def __init__(self, total: int | None) -> None:
         self._total = total
@@ -23,7 +23,7 @@ class Progress:
         return self
 
     def step(self, label: str) -> None:
-        """The step before is done and `label` begins."""
+        """The previous step is done, and the step `label` begins."""
         self._done += 1
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, description=label)

@@ -1,4 +1,4 @@
-"""A handful of questions that both twins must answer alike."""
+"""A few checks whose results must be equal in both twins."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -9,41 +9,41 @@ _SECOND = 1_000_000_000
 
 
 def disagreements() -> list[str]:
-    """A sentence for every question that the twins answer differently."""
+    """A sentence for each check in which the twins differ."""
     return [
-        f"the twins disagree about {question.__name__.strip('_')}: {compiled!r} compiled, {pure!r} pure"
-        for question in _QUESTIONS
-        if (compiled := question(_twin("compiled"))) != (pure := question(_twin("pure")))
+        f"the twins disagree in {check.__name__.strip('_')}: {compiled!r} compiled, {pure!r} pure"
+        for check in _CHECKS
+        if (compiled := check(_twin("compiled"))) != (pure := check(_twin("pure")))
     ]
 
 
 def _twin(name: str) -> Callable[[str], Any]:
-    return lambda room: import_module(f"headgate._{name}.{room}")
+    return lambda module: import_module(f"headgate._{name}.{module}")
 
 
-def _hashes(room: Callable[[str], Any]) -> object:
-    hashing = room("hashing")
+def _hashes(load: Callable[[str], Any]) -> object:
+    hashing = load("hashing")
     return [hashing.xxh64(key * 9, seed) for seed, key in enumerate(_KEYS)]
 
 
-def _lru(room: Callable[[str], Any]) -> object:
-    cache = room("cache").LRUCache(50)
+def _lru(load: Callable[[str], Any]) -> object:
+    cache = load("cache").LRUCache(50)
     for at, key in enumerate(_KEYS):
         cache[key] = at
         cache.get(_KEYS[at * at % len(_KEYS)])
     return list(cache.items()), cache.hits, cache.misses, cache.evictions
 
 
-def _ring(room: Callable[[str], Any]) -> object:
-    ring = room("placement").HashRing({"a": 1, "b": 2, "c": 1})
+def _ring(load: Callable[[str], Any]) -> object:
+    ring = load("placement").HashRing({"a": 1, "b": 2, "c": 1})
     ring.add_node("d")
     ring.remove_node("a")
     return [ring.get_nodes(key, 2) for key in _KEYS]
 
 
-def _bucket(room: Callable[[str], Any]) -> object:
+def _bucket(load: Callable[[str], Any]) -> object:
     now = _SECOND
-    bucket = room("limit").TokenBucket(5, 2, clock=lambda: now)
+    bucket = load("limit").TokenBucket(5, 2, clock=lambda: now)
     decisions = []
     for _ in range(40):
         decisions.append(bucket.consume(1.5))
@@ -51,4 +51,4 @@ def _bucket(room: Callable[[str], Any]) -> object:
     return decisions
 
 
-_QUESTIONS = (_hashes, _lru, _ring, _bucket)
+_CHECKS = (_hashes, _lru, _ring, _bucket)

@@ -1,4 +1,4 @@
-"""Cache sizes as people write them: 500, 10k, 2m, or a percentage of the distinct keys."""
+"""Cache sizes as options: 500, 10k, 2m, or a percentage of the distinct keys."""
 
 import argparse
 import re
@@ -12,7 +12,7 @@ _SHOWN = 40
 
 
 def size(text: str) -> str:
-    """`text` when it is a size: the type of an argparse option."""
+    """`text` if it is a size; the type of an argparse option."""
     match = _SIZE.fullmatch(text)
     if match is None or not 0 < float(match[1]) * _FACTORS[match[2].lower()] < _MOST:
         raise argparse.ArgumentTypeError(
@@ -22,7 +22,7 @@ def size(text: str) -> str:
 
 
 def entries(text: str, distinct: int) -> int:
-    """The number of entries that a valid size means for a log of `distinct` keys.
+    """The number of entries of a valid size, for a log of `distinct` keys.
 
     >>> entries("10k", 500), entries("2.5%", 1000)
     (10000, 25)

@@ -15,7 +15,7 @@ _UNBOUNDED = (2**31, 24)
 
 
 class Row(NamedTuple):
-    """Cells, the first of them a label; an emphasised row stands out where the output can."""
+    """Cells, the first one a label; an emphasised row is highlighted where the output supports it."""
 
     cells: Sequence[str]
     emphasis: bool = False
@@ -31,15 +31,14 @@ class Table(NamedTuple):
 
 
 def escaped(text: str) -> str:
-    """`text`, with escapes of what cannot be printed, as what a terminal would obey."""
+    """`text` with unprintable characters escaped, control sequences of terminals included."""
     if text.isprintable():
         return text
     return "".join([each if each.isprintable() else ascii(each)[1:-1] for each in text])
 
 
 def shortened(text: str, most: int) -> str:
-    """`text`, with dots in place of its middle if it has more than `most` characters, and escapes of what
-    cannot be printed.
+    """`text`, escaped, with dots in place of its middle if it has more than `most` characters.
 
     >>> shortened("/search", 8), shortened("/search?q=12", 8), shortened("\\x1b[2J", 8)
     ('/search', '/se...12', '\\\\x1b[2J')
@@ -52,7 +51,7 @@ def shortened(text: str, most: int) -> str:
 
 
 class Plain:
-    """Aligned text; nothing but characters."""
+    """Aligned plain text."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -62,7 +61,7 @@ class Plain:
         print(fill(prose, width, break_on_hyphens=False), file=self._out)
 
     def table(self, table: Table) -> None:
-        """As wide as the terminal is, if the output goes to one, and as wide as it needs to be elsewhere."""
+        """Fitted to the terminal if the output is one, in full width otherwise."""
         print(f"\n{table.title}", file=self._out)
         for at, part in enumerate(fitted(table, get_terminal_size(_UNBOUNDED).columns)):
             if at:
@@ -99,7 +98,7 @@ class Markdown:
 
 
 class Rich:
-    """rich's tables; rich honours NO_COLOR and COLUMNS by itself."""
+    """Tables by rich, which honours NO_COLOR and COLUMNS."""
 
     def __init__(self, out: TextIO) -> None:
         self._console = import_module("rich.console").Console(file=out, highlight=False)
@@ -112,7 +111,7 @@ class Rich:
         self._console.print(fill(prose, width, break_on_hyphens=False), markup=False)
 
     def table(self, table: Table) -> None:
-        """In parts as wide as the terminal, or as wide as a single column needs to be."""
+        """In parts as wide as the terminal, or wider if a single column needs it."""
         width = self._console.width
         parts = fitted(table, width)
         self._console.print()
@@ -141,7 +140,7 @@ Printer = Plain | Markdown | Rich
 
 
 def printer(out: TextIO | None = None) -> Printer:
-    """What suits `out`, the standard output by default: rich on a terminal when it is installed."""
+    """The printer for `out`, by default standard output: rich on a terminal if it is installed."""
     out = sys.stdout if out is None else out
     if out.isatty() and find_spec("rich"):
         return Rich(out)
@@ -155,8 +154,8 @@ def column_widths(table: Table) -> list[int]:
 
 
 def fitted(table: Table, width: int) -> list[Table]:
-    """The table in parts no wider than `width`, each with the labels; no cell is cut but the labels, and
-    those not below twelve characters."""
+    """The table in parts no wider than `width`, each with the labels. Only labels are shortened, and
+    not below twelve characters."""
     widths = column_widths(table)
     if _width(widths) <= width:
         return [table]
@@ -172,7 +171,7 @@ def fitted(table: Table, width: int) -> list[Table]:
 
 
 def _with_short_labels(table: Table, most: int) -> Table:
-    """The table with its first column shortened, such that the labels together fit into `most`."""
+    """The table with its first column shortened so that the label columns together fit into `most`."""
     widths = column_widths(table)[: table.texts]
     least = max(_SHORTEST, most - _width(widths) + widths[0])
     rows = [row._replace(cells=[shortened(row.cells[0], least), *row.cells[1:]]) for row in table.rows]
@@ -189,7 +188,7 @@ def _width(widths: Sequence[int]) -> int:
 
 
 def aligned(table: Table) -> list[str]:
-    """The lines of a table in plain text, a rule under the column titles."""
+    """The lines of a table in plain text, with a rule under the column titles."""
     titles = [title.split("\n") for title in table.columns]
     height = max(map(len, titles))
     header = [[*([""] * (height - len(lines))), *lines] for lines in titles]

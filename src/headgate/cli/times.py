@@ -1,4 +1,4 @@
-"""Times as logs write them: numbers since the epoch, ISO 8601, or the common log format."""
+"""Times in logs: numbers since the epoch, ISO 8601, or the common log format."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,7 +13,7 @@ _FIRST_DATE = 10**17
 
 
 def nanoseconds(time: Any, unit: str = "s") -> int:
-    """The nanoseconds that `time` says: a number counts `unit`; a date without a zone is UTC.
+    """`time` in nanoseconds since the epoch: a number is in `unit`; a date without a zone is UTC.
 
     >>> nanoseconds("1.5"), nanoseconds(1500, "ms"), nanoseconds("1970-01-01T00:00:01.5Z")
     (1500000000, 1500000000, 1500000000)
@@ -24,7 +24,7 @@ def nanoseconds(time: Any, unit: str = "s") -> int:
     try:
         number = Decimal(text) * UNITS[unit]
         moment = int(number) if abs(number) < _MOST else _MOST
-    except ArithmeticError:  # no number, or none that can be compared
+    except ArithmeticError:  # not a number, or NaN
         moment = _of_date(text)
     if not -_MOST < moment < _MOST:
         raise ValueError(f"a time is within 140 years of 1970, got {time!r}")
@@ -33,7 +33,7 @@ def nanoseconds(time: Any, unit: str = "s") -> int:
 
 @lru_cache(maxsize=1024)
 def _of_date(text: str) -> int:
-    """Remembered, since the lines of a busy second bear one text."""
+    """Cached, as all lines of a second have the same text."""
     for parse in (datetime.fromisoformat, _common_log):
         try:
             date = parse(text)
@@ -49,12 +49,12 @@ def _common_log(text: str) -> datetime:
 
 
 def is_date(moment: int) -> bool:
-    """Whether a number is large enough to have been a date."""
+    """Whether a number is large enough to be a date."""
     return moment >= _FIRST_DATE
 
 
 def written(moment: int) -> str:
-    """A time for people: a date in UTC, or seconds where the numbers are too small for dates.
+    """A time as text: a date in UTC, or seconds if the number is too small for a date.
 
     >>> written(86_400 * 10**9 * 20_000), written(1_500_000_000)
     ('2024-10-04 00:00:00', '1.5 s')
@@ -65,7 +65,7 @@ def written(moment: int) -> str:
 
 
 def written_span(seconds: float) -> str:
-    """A duration for people, in the largest unit of which it has two.
+    """A duration as text, in the largest unit of which it has at least two.
 
     >>> written_span(90), written_span(7200), written_span(0.5)
     ('90 s', '2 h', '0.5 s')

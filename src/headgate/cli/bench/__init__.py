@@ -1,1 +1,1 @@
-"""What ``headgate bench`` is made of."""
+"""The ``headgate bench`` command."""

@@ -1,4 +1,4 @@
-"""Rate limiters side by side: one bucket, one caller."""
+"""Token buckets side by side: one bucket, one caller."""
 
 import time
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import textbook
-from headgate.cli.bench.peers import load, takes_part
-from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop
-from headgate.cli.bench.work import Scale, Work, twin_room, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.interleave import Candidate, Comparison, Loop, always, empty_loop
+from headgate.cli.bench.peers import available, load
 
 BASELINE = "time.monotonic_ns()"
 _PLENTY = 10**9
@@ -17,7 +17,7 @@ _DAY = 86_400
 
 
 class Limiter(NamedTuple):
-    """How to make one that allows `limit` a second or, when `limit` is 1, one a day; and a decision."""
+    """How to make a limiter of `limit` a second or, if `limit` is 1, of one a day; and a decision."""
 
     name: str
     kind: str
@@ -27,21 +27,21 @@ class Limiter(NamedTuple):
 
 def limiters() -> list[Limiter]:
     found = [
-        Limiter(f"headgate {twin}", twin, partial(_bucket, twin_room(twin, "limit").TokenBucket))
+        Limiter(f"headgate {twin}", twin, partial(_bucket, twin_module(twin, "limit").TokenBucket))
         for twin in twins()
     ]
-    if takes_part("limits"):
+    if available("limits"):
         found.append(Limiter("limits", "peer", _limits, "target()"))
-    if takes_part("throttled-py"):
+    if available("throttled-py"):
         found.append(Limiter("throttled-py", "peer", _throttled, "target.limit()"))
     found.append(Limiter("text float bucket", "text", partial(_bucket, textbook.TokenBucket)))
     return found
 
 
-def works(scale: Scale) -> list[Work]:
+def benchmarks(scale: Scale) -> list[Benchmark]:
     return [
-        Work("bucket.allow", "consume, allowed", "one bucket", partial(_consume, scale, _PLENTY)),
-        Work("bucket.deny", "consume, denied", "one bucket", partial(_consume, scale, 1)),
+        Benchmark("bucket.allow", "consume, allowed", "one bucket", partial(_consume, scale, _PLENTY)),
+        Benchmark("bucket.deny", "consume, denied", "one bucket", partial(_consume, scale, 1)),
     ]
 
 
@@ -50,7 +50,7 @@ def _bucket(cls: Callable[[float, float], Any], limit: int) -> Any:
 
 
 def _limits(limit: int) -> Any:
-    """The fixed window, which is the cheapest strategy of this peer."""
+    """A fixed window: the cheapest strategy of this peer."""
     limits = load("limits")
     rate = limits.RateLimitItemPerSecond(limit) if limit > 1 else limits.RateLimitItemPerDay(1)
     return partial(
@@ -64,10 +64,10 @@ def _throttled(limit: int) -> Any:
     return throttled.Throttled(key="user:1", using="token_bucket", quota=quota, store=throttled.MemoryStore())
 
 
-def _consume(scale: Scale, limit: int) -> Field:
+def _consume(scale: Scale, limit: int) -> Comparison:
     calls = list(repeat(None, scale.hot))
-    contestants = [
-        Contestant(
+    candidates = [
+        Candidate(
             limiter.name,
             limiter.kind,
             partial(Loop, limiter.decide, calls, partial(limiter.make, limit), scale.trial_ns),
@@ -75,6 +75,6 @@ def _consume(scale: Scale, limit: int) -> Field:
         for limiter in limiters()
     ]
     baseline = partial(Loop, "target.monotonic_ns()", calls, always(time), scale.trial_ns)
-    return Field(
-        [*contestants, Contestant(BASELINE, "baseline", baseline)], empty_loop(calls, scale.trial_ns)
+    return Comparison(
+        [*candidates, Candidate(BASELINE, "baseline", baseline)], empty_loop(calls, scale.trial_ns)
     )

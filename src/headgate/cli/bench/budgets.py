@@ -1,11 +1,11 @@
-"""What headgate promises of its compiled twin, each a ratio taken in one run, and whether it holds here."""
+"""The budgets of the compiled twin, each a ratio taken in one run, and whether they hold here."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from headgate.cli.bench import bucket, limiter, lru, memo, ring, startup
-from headgate.cli.bench.race import Timing
-from headgate.cli.bench.work import Result
+from headgate.cli.bench.benchmark import Result
+from headgate.cli.bench.interleave import Timing
 
 _OURS = "headgate compiled"
 _RATIOS = (
@@ -28,7 +28,7 @@ _IMPORT_MS = 20.0
 
 
 class Verdict(NamedTuple):
-    """One budget: what is measured and in what; a straddled limit lies within the noise."""
+    """One budget and its measurement; the limit is straddled if it lies within the noise."""
 
     what: str
     limit: float
@@ -49,7 +49,9 @@ def verdicts(
         for what, slug, of, than, limit in _RATIOS
         if slug in results and results[slug].has(of) and results[slug].has(than)
     ]
-    found += [Verdict(what, limit, memory[room][_OURS]) for room, what, limit in _BYTES if memory.get(room)]
+    found += [
+        Verdict(what, limit, memory[suite][_OURS]) for suite, what, limit in _BYTES if memory.get(suite)
+    ]
     if starts:
         found.append(Verdict(f"{startup.IMPORT}, ms", _IMPORT_MS, startup.import_ms(starts)))
     return found

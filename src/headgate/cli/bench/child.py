@@ -1,4 +1,4 @@
-"""Processes that measure, and what becomes of those that fail."""
+"""Child processes that measure, and the handling of those that fail."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import headgate
 from headgate.cli.bench.peers import PEERS
 from headgate.cli.errors import CommandError
 
-_TURN, _RESULT = "turn of ", "result "
+_RUNNING, _RESULT = "running ", "result "
 _SOURCE = str(Path(headgate.__file__).parents[1])
 _PATH = f"import sys; sys.path.insert(0, {_SOURCE!r}); "
 _PREAMBLE = (
@@ -19,7 +19,7 @@ _PREAMBLE = (
 
 
 class ChildError(Exception):
-    """A child failed; `running` is the contestant whose turn it was, "" before the first."""
+    """A child failed; `running` is the candidate that ran, "" before the first."""
 
     def __init__(self, running: str, problem: str) -> None:
         super().__init__(f"{running}: {problem}" if running else problem)
@@ -28,10 +28,10 @@ class ChildError(Exception):
 
 
 class Failures(dict[str, str]):
-    """The peers that failed, and how: each is left out from then on, and the others go on."""
+    """The peers that failed and their errors; each is left out from then on, the others continue."""
 
     def add(self, error: ChildError) -> None:
-        """Leave the peer out; CommandError if what failed is no peer."""
+        """Leave the peer out. Raises CommandError if it was not a peer that failed."""
         if error.running not in PEERS or error.running in self:
             raise CommandError(f"a process that measures failed: {error}") from error
         self[error.running] = error.problem
@@ -42,13 +42,15 @@ class Failures(dict[str, str]):
 
 
 def command(code: str) -> list[str]:
-    """Runs `code` in an interpreter of its own, with this headgate first on the path and, by -P, without the
-    working directory there, whose files may have the names of peers and of modules."""
+    """The command that runs `code` in a new interpreter, with this headgate first on the path.
+
+    -P keeps the working directory off the path, as its files may have the names of peers or of modules.
+    """
     return [sys.executable, "-P", "-c", _PATH + code]
 
 
 def output_without_failures(code: str, failures: Failures) -> str:
-    """What `code` hands to `give_back` without the peers that failed, now or before."""
+    """The result of `code`, run again without each peer that fails."""
     while True:
         try:
             return output_of(code, failures)
@@ -57,27 +59,30 @@ def output_without_failures(code: str, failures: Failures) -> str:
 
 
 def output_of(code: str, left_out: Iterable[str] = ()) -> str:
-    """What `code` hands to `give_back`; an interrupt ends it without a traceback. ChildError if it fails."""
+    """The string that `code` passes to `give_back`. An interrupt ends the child without a traceback.
+
+    Raises ChildError if the child fails.
+    """
     code = f"{_PREAMBLE}leave_out({list(left_out)!r}); {code}"
     done = subprocess.run(command(code), capture_output=True, text=True, errors="backslashreplace")
     result = _last(done.stdout, _RESULT)
     if done.returncode or result is None:
         problems = done.stderr.split("\n") if done.stderr else []
         problem = next(filter(None, reversed(problems)), f"it ended with status {done.returncode}")
-        raise ChildError(_last(done.stdout, _TURN) or "", problem)
+        raise ChildError(_last(done.stdout, _RUNNING) or "", problem)
     return result
 
 
 def announce(name: str) -> None:
-    """Let the parent know whose turn it is, in case this process fails.
+    """Report to the parent which candidate runs next, in case this process fails.
 
-    Peers may print too: what is meant for the parent stands on lines of its own, with a prefix.
+    Peers may print too, so messages to the parent are whole lines with a prefix.
     """
-    print(f"\n{_TURN}{name}", flush=True)
+    print(f"\n{_RUNNING}{name}", flush=True)
 
 
 def give_back(result: str) -> None:
-    """Hand a line to the parent."""
+    """Send the result, one line, to the parent."""
     print(f"\n{_RESULT}{result}", flush=True)
 
 

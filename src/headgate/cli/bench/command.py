@@ -1,4 +1,4 @@
-"""Measures the twins, the classes of a system-design text and the installed peers side by side."""
+"""Measures both twins, textbook implementations and the installed peers side by side."""
 
 import argparse
 from functools import partial
@@ -7,6 +7,7 @@ from typing import Any
 
 from headgate.cli import keylog, sizes
 from headgate.cli.bench import memory, startup
+from headgate.cli.bench.benchmark import FULL, QUICK, Scale, subject
 from headgate.cli.bench.budgets import verdicts
 from headgate.cli.bench.child import Failures
 from headgate.cli.bench.export import as_json
@@ -14,16 +15,15 @@ from headgate.cli.bench.plot import draw
 from headgate.cli.bench.replay import replay
 from headgate.cli.bench.report import Report
 from headgate.cli.bench.show import show
-from headgate.cli.bench.work import FULL, QUICK, Scale, subject
-from headgate.cli.bench.worker import ROOMS, measure, works_of
-from headgate.cli.options import check_about, check_instead, known_names, positive_float, positive_int
+from headgate.cli.bench.worker import SUITES, benchmarks_of, measure
+from headgate.cli.options import check_excludes, check_needs, known_names, positive_float, positive_int
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
-        "bench", help="measure headgate beside its peers on this machine", description=__doc__
+        "bench", help="compare headgate with its peers on this machine", description=__doc__
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -32,9 +32,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--only",
         action="append",
-        type=_rooms,
-        metavar="ROOM[,ROOM]",
-        help=f"only these of {', '.join(ROOMS)}",
+        type=_suites,
+        metavar="SUITE[,SUITE]",
+        help=f"only these of {', '.join(SUITES)}",
     )
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="replay this key log through the LRU caches instead"
@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--trace-format",
         choices=keylog.FORMATS,
-        help="what the log is (default: auto)",
+        help="format of the log (default: auto)",
     )
     parser.add_argument(
         "--trace-size",
@@ -56,10 +56,10 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, then show and write what was found."""
+    """Measure, then print and write the report."""
     check_outputs(args)
-    check_about(args, "trace", "trace-format", "trace-size")
-    check_instead(args, "trace", "only")
+    check_needs(args, "trace", "trace-format", "trace-size")
+    check_excludes(args, "trace", "only")
     scale = (QUICK if args.quick else FULL).times(args.scale)
     if args.rounds:
         scale = scale._replace(rounds=args.rounds, processes=1, starts=args.rounds)
@@ -71,15 +71,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace, scale: Scale, failures: Failures) -> Report:
-    rooms = [name for names in args.only or [ROOMS] for name in names]
-    works = works_of(rooms, scale)
-    weighed = [room for room in memory.ROOMS if room in rooms]
-    with Progress(len(works) * scale.processes + len(weighed) + 1) as progress:
-        results = measure(works, scale, progress.step, failures)
+    suites = [name for names in args.only or [SUITES] for name in names]
+    benchmarks = benchmarks_of(suites, scale)
+    weighed = [suite for suite in memory.SUITES if suite in suites]
+    with Progress(len(benchmarks) * scale.processes + len(weighed) + 1) as progress:
+        results = measure(benchmarks, scale, progress.step, failures)
         per_entry = {}
-        for room in weighed:
-            progress.step(f"{room}: bytes an entry at {scale.entries:,} entries")
-            per_entry[room] = memory.bytes_per_entry(room, scale.entries, failures)
+        for suite in weighed:
+            progress.step(f"{suite}: bytes an entry at {scale.entries:,} entries")
+            per_entry[suite] = memory.bytes_per_entry(suite, scale.entries, failures)
         progress.step(startup.IMPORT)
         starts = startup.start_times(scale.starts, scale.seconds)
     held = verdicts(results, per_entry, starts) if subject() == "headgate compiled" else []
@@ -94,5 +94,5 @@ def _replay(args: argparse.Namespace, scale: Scale, failures: Failures) -> Repor
     return Report(scale, {}, {}, [], [], replayed, failures)
 
 
-def _rooms(text: str) -> list[str]:
-    return known_names(text, ROOMS)
+def _suites(text: str) -> list[str]:
+    return known_names(text, SUITES)

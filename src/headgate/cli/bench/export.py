@@ -1,13 +1,12 @@
-"""The report as JSON, for machines."""
+"""The report as JSON."""
 
 from typing import Any
 
-from headgate.cli.bench import race
+from headgate.cli.bench.benchmark import Result, subject
+from headgate.cli.bench.interleave import Timing, clock_name
 from headgate.cli.bench.peers import peer_versions
-from headgate.cli.bench.race import Timing
 from headgate.cli.bench.replay import Replay
 from headgate.cli.bench.report import Report, summary
-from headgate.cli.bench.work import Result, subject
 from headgate.cli.machine import machine
 
 SCHEMA = "headgate.bench"
@@ -15,17 +14,17 @@ SCHEMA_VERSION = 1
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The whole report; times in nanoseconds an operation."""
+    """The whole report; times in nanoseconds per operation."""
     return {
         "schema": SCHEMA,
         "version": SCHEMA_VERSION,
         "machine": machine(),
         "peers": peer_versions(),
         "left_out": report.failures,
-        "clock": race.clock_name,
+        "clock": clock_name,
         "subject": subject(),
         "scale": report.scale._asdict(),
-        "works": [_result_json(result) for result in report.results.values()],
+        "benchmarks": [_result_json(result) for result in report.results.values()],
         "bytes_per_entry": report.memory.get("lru", {}),
         "bytes_per_key": report.memory.get("limiter", {}),
         "start_ns": {timing.name: _timing_json(timing) for timing in report.starts},
@@ -48,11 +47,11 @@ def _timing_json(timing: Timing) -> dict[str, Any]:
 
 def _result_json(result: Result) -> dict[str, Any]:
     return {
-        "work": result.work.slug,
-        "title": result.work.title,
-        "detail": result.work.detail,
+        "benchmark": result.benchmark.slug,
+        "title": result.benchmark.title,
+        "detail": result.benchmark.detail,
         "note": result.note,
-        "contestants": {
+        "candidates": {
             timing.name: _timing_json(timing) | {"ratio": timing.over(result.subject)._asdict()}
             for timing in result.timings
         },
@@ -62,6 +61,6 @@ def _result_json(result: Result) -> dict[str, Any]:
 def _replay_json(replay: Replay) -> dict[str, Any]:
     facts = _result_json(replay.result)
     for name, hits in replay.hits.items():
-        facts["contestants"][name] |= {"hits": hits, "hit_ratio": hits / replay.requests}
+        facts["candidates"][name] |= {"hits": hits, "hit_ratio": hits / replay.requests}
     sizes = {"requests": replay.requests, "distinct": replay.distinct, "maxsize": replay.maxsize}
     return {"log": replay.log} | sizes | facts

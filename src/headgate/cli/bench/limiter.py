@@ -1,4 +1,4 @@
-"""Rate limiters by key side by side: a few hot keys, and many."""
+"""Rate limiters by key side by side: with a few hot keys, and with many keys."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,9 +8,9 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from headgate.cli.bench.peers import load, takes_part
-from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop
-from headgate.cli.bench.work import Scale, Work, twin_room, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.interleave import Candidate, Comparison, Loop, always, empty_loop
+from headgate.cli.bench.peers import available, load
 from headgate.cli.bench.workload import user_id
 
 BASELINE = "one TokenBucket"
@@ -22,7 +22,7 @@ _SEED = 20240229
 
 
 class Limiter(NamedTuple):
-    """How to make one that has room for `max_keys`, and a decision; all allow a thousand million a day."""
+    """How to make a limiter for `max_keys` keys, and a decision; all allow 10**9 requests a day."""
 
     name: str
     kind: str
@@ -32,28 +32,28 @@ class Limiter(NamedTuple):
 
 def limiters() -> list[Limiter]:
     found = [
-        Limiter(f"headgate {twin}", twin, partial(_private, twin_room(twin, "ratelimit").RateLimiter))
+        Limiter(f"headgate {twin}", twin, partial(_private, twin_module(twin, "ratelimit").RateLimiter))
         for twin in twins()
     ]
     if os.name == "posix":
         twin = twins()[0]
-        found.append(Limiter(SHARED, twin, partial(_shared, twin_room(twin, "ratelimit").RateLimiter)))
-    if takes_part("limits"):
+        found.append(Limiter(SHARED, twin, partial(_shared, twin_module(twin, "ratelimit").RateLimiter)))
+    if available("limits"):
         found.append(Limiter("limits", "peer", _limits, "target(key)"))
-    if takes_part("throttled-py"):
+    if available("throttled-py"):
         found.append(Limiter("throttled-py", "peer", _throttled, "target.limit(key)"))
     return found
 
 
-def works(scale: Scale) -> list[Work]:
+def benchmarks(scale: Scale) -> list[Benchmark]:
     return [
-        Work("limiter.allow_hot", "allow", f"{scale.hot:,} hot keys", partial(_allow_hot, scale)),
-        Work("limiter.allow_many", "allow", f"any of {scale.keys:,}", partial(_allow_many, scale)),
+        Benchmark("limiter.allow_hot", "allow", f"{scale.hot:,} hot keys", partial(_allow_hot, scale)),
+        Benchmark("limiter.allow_many", "allow", f"any of {scale.keys:,}", partial(_allow_many, scale)),
     ]
 
 
 def filled(limiter: Limiter, max_keys: int, keys: Sequence[str]) -> Any:
-    """A limiter with room for `max_keys` that has allowed `keys`."""
+    """A limiter for `max_keys` keys that has allowed a request of each of `keys`."""
     fill = Loop(limiter.decide, keys, partial(limiter.make, max_keys))
     fill()
     return fill.target
@@ -69,13 +69,13 @@ def _private(cls: Callable[..., Any], max_keys: int) -> Any:
 
 
 def _shared(cls: Callable[..., Any], max_keys: int) -> Any:
-    """Through a file that is gone as soon as it is mapped."""
+    """Over a file that is removed once it is mapped."""
     with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         return cls(_RATE, max_keys=max_keys, path=Path(folder, "limit"))
 
 
 def _limits(_: int) -> Any:
-    """The fixed window, which is the cheapest strategy of this peer."""
+    """A fixed window: the cheapest strategy of this peer."""
     limits = load("limits")
     strategy = limits.strategies.FixedWindowRateLimiter(limits.storage.MemoryStorage())
     return partial(strategy.hit, limits.RateLimitItemPerDay(_PLENTY))
@@ -87,32 +87,32 @@ def _throttled(max_keys: int) -> Any:
     return throttled.Throttled(using="gcra", quota=throttled.per_day(_PLENTY, burst=_PLENTY), store=store)
 
 
-def _allow_hot(scale: Scale) -> Field:
+def _allow_hot(scale: Scale) -> Comparison:
     keys = [user_id(number) for number in range(scale.hot)]
-    contestants = [
-        Contestant(limiter.name, limiter.kind, partial(_hot_loop, limiter, keys, scale))
+    candidates = [
+        Candidate(limiter.name, limiter.kind, partial(_hot_loop, limiter, keys, scale))
         for limiter in limiters()
     ]
-    bucket = twin_room(twins()[0], "limit").TokenBucket(_PLENTY, _PLENTY)
+    bucket = twin_module(twins()[0], "limit").TokenBucket(_PLENTY, _PLENTY)
     baseline = partial(Loop, "target.consume()", keys, always(bucket), scale.trial_ns)
-    return Field(
-        [*contestants, Contestant(BASELINE, "baseline", baseline)], empty_loop(keys, scale.trial_ns)
+    return Comparison(
+        [*candidates, Candidate(BASELINE, "baseline", baseline)], empty_loop(keys, scale.trial_ns)
     )
 
 
-def _allow_many(scale: Scale) -> Field:
-    """Requests of keys that the limiters know already, in no order: most miss the processor's caches."""
+def _allow_many(scale: Scale) -> Comparison:
+    """Requests of known keys in random order: most miss the CPU caches."""
     keys = [user_id(number) for number in range(scale.keys)]
     requests = Random(_SEED).choices(keys, k=scale.requests)
-    contestants = [
-        Contestant(limiter.name, limiter.kind, partial(_filled_loop, limiter, keys, requests))
+    candidates = [
+        Candidate(limiter.name, limiter.kind, partial(_filled_loop, limiter, keys, requests))
         for limiter in limiters()
     ]
-    return Field(contestants, empty_loop(requests))
+    return Comparison(candidates, empty_loop(requests))
 
 
 def _hot_loop(limiter: Limiter, keys: Sequence[str], scale: Scale) -> Loop:
-    """A limiter for each trial."""
+    """A new limiter for each trial."""
     return Loop(limiter.decide, keys, partial(filled, limiter, 10 * scale.hot, keys), scale.trial_ns)
 
 

@@ -5,9 +5,9 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import textbook
-from headgate.cli.bench.peers import load, takes_part
-from headgate.cli.bench.race import Contestant, Field, Loop, always, empty_loop
-from headgate.cli.bench.work import Scale, Work, twin_room, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.interleave import Candidate, Comparison, Loop, always, empty_loop
+from headgate.cli.bench.peers import available, load
 from headgate.cli.bench.workload import SHAPES, request_keys, user_id
 
 BASELINE = "dict"
@@ -18,7 +18,7 @@ _CACHED_SHARE = 10
 
 
 class Cache(NamedTuple):
-    """How to make one that holds `maxsize` entries, and how its user spells the calls."""
+    """How to make a cache of `maxsize` entries, and the statements that use it."""
 
     name: str
     kind: str
@@ -29,17 +29,17 @@ class Cache(NamedTuple):
 
     @property
     def memoizes(self) -> bool:
-        """Whether one call gets and puts, as functools' cache does."""
+        """Whether one call both gets and puts, as with functools' cache."""
         return self.get == self.put
 
     @property
     def read(self) -> str:
-        """Get, and put after a miss, which is counted."""
+        """Get; on a miss put, and count it."""
         return self.get if self.memoizes else f"if {self.get} is None: {self.put}; misses += 1"
 
 
 def memoizer(maxsize: int) -> Any:
-    """functools' cache around the cheapest loader there is."""
+    """functools' cache around the cheapest function there is."""
     return lru_cache(maxsize)(callable)
 
 
@@ -48,10 +48,10 @@ def _peer(distribution: str, cls: str, maxsize: int) -> Any:
 
 
 def caches() -> list[Cache]:
-    """All that are installed, with dict as the baseline."""
-    found = [Cache(f"headgate {twin}", twin, twin_room(twin, "cache").LRUCache) for twin in twins()]
+    """All installed caches, with dict as the baseline."""
+    found = [Cache(f"headgate {twin}", twin, twin_module(twin, "cache").LRUCache) for twin in twins()]
     for name, cls in _PEERS:
-        if takes_part(name):
+        if available(name):
             found.append(Cache(name, "peer", partial(_peer, name, cls)))
     call = "target(key)"
     found.append(Cache("functools", "peer", memoizer, call, call))
@@ -60,18 +60,18 @@ def caches() -> list[Cache]:
     return found
 
 
-def works(scale: Scale) -> list[Work]:
+def benchmarks(scale: Scale) -> list[Benchmark]:
     read_through = [
-        Work(f"lru.read_through_{name}", f"read, {name}", "Zipf", partial(_read_through, scale, shape))
+        Benchmark(f"lru.read_through_{name}", f"read, {name}", "Zipf", partial(_read_through, scale, shape))
         for name, shape in SHAPES.items()
     ]
     return [
-        Work("lru.get_hit", "get, hit", f"{scale.hot:,} hot keys", partial(_get_hit, scale)),
-        Work(
+        Benchmark("lru.get_hit", "get, hit", f"{scale.hot:,} hot keys", partial(_get_hit, scale)),
+        Benchmark(
             "lru.put_evict", "put that evicts", f"{scale.hot:,} entries", partial(_put_evict, scale, _CYCLE)
         ),
         *[
-            Work(
+            Benchmark(
                 f"lru.put_evict_{cycle}", f"put, {cycle * scale.hot:,} keys", f"{scale.hot:,} entries",
                 partial(_put_evict, scale, cycle),
             )
@@ -82,7 +82,7 @@ def works(scale: Scale) -> list[Work]:
 
 
 def filled(cache: Cache, maxsize: int, keys: Sequence[Any]) -> Any:
-    """A cache of `maxsize` that has seen `keys`."""
+    """A cache of `maxsize` entries after a put of each of `keys`."""
     fill = Loop(cache.put, keys, lambda: cache.make(maxsize))
     fill()
     return fill.target
@@ -93,39 +93,39 @@ def fillers() -> dict[str, Callable[[int, Sequence[Any]], Any]]:
     return {cache.name: partial(filled, cache) for cache in caches()}
 
 
-def _get_hit(scale: Scale) -> Field:
+def _get_hit(scale: Scale) -> Comparison:
     keys = [user_id(number) for number in range(scale.hot)]
     return _hot(scale, keys, [(cache, cache.get) for cache in caches()])
 
 
-def _put_evict(scale: Scale, cycle: int) -> Field:
-    """Keys in turn, `cycle` times as many as fit: an LRU cache misses every time."""
+def _put_evict(scale: Scale, cycle: int) -> Comparison:
+    """Keys in turn, `cycle` times as many as there are entries: an LRU cache misses every time."""
     keys = [user_id(number) for number in range(scale.hot * cycle)]
     return _hot(scale, keys, [(cache, cache.put) for cache in caches() if cache.evicts])
 
 
-def _hot(scale: Scale, keys: Sequence[str], entrants: Sequence[tuple[Cache, str]]) -> Field:
-    """A small cache for each, filled anew for every trial."""
-    contestants = [
-        Contestant(
+def _hot(scale: Scale, keys: Sequence[str], statements: Sequence[tuple[Cache, str]]) -> Comparison:
+    """A small cache for each, newly filled for every trial."""
+    candidates = [
+        Candidate(
             cache.name,
             cache.kind,
             partial(Loop, statement, keys, partial(filled, cache, scale.hot, keys), scale.trial_ns),
         )
-        for cache, statement in entrants
+        for cache, statement in statements
     ]
-    return Field(contestants, empty_loop(keys, scale.trial_ns))
+    return Comparison(candidates, empty_loop(keys, scale.trial_ns))
 
 
-def _read_through(scale: Scale, shape: Callable[[int], str]) -> Field:
-    """Get, and put after a miss, with room for a tenth of the keys; the caches stay warm between trials."""
+def _read_through(scale: Scale, shape: Callable[[int], str]) -> Comparison:
+    """Get, and put after a miss, in caches of a tenth of the keys that stay warm between trials."""
     keys = request_keys(shape, scale.distinct, scale.requests)
     maxsize = max(1, scale.distinct // _CACHED_SHARE)
-    contestants = [
-        Contestant(cache.name, cache.kind, partial(_warm_loop, cache, keys, maxsize))
+    candidates = [
+        Candidate(cache.name, cache.kind, partial(_warm_loop, cache, keys, maxsize))
         for cache in caches()
     ]
-    return Field(contestants, empty_loop(keys), f"{_warm_hit_ratio(keys, maxsize):.0%} hits")
+    return Comparison(candidates, empty_loop(keys), f"{_warm_hit_ratio(keys, maxsize):.0%} hits")
 
 
 def _warm_loop(cache: Cache, keys: Sequence[str], maxsize: int) -> Loop:
@@ -133,7 +133,7 @@ def _warm_loop(cache: Cache, keys: Sequence[str], maxsize: int) -> Loop:
 
 
 def _warm_hit_ratio(keys: Sequence[str], maxsize: int) -> float:
-    """The hit ratio of an LRU cache that has seen all the keys once before."""
+    """The hit ratio of an LRU cache in its second pass over the keys."""
     cache = textbook.LRU(maxsize)
     loop = Loop("if target.get(key) is None: target.put(key, key); misses += 1", keys, always(cache))
     loop()

@@ -1,20 +1,20 @@
-"""Functions that remember their results, side by side."""
+"""Memoizing decorators side by side."""
 
 import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from headgate.cli.bench.peers import load, takes_part
-from headgate.cli.bench.race import Contestant, Field, Loop, empty_loop
-from headgate.cli.bench.work import Scale, Work, twin_room, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.interleave import Candidate, Comparison, Loop, empty_loop
+from headgate.cli.bench.peers import available, load
 from headgate.cli.bench.workload import user_id
 
 BASELINE = "functools"
 
 
 class Memoizer(NamedTuple):
-    """How to make the decorator that keeps `maxsize` results."""
+    """How to make a decorator that keeps `maxsize` results."""
 
     name: str
     kind: str
@@ -22,10 +22,10 @@ class Memoizer(NamedTuple):
 
 
 def memoizers() -> list[Memoizer]:
-    found = [Memoizer(f"headgate {twin}", twin, twin_room(twin, "memoize").lru_cache) for twin in twins()]
-    if takes_part("cachebox"):
+    found = [Memoizer(f"headgate {twin}", twin, twin_module(twin, "memoize").lru_cache) for twin in twins()]
+    if available("cachebox"):
         found.append(Memoizer("cachebox", "peer", _cachebox))
-    if takes_part("cachetools"):
+    if available("cachetools"):
         found.append(Memoizer("cachetools", "peer", _cachetools))
     found.append(Memoizer(BASELINE, "peer", functools.lru_cache))
     return found
@@ -40,30 +40,30 @@ def _cachebox(maxsize: int) -> Any:
     return cachebox.cached(cachebox.LRUCache(maxsize))
 
 
-def works(scale: Scale) -> list[Work]:
-    return [Work("memo.hit", "lru_cache, hit", f"{scale.hot:,} hot keys", partial(_hit, scale))]
+def benchmarks(scale: Scale) -> list[Benchmark]:
+    return [Benchmark("memo.hit", "lru_cache, hit", f"{scale.hot:,} hot keys", partial(_hit, scale))]
 
 
-def _hit(scale: Scale) -> Field:
-    """Calls whose result is kept, of one function with one argument."""
+def _hit(scale: Scale) -> Comparison:
+    """Cached calls of one function with one argument."""
     keys = [user_id(number) for number in range(scale.hot)]
-    contestants = [
-        Contestant(
+    candidates = [
+        Candidate(
             memoizer.name,
             memoizer.kind,
             partial(Loop, "target(key)", keys, partial(_filled, memoizer, keys), scale.trial_ns),
         )
         for memoizer in memoizers()
     ]
-    return Field(contestants, empty_loop(keys, scale.trial_ns))
+    return Comparison(candidates, empty_loop(keys, scale.trial_ns))
 
 
 def _filled(memoizer: Memoizer, keys: list[str]) -> Any:
-    function = memoizer.make(len(keys))(_shout)
+    function = memoizer.make(len(keys))(_upper)
     for key in keys:
         function(key)
     return function
 
 
-def _shout(key: str) -> str:
+def _upper(key: str) -> str:
     return key.upper()

@@ -1,10 +1,10 @@
-"""The results as a picture: one panel a work, a dot a contestant, time on a logarithmic axis."""
+"""The results as a picture: a panel per benchmark, a dot per candidate, times on a logarithmic axis."""
 
 from typing import Any
 
+from headgate.cli.bench.benchmark import Result, subject
 from headgate.cli.bench.report import Report, number
 from headgate.cli.bench.show import unit_of
-from headgate.cli.bench.work import Result, subject
 from headgate.cli.machine import machine
 
 _COLOURS = {
@@ -22,7 +22,7 @@ _TITLE_HEIGHT = 0.8
 
 
 def draw(report: Report, figure: Any) -> None:
-    """Fill the figure."""
+    """Draw the figure."""
     results = report.all_results
     columns = min(_PANELS_A_ROW, len(results))
     rows = [results[start : start + columns] for start in range(0, len(results), columns)]
@@ -65,5 +65,5 @@ def _panel(axes: Any, result: Result) -> None:
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    detail = ", ".join(filter(None, (result.work.detail, result.note)))
-    axes.set_title(f"{result.work.room}: {result.work.title} ({detail})", fontsize=9, loc="left")
+    detail = ", ".join(filter(None, (result.benchmark.detail, result.note)))
+    axes.set_title(f"{result.benchmark.suite}: {result.benchmark.title} ({detail})", fontsize=9, loc="left")

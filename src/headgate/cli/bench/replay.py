@@ -1,4 +1,4 @@
-"""A recorded key log through every LRU cache, from cold, in a process of its own."""
+"""Replay of a recorded key log through every LRU cache, initially empty, in a separate process."""
 
 import json
 from collections.abc import Callable
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import lru
+from headgate.cli.bench.benchmark import Benchmark, Result, Scale
 from headgate.cli.bench.child import Failures, announce, give_back, output_without_failures
-from headgate.cli.bench.race import Contestant, Field, Loop, Timing, always, empty_loop, race
-from headgate.cli.bench.work import Result, Scale, Work
+from headgate.cli.bench.interleave import Candidate, Comparison, Loop, Timing, always, compare, empty_loop
 from headgate.cli.errors import CommandError
 from headgate.cli.keylog import read_keys, rereadable
 from headgate.cli.sizes import entries
 
-_PATIENCE = 6
+_TIME_FACTOR = 6
 
 
 class Replay(NamedTuple):
-    """What the log was, how the caches fared, and the `hits` of each by name."""
+    """The log, the timings of the caches, and their `hits` by name."""
 
     log: str
     requests: int
@@ -31,7 +31,7 @@ class Replay(NamedTuple):
 def replay(
     path: Path, form: str, size: str, scale: Scale, step: Callable[[str], None], failures: Failures
 ) -> Replay:
-    """Count the keys of the log, and race the caches over it."""
+    """Count the keys of the log, then time the caches on it."""
     step(f"trace: reading {path.name}")
     with rereadable(path) as log:
         requests, distinct = _counted(log, form)
@@ -42,27 +42,28 @@ def replay(
         arguments = str(log), form, maxsize, scale
         code = f"from {__name__} import Scale, run_replay; run_replay(*{arguments!r})"
         timings, hits = json.loads(output_without_failures(code, failures))
-    work = Work("replay", "a request", f"{maxsize:,} entries, from cold", lambda: Field([]))
-    result = Result(work, [Timing(*fields) for fields in timings], "")
+    detail = f"{maxsize:,} entries, initially empty"
+    benchmark = Benchmark("replay", "a request", detail, lambda: Comparison([]))
+    result = Result(benchmark, [Timing(*fields) for fields in timings], "")
     return Replay(path.name, requests, distinct, maxsize, result, hits)
 
 
 def run_replay(log: str, form: str, maxsize: int, scale: Scale) -> None:
-    """What the subprocess does; equal keys become one object, to bound memory."""
+    """Run in the subprocess. Equal keys become one object, to bound memory."""
     seen: dict[Any, Any] = {}
     keys = [seen.setdefault(key, key) for key in read_keys(Path(log), form)]
     caches = lru.caches()
     loops = [Loop(cache.read, keys, partial(cache.make, maxsize)) for cache in caches]
-    contestants = [
-        Contestant(cache.name, cache.kind, always(loop)) for cache, loop in zip(caches, loops, strict=True)
+    candidates = [
+        Candidate(cache.name, cache.kind, always(loop)) for cache, loop in zip(caches, loops, strict=True)
     ]
-    timings = race(
-        Field(contestants, empty_loop(keys)),
+    timings = compare(
+        Comparison(candidates, empty_loop(keys)),
         scale.rounds,
-        scale.seconds * _PATIENCE,
+        scale.seconds * _TIME_FACTOR,
         warm_up=False,
         min_rounds=1,
-        turn=announce,
+        announce=announce,
     )
     hits = {
         cache.name: len(keys) - (loop.target.cache_info().misses if cache.memoizes else loop.misses)

@@ -5,9 +5,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import textbook
-from headgate.cli.bench.peers import load, takes_part
-from headgate.cli.bench.race import Contestant, Field, Loop, Trial, always, clock, empty_loop
-from headgate.cli.bench.work import Scale, Work, twin_room, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.interleave import Candidate, Comparison, Loop, Trial, always, clock, empty_loop
+from headgate.cli.bench.peers import available, load
 from headgate.cli.bench.workload import user_id
 
 BASELINE = "dict.get"
@@ -16,7 +16,7 @@ _KEY = user_id(0)
 
 
 class Ring(NamedTuple):
-    """How to make one of `nodes` with `replicas` points each."""
+    """How to make a ring of `nodes` with `replicas` virtual nodes each."""
 
     name: str
     kind: str
@@ -24,8 +24,8 @@ class Ring(NamedTuple):
 
 
 def rings() -> list[Ring]:
-    found = [Ring(f"headgate {twin}", twin, twin_room(twin, "placement").HashRing) for twin in twins()]
-    if takes_part("uhashring"):
+    found = [Ring(f"headgate {twin}", twin, twin_module(twin, "placement").HashRing) for twin in twins()]
+    if available("uhashring"):
         found.append(Ring("uhashring", "peer", _uhashring))
     found.append(Ring("text md5 + bisect", "text", textbook.Ring))
     return found
@@ -35,12 +35,12 @@ def _uhashring(nodes: Sequence[str], replicas: int) -> Any:
     return load("uhashring").HashRing(nodes, vnodes=replicas)
 
 
-def works(scale: Scale) -> list[Work]:
+def benchmarks(scale: Scale) -> list[Benchmark]:
     few, many = (f"{nodes:,} x {scale.replicas}" for nodes in (scale.nodes, scale.many_nodes))
     return [
-        Work("ring.get_node", "get_node", few, partial(_get_node, scale)),
-        Work("ring.build", "build", many, partial(_build, scale), warm_up=False),
-        Work("ring.add_node", "add 1, look up", many, partial(_add_node, scale)),
+        Benchmark("ring.get_node", "get_node", few, partial(_get_node, scale)),
+        Benchmark("ring.build", "build", many, partial(_build, scale), warm_up=False),
+        Benchmark("ring.add_node", "add 1, look up", many, partial(_add_node, scale)),
     ]
 
 
@@ -48,24 +48,24 @@ def node_names(count: int) -> list[str]:
     return [f"cache-{number:04}:11211" for number in range(count)]
 
 
-def _get_node(scale: Scale) -> Field:
+def _get_node(scale: Scale) -> Comparison:
     keys = [user_id(number) for number in range(scale.hot)]
     nodes = node_names(scale.nodes)
-    contestants = [
-        Contestant(ring.name, ring.kind, partial(_lookups, ring, nodes, keys, scale)) for ring in rings()
+    candidates = [
+        Candidate(ring.name, ring.kind, partial(_lookups, ring, nodes, keys, scale)) for ring in rings()
     ]
     table = partial(Loop, "target.get(key)", keys, always(dict.fromkeys(keys, "node")), scale.trial_ns)
-    return Field([*contestants, Contestant(BASELINE, "baseline", table)], empty_loop(keys, scale.trial_ns))
+    return Comparison([*candidates, Candidate(BASELINE, "baseline", table)], empty_loop(keys, scale.trial_ns))
 
 
 def _lookups(ring: Ring, nodes: Sequence[str], keys: Sequence[str], scale: Scale) -> Loop:
     return Loop("target.get_node(key)", keys, always(ring.make(nodes, scale.replicas)), scale.trial_ns)
 
 
-def _build(scale: Scale) -> Field:
+def _build(scale: Scale) -> Comparison:
     nodes = node_names(scale.many_nodes)
-    return Field([
-        Contestant(ring.name, ring.kind, partial(_build_trial, ring, nodes, scale.replicas))
+    return Comparison([
+        Candidate(ring.name, ring.kind, partial(_build_trial, ring, nodes, scale.replicas))
         for ring in rings()
     ])
 
@@ -79,10 +79,10 @@ def _build_trial(ring: Ring, nodes: Sequence[str], replicas: int) -> Trial:
     return trial
 
 
-def _add_node(scale: Scale) -> Field:
+def _add_node(scale: Scale) -> Comparison:
     nodes = node_names(scale.many_nodes)
-    return Field([
-        Contestant(ring.name, ring.kind, partial(_add_trial, ring, nodes, scale.replicas))
+    return Comparison([
+        Candidate(ring.name, ring.kind, partial(_add_trial, ring, nodes, scale.replicas))
         for ring in rings()
     ])
 

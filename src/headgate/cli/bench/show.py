@@ -1,14 +1,13 @@
-"""The report as tables, for people."""
+"""The report as tables."""
 
 from collections.abc import Sequence
 
-from headgate.cli.bench import race
+from headgate.cli.bench.benchmark import Result, cores, subject
 from headgate.cli.bench.budgets import Verdict
+from headgate.cli.bench.interleave import Ratio, Timing, clock_name
 from headgate.cli.bench.peers import missing_peers, peer_versions
-from headgate.cli.bench.race import Ratio, Timing
 from headgate.cli.bench.replay import Replay
 from headgate.cli.bench.report import Report, amount, number, summary
-from headgate.cli.bench.work import Result, cores, subject
 from headgate.cli.machine import load_average, machine
 from headgate.cli.tables import Printer, Row, Table
 
@@ -17,10 +16,10 @@ _TABLES = (
     ("LRU cache, one operation", ("lru.get_hit", "lru.put_evict")),
     ("LRU cache, a put that evicts, with cold keys", ("lru.put_evict_20", "lru.put_evict_200")),
     (
-        "LRU cache, read through (get; put after a miss), room for a tenth",
+        "LRU cache, read through (get; put after a miss), capacity: a tenth",
         ("lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses"),
     ),
-    ("A function that remembers", ("memo.hit",)),
+    ("Memoizing decorator", ("memo.hit",)),
     ("Hash ring", ("ring.get_node", "ring.build", "ring.add_node")),
     ("Token bucket", ("bucket.allow", "bucket.deny")),
     ("Rate limiter, by key", ("limiter.allow_hot", "limiter.allow_many")),
@@ -38,7 +37,7 @@ def show(report: Report, to: Printer) -> None:
     for title, slugs in _TABLES:
         measured = [report.results[slug] for slug in slugs if slug in report.results]
         if measured:
-            to.table(_race_table(title, measured, report))
+            to.table(_timing_table(title, measured, report))
     if report.replay is not None:
         to.table(_replay_table(report.replay))
     if report.verdicts:
@@ -50,7 +49,7 @@ def show(report: Report, to: Printer) -> None:
 
 
 def unit_of(timings: Sequence[Timing]) -> tuple[float, str]:
-    """The unit that the fastest can be read in."""
+    """The largest unit in which the fastest is at least 1."""
     fastest = min(timing.median for timing in timings)
     return next((factor, name) for factor, name in _UNITS if fastest >= factor or factor == 1)
 
@@ -64,31 +63,31 @@ def _header() -> list[str]:
         f"Peers: {', '.join(map(' '.join, peer_versions().items())) or 'none installed'}.",
     ]
     if missing_peers():
-        lines.append(f"Not installed and left out: {', '.join(missing_peers())}.")
+        lines.append(f"Not installed: {', '.join(missing_peers())}.")
     load = load_average()
     if load is not None and load > cores() / 2:
         lines.append(f"The machine is busy (load {load:.1f} on {cores()} cores): expect noise.")
     return lines
 
 
-def _race_table(title: str, results: Sequence[Result], report: Report) -> Table:
+def _timing_table(title: str, results: Sequence[Result], report: Report) -> Table:
     names = list(dict.fromkeys(timing.name for result in results for timing in result.timings))
-    columns = [_race_column(result, names) for result in results]
-    titles = [_race_title(result) for result in results]
-    first = results[0].work
-    if first.slug in _WEIGHED and (memory := report.memory.get(first.room)):
+    columns = [_timing_column(result, names) for result in results]
+    titles = [_timing_title(result) for result in results]
+    first = results[0].benchmark
+    if first.slug in _WEIGHED and (memory := report.memory.get(first.suite)):
         titles.append(_WEIGHED[first.slug].format(report.scale.entries))
         columns.append([f"{memory[name]:.0f}" if name in memory else "-" for name in names])
     rows = [Row([name, *cells], name == subject()) for name, *cells in zip(names, *columns, strict=True)]
     return Table(title, ["", *titles], rows)
 
 
-def _race_title(result: Result) -> str:
-    detail = ", ".join(filter(None, (result.work.detail, result.note)))
-    return f"{result.work.title}\n{detail}\n{unit_of(result.timings)[1]}    ±  ratio "
+def _timing_title(result: Result) -> str:
+    detail = ", ".join(filter(None, (result.benchmark.detail, result.note)))
+    return f"{result.benchmark.title}\n{detail}\n{unit_of(result.timings)[1]}    ±  ratio "
 
 
-def _race_column(result: Result, names: Sequence[str]) -> list[str]:
+def _timing_column(result: Result, names: Sequence[str]) -> list[str]:
     factor, _ = unit_of(result.timings)
     cells = []
     for name in names:
@@ -106,20 +105,20 @@ def _timing_cell(timing: Timing, ratio: Ratio, factor: float, *, reference: bool
 
 
 def _spread(timing: Timing) -> str:
-    """In four characters, so that no noise widens the table."""
+    """Four characters at most, so that noise does not widen the table."""
     if len(timing.samples) < 2:
         return "-"
     return f"±{timing.spread:.0%}" if timing.spread < 0.995 else ">99%"
 
 
 def _replay_table(replay: Replay) -> Table:
-    times = _race_column(replay.result, list(replay.hits))
+    times = _timing_column(replay.result, list(replay.hits))
     rows = [
         Row([name, f"{hits:,}", f"{hits / replay.requests:.2%}", cell], name == subject())
         for (name, hits), cell in zip(replay.hits.items(), times, strict=True)
     ]
     title = f"{replay.log}: {replay.requests:,} requests for {replay.distinct:,} distinct keys"
-    return Table(title, ["", "hits", "hit ratio", _race_title(replay.result)], rows)
+    return Table(title, ["", "hits", "hit ratio", _timing_title(replay.result)], rows)
 
 
 def budget_table(verdicts: Sequence[Verdict]) -> Table:
@@ -139,12 +138,12 @@ def _legend(report: Report) -> str:
     """How to read the tables."""
     rounds = max(len(result.subject.samples) for result in report.all_results)
     processes = report.scale.processes
-    bound = report.verdicts or report.replay
-    budgets = "" if bound else " Budgets hold for the compiled twin, which is not active."
+    expected = report.verdicts or report.replay
+    budgets = "" if expected else " Budgets are those of the compiled twin, which is not active."
     return (
         f"Medians of up to {rounds} interleaved rounds in {processes} process{'es' * (processes > 1)} "
-        f"({race.clock_name}), the empty loop taken off; "
+        f"({clock_name}), the empty loop subtracted; "
         "± is half the interquartile range; "
-        f"ratio: to {subject()}, paired by round, ~ where the noise exceeds the difference. "
-        f"text: the classes a system-design text shows.{budgets}"
+        f"ratio: to {subject()}, paired by round, ~ where the noise exceeds the difference; "
+        f"text: textbook implementations.{budgets}"
     )

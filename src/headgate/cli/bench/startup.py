@@ -1,4 +1,4 @@
-"""What ``import headgate`` adds to the start of an interpreter."""
+"""The time that ``import headgate`` adds to the start of an interpreter."""
 
 import subprocess
 import time
@@ -8,26 +8,26 @@ from importlib.util import find_spec
 from statistics import median
 
 from headgate.cli.bench.child import command
-from headgate.cli.bench.race import Contestant, Field, Timing, always, race
+from headgate.cli.bench.interleave import Candidate, Comparison, Timing, always, compare
 
 BARE = "bare interpreter"
 IMPORT = "import headgate"
 
 
 def start_times(starts: int, seconds: float) -> list[Timing]:
-    """What an interpreter that does nothing costs from start to exit, and one that imports headgate.
+    """The times of an interpreter that does nothing, from start to exit, and of one that imports headgate.
 
-    CPU time of the process where the system tells it, else wall time.
+    CPU time of the process where the system reports it, else wall time.
     """
-    contestants = [
-        Contestant(BARE, "baseline", always(_Start("pass"))),
-        Contestant(IMPORT, "ours", always(_Start(IMPORT))),
+    candidates = [
+        Candidate(BARE, "baseline", always(_Start("pass"))),
+        Candidate(IMPORT, "ours", always(_Start(IMPORT))),
     ]
-    return race(Field(contestants), starts, seconds)
+    return compare(Comparison(candidates), starts, seconds)
 
 
 def import_ms(timings: Sequence[Timing]) -> float:
-    """What the import costs beyond the bare interpreter: the median over the rounds, in milliseconds."""
+    """The cost of the import beyond the bare interpreter: the median over the rounds, in milliseconds."""
     bare, importing = timings
     return median(more - less for more, less in zip(importing.samples, bare.samples, strict=True)) / 1e6
 
@@ -43,7 +43,7 @@ class _Start:
 
 
 def _spent() -> float:
-    """Seconds that child processes have used the CPU, or seconds on the wall."""
+    """CPU seconds of child processes, or wall time in seconds."""
     if find_spec("resource") is None:
         return time.perf_counter()
     resource = import_module("resource")

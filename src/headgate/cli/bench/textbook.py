@@ -1,4 +1,4 @@
-"""The classes a system-design text shows, to compare with: short, clear and without a care for speed."""
+"""Textbook implementations to compare with: short and clear, not optimized."""
 
 import time
 from bisect import bisect_right
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class LRU:
-    """The least recently used entry leaves first."""
+    """Evicts the least recently used entry."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -30,7 +30,7 @@ class LRU:
 
 
 class Ring:
-    """Consistent hashing: every node stands at `replicas` points of a circle."""
+    """Consistent hashing: every node has `replicas` points on the ring."""
 
     def __init__(self, nodes: Iterable[str], replicas: int) -> None:
         self.replicas = replicas
@@ -63,7 +63,7 @@ class Ring:
 
 
 class TokenBucket:
-    """Tokens drip in at a steady rate; a request takes one or is turned away."""
+    """Refilled at a constant rate; a request takes a token or is denied."""
 
     def __init__(self, capacity: float, refill_rate: float) -> None:
         self.capacity = capacity

@@ -1,7 +1,7 @@
-"""The works in processes of their own, one after the other.
+"""Runs the benchmarks in subprocesses, one after the other.
 
-How fast a loop runs depends on the process too: on its hash seed, and on where its code and data
-happen to lie. So the rounds are dealt out to several processes, and all samples count.
+The speed of a loop depends on the process too: on its hash seed and on its memory layout. So the rounds
+are spread over several processes, and all samples count.
 """
 
 import json
@@ -11,11 +11,11 @@ from itertools import product
 from types import ModuleType
 
 from headgate.cli.bench import bucket, limiter, lru, memo, ring
+from headgate.cli.bench.benchmark import Benchmark, Result, Scale
 from headgate.cli.bench.child import Failures, announce, give_back, output_without_failures
-from headgate.cli.bench.race import Timing, race
-from headgate.cli.bench.work import Result, Scale, Work
+from headgate.cli.bench.interleave import Timing, compare
 
-ROOMS: dict[str, ModuleType] = {
+SUITES: dict[str, ModuleType] = {
     "lru": lru,
     "memo": memo,
     "ring": ring,
@@ -24,38 +24,40 @@ ROOMS: dict[str, ModuleType] = {
 }
 
 
-def works_of(rooms: Sequence[str], scale: Scale) -> list[Work]:
-    """The works of the rooms, in the order of ROOMS."""
-    return [work for name, room in ROOMS.items() if name in rooms for work in room.works(scale)]
+def benchmarks_of(suites: Sequence[str], scale: Scale) -> list[Benchmark]:
+    """The benchmarks of the suites, in the order of SUITES."""
+    chosen = [suite for name, suite in SUITES.items() if name in suites]
+    return [benchmark for suite in chosen for benchmark in suite.benchmarks(scale)]
 
 
 def measure(
-    works: Sequence[Work], scale: Scale, step: Callable[[str], None], failures: Failures
+    benchmarks: Sequence[Benchmark], scale: Scale, step: Callable[[str], None], failures: Failures
 ) -> dict[str, Result]:
-    """The results by slug, each gathered from `scale.processes` processes."""
+    """The results by slug, each collected from `scale.processes` processes."""
     share = scale._replace(
         rounds=math.ceil(scale.rounds / scale.processes), seconds=scale.seconds / scale.processes
     )
     results: dict[str, Result] = {}
-    for _, work in product(range(scale.processes), works):
-        step(f"{work.room}: {work.title}")
-        result = _in_subprocess(work, share, failures)
-        earlier = results.get(work.slug)
-        results[work.slug] = result if earlier is None else earlier.joined(result)
+    for _, benchmark in product(range(scale.processes), benchmarks):
+        step(f"{benchmark.suite}: {benchmark.title}")
+        result = _in_subprocess(benchmark, share, failures)
+        earlier = results.get(benchmark.slug)
+        results[benchmark.slug] = result if earlier is None else earlier.joined(result)
     return results
 
 
-def run_work(slug: str, scale: Scale) -> None:
-    """What the subprocess does: give back the samples of one work as JSON."""
-    work = next(work for work in works_of(list(ROOMS), scale) if work.slug == slug)
-    field = work.build()
-    timings = race(
-        field, scale.rounds, scale.seconds, warm_up=work.warm_up, min_rounds=1, turn=announce
+def run_benchmark(slug: str, scale: Scale) -> None:
+    """Run in the subprocess: give back the samples of one benchmark as JSON."""
+    benchmark = next(benchmark for benchmark in benchmarks_of(list(SUITES), scale) if benchmark.slug == slug)
+    comparison = benchmark.build()
+    timings = compare(
+        comparison, scale.rounds, scale.seconds, warm_up=benchmark.warm_up, min_rounds=1, announce=announce
     )
-    give_back(json.dumps([field.note, [(timing.name, timing.kind, timing.samples) for timing in timings]]))
+    samples = [(timing.name, timing.kind, timing.samples) for timing in timings]
+    give_back(json.dumps([comparison.note, samples]))
 
 
-def _in_subprocess(work: Work, scale: Scale, failures: Failures) -> Result:
-    code = f"from {__name__} import Scale, run_work; run_work({work.slug!r}, {scale!r})"
+def _in_subprocess(benchmark: Benchmark, scale: Scale, failures: Failures) -> Result:
+    code = f"from {__name__} import Scale, run_benchmark; run_benchmark({benchmark.slug!r}, {scale!r})"
     note, timings = json.loads(output_without_failures(code, failures))
-    return Result(work, [Timing(*fields) for fields in timings], note)
+    return Result(benchmark, [Timing(*fields) for fields in timings], note)

@@ -1,4 +1,4 @@
-"""Keys as services see them: their shapes, and how often each comes (Zipf's law)."""
+"""Realistic keys: their shapes, and their frequencies by Zipf's law."""
 
 from collections.abc import Callable
 from itertools import accumulate

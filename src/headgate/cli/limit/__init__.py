@@ -1,1 +1,1 @@
-"""What ``headgate limit`` is made of."""
+"""The ``headgate limit`` command."""

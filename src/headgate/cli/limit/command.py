@@ -1,4 +1,4 @@
-"""Replays a recorded log against a rate: what it would have denied, how much, whose and when."""
+"""Replays a recorded log against a rate: how many requests it would have denied, of which keys, and when."""
 
 import argparse
 import re
@@ -18,12 +18,12 @@ from headgate.cli.simulate.records import Layout, checker, form_of, read_request
 from headgate.cli.times import UNITS
 
 _LINES = re.compile(r"^\s*(?P<time>\S+)\s+(?P<key>\S+)(?:\s+(?P<cost>\d+))?\s*$")
-"""The log that needs no options: time, key and perhaps cost in every line."""
+"""The default format: time, key and, optionally, cost in every line."""
 
 _ACCESS = re.compile(r"^(?P<key>\S+) [^[]*\[(?P<time>[^]]+)\]")
-"""The access logs of nginx and Apache, by address."""
+"""Access logs of nginx and Apache; the key is the address."""
 
-_ABOUT = "try a rate limit on a log before it is turned on"
+_ABOUT = "test a rate limit on a recorded log"
 _READING = ("key", "cost", "time", "delimiter", "header", "pattern")
 _FORMATS = ("auto", "lines", "access", "csv", "jsonl", "regex")
 
@@ -31,7 +31,7 @@ _FORMATS = ("auto", "lines", "access", "csv", "jsonl", "regex")
 def add_parser(commands: Any) -> None:
     limit = commands.add_parser("limit", help=_ABOUT, description=f"{_ABOUT.capitalize()}.")
     parser = limit.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
-        "simulate", help="how many requests a rate would have denied, whose and when", description=__doc__
+        "simulate", help="show which requests a rate would have denied", description=__doc__
     )
     parser.set_defaults(run=run)
     option = parser.add_argument
@@ -44,30 +44,30 @@ def add_parser(commands: Any) -> None:
         help="'10/s', '100/min, burst 20', tiers '1/s; 10/min'; repeatable, to compare",
     )
     option("--format", choices=_FORMATS, default="auto",
-           help="what it is (default: by name): lines are TIME KEY [COST], access an access log by address")
+           help="format of the log (default: by name); lines: TIME KEY [COST]; access: an access log")
     option("--time", metavar="FIELD", help="column or field of the time (default: time)")
     option("--key", metavar="FIELD", help="column or field of the key (default: key)")
     option("--cost", metavar="FIELD", help="column or field of the cost (default: every request costs 1)")
-    option("--v4", type=int, metavar="BITS", help="keys are addresses: limit IPv4 networks of so many bits")
-    option("--v6", type=int, metavar="BITS", help="and IPv6 networks (default with --v4: 64)")
-    option("--time-unit", choices=UNITS, help="of times that are numbers (default: s)")
+    option("--v4", type=int, metavar="BITS", help="keys are addresses: limit IPv4 networks with this prefix")
+    option("--v6", type=int, metavar="BITS", help="IPv6 networks with this prefix (default with --v4: 64)")
+    option("--time-unit", choices=UNITS, help="unit of numeric times (default: s)")
     option("--delimiter", type=delimiter, metavar="CHAR",
-           help=r"between the columns of CSV, \t for a tab (default: ',')")
+           help=r"delimiter of CSV columns, \t for a tab (default: ',')")
     option("--header", action=argparse.BooleanOptionalAction,
-           help="the first line of CSV names the columns (default: unless columns are given by number and it"
-                " holds a number)")
+           help="the first line of CSV names the columns (default: yes, unless all columns are given by"
+                " number and it contains a number)")
     option("--pattern", type=pattern, metavar="REGEX", help="for other logs: groups named time, key and cost")
-    option("--top", type=positive_int, default=10, metavar="N", help="keys to name (default: %(default)s)")
+    option("--top", type=positive_int, default=10, metavar="N", help="keys to list (default: %(default)s)")
     option("--max-keys", type=positive_int, default=1_000_000, metavar="N",
-           help="keys that the limiter has room for (default: %(default)s)")
+           help="capacity of the limiter in keys (default: %(default)s)")
     option("--every-window", action="store_true",
-           help="never more than the limit in any window, as RateLimiter(..., strict=True)")
+           help="never allow more than the limit in any window, as RateLimiter(..., strict=True)")
     option("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
     add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Feed the limiters of all rates in one pass over the log."""
+    """Replay the log through the limiters of all rates in one pass."""
     check_outputs(args)
     try:
         trials = [Trial(rate, args.max_keys, args.every_window) for rate in args.rate]
@@ -104,8 +104,8 @@ def _layout(args: argparse.Namespace) -> Layout:
         return layout._replace(form="regex", pattern=_LINES, mismatch="is not TIME KEY [COST]; see --format")
     if form == "access":
         if args.time_unit is not None:
-            raise CommandError("--time-unit is of times that are numbers; an access log has dates")
-        return layout._replace(form="regex", pattern=_ACCESS, mismatch="is no line of an access log")
+            raise CommandError("--time-unit is for numeric times; an access log has dates")
+        return layout._replace(form="regex", pattern=_ACCESS, mismatch="is not a line of an access log")
     if form == "regex" and (args.pattern is None or not {"time", "key"} <= args.pattern.groupindex.keys()):
         raise CommandError("the format regex needs --pattern with groups named time and key")
     return layout

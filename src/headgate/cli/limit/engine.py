@@ -1,4 +1,4 @@
-"""Rate limiters on the clock of a log."""
+"""Rate limiters whose clock is that of a log."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ _NANOSECONDS = 10**9
 
 
 class Timeline:
-    """How often something happened in each span of time; spans grow so that there are never too many."""
+    """Counts of events in spans of time; spans are widened so that their number stays bounded."""
 
     def __init__(self) -> None:
         self.width = _WIDTHS[0]
@@ -31,7 +31,7 @@ class Timeline:
             self.width, self.bins = wider, self.widened(wider)
 
     def widened(self, width: int) -> Counter[int]:
-        """The counts in spans of `width` seconds, a multiple of what they are."""
+        """The counts in spans of `width` seconds, a multiple of the current width."""
         factor = width // self.width
         wider: Counter[int] = Counter()
         for at, count in self.bins.items():
@@ -40,12 +40,12 @@ class Timeline:
 
 
 def next_width(width: int) -> int:
-    """The next larger span, in seconds, a multiple of the one before."""
+    """The next larger width in seconds, a multiple of `width`."""
     return next((wider for wider in _WIDTHS if wider > width), 2 * width)
 
 
 class Traffic:
-    """What came in, whatever was allowed of it; `late` lines had a time before that of an earlier one."""
+    """All requests, allowed or not; a line is `late` if its time is before that of a previous line."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -66,7 +66,7 @@ class Traffic:
 
 
 class Trial:
-    """One rate, and what it denied."""
+    """One rate, and the requests it denied."""
 
     def __init__(self, rate: str, max_keys: int, strict: bool) -> None:
         self.rates = checked_rates(rate, None)
@@ -84,8 +84,8 @@ class Trial:
         self._now = 0
         self._limiter: RateLimiter | None = None
 
-    def ask(self, key: Any, asked: bytes | int, cost: int, now: int) -> None:
-        """One request of `key`, which is `asked` for the limiter."""
+    def request(self, key: Any, limited: bytes | int, cost: int, now: int) -> None:
+        """Decide one request of `key`; `limited` is the same key in the form that the limiter takes."""
         self._now = now
         if self._limiter is None:
             self._limiter = RateLimiter(
@@ -93,8 +93,8 @@ class Trial:
             )
         if cost > self._largest:
             self._deny(key, TOO_LARGE)
-        elif not self._limiter.allow(asked, cost):
-            self._deny(key, self._limiter.peek(asked, cost).policy)
+        elif not self._limiter.allow(limited, cost):
+            self._deny(key, self._limiter.peek(limited, cost).policy)
 
     def _deny(self, key: Any, tier: str) -> None:
         self.denied += 1
@@ -108,7 +108,7 @@ class Trial:
 
 
 def networks(v4: int | None, v6: int | None) -> Callable[[Any], Any]:
-    """What maps an address to its network, and leaves other keys as they are; all keys without lengths."""
+    """A function that maps addresses to their networks; it keeps other keys, or all if no length is given."""
     if v4 is None and v6 is None:
         return lambda key: key
     lengths = 32 if v4 is None else v4, 64 if v6 is None else v6
@@ -130,14 +130,14 @@ def feed(
     step: Callable[[str], None],
     key_of: Callable[[Any], Any],
 ) -> Traffic:
-    """Ask all trials about all requests; a time that steps back counts as the latest before it."""
+    """Replay all requests through all trials; a time that steps back counts as the latest time before it."""
     traffic = Traffic()
     for chunk in chunks:
         costs = chunk.weights or [1] * len(chunk.keys)
         for key, cost, moment in zip(map(key_of, chunk.keys), costs, chunk.times or (), strict=True):
             traffic.add(key, moment)
-            asked = key.encode(errors="backslashreplace") if isinstance(key, str) else key
+            limited = key.encode(errors="backslashreplace") if isinstance(key, str) else key
             for trial in trials:
-                trial.ask(key, asked, cost, traffic.end)
+                trial.request(key, limited, cost, traffic.end)
         step(f"{traffic.requests:,} requests")
     return traffic

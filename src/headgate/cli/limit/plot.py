@@ -1,4 +1,4 @@
-"""Requests over time, and what each rate denied of them."""
+"""Requests over time, and those that each rate denied."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,7 @@ _SPANS = 200
 
 
 def draw(found: Simulation, figure: Any) -> None:
-    """Fill the figure."""
+    """Draw the figure."""
     figure.set_size_inches(8, 5)
     axes = figure.subplots()
     width = found.width(_SPANS)

@@ -1,4 +1,4 @@
-"""What was denied, for people and for machines."""
+"""The report of a simulation as tables and as JSON."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ _LABEL = 40
 
 
 class Span(NamedTuple):
-    """A part of the log: when it starts, in nanoseconds, and what came in and was denied in it."""
+    """A span of the log: its start in nanoseconds, and its requests and denials."""
 
     start: int
     requests: int
@@ -22,7 +22,7 @@ class Span(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """A log, and how the rates fared with it; `top` keys are named."""
+    """A log and the results of all rates; the `top` most denied keys are listed."""
 
     log: str
     traffic: Traffic
@@ -35,14 +35,14 @@ class Simulation(NamedTuple):
         return (self.traffic.end - self.traffic.start) / 1e9
 
     def width(self, most: int) -> int:
-        """The seconds of a span, such that there are at most so many spans."""
+        """The width of a span in seconds, such that there are at most `most` spans."""
         width = max([self.traffic.timeline.width, *(trial.timeline.width for trial in self.trials)])
         while self.seconds // width + 2 > most:
             width = next_width(width)
         return width
 
     def spans(self, trial: Trial, width: int) -> list[Span]:
-        """The whole log in spans of `width` seconds, those without a request too."""
+        """The whole log in spans of `width` seconds, including spans without requests."""
         requests, denied = self.traffic.timeline.widened(width), trial.timeline.widened(width)
         size = width * 10**9
         first, last = self.traffic.start // size, self.traffic.end // size
@@ -50,27 +50,27 @@ class Simulation(NamedTuple):
 
 
 def show(found: Simulation, to: Printer) -> None:
-    """How much, then for each rate whom and when."""
+    """The numbers of denials, then for each rate the keys and the times."""
     to.table(_summary(found))
     for trial in found.trials:
         if trial.denied:
-            to.table(_who(found, trial))
-            to.table(_when(found, trial))
+            to.table(_by_key(found, trial))
+            to.table(_by_time(found, trial))
     for note in notes(found):
         to.gap()
         to.text(note)
 
 
 def notes(found: Simulation) -> list[str]:
-    """What one has to know of the log to believe the tables."""
+    """Properties of the log that make the tables inexact."""
     evictions = max(trial.evictions for trial in found.trials)
-    told = {
+    counts = {
         "Lines skipped: {:,}.": found.bad_lines,
-        "Lines older than one before: {:,}. They count as of its time; sort the log for exact numbers.":
+        "Lines older than one before: {:,}. They are counted at its time; sort the log for exact numbers.":
             found.traffic.late,
-        "Times that a key gave way to another: {:,}. Raise --max-keys for exact numbers.": evictions,
+        "Evictions of keys: {:,}. Raise --max-keys for exact numbers.": evictions,
     }
-    return [note.format(count) for note, count in told.items() if count]
+    return [note.format(count) for note, count in counts.items() if count]
 
 
 def as_json(found: Simulation) -> dict[str, Any]:
@@ -126,20 +126,20 @@ def _counts(label: str, requests: int, denied: int, keys: int | None = None) -> 
     return Row([label, f"{denied:,}", f"{denied / requests:.2%}", "" if keys is None else f"{keys:,}"])
 
 
-def _who(found: Simulation, trial: Trial) -> Table:
+def _by_key(found: Simulation, trial: Trial) -> Table:
     rows = [
         _span_row(str(key), found.traffic.by_key[key], denied)
         for key, denied in trial.by_key.most_common(found.top)
     ]
-    return Table(f"Who: {trial.rate}", ["key", "requests", "denied", "share"], rows)
+    return Table(f"Denied by {trial.rate}, by key", ["key", "requests", "denied", "share"], rows)
 
 
-def _when(found: Simulation, trial: Trial) -> Table:
+def _by_time(found: Simulation, trial: Trial) -> Table:
     width = found.width(_ROWS)
     rows = [
         _span_row(written(span.start), span.requests, span.denied) for span in found.spans(trial, width)
     ]
-    title = f"When: {trial.rate}, in spans of {written_span(width)}"
+    title = f"Denied by {trial.rate}, in spans of {written_span(width)}"
     return Table(title, ["start", "requests", "denied", "share"], rows)
 
 

@@ -1,1 +1,1 @@
-"""What ``headgate ring`` is made of."""
+"""The ``headgate ring`` command."""

@@ -1,4 +1,4 @@
-"""How load spreads over a placement, and what a change of it moves."""
+"""The distribution of load over a placement, and the keys that a change of it moves."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -12,7 +12,7 @@ _CHUNK = 50_000
 
 
 class Load(NamedTuple):
-    """One node: shares of all hashes (`ideal` by weight, `owned` by its place) and of all requests."""
+    """One node: its shares of the hash space (`ideal` by weight, `owned` by placement) and of requests."""
 
     node: str
     weight: float
@@ -22,15 +22,15 @@ class Load(NamedTuple):
     share: float
 
     @property
-    def fullness(self) -> float:
-        """The load over the ideal one."""
+    def relative_load(self) -> float:
+        """The load divided by the ideal load."""
         return self.share / self.ideal
 
 
 class Change(NamedTuple):
-    """From one placement to another: `moves` are the shares of all keys by (old node, new node).
+    """A change of placement: `moves` are the shares of all keys by (old node, new node).
 
-    They are exact unless the two hash keys in different ways: then they are those of the sample.
+    They are exact, unless the two placements hash keys differently: then they are estimated from the sample.
     """
 
     placement: Placement
@@ -46,7 +46,7 @@ class Change(NamedTuple):
 
     @property
     def minimum(self) -> float:
-        """What must move for every node to reach its ideal share: the sum of what shrinking nodes lose."""
+        """The share of keys that must move between ideal shares: what nodes with a smaller one lose."""
         reached = {load.node: load.ideal for load in self.loads}
         return sum(max(0.0, load.ideal - reached.get(load.node, 0.0)) for load in self.old_loads)
 
@@ -56,7 +56,7 @@ class Change(NamedTuple):
         return sorted({now for _, now in self.moves})
 
     def kept(self) -> dict[str, float]:
-        """What stays with each node that loses keys, in shares of all."""
+        """The shares of all keys that stay with each node that loses keys."""
         owned = {load.node: load.owned for load in self.old_loads}
         for (was, _), share in self.moves.items():
             owned[was] -= share
@@ -65,7 +65,7 @@ class Change(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """A placement under `requests` requests, and under the same after a change if one was asked for."""
+    """The loads of a placement under `requests` requests, and of the changed placement if there is one."""
 
     placement: Placement
     requests: int
@@ -87,7 +87,7 @@ def sample_keys(count: int) -> Iterator[str]:
 
 
 def analyse(ring: Placement, changed: Placement | None, keys: Iterable[Any]) -> Analysis:
-    """Send the requests for `keys` to the placement, and to the changed one beside it."""
+    """Look up `keys` in the placement, and in the changed one if there is one."""
     before: Counter[Hashable] = Counter()
     after: Counter[Hashable] = Counter()
     moved: Counter[tuple[Any, Any]] = Counter()
@@ -110,7 +110,7 @@ def analyse(ring: Placement, changed: Placement | None, keys: Iterable[Any]) -> 
 
 
 def _exact_moves(ring: Any, changed: Placement) -> dict[tuple[str, str], float] | None:
-    """What moves of all keys, None where the two placements hash keys in different ways."""
+    """The exact moves, or None if the two placements hash keys differently."""
     try:
         moves = ring.diff(changed)
     except (TypeError, ValueError):
@@ -118,8 +118,8 @@ def _exact_moves(ring: Any, changed: Placement) -> dict[tuple[str, str], float] 
     return {(str(was), str(now)): share for (was, now), share in moves.items()}
 
 
-def fullest_owner(ring: Placement) -> float:
-    """The most that a node owns, over its ideal share."""
+def largest_relative_ownership(ring: Placement) -> float:
+    """The largest owned share of a node, divided by its ideal share."""
     return max(load.owned / load.ideal for load in _loads(ring, Counter()))
 
 

@@ -1,4 +1,4 @@
-"""Shows how evenly nodes share the load, and what a change of the nodes moves."""
+"""Shows how evenly nodes share the load, and how many keys a change of nodes moves."""
 
 import argparse
 import sys
@@ -12,17 +12,17 @@ from typing import Any
 from headgate import schemes
 from headgate.cli import keylog
 from headgate.cli.errors import CommandError
-from headgate.cli.options import check_about, check_instead, positive_int
+from headgate.cli.options import check_excludes, check_needs, positive_int
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.ring.analysis import analyse, sample_keys
 from headgate.cli.ring.nodes import read_nodes, split_weight
-from headgate.cli.ring.placements import KINDS, OWN_SCHEME, RING, Placement, Recipe
+from headgate.cli.ring.placements import KINDS, OWN_SCHEME, RING, Placement, Spec
 from headgate.cli.ring.plot import draw
 from headgate.cli.ring.show import as_json, show
 
 _NODES = (
-    "a file with a node a line, and after it perhaps its weight, or JSON or YAML: a list of nodes, or a "
-    "mapping to weights; '-' is standard input"
+    "file with a node per line, optionally followed by its weight, or JSON or YAML: a list of nodes, or a "
+    "mapping of nodes to weights; '-' is standard input"
 )
 _SAMPLE = 200_000
 _FOREIGN_SCHEMES = set(schemes.__all__) - {"Scheme", "headgate"}
@@ -38,28 +38,28 @@ def add_parser(commands: Any) -> None:
         "--replicas",
         type=positive_int,
         metavar="N",
-        help="points of a node of weight 1 on a ring (default: 150)",
+        help="virtual nodes of a node of weight 1 on a ring (default: 150)",
     )
     parser.add_argument(
         "--scheme",
-        help=f"place nodes as headgate does (default); on a ring as {', '.join(sorted(_FOREIGN_SCHEMES))}, "
-        "under rendezvous as pymemcache",
+        help=f"scheme: headgate (default); on a ring also {', '.join(sorted(_FOREIGN_SCHEMES))}, "
+        "with rendezvous also pymemcache",
     )
     parser.add_argument("--placement", choices=KINDS, default=RING,
-                        help="how keys find their nodes (default: %(default)s)")
+                        help="placement algorithm (default: %(default)s)")
     parser.add_argument(
         "--size", type=positive_int, metavar="PRIME", help="slots of Maglev's table (default: 65537)"
     )
-    migration = parser.add_argument_group("migration, to the same nodes or to changed ones")
+    migration = parser.add_argument_group("migration, with the same nodes or changed ones")
     migration.add_argument("--to-placement", choices=KINDS, help="move to another placement")
     migration.add_argument("--to-scheme", metavar="SCHEME", help="move to another scheme")
-    migration.add_argument("--to-replicas", type=positive_int, metavar="N", help="move to so many points")
-    migration.add_argument("--to-size", type=positive_int, metavar="PRIME", help="move to so many slots")
-    parser.add_argument("--keys", type=Path, metavar="LOG", help="a key log, instead of a sample of user ids")
+    migration.add_argument("--to-replicas", type=positive_int, metavar="N", help="move to N virtual nodes")
+    migration.add_argument("--to-size", type=positive_int, metavar="PRIME", help="move to PRIME slots")
+    parser.add_argument("--keys", type=Path, metavar="LOG", help="key log, instead of a sample of user ids")
     parser.add_argument(
         "--keys-format",
         choices=keylog.FORMATS,
-        help="what the key log is (default: auto)",
+        help="format of the key log (default: auto)",
     )
     parser.add_argument(
         "--sample",
@@ -75,7 +75,7 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NODE=WEIGHT",
-        help="give a node another weight; repeatable",
+        help="change the weight of a node; repeatable",
     )
     parser.add_argument(
         "--remove", action="append", default=[], metavar="NODE", help="remove a node; repeatable"
@@ -84,14 +84,14 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the placements, send the keys through, and show what came out."""
+    """Build the placements, look up the keys, and print the report."""
     check_outputs(args)
-    check_about(args, "keys", "keys-format")
-    check_instead(args, "keys", "sample")
+    check_needs(args, "keys", "keys-format")
+    check_excludes(args, "keys", "sample")
     try:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            ring = _recipe(args).build(read_nodes(args.nodes))
+            ring = _spec(args).build(read_nodes(args.nodes))
             changed = _changed(ring, args)
         found = analyse(ring, changed, _keys(args))
     except (ValueError, KeyError) as error:
@@ -116,14 +116,14 @@ def _weighted(text: str) -> tuple[str, float]:
     return split_weight(text)
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
-    return Recipe(args.placement, args.scheme, args.replicas, args.size)
+def _spec(args: argparse.Namespace) -> Spec:
+    return Spec(args.placement, args.scheme, args.replicas, args.size)
 
 
-def _changed_recipe(args: argparse.Namespace) -> Recipe:
-    """What the migration goes to: the same kind with its other options, unless it names another kind."""
-    old = _recipe(args)
-    kept = old if args.to_placement in (None, old.kind) else Recipe(args.to_placement)
+def _changed_spec(args: argparse.Namespace) -> Spec:
+    """The target of the migration. Options that are not given are kept, unless the kind changes."""
+    old = _spec(args)
+    kept = old if args.to_placement in (None, old.kind) else Spec(args.to_placement)
     if args.to_scheme not in (None, OWN_SCHEME):
         kept = kept._replace(replicas=None)
     given = {"scheme": args.to_scheme, "replicas": args.to_replicas, "size": args.to_size}
@@ -131,9 +131,9 @@ def _changed_recipe(args: argparse.Namespace) -> Recipe:
 
 
 def _changed(ring: Placement, args: argparse.Namespace) -> Placement | None:
-    """The placement after the change; None when nothing was asked for."""
-    recipe = _changed_recipe(args)
-    if recipe == _recipe(args) and not (args.add or args.remove or args.weight):
+    """The placement after the change, or None if no change is given."""
+    spec = _changed_spec(args)
+    if spec == _spec(args) and not (args.add or args.remove or args.weight):
         return None
     changed = copy(ring)
     for node in args.remove:
@@ -145,4 +145,4 @@ def _changed(ring: Placement, args: argparse.Namespace) -> Placement | None:
         changed.add_node(node, weight)
     if not len(changed):
         raise CommandError("the change leaves no node")
-    return changed if recipe == _recipe(args) else recipe.build(changed.weights)
+    return changed if spec == _spec(args) else spec.build(changed.weights)

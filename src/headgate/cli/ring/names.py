@@ -1,4 +1,4 @@
-"""Names of nodes for tables and pictures."""
+"""Short names of nodes for tables and plots."""
 
 from collections.abc import Collection
 from itertools import takewhile
@@ -11,10 +11,10 @@ _HEAD = 7
 
 
 def short_names(names: Collection[str]) -> dict[str, str]:
-    """What each name is shown as; names that differ are shown differently.
+    """A short form of each name; the short forms are distinct.
 
-    A long name loses its middle, as fleets number their nodes at the end; where that makes two alike,
-    it first loses the end that all long names share, such as a domain and a port.
+    The middle of a long name is cut, as nodes are mostly numbered at the end; if that makes two names equal,
+    the suffix that all long names share, such as a domain and a port, is cut first.
 
     >>> short_names(["a-cache-in-the-cellar-1", "b"])
     {'a-cache-in-the-cellar-1': 'a-cache~the-cellar-1', 'b': 'b'}
@@ -27,7 +27,7 @@ def short_names(names: Collection[str]) -> dict[str, str]:
 
 
 def with_short_names(analysis: Analysis) -> Analysis:
-    """The same for people."""
+    """The analysis with short names."""
     short = short_names({load.node for load in (*analysis.loads, *analysis.final_loads)})
 
     def renamed(loads: list[Load]) -> list[Load]:
@@ -41,7 +41,7 @@ def with_short_names(analysis: Analysis) -> Analysis:
 
 
 def _shared_end(names: list[str]) -> str:
-    """From the first mark of punctuation on, so that no number is cut."""
+    """The shared suffix from its first punctuation mark on, so that no number is cut."""
     alike = takewhile(lambda column: len(set(column)) == 1, zip(*map(reversed, names), strict=False))
     end = "".join([column[0] for column in alike])[::-1]
     return end.lstrip(ascii_letters + digits)

@@ -17,10 +17,10 @@ _YAML_LINE = re.compile(r"^(---|-|[^\s#]\S*:)(\s|$)", re.MULTILINE)
 def read_nodes(path: Path) -> dict[str, float]:
     """The nodes of a file and their weights; ``-`` is standard input.
 
-    A file named ``*.yaml`` or ``*.json`` is what its name says. Another that starts like a JSON
-    document is JSON, one with a line like ``- node`` or ``node: weight`` is YAML, and anything else has
-    a node a line, and after it perhaps its weight; ``#`` starts a comment. A document is a list of
-    names, or of mappings with ``node`` and ``weight``, or a mapping of names to weights.
+    ``*.yaml`` and ``*.json`` are YAML and JSON. Of other names, a file that starts like a JSON document
+    is JSON, one with a line like ``- node`` or ``node: weight`` is YAML, and any other has a node per line,
+    optionally followed by its weight; ``#`` starts a comment. A document is a list of names, or of mappings
+    with ``node`` and ``weight``, or a mapping of names to weights.
     """
     try:
         text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8")
@@ -28,7 +28,7 @@ def read_nodes(path: Path) -> dict[str, float]:
     except (OSError, ValueError) as error:
         raise CommandError(f"cannot read nodes from {path}: {error}") from error
     if not nodes:
-        raise CommandError(f"{path} names no node")
+        raise CommandError(f"{path} has no nodes")
     return nodes
 
 
@@ -63,7 +63,7 @@ def _lines(text: str) -> dict[str, float]:
             case [name, weight]:
                 entries.append((name, _weight(weight, f"line {number}")))
             case _:
-                raise ValueError(f"line {number}: expected a node and perhaps its weight, got {line!r}")
+                raise ValueError(f"line {number}: expected a node and optionally its weight, got {line!r}")
     return _unique(entries)
 
 
@@ -84,7 +84,7 @@ def _entry(entry: Any, where: str) -> tuple[str, float]:
 
 
 def _name(name: Any, where: str) -> str:
-    """A number is a name too, such as the id of a server in HAProxy."""
+    """A number is a valid name too, such as the id of a server in HAProxy."""
     if isinstance(name, int) and not isinstance(name, bool):
         return str(name)
     if not isinstance(name, str) or not name:
@@ -93,7 +93,7 @@ def _name(name: Any, where: str) -> str:
 
 
 def _weight(weight: Any, where: str) -> float:
-    """A whole weight as an int: some schemes know no other."""
+    """Whole weights are returned as int, as some schemes accept no other."""
     try:
         number = 0.0 if isinstance(weight, bool) else float(weight)
     except (TypeError, ValueError):
@@ -107,7 +107,7 @@ def _unique(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name!r} stands there twice")
+            raise ValueError(f"duplicate name {name!r}")
         found[name] = value
     return found
 

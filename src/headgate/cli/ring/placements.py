@@ -1,4 +1,4 @@
-"""Placements as the options name them: a hash ring, rendezvous hashing or Maglev's table."""
+"""Placements by option: a hash ring, rendezvous hashing, or a Maglev table."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ _OPTIONS = {RING: ("scheme", "replicas"), RENDEZVOUS: ("scheme",), MAGLEV: ("siz
 _CLASSES: dict[str, Any] = {RING: HashRing, RENDEZVOUS: Rendezvous, MAGLEV: Maglev}
 
 
-class Recipe(NamedTuple):
-    """A kind of placement and its options, None for those that are not given."""
+class Spec(NamedTuple):
+    """A kind of placement and its options, None for options that are not given."""
 
     kind: str = RING
     scheme: str | None = None
@@ -31,14 +31,14 @@ class Recipe(NamedTuple):
                 raise CommandError(f"--{name} is for {kinds}, not for {self.kind}")
         if self.replicas is not None and self.scheme not in (None, OWN_SCHEME):
             raise CommandError(f"--replicas is for the scheme {OWN_SCHEME}, not for {self.scheme}, "
-                               "whose points the program lays down")
+                               "which has a fixed number of points")
         node_key = _server_id if self.scheme == "haproxy" else None
         placement: Placement = _CLASSES[self.kind](_with_whole_weights(nodes), **options, node_key=node_key)
         return placement
 
 
 def described(placement: Placement) -> str:
-    """What a placement is, for a title."""
+    """A description of a placement for titles."""
     if isinstance(placement, Maglev):
         return f"Maglev, slots: {placement.size}"
     scheme = f"scheme: {placement.scheme}"
@@ -48,14 +48,14 @@ def described(placement: Placement) -> str:
 
 
 def as_json(placement: Placement) -> dict[str, Any]:
-    """The kind and the settings of a placement, null for those that it does not have."""
+    """The kind and the settings of a placement, null for settings that it does not have."""
     kind = next(kind for kind, cls in _CLASSES.items() if isinstance(placement, cls))
     settings = {name: getattr(placement, name, None) for name in ("scheme", "replicas", "size")}
     return {"placement": kind} | settings
 
 
 def _with_whole_weights(nodes: Mapping[str, float]) -> dict[str, float]:
-    """Some schemes take no other weights than whole ones."""
+    """Whole weights as int, as some schemes accept no other."""
     return {node: int(weight) if weight == int(weight) else weight for node, weight in nodes.items()}
 
 

@@ -1,10 +1,10 @@
-"""The analysis of a ring for people and for machines."""
+"""The analysis of a placement as tables and as JSON."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from headgate.cli.ring import placements
-from headgate.cli.ring.analysis import Analysis, Change, Load, fullest_owner
+from headgate.cli.ring.analysis import Analysis, Change, Load, largest_relative_ownership
 from headgate.cli.ring.names import with_short_names
 from headgate.cli.ring.placements import Placement, described
 from headgate.cli.tables import Printer, Row, Table, aligned
@@ -21,7 +21,7 @@ _SMALL = 0.002
 
 
 def show(analysis: Analysis, to: Printer) -> None:
-    """Tables of load, before and after a change, of what moved, and a sentence."""
+    """Tables of load before and after a change and of moves, and a summary."""
     title = f"Load of {analysis.requests:,} requests {_settings(analysis.placement)}"
     shown = with_short_names(analysis)
     to.table(_load_table(title, shown.loads))
@@ -50,15 +50,15 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
 
 
 def summary(analysis: Analysis) -> str:
-    """One sentence: the fullest node, what the change costs, and what would help."""
-    fullest = max(analysis.final_loads, key=lambda load: load.fullness)
-    parts = [f"{fullest.node} is the fullest, at {fullest.fullness:.2f} times its share"]
+    """One sentence: the most loaded node, the keys that the change moves, and how to even out the load."""
+    top = max(analysis.final_loads, key=lambda load: load.relative_load)
+    parts = [f"{top.node} has the highest load, {top.relative_load:.2f} times its ideal share"]
     if analysis.change is not None:
         parts.insert(0, _change_summary(analysis.change, analysis.requests))
     ring = analysis.final_placement
-    if fullest.fullness > _UNEVEN and isinstance(ring, HashRing) and ring.scheme == placements.OWN_SCHEME:
+    if top.relative_load > _UNEVEN and isinstance(ring, HashRing) and ring.scheme == placements.OWN_SCHEME:
         replicas = ring.replicas * _FINER
-        finer = fullest_owner(HashRing(ring.weights, replicas))
+        finer = largest_relative_ownership(HashRing(ring.weights, replicas))
         parts.append(f"with --replicas {replicas} no node would own more than {finer:.2f} times its share")
     return "; ".join(parts) + "."
 
@@ -66,22 +66,22 @@ def summary(analysis: Analysis) -> str:
 def _change_summary(change: Change, requests: int) -> str:
     return (
         f"The change moves {'' if change.exact else 'about '}{change.moved:.2%} of all keys and "
-        f"{change.moved_requests / requests:.2%} of these requests, "
-        f"where even shares before and after differ by {change.minimum:.2%}"
+        f"{change.moved_requests / requests:.2%} of these requests; "
+        f"with ideal shares it would move {change.minimum:.2%} of the keys"
     )
 
 
 def _load_table(title: str, loads: Sequence[Load]) -> Table:
-    ranked = sorted(loads, key=lambda load: load.fullness, reverse=True)
-    longest = ranked[0].fullness
-    rows = _shortened([_load_row(load, longest) for load in ranked])
-    bar = "|".rjust(round(_BAR / longest)) + "ideal"
+    ranked = sorted(loads, key=lambda load: load.relative_load, reverse=True)
+    highest = ranked[0].relative_load
+    rows = _shortened([_load_row(load, highest) for load in ranked])
+    bar = "|".rjust(round(_BAR / highest)) + "ideal"
     columns = ["", "weight", "ideal", "owned", "load", "x ideal", bar.ljust(_BAR)]
     return Table(title, columns, rows)
 
 
-def _load_row(load: Load, longest: float) -> Row:
-    bar = "#" * round(_BAR * load.fullness / longest)
+def _load_row(load: Load, highest: float) -> Row:
+    bar = "#" * round(_BAR * load.relative_load / highest)
     return Row(
         [
             load.node,
@@ -89,14 +89,14 @@ def _load_row(load: Load, longest: float) -> Row:
             _share(load.ideal),
             _share(load.owned),
             _share(load.share),
-            f"{load.fullness:.2f}",
+            f"{load.relative_load:.2f}",
             bar.ljust(_BAR),
         ]
     )
 
 
 def _moves_table(change: Change) -> Table:
-    """The matrix where it is narrow enough, else the largest moves."""
+    """The matrix if it is narrow enough, otherwise the largest moves."""
     matrix = _matrix(change)
     if max(map(len, aligned(matrix))) <= _WIDTH:
         return matrix
@@ -107,7 +107,7 @@ def _moves_table(change: Change) -> Table:
 
 
 def _matrix(change: Change) -> Table:
-    """A row for each node that loses keys, a column for each that gains some."""
+    """A row for each node that loses keys, a column for each that gains keys."""
     rows = [
         Row([was, _share(kept), *(_share(change.moves.get((was, now))) for now in change.gainers)])
         for was, kept in change.kept().items()
@@ -133,7 +133,7 @@ def _share(share: float | None) -> str:
 
 
 def _loads_json(loads: Sequence[Load]) -> list[dict[str, Any]]:
-    return [load._asdict() | {"fullness": load.fullness} for load in loads]
+    return [load._asdict() | {"relative_load": load.relative_load} for load in loads]
 
 
 def _change_json(change: Change) -> dict[str, Any]:

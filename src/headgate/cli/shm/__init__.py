@@ -1,1 +1,1 @@
-"""The files in which processes share limits: which there are, what is in them, and away with them."""
+"""The ``headgate shm`` command, for the files in which processes share limits."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from headgate._shared import open_file
 from headgate.cli.errors import CommandError
-from headgate.cli.shm.files import SharedFile, look, state
+from headgate.cli.shm.files import SharedFile, inspect_file, state
 from headgate.cli.shm.headers import DamagedHeaderError
 from headgate.cli.tables import Row, Table, escaped, printer, shortened
 from headgate.errors import HeadgateError
@@ -32,13 +32,13 @@ def add_parser(commands: Any) -> None:
                          help=f"directories or files (default: {_HOME})")
     listing.set_defaults(run=_list)
     showing = _action(actions, "show", "show the settings and the state of a shared limit")
-    showing.add_argument("file", type=Path, metavar="FILE", help="what the limiters were given as path")
+    showing.add_argument("file", type=Path, metavar="FILE", help="the path= of the limiters")
     showing.set_defaults(run=_show)
-    removing = _action(actions, "rm", "remove files that no process uses")
+    removing = _action(actions, "rm", "remove files of shared limits that no process uses")
     removing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files of shared limits only")
     removing.add_argument("--force", action="store_true",
-                          help="also those in use, whose processes then keep a limit of their own; only"
-                               " root sees which files the processes of other users use")
+                          help="remove files in use too; their processes keep a limit that no new one joins"
+                               " (only root sees which files the processes of other users use)")
     removing.set_defaults(run=_remove)
     for action in (listing, showing):
         action.add_argument("--json", action="store_true", help="print JSON")
@@ -60,7 +60,7 @@ def _list(args: argparse.Namespace) -> int:
             title = f"Files of shared limits in {place}"
             printer().table(Table(title, _COLUMNS, [_row(file) for file in files], texts=2))
     else:
-        print("There are no files of shared limits.")
+        print("No files of shared limits found.")
     return 0
 
 
@@ -68,7 +68,7 @@ def _found(places: Iterable[Path]) -> Iterator[SharedFile]:
     for place in places:
         for path in _files(place):
             try:
-                file = look(path)
+                file = inspect_file(path)
             except OSError as error:
                 print(escaped(f"headgate shm: {path} skipped: {error.strerror}"), file=sys.stderr)
             else:
@@ -89,7 +89,7 @@ def _row(file: SharedFile) -> Row:
 
 
 def _limit(limiter: str, **settings: Any) -> str:
-    """A limit in a few words."""
+    """A limit in one line."""
     if limiter == "RateLimiter":
         return f"{limiter} {settings['rate']}"
     if limiter == "TokenBucket":
@@ -121,7 +121,7 @@ def _show(args: argparse.Namespace) -> int:
     lines = {"file": file.path} | file.settings | found | ours
     lines["processes"] = ", ".join(map(str, file.processes)) or "none"
     if isinstance(owing := lines.pop("owing", None), dict):
-        lines |= {f"keys that owe at {rate}": f"{count:,}" for rate, count in owing.items()}
+        lines |= {f"keys with debt at {rate}": f"{count:,}" for rate, count in owing.items()}
     if isinstance(permits := lines.pop("permits", None), dict):
         lines |= {f"permits of process {pid}": f"{count:,}" for pid, count in permits.items()}
     width = max(map(len, lines))
@@ -133,11 +133,11 @@ def _show(args: argparse.Namespace) -> int:
 def _known(path: Path) -> SharedFile:
     try:
         path.lstat()
-        file = look(path)
+        file = inspect_file(path)
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}") from error
     if file is None:
-        raise CommandError(f"{path} is no file of a shared limit")
+        raise CommandError(f"{path} is not a file of a shared limit")
     return file
 
 
@@ -147,7 +147,7 @@ def _remove(args: argparse.Namespace) -> int:
         if file.processes and not args.force:
             users = ", ".join(map(str, file.processes))
             raise CommandError(
-                f"{file.path} is in use by process {users}; with --force they keep a limit of their own"
+                f"{file.path} is in use by process {users}; with --force new processes do not share its limit"
             )
     for file in files:
         try:

@@ -1,4 +1,4 @@
-"""What a file of a shared limit holds, and which processes map it."""
+"""The contents of a file of a shared limit, and the processes that map it."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ _CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class SharedFile(NamedTuple):
-    """A file, and what it says of its limit."""
+    """A file and the settings in its header."""
 
     path: Path
     settings: dict[str, Any]
@@ -35,8 +35,8 @@ class SharedFile(NamedTuple):
     processes: list[int]
 
 
-def look(path: Path) -> SharedFile | None:
-    """The file at `path`, None if it is not that of a shared limit."""
+def inspect_file(path: Path) -> SharedFile | None:
+    """The file at `path`, or None if it is not a file of a shared limit."""
     try:
         file = _opened(path)
     except OSError as error:
@@ -58,15 +58,15 @@ def look(path: Path) -> SharedFile | None:
 
 
 def _opened(path: Path) -> BufferedReader:
-    """No link is followed, and no pipe that somebody has put there is waited for."""
+    """Open a file without following links and without waiting on pipes."""
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | _CAREFULLY))
 
 
 def state(file: SharedFile) -> dict[str, Any]:
-    """What is owed, held or free by now; nothing if that was before the system was started.
+    """The current debts, permits or tokens; empty if the file was written before the last boot.
 
-    The file is read and not mapped, as its owner may cut it off meanwhile. Raises DamagedHeaderError for what
-    no limiter has written.
+    The file is read and not mapped, as its owner may truncate it meanwhile. Raises DamagedHeaderError for
+    contents that no limiter has written.
     """
     with _opened(file.path) as content:
         start = content.read(HEADER_SIZE)
@@ -85,7 +85,7 @@ def state(file: SharedFile) -> dict[str, Any]:
 
 
 def users(path: Path, status: os.stat_result) -> list[int]:
-    """The processes that map a file, of those that we may look into."""
+    """The processes that map a file, of those whose maps this process may read."""
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x} {status.st_ino} "
     name = f" {path.resolve()}\n"
     found = []
@@ -97,7 +97,7 @@ def users(path: Path, status: os.stat_result) -> list[int]:
 
 
 def _bucket(settings: dict[str, Any], content: BufferedReader, elapsed: int) -> dict[str, Any]:
-    """The tokens that are left."""
+    """The available tokens."""
     bits, multiplier, shift, burst = scale(settings["capacity"], settings["refill_rate"])
     (word,) = _words(content, _shared.HEADER, 1)
     debt = (word - units_at(elapsed, multiplier, shift) + _WORDS // 2) % _WORDS - _WORDS // 2
@@ -107,7 +107,7 @@ def _bucket(settings: dict[str, Any], content: BufferedReader, elapsed: int) -> 
 def _tiers(
     settings: dict[str, Any], content: BufferedReader, length: int, elapsed: int
 ) -> dict[str, Any]:
-    """How many keys owe something at each table, and how many gave way while they did."""
+    """The number of keys with debt in each table, and of keys that were evicted with debt."""
     rates = checked_rates(settings["rate"], None)
     tables = tables_of(rates, checked_windows(rates) if settings["strict"] else ())
     names = [settings["rate"]] if settings["strict"] else map(str, rates)
@@ -125,7 +125,7 @@ def _tiers(
 
 
 def _count_owing(content: BufferedReader, start: int, cells: int, now: int) -> int:
-    """A block at a time, as a table may be larger than the memory."""
+    """Count by blocks, as a table may be larger than memory."""
     owing = 0
     for at in range(0, cells, _BLOCK):
         words = _words(content, start + _WORD * at, min(_BLOCK, cells - at))

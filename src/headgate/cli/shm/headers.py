@@ -1,4 +1,4 @@
-"""What the header of a shared limit's file says, whatever bytes anybody has written there."""
+"""Parsing of the headers of shared limits' files, which may contain any bytes."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ class DamagedHeaderError(ValueError):
 
 
 def parse_header(content: bytes) -> dict[str, Any] | None:
-    """The settings in the first `HEADER_SIZE` bytes of a file, None if that is no file of a shared limit.
+    """The settings in the first `HEADER_SIZE` bytes of a file, or None if it is not a file of a shared limit.
 
-    They are those of a limiter that could be made, by name; of a layout that this version does not know, only
-    the layout. Raises DamagedHeaderError, and nothing else, for all others.
+    The settings are valid arguments of the limiter, by name; for an unknown layout there is only its number.
+    Raises DamagedHeaderError, and nothing else, for any other contents.
     """
     try:
         if header := _shared.header_of(content):
@@ -41,10 +41,10 @@ def _table_settings(header: _shared.Header) -> dict[str, Any]:
 
 
 def _value(text: str) -> str | float:
-    """The value that was written as `text`: settings are of simple types, without escapes."""
+    """The value of `text`: settings are of simple types, without escapes."""
     match = _VALUE.fullmatch(text)
     if match is None:
-        raise ValueError(f"no setting is {text!r}")
+        raise ValueError(f"not a value: {text!r}")
     if match["bool"]:
         return text == "True"
     if match["int"]:
@@ -54,7 +54,7 @@ def _value(text: str) -> str | float:
 
 def _check_rate_limiter(settings: Mapping[str, Any]) -> None:
     if not isinstance(settings["rate"], str):
-        raise TypeError(f"no rate is {settings['rate']!r}")
+        raise TypeError(f"not a rate: {settings['rate']!r}")
     rates = checked_rates(settings["rate"], None)
     if settings["strict"]:
         checked_windows(rates)

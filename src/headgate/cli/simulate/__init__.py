@@ -1,1 +1,1 @@
-"""What ``headgate simulate`` is made of."""
+"""The ``headgate simulate`` command."""

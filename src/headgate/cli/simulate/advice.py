@@ -1,4 +1,4 @@
-"""One sentence of advice out of hit ratios."""
+"""One sentence of advice from hit ratios."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _ENOUGH = 0.01
 
 
 class Equivalence(NamedTuple):
-    """`point` hits as often as LRU does with `lru_size`, or with more than that (`beyond`)."""
+    """`point` has the hit ratio of LRU with `lru_size` entries, or with more (`beyond`)."""
 
     point: Point
     lru_size: int
@@ -22,15 +22,15 @@ class Equivalence(NamedTuple):
 
     @property
     def gain(self) -> tuple[float, float]:
-        """How much smaller, and among equals how good."""
+        """The factor of memory saved, and for ties the hit ratio."""
         return self.lru_size / self.point.maxsize, self.point.hit_ratio
 
 
 def advice(points: Sequence[Point]) -> str:
-    """Which policy saves most memory against LRU, or else which size is enough."""
+    """The policy that saves most memory compared to LRU, or if none does, a sufficient size."""
     points = [point for point in points if point.policy != belady.NAME]
     if not points:
-        return "No cache can choose as Belady does: its hit ratios are the bound of the others."
+        return "Belady's algorithm knows all future requests: its hit ratios are an upper bound for caches."
     curve = [point for point in points if point.policy == _REFERENCE]
     found = [
         _equivalent(point, curve) for point in points if curve and point.policy != _REFERENCE and point.hits
@@ -42,11 +42,11 @@ def advice(points: Sequence[Point]) -> str:
             f"{best.point.policy} with {best.point.maxsize:,} hits as often ({best.point.hit_ratio:.2%}) "
             f"as LRU with {more}{best.lru_size:,}."
         )
-    return _enough(points)
+    return _sufficient(points)
 
 
 def _equivalent(point: Point, curve: Sequence[Point]) -> Equivalence:
-    """The size at which LRU's curve, straight between its points over log size, reaches the hit ratio."""
+    """The size at which LRU's curve, interpolated linearly over the log of the size, has the hit ratio."""
     for low, high in pairwise(curve):
         if low.hit_ratio < point.hit_ratio <= high.hit_ratio:
             share = (point.hit_ratio - low.hit_ratio) / (high.hit_ratio - low.hit_ratio)
@@ -56,11 +56,11 @@ def _equivalent(point: Point, curve: Sequence[Point]) -> Equivalence:
     return Equivalence(point, curve[-1 if beyond else 0].maxsize, beyond)
 
 
-def _enough(points: Sequence[Point]) -> str:
+def _sufficient(points: Sequence[Point]) -> str:
     best = max(points, key=lambda point: point.hit_ratio)
     curve = [point for point in points if point.policy == best.policy]
     if not best.hits:
-        return f"No cache hits even once with {curve[-1].maxsize:,} or less: try larger sizes."
+        return f"No cache has a hit with a size of {curve[-1].maxsize:,} or less: try larger sizes."
     if len(curve) == 1:
         return f"{best.policy} with {best.maxsize:,} hits {best.hit_ratio:.2%}."
     enough = next(point for point in curve if point.hit_ratio >= best.hit_ratio - _ENOUGH)

@@ -1,4 +1,4 @@
-"""Belady's choice: the hits of a cache that knows all requests to come."""
+"""Belady's algorithm: the hits of a cache that knows all future requests."""
 
 from array import array
 from collections.abc import Iterable, Iterator
@@ -12,12 +12,12 @@ _NEVER = 2**62
 _STALE = 8
 
 
-class Foresight:
-    """The requests of a log, noted as they pass, and what a cache that had foreseen them would have hit.
+class Belady:
+    """Records the requests of a log, then counts the hits of a cache that knows them in advance.
 
-    The entry whose next hit is farthest gives way, which may be the newcomer. So no cache of that size hits
-    more often, as long as all entries weigh alike; with weights there may be better choices. It takes up
-    to 32 bytes a request.
+    The entry whose next request is furthest in the future is evicted, which may be the new one. So no
+    cache of that size has more hits if all entries weigh the same; with weights there may be better choices.
+    Takes up to 32 bytes per request.
     """
 
     def __init__(self, ttl: float | None) -> None:
@@ -28,8 +28,8 @@ class Foresight:
         self._lifetime = None if ttl is None else round(ttl * 1e9)
         self._following = array("q")
 
-    def watch(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-        """The chunks, noted."""
+    def record(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Yield the chunks, and record them."""
         for chunk in chunks:
             numbers = self._numbers
             self._keys.extend([numbers.setdefault(key, len(numbers)) for key in chunk.keys])
@@ -39,7 +39,7 @@ class Foresight:
         self._following = self._look_ahead()
 
     def _look_ahead(self) -> "array[int]":
-        """For each request the number of the next one for its key."""
+        """For each request, the number of the next request for its key."""
         following = array("q", [_NEVER]) * len(self._keys)
         seen = array("q", [_NEVER]) * len(self._numbers)
         for at in range(len(self._keys) - 1, -1, -1):
@@ -49,8 +49,8 @@ class Foresight:
         return following
 
     def hits(self, maxsize: int) -> tuple[int, int]:
-        """How many requests a cache hits, and what they weigh. O(log entries) a request."""
-        stored: dict[int, tuple[int, int, int]] = {}  # by key: its next hit, its weight, its end
+        """The number of hits of a cache, and their weight. O(log entries) per request."""
+        stored: dict[int, tuple[int, int, int]] = {}  # by key: next request, weight, deadline
         farthest: list[tuple[int, int]] = []
         hits = hit_weight = size = 0
         for at, (key, following) in enumerate(zip(self._keys, self._following, strict=True)):
@@ -78,12 +78,12 @@ class Foresight:
         return hits, hit_weight
 
     def _lives(self, following: int, end: int) -> bool:
-        """Whether an entry is there when it is asked for next."""
+        """Whether an entry has not expired at its next request."""
         return self._lifetime is None or self._times[following] < end
 
 
 def _farthest_weight(stored: dict[int, tuple[int, int, int]], farthest: list[tuple[int, int]]) -> int:
-    """Remove the entry whose next hit is farthest; what it weighed."""
+    """Remove the entry whose next request is furthest in the future, and return its weight."""
     while True:
         when, key = heappop(farthest)
         found = stored.get(key)

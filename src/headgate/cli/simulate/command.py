@@ -10,7 +10,7 @@ from typing import Any
 from headgate.cli import keylog, sizes
 from headgate.cli.badlines import BadLines
 from headgate.cli.errors import CommandError
-from headgate.cli.options import check_about, delimiter, known_names, pattern, positive_float
+from headgate.cli.options import check_needs, delimiter, known_names, pattern, positive_float
 from headgate.cli.outputs import add_output_options, check_outputs, deliver
 from headgate.cli.progress import Progress
 from headgate.cli.simulate import belady
@@ -32,49 +32,49 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
     option = parser.add_argument
     option("log", type=Path, metavar="LOG", help="plain, gzip, xz or zstd; '-' is standard input")
-    option("--format", choices=FORMATS, default="auto", help="what the log is (default: by name and content)")
+    option("--format", choices=FORMATS, default="auto", help="format of the log (default: detected)")
     option("--key", metavar="FIELD", help="column or field of the key; a number counts columns from 1")
     option("--weight", metavar="FIELD", help="column or field of the weight: sizes are then weights")
-    option("--ttl", type=positive_float, metavar="SECONDS", help="entries live so long; needs times")
+    option("--ttl", type=positive_float, metavar="SECONDS", help="lifetime of entries; needs times")
     option("--time", metavar="FIELD", help="column or field of the time of a request, for --ttl")
-    option("--time-unit", choices=UNITS, help="of times that are numbers (default: s)")
+    option("--time-unit", choices=UNITS, help="unit of numeric times (default: s)")
     option("--delimiter", type=delimiter, metavar="CHAR",
-           help=r"between the columns of CSV, \t for a tab (default: ',')")
+           help=r"delimiter of CSV columns, \t for a tab (default: ',')")
     option(
         "--pattern",
         type=pattern,
         metavar="REGEX",
-        help="for other logs: groups named key, weight and time, or one",
+        help="for other logs: groups named key, weight and time, or one unnamed group",
     )
     option(
         "--policy",
         type=_policies,
         default=list(policies()),
         metavar="NAME[,NAME]",
-        help=f"only these of {', '.join(policies())}, or {belady.NAME}, which knows the requests to come and "
-        "holds them all in memory (default: all but that; it is drawn too)",
+        help=f"only these of {', '.join(policies())}, or {belady.NAME}, which knows all future requests and "
+        "keeps them in memory (default: all but that one, which plots include)",
     )
     option(
         "--sizes",
         type=_sizes,
         default=_sizes(_DEFAULT_SIZES),
         metavar="SIZE[,SIZE]",
-        help=f"numbers, 10k, 2m, or shares of the distinct keys (default: {_DEFAULT_SIZES})".replace(
+        help=f"numbers, 10k, 2m, or percentages of the distinct keys (default: {_DEFAULT_SIZES})".replace(
             "%", "%%"
         ),
     )
     option("--header", action=argparse.BooleanOptionalAction,
-           help="the first line of CSV names the columns (default: unless columns are given by number and it"
-                " holds a number)")
+           help="the first line of CSV names the columns (default: yes, unless all columns are given by"
+                " number and it contains a number)")
     option("--strict", action="store_true", help="stop at the first bad line instead of skipping it")
     option("--csv", type=Path, metavar="FILE", help="write the points as CSV")
     add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the log once to count its keys if sizes need that, then feed the caches."""
+    """Count the keys of the log if sizes need it, then replay it through the caches."""
     check_outputs(args, args.csv)
-    check_about(args, "ttl", "time", "time-unit")
+    check_needs(args, "ttl", "time", "time-unit")
     names = [*args.policy, belady.NAME] if args.plot and belady.NAME not in args.policy else args.policy
     log = _Log(args)
     relative = any(size.endswith("%") for size in args.sizes)
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Log:
-    """How the log is read, and whether its requests have weights."""
+    """Reads the log, and notes whether its requests have weights."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._layout = Layout(
@@ -112,7 +112,7 @@ class _Log:
         self.weighted = False
 
     def requests(self, path: Path, bad_line: BadLine) -> Iterator[Chunk]:
-        """The requests, with times where entries end."""
+        """The requests, with times if entries have a lifetime."""
         for chunk in read_requests(path, self._layout, bad_line, self._check):
             self.weighted = chunk.weights is not None
             if self._timed and chunk.times is None:

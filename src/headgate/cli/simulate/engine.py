@@ -1,4 +1,4 @@
-"""Caches of every policy and size, fed with the same requests."""
+"""Replay of requests through caches of every policy and size."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
@@ -7,7 +7,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 from headgate import cache
-from headgate.cli.bench.race import clock
+from headgate.cli.bench.interleave import clock
 from headgate.cli.errors import CommandError
 from headgate.cli.simulate import belady
 from headgate.cli.simulate.records import Chunk
@@ -16,8 +16,8 @@ _SUFFIX = "Cache"
 
 
 class Point(NamedTuple):
-    """What one cache made of the log; without weights every request weighs 1. `ns_per_request` is None for
-    Belady's choice, which no cache can make."""
+    """The result of one cache; without weights every request weighs 1. `ns_per_request` is None for Belady's
+    algorithm, which is not a cache."""
 
     policy: str
     maxsize: int
@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 
 def policies() -> dict[str, Callable[..., Any]]:
-    """The caches of headgate.cache that need nothing but a size, by name in lower case."""
+    """The caches of headgate.cache that can be made with only a size, by name in lower case."""
     named = {name: getattr(cache, name) for name in cache.__all__ if name.endswith(_SUFFIX)}
     return {name.removesuffix(_SUFFIX).lower(): cls for name, cls in named.items() if _needs_only_a_size(cls)}
 
@@ -57,28 +57,28 @@ def run(
     step: Callable[[str], None],
     ttl: float | None = None,
 ) -> list[Point]:
-    """Feed all caches in one pass over the log; the points come policy by policy, by size, Belady's last."""
+    """Replay the log through all caches in one pass. Points are ordered by policy and size, Belady's last."""
     known = policies()
     runs = [_Run(name, known[name], size, ttl) for name in names if name != belady.NAME for size in sizes]
-    foresight = belady.Foresight(ttl) if belady.NAME in names else None
+    optimum = belady.Belady(ttl) if belady.NAME in names else None
     requests = weight = 0
-    for chunk in chunks if foresight is None else foresight.watch(chunks):
+    for chunk in chunks if optimum is None else optimum.record(chunks):
         for each in runs:
             each.feed(chunk)
         requests += len(chunk.keys)
         weight += len(chunk.keys) if chunk.weights is None else sum(chunk.weights)
         step(f"{requests:,} requests")
     points = [each.point(requests, weight) for each in runs] if requests else []
-    if foresight is not None and requests:
+    if optimum is not None and requests:
         for size in sizes:
             step(f"{belady.NAME} with {size:,}")
-            hits, hit_weight = foresight.hits(size)
+            hits, hit_weight = optimum.hits(size)
             points.append(Point(belady.NAME, size, requests, hits, weight, hit_weight, None))
     return points
 
 
 def distinct_weight(chunks: Iterable[Chunk]) -> int:
-    """How many distinct keys the log has, or what they weigh together when first seen."""
+    """The number of distinct keys, or the sum of their weights when first seen."""
     seen: dict[Any, int] = {}
     for keys, weights, _ in chunks:
         pairs: Iterator[tuple[Any, int]] = (
@@ -90,7 +90,7 @@ def distinct_weight(chunks: Iterable[Chunk]) -> int:
 
 
 class _Run:
-    """One cache and its counts."""
+    """One cache and its counters."""
 
     def __init__(self, policy: str, cls: Callable[..., Any], maxsize: int, ttl: float | None) -> None:
         self._policy = policy
@@ -129,7 +129,7 @@ class _Run:
         self._missed_weight += missed_weight
 
     def _in_time(self, times: list[int], requests: Iterable[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
-        """The requests, each when the clock of the cache is there."""
+        """Yield the requests, and set the clock of the cache to the time of each."""
         for self._now, request in zip(times, requests, strict=True):
             yield request
 
@@ -141,7 +141,7 @@ class _Run:
 
 
 def _own_copy(function: Any) -> Any:
-    """The interpreter specialises bytecode per code object: each cache gets one of its own."""
+    """A copy with its own code object, as the interpreter specialises bytecode per code object."""
     return FunctionType(function.__code__.replace(), function.__globals__)
 
 
@@ -155,7 +155,7 @@ def _feed_keys(cache: Any, keys: list[Any]) -> int:
 
 
 def _feed_weights(cache: Any, maxsize: int, requests: Iterable[tuple[Any, int]]) -> tuple[int, int]:
-    """An entry heavier than the whole cache is a miss that is not kept."""
+    """An entry heavier than the whole cache is a miss, and is not stored."""
     misses = missed_weight = 0
     for key, weight in requests:
         if cache.get(key) is None:

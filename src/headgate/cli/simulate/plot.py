@@ -1,4 +1,4 @@
-"""Hit ratio over size: a curve a policy, named at its end, and Belady's choice as the ceiling."""
+"""Hit ratio over size: a curve per policy, labelled at its end, and Belady's algorithm as the upper bound."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,20 +9,20 @@ from headgate.cli.simulate.show import Simulation
 
 _MARGIN = 0.06
 _APART = 0.045
-_CEILING = "0.45"
+_BOUND = "0.45"
 
 
 def draw(found: Simulation, figure: Any) -> None:
-    """Fill the figure."""
+    """Draw the figure."""
     figure.set_size_inches(8, 5)
     axes = figure.subplots()
     ends = []
     for number, policy in enumerate(found.policies):
         curve = found.curve(policy)
-        ceiling = policy == belady.NAME
-        colour = _CEILING if ceiling else f"C{number}"
+        bound = policy == belady.NAME
+        colour = _BOUND if bound else f"C{number}"
         sizes, ratios = [point.maxsize for point in curve], list(map(_percent, curve))
-        axes.plot(sizes, ratios, "d--" if ceiling else "o-", color=colour, markersize=4)
+        axes.plot(sizes, ratios, "d--" if bound else "o-", color=colour, markersize=4)
         ends.append((ratios[-1], policy, colour))
     low, high = _range(found.points)
     axes.set_ylim(low, high)
@@ -53,7 +53,7 @@ def _percent(point: Point) -> float:
 
 
 def _range(points: Sequence[Point]) -> tuple[float, float]:
-    """The hit ratios that there are, with a margin; at least a percentage point, within 0 and 100."""
+    """The range of the hit ratios with a margin: at least one percentage point, within 0 and 100."""
     ratios = list(map(_percent, points))
     low, high = min(ratios), max(ratios)
     margin = max(_MARGIN * (high - low), 0.5)
@@ -61,13 +61,13 @@ def _range(points: Sequence[Point]) -> tuple[float, float]:
 
 
 def _places(ends: Sequence[tuple[float, str, str]], low: float, high: float) -> list[float]:
-    """Where the names of the curves stand, from the lowest: near their ends, and legibly apart."""
+    """The positions of the labels, from the lowest: close to the ends of their curves, without overlap."""
     apart = _APART * (high - low)
     places: list[float] = []
     for end, *_ in sorted(ends):
         places.append(max(end, places[-1] + apart) if places else end)
     excess = max(0.0, places[-1] - high)
     for at in range(len(places) - 1, -1, -1):
-        ceiling = places[at + 1] - apart if at + 1 < len(places) else places[-1] - excess
-        places[at] = min(places[at], ceiling)
+        highest = places[at + 1] - apart if at + 1 < len(places) else places[-1] - excess
+        places[at] = min(places[at], highest)
     return places

@@ -1,4 +1,4 @@
-"""Requests out of a log: a key, and a weight and a time where they are asked for."""
+"""Requests from a log: keys, and weights and times if they are needed."""
 
 import csv
 import json
@@ -22,9 +22,9 @@ _DIGITS = 18
 
 
 class Layout(NamedTuple):
-    """How a log is written: where the key, the weight and the time of a request stand.
+    """The format of a log: where to find the key, the weight and the time of a request.
 
-    `header` says whether the first line of CSV names the columns; None lets names and the line itself decide.
+    `header` says whether the first line of CSV names the columns; None decides by the options and the line.
     """
 
     form: str = "auto"
@@ -39,8 +39,8 @@ class Layout(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Some requests in order; `weights` is None where every entry counts as one, `times` where no time is
-    asked for. Times are nanoseconds."""
+    """Some requests in order; `weights` is None if every entry weighs 1, `times` if times are not needed.
+    Times are in nanoseconds."""
 
     keys: list[Any]
     weights: list[int] | None = None
@@ -56,13 +56,13 @@ class Request(NamedTuple):
 
 
 Entry = Request | ValueError
-"""A request, or what is wrong with the line."""
+"""A request, or the error of its line."""
 
 CheckFormat = Callable[[str], None]
 """Called with the format of a log once it is known; raises if the options do not fit."""
 
 _FIELDS = ("csv", "jsonl")
-_HONOURED = {
+_APPLICABLE = {
     "key": _FIELDS,
     "weight": _FIELDS,
     "cost": _FIELDS,
@@ -73,7 +73,7 @@ _HONOURED = {
     "pattern": ("regex",),
     "ttl": (*_FIELDS, "regex", keylog.ORACLE),
 }
-"""The formats in which an option has a meaning."""
+"""The formats in which an option has an effect."""
 
 _HINTS = {
     "regex": ", whose pattern names the groups",
@@ -81,11 +81,11 @@ _HINTS = {
 }
 
 BadLine = Callable[[int, str], None]
-"""Told the number of a line and what is wrong with it; raises if that is fatal."""
+"""Called with the number of a line and its error; raises if that is fatal."""
 
 
 def read_requests(path: Path, layout: Layout, bad_line: BadLine, check: CheckFormat) -> Iterator[Chunk]:
-    """The requests of a log, many at a time."""
+    """The requests of a log, in chunks."""
     with keylog.open_log(path) as log:
         form = keylog.form_of(log, path, form_of(path, layout))
         check(form)
@@ -99,13 +99,13 @@ def read_requests(path: Path, layout: Layout, bad_line: BadLine, check: CheckFor
 
 
 def checker(options: Mapping[str, Any]) -> CheckFormat:
-    """Refuses formats that cannot honour an option that is given, by name: key, weight, and so on."""
+    """A check that refuses formats in which a given option has no effect; `options` are values by name."""
     given = [name for name, value in options.items() if value is not None]
 
     def check(form: str) -> None:
         for name in given:
-            if form not in _HONOURED[name]:
-                formats = " or ".join(_HONOURED[name])
+            if form not in _APPLICABLE[name]:
+                formats = " or ".join(_APPLICABLE[name])
                 raise CommandError(f"--{name} needs the format {formats}, not {form}{_HINTS.get(form, '')}")
 
     return check
@@ -149,7 +149,7 @@ def _csv(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
 
 
 def _rows(reader: Any) -> Iterator[tuple[int, list[str] | ValueError]]:
-    """The rows with the numbers of their lines, or what is wrong with one."""
+    """The rows, or their errors, with line numbers."""
     while True:
         try:
             row = next(reader)
@@ -162,9 +162,9 @@ def _rows(reader: Any) -> Iterator[tuple[int, list[str] | ValueError]]:
 
 
 def _header(reader: Any, layout: Layout) -> tuple[list[str], list[tuple[int, list[str] | ValueError]]]:
-    """The names of the columns, if the first line has some, else that line as a row.
+    """The names of the columns if the first line has them, otherwise that line as a row.
 
-    Columns that are all given by number need no names: then a line of words, without a number, has the names.
+    If all columns are given by number, the first line is a header only if it consists of words.
     """
     if layout.header is False:
         return [], []
@@ -197,7 +197,7 @@ def _row_entry(row: Sequence[str], columns: Sequence[int | None], unit: str) -> 
 
 
 def _jsonl(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
-    """Fields by name; dots lead into objects."""
+    """Fields by name; dots separate the names of nested objects."""
     if layout.key is None:
         raise CommandError("a log of JSON lines needs --key, the name of the field")
     names = [name and name.split(".") for name in (layout.key, layout.weight, layout.time)]
@@ -225,9 +225,9 @@ def _field(record: Any, path: Sequence[str]) -> Any:
 
 
 def _regex(lines: Iterable[str], layout: Layout) -> Iterator[tuple[int, Entry]]:
-    """The group called key, or the first one, or the whole match; and those called weight or cost, and time.
+    """The group named key, or the first group, or the whole match; the groups named weight or cost, and time.
 
-    A weight group that takes no part in a match weighs 1.
+    The weight is 1 if its group does not take part in the match.
     """
     pattern = layout.pattern
     if pattern is None:

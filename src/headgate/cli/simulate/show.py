@@ -1,4 +1,4 @@
-"""The curves for people and for machines."""
+"""The report of a simulation as tables, JSON and CSV."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ _COLUMNS = (
 
 
 class Simulation(NamedTuple):
-    """A log and its points; `distinct` is the number or weight of its keys where that was counted."""
+    """A log and its points; `distinct` is the number or weight of its keys if that was counted."""
 
     log: str
     weighted: bool
@@ -53,8 +53,8 @@ class Simulation(NamedTuple):
 
 
 def show(found: Simulation, to: Printer) -> None:
-    """A table with a column a policy, and a sentence."""
-    lifetime = "" if found.ttl is None else f", entries living {found.ttl:g} s"
+    """A table with a column per policy, and a sentence of advice."""
+    lifetime = "" if found.ttl is None else f", entries expire after {found.ttl:g} s"
     title = f"{found.log}: hit ratio of {found.requests:,} requests{lifetime}"
     to.table(_ratio_table(title, found, _hit_ratio))
     if found.weighted:

@@ -1,4 +1,4 @@
-"""What is measured, and how much of it."""
+"""Benchmarks: what is measured, and how much of it."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from headgate._backend import backend
-from headgate.cli.bench.race import Field, Timing
+from headgate.cli.bench.interleave import Comparison, Timing
 
 _SIZES = ("trial_ns", "hot", "requests", "distinct", "nodes", "many_nodes", "keys", "entries")
 
 
 class Scale(NamedTuple):
-    """How much work a run does."""
+    """The sizes, rounds and time limits of a run."""
 
     rounds: int
     processes: int
@@ -37,7 +37,7 @@ class Scale(NamedTuple):
         return self._replace(**sizes)
 
 
-# Tables that double are as full at 250,000 entries as they are at 1,000,000.
+# A table that grows by doubling is as full at 250,000 entries as at 1,000,000.
 QUICK = Scale(
     rounds=9,
     processes=3,
@@ -65,24 +65,24 @@ FULL = QUICK._replace(
 )
 
 
-class Work(NamedTuple):
-    """One column of a table: `slug` is room.name; `build` makes the contestants when their turn comes."""
+class Benchmark(NamedTuple):
+    """One column of a table: `slug` is suite.name; `build` makes the comparison just before it runs."""
 
     slug: str
     title: str
     detail: str
-    build: Callable[[], Field]
+    build: Callable[[], Comparison]
     warm_up: bool = True
 
     @property
-    def room(self) -> str:
+    def suite(self) -> str:
         return self.slug.partition(".")[0]
 
 
 class Result(NamedTuple):
-    """A work and how its contestants fared; `note` is what the field said of itself."""
+    """A benchmark and the timings of its candidates; `note` comes from the comparison."""
 
-    work: Work
+    benchmark: Benchmark
     timings: Sequence[Timing]
     note: str
 
@@ -91,7 +91,7 @@ class Result(NamedTuple):
         return self.timing(subject())
 
     def joined(self, other: "Result") -> "Result":
-        """With the samples of another process, without those that failed there."""
+        """With the samples of another process, without the candidates that failed there."""
         timings = [
             Timing(mine.name, mine.kind, [*mine.samples, *other.timing(mine.name).samples])
             for mine in self.timings
@@ -107,16 +107,16 @@ class Result(NamedTuple):
 
 
 def twins() -> list[str]:
-    """The twins that take part: the compiled one only where it is active."""
+    """The twins that are measured: the compiled one only where it is active."""
     return ["compiled", "pure"] if backend == "compiled" else ["pure"]
 
 
-def twin_room(twin: str, room: str) -> Any:
-    return import_module(f"headgate._{twin}.{room}")
+def twin_module(twin: str, module: str) -> Any:
+    return import_module(f"headgate._{twin}.{module}")
 
 
 def subject() -> str:
-    """The contestant that all ratios refer to."""
+    """The candidate that all ratios refer to."""
     return f"headgate {twins()[0]}"
 
 

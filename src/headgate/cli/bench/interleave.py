@@ -1,8 +1,8 @@
-"""Timing side by side: every contestant once a round, so that a disturbance hits all of them.
+"""Interleaved timing: every candidate runs once a round, so that a disturbance affects all of them.
 
-Each statement is compiled into a loop of its own, because the interpreter specialises bytecode
-per code object and a shared loop would slow down whoever comes second. An empty loop over the
-same keys runs in every round too, and its median is subtracted from all.
+Each statement is compiled into its own loop, because the interpreter specialises bytecode per code
+object and a shared loop would be slower for the second candidate. An empty loop over the same keys runs
+in every round too, and its median is subtracted from all samples.
 """
 
 import gc
@@ -15,10 +15,10 @@ from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 Trial = Callable[[], float]
-"""One repeat: nanoseconds an operation."""
+"""Runs the statement many times and returns nanoseconds per operation."""
 
-Turn = Callable[[str], None]
-"""Called with the name of the contestant that runs next."""
+Announce = Callable[[str], None]
+"""Called with the name of the candidate that runs next."""
 
 _FINE_NS = 1_000
 _LOOP = """
@@ -34,7 +34,7 @@ def loop(target, keys, passes, clock):
 
 
 def _choose_clock() -> tuple[Callable[[], int], str]:
-    """The thread's CPU time where it is fine enough: another process on the core does not count."""
+    """CPU time of the thread where its resolution suffices, as it excludes other processes on the core."""
     if time.get_clock_info("thread_time").resolution * 1e9 <= _FINE_NS:
         return time.thread_time_ns, "CPU time of the thread"
     return time.perf_counter_ns, "wall time"
@@ -44,31 +44,31 @@ clock, clock_name = _choose_clock()
 
 
 def always(target: Any) -> Callable[..., Any]:
-    """A function that returns `target` whatever it is called with: a `make` for what is not made anew."""
+    """A function that returns `target` for any arguments: a `make` for a target that trials share."""
     return lambda *_: target
 
 
-_quiet: Turn = always(None)
+_silent: Announce = always(None)
 
 
-class Contestant(NamedTuple):
-    """What runs: `kind` is compiled, pure, text, peer or baseline; `enter` makes its trial, once."""
+class Candidate(NamedTuple):
+    """What is measured: `kind` is compiled, pure, text, peer or baseline; `prepare` makes its trial, once."""
 
     name: str
     kind: str
-    enter: Callable[[], Trial]
+    prepare: Callable[[], Trial]
 
 
-class Field(NamedTuple):
-    """All that run the same work, and the empty loop whose cost is taken off."""
+class Comparison(NamedTuple):
+    """Candidates that do the same work, and the empty loop whose cost is subtracted."""
 
-    contestants: Sequence[Contestant]
+    candidates: Sequence[Candidate]
     empty: Trial | None = None
     note: str = ""
 
 
 class Ratio(NamedTuple):
-    """How many times as much, paired by round: median and quartiles."""
+    """Ratios of two timings, paired by round: median and quartiles."""
 
     median: float
     low: float
@@ -80,7 +80,7 @@ class Ratio(NamedTuple):
 
 
 class Timing:
-    """The samples of one contestant, in nanoseconds an operation."""
+    """The samples of one candidate, in nanoseconds per operation."""
 
     def __init__(self, name: str, kind: str, samples: Sequence[float]) -> None:
         self.name = name
@@ -107,11 +107,11 @@ class Timing:
 
 
 class Loop:
-    """A trial: a statement on `target`, run once a `key`; it may use `value` and count `misses`.
+    """A trial: a statement on `target`, run once per `key`; it may use `value` and count `misses`.
 
-    `make` gives the target anew for each trial, so that the spread covers how memory happens to
-    be laid out. The first trial finds out how often the keys must be gone through to take
-    `trial_ns`, by a second pass, for the first builds what is lazy; with 0 they are gone through once.
+    `make` returns a new target for each trial, so that the spread covers variations of memory layout.
+    The first trial determines how many passes over the keys take `trial_ns`, by a second pass, as the
+    first one includes lazy initialization; if `trial_ns` is 0, there is one pass.
     """
 
     def __init__(
@@ -148,38 +148,38 @@ def empty_loop(keys: Sequence[Any], trial_ns: int = 0) -> Loop:
     return Loop("pass", keys, always(None), trial_ns)
 
 
-def race(
-    field: Field,
+def compare(
+    comparison: Comparison,
     rounds: int,
     seconds: float,
     *,
     warm_up: bool = True,
     min_rounds: int = 3,
-    turn: Turn = _quiet,
+    announce: Announce = _silent,
 ) -> list[Timing]:
-    """The contestants' timings after `rounds` rounds, or `min_rounds` when `seconds` are over."""
-    trials = [_entered(contestant, turn) for contestant in field.contestants]
-    if field.empty is not None:
-        trials.append(field.empty)
+    """The candidates' timings after `rounds` rounds; fewer, but `min_rounds`, once `seconds` have passed."""
+    trials = [_announced(candidate, announce) for candidate in comparison.candidates]
+    if comparison.empty is not None:
+        trials.append(comparison.empty)
     with _gc_paused():
         if warm_up:
             for trial in trials:
                 trial()
         samples = _interleave(trials, rounds, seconds, min_rounds)
-    overhead = median(samples.pop()) if field.empty is not None else 0.0
+    overhead = median(samples.pop()) if comparison.empty is not None else 0.0
     return [
-        Timing(contestant.name, contestant.kind, [max(sample - overhead, 0.1) for sample in taken])
-        for contestant, taken in zip(field.contestants, samples, strict=True)
+        Timing(candidate.name, candidate.kind, [max(sample - overhead, 0.1) for sample in taken])
+        for candidate, taken in zip(comparison.candidates, samples, strict=True)
     ]
 
 
-def _entered(contestant: Contestant, turn: Turn) -> Trial:
-    """The trial of a contestant, which takes its turn before it is made and before it runs."""
-    turn(contestant.name)
-    trial = contestant.enter()
+def _announced(candidate: Candidate, announce: Announce) -> Trial:
+    """The trial of a candidate, announced before it is prepared and before each run."""
+    announce(candidate.name)
+    trial = candidate.prepare()
 
     def announced() -> float:
-        turn(contestant.name)
+        announce(candidate.name)
         return trial()
 
     return announced
@@ -188,11 +188,11 @@ def _entered(contestant: Contestant, turn: Turn) -> Trial:
 def _interleave(trials: Sequence[Trial], rounds: int, seconds: float, min_rounds: int) -> list[list[float]]:
     samples: list[list[float]] = [[] for _ in trials]
     start = time.perf_counter()
-    for turn in range(rounds):
-        if turn >= min_rounds and time.perf_counter() - start > seconds:
+    for number in range(rounds):
+        if number >= min_rounds and time.perf_counter() - start > seconds:
             break
-        for at in range(len(trials)):
-            at = (at + turn) % len(trials)
+        for first in range(len(trials)):
+            at = (first + number) % len(trials)
             samples[at].append(trials[at]())
     return samples
 
