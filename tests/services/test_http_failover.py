@@ -356,13 +356,13 @@ def test_the_wait_before_a_retry(monkeypatch):
     monkeypatch.setattr(_http, "sleep", slept.append)
     monkeypatch.setattr(_http, "random", lambda: 0.5)
     with attempts(balancer, attempts=8, backoff=0.1) as one:
-        assert all(one.retried(503, True) for _ in range(7))
-        assert not one.retried(503, True)
+        assert all(one.retry(503, True) for _ in range(7))
+        assert not one.retry(503, True)
     assert slept == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5])
     slept.clear()
     with attempts(balancer, attempts=8, backoff=0.1) as one:
-        assert one.retried(OSError(), False)
-        assert one.retried(503, True)
+        assert one.retry(OSError(), False)
+        assert one.retry(503, True)
     assert slept == pytest.approx([0.1])  # what was not sent goes on at once
 
 
@@ -374,14 +374,14 @@ def test_no_wait_reaches_beyond_the_end(monkeypatch):
     balancer = RoundRobin([f"http://10.0.0.{i}" for i in range(1, 9)], seed=0, max_failures=None)
     options = {"attempts": 8, "backoff": 1, "deadline": 2.5, "attempt_timeout": 2, "on_event": events.append}
     with attempts(balancer, **options) as one:
-        assert (one.left(), one.left(1.5), one.left(9)) == (2, 1.5, 2)
-        assert one.retried(503, True) and one.left() == 1.5
-        assert one.retried(503, True) and one.left() == 0.5
-        assert not one.retried(503, True)
+        assert (one.remaining(), one.remaining(1.5), one.remaining(9)) == (2, 1.5, 2)
+        assert one.retry(503, True) and one.remaining() == 1.5
+        assert one.retry(503, True) and one.remaining() == 0.5
+        assert not one.retry(503, True)
     assert events[-1] == BalancerEvent("abandoned", "http://10.0.0.3", 3, "deadline")
 
 
-# ---- what is told -----------------------------------------------------------------------------------
+# ---- what is reported -------------------------------------------------------------------------------
 
 
 def test_events_and_counters(http, origins):
@@ -430,7 +430,7 @@ def test_an_error_says_which_servers_were_tried(http, origins):
 
 
 @pytest.mark.parametrize("name", [name for name in CLIENTS if name != "requests"])
-def test_a_body_that_breaks_is_told(name, origins):
+def test_a_body_that_breaks_is_reported(name, origins):
     """The adapter of requests reads the body itself, and repeats the request."""
     http = CLIENTS[name]()
     origins[0].mode, events = "cut", []
@@ -441,7 +441,7 @@ def test_a_body_that_breaks_is_told(name, origins):
     assert server_of(caught.value) == server_of(events[0].reason) == origins[0].url
 
 
-def test_the_last_status_is_told_once(http, origins):
+def test_the_last_status_is_reported_once(http, origins):
     origins[0].mode, events = 500, []
     balancer = balanced(origins)
     with http.open(balancer, on_event=events.append) as client:
@@ -470,7 +470,7 @@ def test_counters_of_servers_that_are_no_more_are_dropped():
             one.failed(503, True)
         balancer.remove_server(balancer.servers[0])
     assert failover.counters() == {}
-    assert len(failover._fleet._rows) <= 2 + 64 + 1
+    assert len(failover._state._rows) <= 2 + 64 + 1
 
 
 def test_what_nobody_marked_has_no_server():

@@ -1,7 +1,7 @@
-"""Where the primitives plug into other packages, one module a host; none is imported unasked.
+"""Adapters for other packages, one module per package; each is imported only on request.
 
-What the adapters of HTTP clients say of their servers is the same for all of them: ``server_of(response)``,
-`BalancerEvent` and `ServerCounters`.
+All adapters of HTTP clients report on servers in the same way: ``server_of(response)``, `BalancerEvent` and
+`ServerCounters`.
 """
 
 from headgate.adapters._http import BalancerEvent, ServerCounters, server_of

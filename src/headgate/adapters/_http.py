@@ -1,12 +1,12 @@
-"""What the adapters of HTTP clients share: which server is asked, and when another one is.
+"""Failover for the adapters of HTTP clients: which server a request is sent to, and when it is retried.
 
-    request -> Attempts -> pick -> send -> response         what comes of a pick feeds the balancer
+    request -> Attempts -> pick -> send -> response         the outcome of a pick is reported to the balancer
                              ^       |
                              |       v
-               wait a little |    failed, or one of `statuses`: is there another attempt, may it be repeated,
+                     backoff |    failed, or one of `statuses`: are there attempts left, may it be repeated,
                              +---- is there time, does the budget allow it?
 
-A budget, the counters and what is known of ejections belong to the balancer, whose adapters share them.
+The budget, the counters and the known ejections belong to the balancer and are shared by its adapters.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         def pick(self, key: Any = None, *, exclude: Collection[Any] = ()) -> Pick: ...
 
     class Options(TypedDict, total=False):
-        """What every adapter takes by keyword; see docs/adapters.md."""
+        """The keyword arguments of every adapter; see docs/adapters.md."""
 
         attempts: int
         statuses: Collection[int]
@@ -92,33 +92,33 @@ _PATH = "/%:@!$&'()*+,;="
 
 
 class BalancerEvent(_EventFields):
-    """What `on_event` is called with.
+    """The argument of `on_event`.
 
-    `kind` is ``"failed"`` where an attempt at `server` has failed, ``"retried"`` where the request goes to
-    `server` instead, ``"abandoned"`` where it would have been repeated but for `reason`, ``"budget"`` or
-    ``"deadline"``; ``"ejected"`` and ``"returned"`` where the balancer has ejected `server` or uses it again.
-    `attempt` counts from 1, and `reason` is otherwise the exception or the status of the attempt that failed.
+    `kind` is ``"failed"`` if an attempt at `server` has failed, ``"retried"`` if the request is sent to
+    `server` next, ``"abandoned"`` if it is not retried because of `reason`, ``"budget"`` or ``"deadline"``;
+    ``"ejected"`` and ``"returned"`` if the balancer has ejected `server` or uses it again. `attempt` counts
+    from 1. For the other kinds `reason` is the exception or the status of the failed attempt.
     """
 
     __slots__ = ()
 
 
 class ServerCounters(_CounterFields):
-    """How often a server was sent a request, failed, got one that had failed elsewhere, was ejected, and
-    returned, by all adapters of its balancer."""
+    """Counts for a server over all adapters of its balancer: `requests` sent, `failed` ones, `retried` ones
+    that had failed at another server, and how often it was `ejected` and `returned`."""
 
     __slots__ = ()
 
 
 class Origin(_OriginFields):
-    """A server's URL in parts: `netloc` is without credentials, `path` without a slash at its end, and
-    `authorization` the header that the credentials make."""
+    """The parts of a server's URL: `netloc` is without credentials, `path` without a trailing slash, and
+    `authorization` is the header for the credentials."""
 
     __slots__ = ()
 
 
 def _parsed(server: str) -> Origin | None:
-    """The origin that a server is, None if it is none."""
+    """The origin of a server, or None if it is not valid."""
     try:
         url = urlsplit(server)
         host, port = (url.hostname or "").encode("idna").decode(), url.port
@@ -149,25 +149,25 @@ def _origin_of_str(server: str) -> Origin:
 
 
 def origin(server: Any) -> Origin:
-    """The origin that a server of a balancer is."""
+    """The origin of a server of a balancer. Raises ValueError if it is not valid."""
     if not isinstance(server, str):
         raise ValueError(f"server must be an origin such as 'http://10.0.0.1:8080', got {server!r}")
     return _origin_of_str(server)
 
 
-def _shown(server: Any) -> str:
-    """A server without its credentials."""
+def _redacted(server: Any) -> str:
+    """The URL of a server without its credentials."""
     parts = origin(server)
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def server_of(outcome: Any) -> Any:
-    """The server that a response came from, or that an exception arose with; None if no adapter says so."""
+    """The server that returned a response or caused an exception; None if no adapter has set one."""
     return getattr(outcome, "headgate_server", None)
 
 
 def mark(outcome: Any, server: Any) -> None:
-    """Has `server_of` name the server of a response or an exception."""
+    """Set the server that `server_of` returns for a response or an exception."""
     outcome.headgate_server = server
 
 
@@ -205,10 +205,10 @@ def _checked_callable(name: str, value: Any) -> Any:
     return value
 
 
-class _Fleet:
-    """What the adapters of one balancer share: a budget, counters, and which servers are known to be ejected.
+class _SharedState:
+    """State shared by the adapters of one balancer: a budget, counters, and the servers known to be ejected.
 
-    It does not refer to the balancer, which it lives as long as.
+    It lives as long as the balancer and holds no reference to it.
     """
 
     __slots__ = ("_lock", "_rows", "budget", "ejected")
@@ -232,8 +232,8 @@ class _Fleet:
         return {server: ServerCounters(*rows.get(server, [0] * len(ServerCounters._fields)))
                 for server in servers}
 
-    def forget_others(self, servers: Collection[Any]) -> None:
-        """Drops what is counted of servers that are no more, now and then."""
+    def prune(self, servers: Collection[Any]) -> None:
+        """Drop the counters of removed servers once there are too many."""
         if len(self._rows) > 2 * len(servers) + _SPARE_ROWS:
             members = set(servers)
             for server in list(self._rows):
@@ -242,19 +242,19 @@ class _Fleet:
                     self.ejected.pop(server, None)
 
 
-_fleets: WeakKeyDictionary[Any, _Fleet] = WeakKeyDictionary()
-_fleets_lock = new_lock()
+_states: WeakKeyDictionary[Any, _SharedState] = WeakKeyDictionary()
+_states_lock = new_lock()
 
 
-def _fleet_of(balancer: Any) -> _Fleet:
-    with _fleets_lock:
-        return _fleets.setdefault(balancer, _Fleet())
+def _state_of(balancer: Any) -> _SharedState:
+    with _states_lock:
+        return _states.setdefault(balancer, _SharedState())
 
 
 class Failover:
     """The settings of an adapter."""
 
-    __slots__ = ("_fleet", "_on_event", "attempt_timeout", "attempts", "backoff", "balancer", "budget",
+    __slots__ = ("_on_event", "_state", "attempt_timeout", "attempts", "backoff", "balancer", "budget",
                  "deadline", "key", "preserve_host", "statuses")
 
     def __init__(self, balancer: Balancer, *, attempts: int = 3, statuses: Collection[int] = STATUSES,
@@ -279,14 +279,14 @@ class Failover:
         self.deadline = _seconds("deadline", deadline)
         self.attempt_timeout = _seconds("attempt_timeout", attempt_timeout)
         self._on_event = _checked_callable("on_event", on_event)
-        self._fleet = _fleet_of(balancer)
-        self.budget = self._fleet.budget if budget is _SHARED else budget
+        self._state = _state_of(balancer)
+        self.budget = self._state.budget if budget is _SHARED else budget
 
     def counters(self) -> dict[Any, ServerCounters]:
-        return self._fleet.counters(self.balancer.servers)
+        return self._state.counters(self.balancer.servers)
 
-    def tell(self, kind: str, server: Any, attempt: int, reason: Any) -> None:
-        """Calls `on_event`, whose errors are reported and not raised."""
+    def emit(self, kind: str, server: Any, attempt: int, reason: Any) -> None:
+        """Call `on_event`; its errors are reported, not raised."""
         if self._on_event is not None:
             try:
                 self._on_event(BalancerEvent(kind, server, attempt, reason))
@@ -294,36 +294,36 @@ class Failover:
                 report(error)
 
     def _health(self, server: Any) -> str | None:
-        records = getattr(self.balancer, "records", ())  # a balancer of the user's may have none
+        records = getattr(self.balancer, "records", ())  # a balancer written by the user may have none
         return next((record.health for record in records if record.server == server), None)
 
     def picked(self, server: Any, attempt: int, reason: Any) -> None:
-        """A server has been picked, after `reason` if that is not None."""
-        fleet = self._fleet
-        fleet.count(server, "requests")
-        if (server in fleet.ejected and self._health(server) == "healthy"
-                and fleet.ejected.pop(server, None) is not None):  # in one of several threads
-            fleet.count(server, "returned")
-            self.tell("returned", server, attempt, None)
+        """Count a pick, which is a retry because of `reason` if that is not None."""
+        state = self._state
+        state.count(server, "requests")
+        if (server in state.ejected and self._health(server) == "healthy"
+                and state.ejected.pop(server, None) is not None):  # true in one thread only
+            state.count(server, "returned")
+            self.emit("returned", server, attempt, None)
         if reason is not None:
-            fleet.count(server, "retried")
-            self.tell("retried", server, attempt, reason)
+            state.count(server, "retried")
+            self.emit("retried", server, attempt, reason)
 
     def failed(self, server: Any, attempt: int, reason: Any) -> None:
-        """An attempt has failed, and its pick is done."""
-        fleet = self._fleet
-        fleet.count(server, "failed")
-        self.tell("failed", server, attempt, reason)
+        """Count a failed attempt, whose pick has ended."""
+        state = self._state
+        state.count(server, "failed")
+        self.emit("failed", server, attempt, reason)
         token = object()
-        if (server not in fleet.ejected and self._health(server) == "ejected"
-                and fleet.ejected.setdefault(server, token) is token):
-            fleet.count(server, "ejected")
-            self.tell("ejected", server, attempt, reason)
-        fleet.forget_others(self.balancer.servers)
+        if (server not in state.ejected and self._health(server) == "ejected"
+                and state.ejected.setdefault(server, token) is token):
+            state.count(server, "ejected")
+            self.emit("ejected", server, attempt, reason)
+        state.prune(self.balancer.servers)
 
 
 def end_pick(pick: Pick, ok: bool, reason: Any) -> None:
-    """Ends a pick; a status of 429 says that its server has had too much, which is no reason to eject it."""
+    """End a pick. A status of 429 means that the server is overloaded, which is not a reason to eject it."""
     if reason == _TOO_MANY:
         pick.done(overloaded=True)
     else:
@@ -333,12 +333,13 @@ def end_pick(pick: Pick, ok: bool, reason: Any) -> None:
 class Attempts:
     """The attempts at one request, each at a server that it has not been sent to before.
 
-    `pick` is the present one. Leaving the ``with`` block drops it, which counts neither for nor against
-    the server, unless it is held elsewhere. `timeout` is the time in seconds that the caller gives, `prefer`
-    a server to begin with.
+    `pick` is the current one. Leaving the ``with`` block drops it, which counts neither as a success nor as a
+    failure, unless another object holds it. `timeout` is the caller's timeout in seconds, `prefer` the server
+    to try first.
     """
 
-    __slots__ = ("_end", "_failover", "_key", "_reason", "_repeatable", "_sent", "_told", "_tried", "pick")
+    __slots__ = ("_end", "_failover", "_key", "_outcomes", "_reason", "_repeatable", "_sent", "_tried",
+                 "pick")
 
     def __init__(self, failover: Failover, request: Any, method: str, replayable: bool, *,
                  timeout: float | None = None, prefer: Any = None) -> None:
@@ -346,7 +347,7 @@ class Attempts:
         self._key = None if failover.key is None else failover.key(request)
         self._repeatable = replayable and method.upper() in _IDEMPOTENT
         self._tried: list[Any] = []
-        self._told: list[str] = []
+        self._outcomes: list[str] = []
         self._reason: Any = None
         self._sent = False
         limits = [limit for limit in (failover.deadline, timeout) if limit is not None]
@@ -372,28 +373,29 @@ class Attempts:
     def __exit__(self, *failure: object) -> None:
         del self.pick
 
-    def left(self, limit: float | None = None) -> float | None:
-        """The time in seconds that this attempt has: what is left of it all, at most `limit` and the
-        `attempt_timeout`; None if nothing bounds it."""
+    def remaining(self, limit: float | None = None) -> float | None:
+        """The seconds that this attempt may take: the time until the deadline, at most `limit` and
+        `attempt_timeout`; None if it is unbounded."""
         limits = [limit, self._failover.attempt_timeout]
         if self._end is not None:
             limits.append(max(self._end - monotonic(), 0.001))
         return min((seconds for seconds in limits if seconds is not None), default=None)
 
     def _abandoned(self, server: Any, why: str) -> None:
-        self._failover.tell("abandoned", server, len(self._tried), why)
+        self._failover.emit("abandoned", server, len(self._tried), why)
 
     def failed(self, reason: Any, sent: bool) -> float | None:
-        """The pick has failed: ends it, and returns the seconds to wait before `again`, or None to stop.
+        """End the failed pick, and return the seconds to wait before `next_pick`, or None to stop.
 
-        What was not `sent` may go to another server always, else only if it can be repeated.
+        A request that was not `sent` may always be sent to another server, otherwise only if it can be
+        repeated.
         """
         failover, server = self._failover, self.pick.server
         end_pick(self.pick, False, reason)
         self._tried.append(server)
         self._reason, self._sent = reason, sent
-        said = f"status {reason}" if isinstance(reason, int) else type(reason).__name__
-        self._told.append(f"{_shown(server)} ({said})")
+        outcome = f"status {reason}" if isinstance(reason, int) else type(reason).__name__
+        self._outcomes.append(f"{_redacted(server)} ({outcome})")
         if isinstance(reason, Exception):
             mark(reason, server)
         failover.failed(server, len(self._tried), reason)
@@ -405,18 +407,19 @@ class Attempts:
             return None
         return wait
 
-    def ended_by(self, error: Exception) -> None:
-        """The whole request has ended at the present server, which counts against it."""
+    def abort(self, error: Exception) -> None:
+        """End the request with an error, which counts as a failure of the current server."""
         self.pick.done(False)
         mark(error, self.pick.server)
         self._failover.failed(self.pick.server, len(self._tried) + 1, error)
 
     def _wait(self) -> float:
-        """A random time, up to one that doubles with each attempt and is a second at most."""
+        """Full jitter: a random time, up to a bound that doubles with each attempt and is at most one
+        second."""
         return random() * min(_LONGEST_WAIT, self._failover.backoff * 2.0 ** (len(self._tried) - 1))
 
-    def again(self) -> bool:
-        """Picks another server; whether there is one, and the budget allows to send there what was sent."""
+    def next_pick(self) -> bool:
+        """Pick another server. Returns False if there is none, or if the budget does not allow a retry."""
         failover = self._failover
         try:
             pick = failover.balancer.pick(self._key, exclude=self._tried)
@@ -429,39 +432,39 @@ class Attempts:
         failover.picked(pick.server, len(self._tried) + 1, self._reason)
         return True
 
-    def retried(self, reason: Any, sent: bool) -> bool:
-        """The pick has failed: whether there is another one now, for which a while may have been waited."""
+    def retry(self, reason: Any, sent: bool) -> bool:
+        """End the failed pick and, after a backoff, pick another server; return whether there is one."""
         wait = self.failed(reason, sent)
         if wait:
             sleep(wait)
-        return wait is not None and self.again()
+        return wait is not None and self.next_pick()
 
-    async def retried_soon(self, reason: Any, sent: bool,
+    async def retry_async(self, reason: Any, sent: bool,
                            pause: Callable[[float], Awaitable[object]]) -> bool:
-        """`retried` in a task, which waits by `pause`."""
+        """`retry` for a task, which sleeps by `pause`."""
         wait = self.failed(reason, sent)
         if wait:
             await pause(wait)
-        return wait is not None and self.again()
+        return wait is not None and self.next_pick()
 
-    def gives_up(self, status: int) -> bool:
-        """Whether a response of this status is given up for another pick, if there is one."""
+    def should_retry(self, status: int) -> bool:
+        """Whether a response with this status is discarded for a retry, if one is possible."""
         return status in self._failover.statuses and self._repeatable
 
-    def explain(self, error: Exception) -> None:
-        """Adds to an exception, which ends the request, the servers that were tried."""
-        error.add_note(f"servers tried by headgate: {', '.join(self._told)}")
+    def add_note(self, error: Exception) -> None:
+        """Add a note with the servers that were tried to the exception that ends the request."""
+        error.add_note(f"servers tried by headgate: {', '.join(self._outcomes)}")
 
-    def stands(self, response: Any, status: int) -> Flight:
-        """Ends the request with a response, whose body is then on its way."""
+    def finish(self, response: Any, status: int) -> InFlight:
+        """End the request with a response, whose body may still be in flight."""
         server, attempt = self.pick.server, len(self._tried)
         over = attempt > 0 and self._tried[-1] is server
         mark(response, server)
-        return Flight(self._failover, None if over else self.pick, attempt + (not over), status)
+        return InFlight(self._failover, None if over else self.pick, attempt + (not over), status)
 
 
-class Flight:
-    """A response whose body is on its way: `ended` or `broke` ends its pick, the first of them counts."""
+class InFlight:
+    """A response whose body is in flight: the first call of `finished` or `failed` ends its pick."""
 
     __slots__ = ("_attempt", "_failover", "_pick", "_status")
 
@@ -478,12 +481,12 @@ class Flight:
             if not ok:
                 self._failover.failed(pick.server, self._attempt, reason)
 
-    def ended(self) -> None:
-        """The body was read, or left."""
+    def finished(self) -> None:
+        """The body was read or closed."""
         self._end(self._status < 500 and self._status != _TOO_MANY, self._status)
 
-    def broke(self, error: Exception) -> None:
-        """The body broke."""
+    def failed(self, error: Exception) -> None:
+        """Reading the body failed."""
         if self._pick is not None:
             mark(error, self._pick.server)
         self._end(False, error)

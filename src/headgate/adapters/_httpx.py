@@ -1,4 +1,4 @@
-"""The transports of httpx and httpx2, which differ in their name only."""
+"""The transports of httpx and httpx2, whose interfaces differ only in their names."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, Unpack
 
-    from headgate.adapters._http import Balancer, Flight, Options, ServerCounters
+    from headgate.adapters._http import Balancer, InFlight, Options, ServerCounters
 
 __all__ = ["AsyncCountedBody", "AsyncTransport", "CountedBody", "Transport"]
 
-_WAITS = "connect", "read", "write", "pool"
+_TIMEOUTS = "connect", "read", "write", "pool"
 
 
 class _Body:
     """The body of a response, in flight until it is closed."""
 
-    def __init__(self, stream: Any, flight: Flight) -> None:
+    def __init__(self, stream: Any, in_flight: InFlight) -> None:
         self._stream = stream
-        self._flight = flight
+        self._in_flight = in_flight
 
 
 class CountedBody(_Body):
@@ -36,14 +36,14 @@ class CountedBody(_Body):
         try:
             yield from self._stream
         except Exception as error:
-            self._flight.broke(error)
+            self._in_flight.failed(error)
             raise
 
     def close(self) -> None:
         try:
             self._stream.close()
         finally:
-            self._flight.ended()
+            self._in_flight.finished()
 
 
 class AsyncCountedBody(_Body):
@@ -52,24 +52,24 @@ class AsyncCountedBody(_Body):
             async for part in self._stream:
                 yield part
         except Exception as error:
-            self._flight.broke(error)
+            self._in_flight.failed(error)
             raise
 
     async def aclose(self) -> None:
         try:
             await self._stream.aclose()
         finally:
-            self._flight.ended()
+            self._in_flight.finished()
 
 
 @lru_cache(maxsize=1024)
 def _base(library: ModuleType, scheme: str, netloc: str) -> Any:
-    """The library's URL of a server, as parsing it costs more than all else that is done for a request."""
+    """The library's URL of a server, cached as parsing it costs more than the rest of a request."""
     return library.URL(f"{scheme}://{netloc}")
 
 
-def _whole_time(timeouts: dict[str, float | None]) -> float | None:
-    """The seconds that a caller waits for one response, None if a wait is unbounded."""
+def _total_timeout(timeouts: dict[str, float | None]) -> float | None:
+    """The caller's timeout for one response in seconds, or None if it is unbounded."""
     if timeouts.get("connect") is None or timeouts.get("read") is None:
         return None
     return max(seconds for seconds in timeouts.values() if seconds is not None)
@@ -96,19 +96,19 @@ class _Balanced:
         replayable = isinstance(request.stream, self._library.ByteStream)
         try:
             return Attempts(self._failover, request, request.method, replayable,
-                            timeout=_whole_time(request.extensions.get("timeout", {})),
+                            timeout=_total_timeout(request.extensions.get("timeout", {})),
                             prefer=self._challenged.pop(request, None))
         except NoServerError as error:
             raise self._library.ConnectError(str(error), request=request) from error
 
     def _addressed(self, request: Any, attempts: Attempts) -> Any:
-        """The request as it is sent to the server of the present attempt."""
+        """The request as sent to the server of the current attempt."""
         library = self._library
         server = origin(attempts.pick.server)
         base = _base(library, server.scheme, server.netloc)
         url = base.copy_with(raw_path=server.path.encode() + request.url.raw_path)
         timeouts = request.extensions.get("timeout", {})
-        timeouts = {wait: attempts.left(timeouts.get(wait)) for wait in _WAITS}
+        timeouts = {wait: attempts.remaining(timeouts.get(wait)) for wait in _TIMEOUTS}
         sent = library.Request(request.method, url, headers=request.headers, stream=request.stream,
                                extensions={**request.extensions, "timeout": timeouts})
         if not self._failover.preserve_host:
@@ -117,22 +117,23 @@ class _Balanced:
             sent.headers["Authorization"] = server.authorization
         return sent
 
-    def _sent(self, error: Exception) -> bool:
+    def _was_sent(self, error: Exception) -> bool:
         """Whether the request may have reached the server."""
         return not isinstance(error, self._unsent)
 
-    def _stands(self, request: Any, response: Any, attempts: Attempts) -> None:
-        """Ends the request with a response; what a challenge asks for is sent to the same server.
+    def _finish(self, request: Any, response: Any, attempts: Attempts) -> None:
+        """End the request with a response. After a challenge, the authenticated request prefers the same
+        server.
 
-        A body that the transport beneath has read, as mocks and caches do, is closed and will not be again.
+        A body that the inner transport has already read, as in mocks and caches, is not closed again.
         """
         if response.status_code == 401:
             self._challenged[request] = attempts.pick.server
-        flight = attempts.stands(response, response.status_code)
+        in_flight = attempts.finish(response, response.status_code)
         if response.is_closed:
-            flight.ended()
+            in_flight.finished()
         else:
-            response.stream = self._body(response.stream, flight)
+            response.stream = self._body(response.stream, in_flight)
 
 
 class Transport(_Balanced):
@@ -146,13 +147,13 @@ class Transport(_Balanced):
                 try:
                     response = self._transport.handle_request(self._addressed(request, attempts))
                 except self._failures as error:
-                    if not attempts.retried(error, self._sent(error)):
-                        attempts.explain(error)
+                    if not attempts.retry(error, self._was_sent(error)):
+                        attempts.add_note(error)
                         raise
                     continue
                 status = response.status_code
-                if not (attempts.gives_up(status) and attempts.retried(status, True)):
-                    self._stands(request, response, attempts)
+                if not (attempts.should_retry(status) and attempts.retry(status, True)):
+                    self._finish(request, response, attempts)
                     return response
                 response.close()
 
@@ -171,13 +172,13 @@ class AsyncTransport(_Balanced):
                 try:
                     response = await self._transport.handle_async_request(self._addressed(request, attempts))
                 except self._failures as error:
-                    if not await attempts.retried_soon(error, self._sent(error), sleep):
-                        attempts.explain(error)
+                    if not await attempts.retry_async(error, self._was_sent(error), sleep):
+                        attempts.add_note(error)
                         raise
                     continue
                 status = response.status_code
-                if not (attempts.gives_up(status) and await attempts.retried_soon(status, True, sleep)):
-                    self._stands(request, response, attempts)
+                if not (attempts.should_retry(status) and await attempts.retry_async(status, True, sleep)):
+                    self._finish(request, response, attempts)
                     return response
                 await response.aclose()
 

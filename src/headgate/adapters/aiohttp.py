@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
-    from headgate.adapters._http import Balancer, Flight, Options, ServerCounters
+    from headgate.adapters._http import Balancer, InFlight, Options, ServerCounters
 
 __all__ = ["BalancedMiddleware"]
 
@@ -28,35 +28,35 @@ _UNSENT = aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.
 _REPLACED = "Host", "Authorization"
 
 
-def _over(flight: Flight, content: aiohttp.StreamReader) -> None:
-    """The connection is given back, the body having been read, left or cut."""
+def _released(in_flight: InFlight, content: aiohttp.StreamReader) -> None:
+    """The connection is released, as the body was read, closed or cut off."""
     error = content.exception()
     if isinstance(error, Exception):
-        flight.broke(error)
+        in_flight.failed(error)
     else:
-        flight.ended()
+        in_flight.finished()
 
 
 class BalancedMiddleware:
-    """Sends each request for `host` to a server of `balancer`, and to another one where that fails.
+    """Sends each request for `host` to a server of `balancer`, and to another one if that fails.
 
-    It serves all URLs of that host, ``ClientSession(middlewares=[BalancedMiddleware(balancer, "orders")])``,
-    and lets the others pass. Servers are origins, ``"http://10.0.0.1:8080"``; a path stands before that of
-    the request, and credentials become its Authorization.
+    It handles all URLs of that host, ``ClientSession(middlewares=[BalancedMiddleware(balancer, "orders")])``;
+    other requests pass unchanged. Servers are origins, ``"http://10.0.0.1:8080"``; a path is prepended to
+    that of the request, and credentials become its Authorization.
 
-    A request goes to at most `attempts` servers. One that was not sent, for want of a connection, may go
-    to the next; one whose connection broke or timed out, or that got one of `statuses`, may do so if its
-    method is idempotent, its body is no stream, and time and the budget for retries allow it. Then the last
-    error or response stands; ``headgate.adapters.server_of`` says which server it came from. aiohttp itself
-    repeats an idempotent request once more where the last connection broke.
+    A request is sent to at most `attempts` servers. If it could not be sent, for lack of a connection, the
+    next server is tried; if its connection broke or timed out, or the response has one of `statuses`, the
+    next server is tried if the method is idempotent, the body is not a stream, and the deadline and the retry
+    budget allow it. The last error or response is the result; ``headgate.adapters.server_of`` returns its
+    server. aiohttp itself repeats an idempotent request once if its last connection broke.
 
-    A pick is in flight until the body of its response is read or left. An error of the network, a timeout
-    and a status from 500 on are failures of the server; 429 says that it is overloaded; what else goes wrong,
-    such as a cancelled task, counts neither way.
+    A pick is in flight until the body of its response is read or closed. Network errors, timeouts and
+    statuses from 500 on are failures of the server; 429 means that it is overloaded; other errors, such as a
+    cancelled task, do not count.
 
-    `key` returns what ``balancer.pick`` is given of a ClientRequest. The Host header names the server, or
-    with ``preserve_host=True`` what the URL names. There being no server raises ClientConnectionError. All
-    options are described in docs/adapters.md.
+    `key` is a function of the ClientRequest that returns the key for ``balancer.pick``. The Host header names
+    the server or, with ``preserve_host=True``, the host of the URL. Raises ClientConnectionError if there is
+    no server. All options are described in docs/adapters.md.
 
     Raises TypeError or ValueError if an argument has the wrong type or is out of range.
 
@@ -92,10 +92,10 @@ class BalancedMiddleware:
         if request.url.host != self._host:
             return await handler(request)
         with self._attempts(request) as attempts:
-            return await self._answered(request, handler, attempts)
+            return await self._respond(request, handler, attempts)
 
-    def _address(self, request: ClientRequest, server: Any) -> None:
-        """Leads the request to `server`."""
+    def _redirect(self, request: ClientRequest, server: Any) -> None:
+        """Point the request at `server`."""
         base, url = origin(server), request.url
         request.url = URL(f"{base.scheme}://{base.netloc}{base.path}{url.raw_path_qs}", encoded=True)
         if not self._failover.preserve_host:
@@ -112,36 +112,37 @@ class BalancedMiddleware:
             else:
                 request.headers[name] = value
 
-    async def _answered(self, request: ClientRequest, handler: ClientHandlerType,
+    async def _respond(self, request: ClientRequest, handler: ClientHandlerType,
                         attempts: Attempts) -> ClientResponse:
         while True:
             try:
-                response = await self._sent(request, handler, attempts)
+                response = await self._send(request, handler, attempts)
             except _FAILURES as error:
-                if not await attempts.retried_soon(error, not isinstance(error, _UNSENT), asyncio.sleep):
-                    attempts.explain(error)
+                if not await attempts.retry_async(error, not isinstance(error, _UNSENT), asyncio.sleep):
+                    attempts.add_note(error)
                     raise
                 continue
-            except TimeoutError as error:  # that of the whole request
-                attempts.ended_by(error)
+            except TimeoutError as error:  # of the whole request
+                attempts.abort(error)
                 raise
             status = response.status
-            if not (attempts.gives_up(status) and await attempts.retried_soon(status, True, asyncio.sleep)):
+            retry = attempts.should_retry(status)
+            if not (retry and await attempts.retry_async(status, True, asyncio.sleep)):
                 if status == 401:
                     self._challenged[request] = attempts.pick.server
-                self._follow(response, attempts.stands(response, status))
+                self._track(response, attempts.finish(response, status))
                 return response
             response.release()
 
-    async def _sent(self, request: ClientRequest, handler: ClientHandlerType,
+    async def _send(self, request: ClientRequest, handler: ClientHandlerType,
                     attempts: Attempts) -> ClientResponse:
-        """The response to one attempt, within the time that it has.
+        """The response to one attempt, within its time limit.
 
-        The request is then as it was, since what an outer middleware sends again is for the balancer, too.
+        The request is restored afterwards, so that a repetition by an outer middleware is balanced too.
         """
         url, headers = request.url, [(name, request.headers.get(name)) for name in _REPLACED]
-        self._address(request, attempts.pick.server)
-        limit = asyncio.timeout(attempts.left())
+        self._redirect(request, attempts.pick.server)
+        limit = asyncio.timeout(attempts.remaining())
         try:
             async with limit:
                 return await handler(request)
@@ -152,9 +153,9 @@ class BalancedMiddleware:
         finally:
             self._restore(request, url, headers)
 
-    def _follow(self, response: ClientResponse, flight: Flight) -> None:
-        """Ends the flight with the body of its response, which may be there already."""
-        end = partial(_over, flight, response.content)
+    def _track(self, response: ClientResponse, in_flight: InFlight) -> None:
+        """End the pick with the body of its response, which may be complete already."""
+        end = partial(_released, in_flight, response.content)
         if response.connection is None:
             end()
         else:

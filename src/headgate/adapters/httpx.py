@@ -18,25 +18,26 @@ class _AsyncBody(AsyncCountedBody, httpx.AsyncByteStream):
 
 
 class BalancedTransport(Transport, httpx.BaseTransport):
-    """Sends each request to a server of `balancer`, and to another one where that fails.
+    """Sends each request to a server of `balancer`, and to another one if that fails.
 
-    Mounted at a name, it serves all URLs under it: ``Client(mounts={"http://orders": transport})``.
-    Servers are origins, ``"http://10.0.0.1:8080"``; a path stands before that of the request, and
-    credentials become its Authorization. `transport` connects, by default a new HTTPTransport, and is closed
+    Mounted at a name, it handles all URLs under it: ``Client(mounts={"http://orders": transport})``. Servers
+    are origins, ``"http://10.0.0.1:8080"``; a path is prepended to that of the request, and credentials
+    become its Authorization. `transport`, by default a new HTTPTransport, sends the requests and is closed
     with this one.
 
-    A request goes to at most `attempts` servers. One that was not sent, for want of a connection, may go
-    to the next; one whose connection broke or timed out, or that got one of `statuses`, may do so if its
-    method is idempotent, its body is no stream, and time and the budget for retries allow it. Then the last
-    error or response stands; ``headgate.adapters.server_of`` says which server it came from.
+    A request is sent to at most `attempts` servers. If it could not be sent, for lack of a connection, the
+    next server is tried; if its connection broke or timed out, or the response has one of `statuses`, the
+    next server is tried if the method is idempotent, the body is not a stream, and the deadline and the retry
+    budget allow it. The last error or response is the result; ``headgate.adapters.server_of`` returns its
+    server.
 
-    A pick is in flight until the body of its response is closed. An error of the network, a timeout other
-    than that of the pool and a status from 500 on are failures of the server; 429 says that it is
-    overloaded; what else goes wrong, such as a cancelled task, counts neither way.
+    A pick is in flight until the body of its response is closed. Network errors, timeouts other than of the
+    pool and statuses from 500 on are failures of the server; 429 means that it is overloaded; other errors,
+    such as a cancelled task, do not count.
 
-    `key` returns what ``balancer.pick`` is given of a request. The Host header names the server, or with
-    ``preserve_host=True`` what the URL names. There being no server raises ConnectError. All options are
-    described in docs/adapters.md.
+    `key` is a function of the request that returns the key for ``balancer.pick``. The Host header names the
+    server or, with ``preserve_host=True``, the host of the URL. Raises ConnectError if there is no server.
+    All options are described in docs/adapters.md.
 
     >>> from headgate import RoundRobin
     >>> servers = RoundRobin(["http://10.0.0.1:8080", "http://10.0.0.2:8080"], seed=0)

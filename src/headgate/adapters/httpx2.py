@@ -18,7 +18,7 @@ class _AsyncBody(AsyncCountedBody, httpx2.AsyncByteStream):
 
 
 class BalancedTransport(Transport, httpx2.BaseTransport):
-    """What headgate.adapters.httpx.BalancedTransport is, for httpx2."""
+    """``headgate.adapters.httpx.BalancedTransport`` for httpx2."""
 
     _library = httpx2
     _body = _Body

@@ -18,9 +18,9 @@ __all__ = ["Hasher", "hasher"]
 
 
 class Hasher:
-    """What HashClient asks where a key belongs; made by the callable that `hasher` returns."""
+    """The hasher of a HashClient; made by the callable that `hasher` returns."""
 
-    __slots__ = ("_absent", "_find", "_lock", "_weights", "get_node", "placement")
+    __slots__ = ("_lock", "_lookup", "_unknown", "_weights", "get_node", "placement")
 
     def __init__(self, scheme: str | Scheme, weights: dict[str, float],
                  node_key: Callable[[str], str | bytes | int] | None) -> None:
@@ -30,35 +30,35 @@ class Hasher:
         else:
             self.placement = HashRing(scheme=scheme, node_key=node_key)
         by_str = scheme == "pymemcache" or getattr(scheme, "name", scheme) == "uhashring"
-        self._find = self._get_node_by_str if by_str else self.placement.get_node
-        self.get_node = self._get_first_node if weights else self._find
+        self._lookup = self._get_node_by_str if by_str else self.placement.get_node
+        self.get_node = self._get_node_first if weights else self._lookup
         self._weights = weights
-        self._absent = set(weights)
+        self._unknown = set(weights)
         self._lock = new_lock()
 
-    def _get_first_node(self, key: str | bytes) -> str | None:
-        """The first lookup, when all servers are there, so that a weight of none of them is a mistake."""
-        if self._absent:
-            raise ValueError("weights must be of servers that the client has, got "
-                             + ", ".join(map(repr, sorted(self._absent))))
-        self.get_node = self._find
-        return self._find(key)
+    def _get_node_first(self, key: str | bytes) -> str | None:
+        """The first lookup: all servers have been added, so that a weight for any other is an error."""
+        if self._unknown:
+            raise ValueError("weights must be of servers of the client, got "
+                             + ", ".join(map(repr, sorted(self._unknown))))
+        self.get_node = self._lookup
+        return self._lookup(key)
 
     def _get_node_by_str(self, key: str | bytes) -> str | None:
-        """These programs hash ``str(key)``: the repr of bytes."""
+        """Some programs hash ``str(key)``, which is the repr of bytes."""
         return self.placement.get_node(key if isinstance(key, str) else repr(key))
 
     def add_node(self, node: str) -> None:
-        """Adds a server; one that is there already stays, since HashClient revives it once a thread."""
+        """Add a server. One that is present is kept, as HashClient revives it once per thread."""
         with self._lock:
-            self._absent.discard(node)
+            self._unknown.discard(node)
             if node not in self.placement:
                 self.placement.add_node(node, self._weights.get(node, 1))
 
     def remove_node(self, node: str) -> None:
-        """Removes a server.
+        """Remove a server.
 
-        Raises ValueError if it is not there, as pymemcache's own hasher does.
+        Raises ValueError if it is not present, as pymemcache's own hasher does.
         """
         try:
             self.placement.remove_node(node)
@@ -68,23 +68,23 @@ class Hasher:
 
 def hasher(scheme: str | Scheme = "headgate", *, weights: Mapping[str, float] | None = None,
            node_key: Callable[[str], str | bytes | int] | None = None) -> Callable[[], Hasher]:
-    """What HashClient takes as its `hasher`: a callable that makes the placement of one client.
+    """Returns the `hasher` argument of HashClient: a callable that makes the placement of one client.
 
-    `scheme` says which server a key belongs to. ``"headgate"`` is HashRing's own; ``"pymemcache"``
-    leaves every key where HashClient has it without a hasher; ``"uhashring"``, ``"libmemcached"``,
-    ``"twemproxy"`` and ``"nginx"``, or a Scheme of headgate.schemes, agree with these programs. Under
-    ``"pymemcache"`` and ``"uhashring"`` a key given as bytes belongs where these have it, which is not
-    where its str does; under all others it is the same key.
+    `scheme` decides which server a key belongs to. ``"headgate"`` is HashRing's own; ``"pymemcache"``
+    keeps every key where HashClient places it without a hasher; ``"uhashring"``, ``"libmemcached"``,
+    ``"twemproxy"`` and ``"nginx"``, or a Scheme of headgate.schemes, agree with these programs. With
+    ``"pymemcache"`` and ``"uhashring"`` a key given as bytes is placed as by these, which differs from the
+    equal str; with all others it is the same key.
 
-    HashClient calls a server ``"host:port"``, or by the path of its socket. `weights` maps these names
-    to weights, 1 for those it lacks; `node_key` returns the name that the program of the scheme knows
-    the server by, where that is another one.
+    HashClient names a server ``"host:port"``, or by the path of its socket. `weights` maps these names
+    to weights, by default 1; `node_key` returns the name of the server in the program of the scheme, if that
+    differs.
 
-    Raises ValueError if there is no such `scheme`, TypeError if another argument has the wrong type. A name
-    in `weights` that is none of the servers by the first lookup is a ValueError there.
+    Raises ValueError if `scheme` is unknown, TypeError if another argument has the wrong type. The first
+    lookup raises ValueError if a name in `weights` is not that of a server.
 
-    Complexity: of the calls that HashClient makes, as HashRing; as Rendezvous under ``"pymemcache"``.
-    Servers that are added one by one cost one build, at the first key.
+    Complexity: that of HashRing, or of Rendezvous with ``"pymemcache"``. Servers that are added one by one
+    cost one build, at the first lookup.
 
     >>> make = hasher("libmemcached", weights={"10.0.0.1:11211": 2})
     >>> servers = make()

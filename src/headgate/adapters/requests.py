@@ -35,9 +35,9 @@ _CONNECTING = HTTPConnection.connect.__code__, HTTPSConnection.connect.__code__
 
 
 def _was_sent(error: BaseException | None, handled: BaseException | None) -> bool:
-    """Whether the request may have reached the server: it has not if urllib3 was connecting, TLS included.
+    """Whether the request may have reached the server: not if urllib3 was still connecting, TLS included.
 
-    `handled` is the exception that the caller was handling, which says nothing of this request.
+    `handled` is the exception that the caller was handling, which is unrelated to this request.
     """
     if isinstance(error, ConnectTimeout):
         return False
@@ -55,8 +55,8 @@ def _number(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) else None
 
 
-def _waits(timeout: Any) -> tuple[float | None, float | None]:
-    """The seconds to wait for the connection and for data that requests' `timeout` says."""
+def _timeouts(timeout: Any) -> tuple[float | None, float | None]:
+    """The connect and read timeouts in seconds of requests' `timeout`."""
     if isinstance(timeout, Timeout):
         if timeout.total is None:
             return _number(timeout.connect_timeout), _number(timeout.read_timeout)
@@ -65,7 +65,8 @@ def _waits(timeout: Any) -> tuple[float | None, float | None]:
 
 
 class _SameServer(BaseAdapter):
-    """What authentication sends a request through again: to the server that asked for it, if that can be."""
+    """The adapter through which authentication sends a request again: to the challenging server if
+    possible."""
 
     def __init__(self, balanced: BalancedAdapter, server: Any) -> None:
         super().__init__()
@@ -77,30 +78,31 @@ class _SameServer(BaseAdapter):
         return self._balanced.send_first_to(self._server, request, stream, timeout, verify, cert, proxies)
 
     def close(self) -> None:
-        """Leaves the connections to the adapter."""
+        """Do nothing: the balanced adapter owns the connections."""
 
 
 class BalancedAdapter(BaseAdapter):
-    """Sends each request to a server of `balancer`, and to another one where that fails.
+    """Sends each request to a server of `balancer`, and to another one if that fails.
 
-    Mounted at a name, it serves all URLs under it: ``session.mount("http://orders/", adapter)``. A mount
-    without the slash at its end catches longer names as well, such as ``http://orders-v2/``: with `host` the
-    adapter balances the URLs of that host only, and lets the others pass. Servers are origins,
-    ``"http://10.0.0.1:8080"``; a path stands before that of the request, and credentials become its
-    Authorization. `adapter` connects, by default a new HTTPAdapter, and is closed with this one.
+    Mounted at a name, it handles all URLs under it: ``session.mount("http://orders/", adapter)``. A mount
+    without a trailing slash matches longer names as well, such as ``http://orders-v2/``: with `host` the
+    adapter balances only the URLs of that host, and other requests pass unchanged. Servers are origins,
+    ``"http://10.0.0.1:8080"``; a path is prepended to that of the request, and credentials become its
+    Authorization. `adapter`, by default a new HTTPAdapter, sends the requests and is closed with this one.
 
-    A request goes to at most `attempts` servers. One that was not sent, for want of a connection, may go
-    to the next; one whose connection broke or timed out, or that got one of `statuses`, may do so if its
-    method is idempotent, its body is no stream, and time and the budget for retries allow it. Then the last
-    error or response stands; ``headgate.adapters.server_of`` says which server it came from.
+    A request is sent to at most `attempts` servers. If it could not be sent, for lack of a connection, the
+    next server is tried; if its connection broke or timed out, or the response has one of `statuses`, the
+    next server is tried if the method is idempotent, the body is not a stream, and the deadline and the retry
+    budget allow it. The last error or response is the result; ``headgate.adapters.server_of`` returns its
+    server.
 
-    A pick is in flight until the body of its response is read, or with ``stream=True`` until its headers
-    are. An error of the network, a timeout and a status from 500 on are failures of the server; 429 says that
-    it is overloaded; what else goes wrong counts neither way.
+    A pick is in flight until the body of its response is read, or with ``stream=True`` until its headers are.
+    Network errors, timeouts and statuses from 500 on are failures of the server; 429 means that it is
+    overloaded; other errors do not count.
 
-    `key` returns what ``balancer.pick`` is given of a PreparedRequest. The Host header names the server,
-    or with ``preserve_host=True`` what the URL names. There being no server raises requests' ConnectionError.
-    All options are described in docs/adapters.md.
+    `key` is a function of the PreparedRequest that returns the key for ``balancer.pick``. The Host header
+    names the server or, with ``preserve_host=True``, the host of the URL. Raises requests' ConnectionError if
+    there is no server. All options are described in docs/adapters.md.
 
     >>> from headgate import RoundRobin
     >>> adapter = BalancedAdapter(RoundRobin(["http://10.0.0.1:8080", "http://10.0.0.2:8080"]), attempts=2)
@@ -124,7 +126,7 @@ class BalancedAdapter(BaseAdapter):
 
     def _attempts(self, request: PreparedRequest, timeout: Any, server: Any) -> Attempts:
         replayable = request.body is None or isinstance(request.body, (str, bytes))
-        connect, read = _waits(timeout)
+        connect, read = _timeouts(timeout)
         whole = None if connect is None or read is None else max(connect, read)
         try:
             return Attempts(self._failover, request, str(request.method), replayable,
@@ -133,7 +135,7 @@ class BalancedAdapter(BaseAdapter):
             raise ConnectionError(error, request=request) from error
 
     def _addressed(self, request: PreparedRequest, server: Any) -> PreparedRequest:
-        """The request as it is sent to `server`."""
+        """The request as sent to `server`."""
         base, url = origin(server), urlsplit(str(request.url))
         sent = request.copy()
         query = f"?{url.query}" if url.query else ""
@@ -151,25 +153,25 @@ class BalancedAdapter(BaseAdapter):
 
     def send_first_to(self, server: Any, request: PreparedRequest, stream: bool, timeout: Any, verify: Any,
                       cert: Any, proxies: Any) -> Response:
-        """`send`, with a server to begin with unless it is None."""
+        """`send`, with a server to try first unless it is None."""
         handled = sys.exception()
-        waits = _waits(timeout)
+        timeouts = _timeouts(timeout)
         with self._attempts(request, timeout, server) as attempts:
             while True:
                 server = attempts.pick.server
-                limits = attempts.left(waits[0]), attempts.left(waits[1])
+                limits = attempts.remaining(timeouts[0]), attempts.remaining(timeouts[1])
                 try:
                     response = self._adapter.send(self._addressed(request, server), stream, limits, verify,
                                                   cert, proxies)
                     _ = stream or response.content
                 except _FAILURES as error:
-                    if not attempts.retried(error, _was_sent(error, handled)):
-                        attempts.explain(error)
+                    if not attempts.retry(error, _was_sent(error, handled)):
+                        attempts.add_note(error)
                         raise
                     continue
                 status = response.status_code
-                if not (attempts.gives_up(status) and attempts.retried(status, True)):
-                    attempts.stands(response, status).ended()
+                if not (attempts.should_retry(status) and attempts.retry(status, True)):
+                    attempts.finish(response, status).finished()
                     response.request, response.url = request, str(request.url)
                     response.connection = cast("HTTPAdapter", _SameServer(self, server))
                     return response
