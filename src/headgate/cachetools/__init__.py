@@ -1,19 +1,19 @@
 """cachetools' interface on headgate's caches: change the import, keep the code.
 
-The classes, their hooks for subclasses and the decorators do what those of cachetools 8 do. ``hashkey`` and
-its kin are in ``headgate.cachetools.keys``, the decorators in the manner of functools in
+The classes, their hooks for subclasses and the decorators behave as those of cachetools 8. The key functions
+are in ``headgate.cachetools.keys``, the decorators with the interface of functools in
 ``headgate.cachetools.func``.
 
->>> class Told(LRUCache):
+>>> class Logged(LRUCache):
 ...     def popitem(self):
 ...         key, value = super().popitem()
-...         print("dropped", key)
+...         print("evicted", key)
 ...         return key, value
->>> cache = Told(maxsize=2)
+>>> cache = Logged(maxsize=2)
 >>> cache.update(a=1, b=2, c=3)
-dropped a
+evicted a
 >>> cache
-Told({'b': 2, 'c': 3}, maxsize=2, currsize=2)
+Logged({'b': 2, 'c': 3}, maxsize=2, currsize=2)
 """
 
 from headgate.cachetools._caches import Cache, FIFOCache, LFUCache, LRUCache, RRCache

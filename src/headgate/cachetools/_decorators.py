@@ -1,7 +1,7 @@
-"""``cached``, and how a call is answered from a cache, which `cachedmethod` shares.
+"""``cached``, and the lookup of a call in a cache, which `cachedmethod` shares.
 
-Without a lock the cache is asked and told. With one, both happen under it, and of several results of one call
-the first stays. With a condition, calls whose key is pending wait for its result.
+With a lock, the cache is read and written under it, and of several results of one call the first is kept.
+With a condition, calls whose key is pending wait for its result.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ CacheInfo = namedtuple("CacheInfo", "hits misses maxsize currsize")
 
 
 class Calls:
-    """How the calls of one function are answered; counts them."""
+    """Looks up and counts the calls of one function."""
 
-    __slots__ = ("answer", "hits", "is_locked", "misses", "pending")
+    __slots__ = ("call", "hits", "is_locked", "misses", "pending")
 
     def __init__(self, has_lock: bool, has_condition: bool) -> None:
         self.hits = self.misses = 0
         self.pending: set[Any] = set()
         self.is_locked = has_lock or has_condition
-        self.answer = self._answer_once if has_condition else self._answer_locked
+        self.call = self._call_single_flight if has_condition else self._call_locked
 
     def load(self, cache: Any, key: Any, call: Any, args: Any, kwargs: Any) -> Any:
-        """Answer a call that was not found, where there is no lock."""
+        """Call the function after a miss, without a lock, and store the result."""
         self.misses += 1
         result = call(*args, **kwargs)
         try:
@@ -42,7 +42,7 @@ class Calls:
             pass
         return result
 
-    def _answer_locked(self, cache: Any, lock: Any, condition: Any, key: Any, call: Any, args: Any,
+    def _call_locked(self, cache: Any, lock: Any, condition: Any, key: Any, call: Any, args: Any,
                        kwargs: Any) -> Any:
         with lock:
             try:
@@ -59,7 +59,7 @@ class Calls:
             except ValueError:  # too large
                 return result
 
-    def _answer_once(self, cache: Any, lock: Any, condition: Any, key: Any, call: Any, args: Any,
+    def _call_single_flight(self, cache: Any, lock: Any, condition: Any, key: Any, call: Any, args: Any,
                      kwargs: Any) -> Any:
         with lock:
             while key in self.pending:
@@ -86,7 +86,7 @@ class Calls:
                 condition.notify_all()
 
     def clear(self, cache: Any, lock: Any) -> None:
-        """Clear the cache and the counts"""
+        """Clear the cache and the counters"""
         if lock is None:
             self._clear(cache)
             return
@@ -98,7 +98,7 @@ class Calls:
         self.hits = self.misses = 0
 
     def info(self, cache: Any, lock: Any) -> CacheInfo:
-        """Hits, misses, bound and size"""
+        """Hits, misses, maxsize and currsize"""
         if lock is None:
             return self._info(cache)
         with lock:
@@ -111,7 +111,7 @@ class Calls:
 
 
 class _Cached:
-    """Stands for a function; a method of whatever class it is found in."""
+    """The wrapper of a function; as an attribute of a class, a method."""
 
     def __init__(self, function: Any, cache: Any, key: Any, lock: Any, condition: Any) -> None:
         update_wrapper(self, function)
@@ -124,7 +124,7 @@ class _Cached:
         key = args if self._takes_args and not kwargs else self.cache_key(*args, **kwargs)
         calls, cache = self._calls, self.cache
         if calls.is_locked:
-            return calls.answer(cache, self.cache_lock, self.cache_condition, key, self.__wrapped__,
+            return calls.call(cache, self.cache_lock, self.cache_condition, key, self.__wrapped__,
                                 args, kwargs)
         try:
             found = cache[key]
@@ -137,7 +137,7 @@ class _Cached:
         return self if instance is None else MethodType(self, instance)
 
     def cache_clear(self) -> None:
-        """Clear the cache, and the counts of ``cache_info``"""
+        """Clear the cache and the counters of ``cache_info``"""
         self._calls.clear(self.cache, self.cache_lock)
 
     def __repr__(self) -> str:
@@ -159,17 +159,16 @@ class _Cached:
 
 class _CachedWithInfo(_Cached):
     def cache_info(self) -> CacheInfo:
-        """Hits, misses, bound and size"""
+        """Hits, misses, maxsize and currsize"""
         return self._calls.info(self.cache, self.cache_lock)
 
 
 def cached(cache: Any, key: Callable[..., Any] = hashkey, lock: Any = None, condition: Any = None,
            info: bool = False) -> Callable[[Any], Any]:
-    """Let a function remember its results in `cache`, any mutable mapping, under ``key(*args, **kwargs)``.
+    """Cache the results of a function in `cache`, any mutable mapping, under ``key(*args, **kwargs)``.
 
-    With `lock`, a context manager, the cache is used under it alone; with `condition`, equal calls at one
-    time wait for the first. With `info` the function has ``cache_info()``. What the function raises is not
-    remembered.
+    With `lock`, a context manager, the cache is only used under it; with `condition`, concurrent equal calls
+    wait for the first one. With `info` the function has ``cache_info()``. Exceptions are not cached.
 
     The function has `cache`, `cache_key`, `cache_lock`, `cache_condition`, ``cache_clear()`` and
     ``__wrapped__``.
@@ -185,9 +184,9 @@ def cached(cache: Any, key: Callable[..., Any] = hashkey, lock: Any = None, cond
     """
     if cache is None:
         raise TypeError("cache must be a mutable mapping, got None")
-    stand_in = _CachedWithInfo if info else _Cached
+    wrapper = _CachedWithInfo if info else _Cached
 
     def decorating_function(function: Any) -> _Cached:
-        return stand_in(function, cache, key, lock, condition)
+        return wrapper(function, cache, key, lock, condition)
 
     return decorating_function

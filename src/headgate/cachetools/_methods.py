@@ -1,8 +1,8 @@
-"""``cachedmethod``: a descriptor whose instances' own stand-ins live where the instance keeps its attributes.
+"""``cachedmethod``: a descriptor that stores a wrapper for each instance in the instance's ``__dict__``.
 
-    class access      _Unbound          takes the instance with the call
-    instance access   _Method           in instance.__dict__[name], found from then on without the descriptor;
-                                        what only super() reaches, in instance.__dict__[_OTHERS]
+    class access      _Unbound          takes the instance as first argument
+    instance access   _Method           in instance.__dict__[name], later found without the descriptor;
+                                        methods reached only by super(), in instance.__dict__[_OTHERS]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OTHERS = "__cachetools_cachedmethods"
 
 
 class _Method:
-    """Stands for the method of one instance."""
+    """The wrapper of the method of one instance."""
 
     def __init__(self, descriptor: _Descriptor, instance: Any) -> None:
         update_wrapper(self, descriptor.function)
@@ -30,16 +30,16 @@ class _Method:
         self._calls = Calls(descriptor.lock is not None, descriptor.condition is not None)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        of, instance, calls = self._descriptor, self._instance, self._calls
-        key = args if of.takes_args and not kwargs else of.key(instance, *args, **kwargs)
-        cache = of.cache(instance)
+        descriptor, instance, calls = self._descriptor, self._instance, self._calls
+        key = args if descriptor.takes_args and not kwargs else descriptor.key(instance, *args, **kwargs)
+        cache = descriptor.cache(instance)
         if calls.is_locked:
-            return calls.answer(cache, self.cache_lock, self.cache_condition, key, of.function,
+            return calls.call(cache, self.cache_lock, self.cache_condition, key, descriptor.function,
                                 (instance, *args), kwargs)
         try:
             found = cache[key]
         except KeyError:
-            return calls.load(cache, key, of.function, (instance, *args), kwargs)
+            return calls.load(cache, key, descriptor.function, (instance, *args), kwargs)
         calls.hits += 1
         return found
 
@@ -50,9 +50,9 @@ class _Method:
 
     @property
     def cache_lock(self) -> Any:
-        """The instance's lock, or condition, or None."""
-        of = self._descriptor
-        lock = of.condition if of.lock is None else of.lock
+        """The instance's lock, or its condition, or None."""
+        descriptor = self._descriptor
+        lock = descriptor.condition if descriptor.lock is None else descriptor.lock
         return None if lock is None else lock(self._instance)
 
     @property
@@ -66,7 +66,7 @@ class _Method:
         return self._descriptor.key(self._instance, *args, **kwargs)
 
     def cache_clear(self) -> None:
-        """Clear the cache, and the counts of ``cache_info``"""
+        """Clear the cache and the counters of ``cache_info``"""
         self._calls.clear(self.cache, self.cache_lock)
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ class _Method:
 
 class _MethodWithInfo(_Method):
     def cache_info(self) -> CacheInfo:
-        """Hits, misses, bound and size"""
+        """Hits, misses, maxsize and currsize"""
         return self._calls.info(self.cache, self.cache_lock)
 
 
@@ -88,7 +88,7 @@ def _method_of(owner: type, name: str, instance: Any) -> _Method:
 
 
 class _Unbound:
-    """Stands for the function of all instances."""
+    """The wrapper of the function, accessed on the class."""
 
     def __init__(self, descriptor: _Descriptor) -> None:
         update_wrapper(self, descriptor.function)
@@ -122,7 +122,7 @@ class _Unbound:
 
 
 class _Descriptor:
-    """What the class has."""
+    """The attribute of the class."""
 
     def __init__(self, function: Any, cache: Any, key: Any, lock: Any, condition: Any, info: bool) -> None:
         self.function, self.cache, self.key, self.lock, self.condition = function, cache, key, lock, condition
@@ -153,13 +153,13 @@ class _Descriptor:
         raise TypeError("cachedmethod must be the outermost decorator")
 
     def first_parameter(self) -> str | None:
-        """The name by which the instance may be given as a keyword."""
+        """The name of the first parameter, if the instance may be passed by keyword."""
         for parameter in signature(self.function).parameters.values():
             return parameter.name if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD else None
         return None
 
     def bind(self, instance: Any) -> Any:
-        """The stand-in for the method of `instance`."""
+        """The wrapper of the method of `instance`."""
         if isinstance(instance, type):
             raise TypeError("cachedmethod cannot decorate a class method")
         if self.name is None or self.owner is None:
@@ -176,15 +176,15 @@ class _Descriptor:
         others = self._put_default(attributes, _OTHERS, instance, {})
         return self._method_in(others, (self.owner, self.name), instance)
 
-    def _method_in(self, methods: Any, place: Any, instance: Any) -> Any:
-        found = methods.get(place)
+    def _method_in(self, methods: Any, key: Any, instance: Any) -> Any:
+        found = methods.get(key)
         if found is not None:
             return found
-        return self._put_default(methods, place, instance, self.new_method(instance))
+        return self._put_default(methods, key, instance, self.new_method(instance))
 
-    def _put_default(self, attributes: Any, place: Any, instance: Any, value: Any) -> Any:
+    def _put_default(self, attributes: Any, key: Any, instance: Any, value: Any) -> Any:
         try:
-            return attributes.setdefault(place, value)
+            return attributes.setdefault(key, value)
         except TypeError:
             raise TypeError(f"The '__dict__' attribute on {type(instance).__name__!r} instance does not "
                             f"support item assignment for {self.name!r}") from None
@@ -193,7 +193,7 @@ class _Descriptor:
 def cachedmethod(cache: Callable[[Any], Any], key: Callable[..., Any] = methodkey,
                  lock: Callable[[Any], Any] | None = None, condition: Callable[[Any], Any] | None = None,
                  info: bool = False) -> Callable[[Any], Any]:
-    """`cached` for methods: `cache`, `lock` and `condition` are callables that answer those of an instance.
+    """`cached` for methods: `cache`, `lock` and `condition` are called with the instance and return its own.
 
     ``key(self, *args, **kwargs)`` makes the key of a call, by default without ``self``. Instances need a
     ``__dict__``.

@@ -1,4 +1,4 @@
-"""The caches with time: a store of what was used last, and when each entry expires."""
+"""The caches with lifetimes: an LRU store, and the deadline of each entry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from headgate._views import _ABSENT
-from headgate.cachetools._caches import Cache, Recent
+from headgate.cachetools._caches import Cache, LRUStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Timer:
-    """The user's timer, which stands still within ``with timer as now``."""
+    """The user's timer, which is frozen within ``with timer as now``."""
 
     __slots__ = ("_hg_depth", "_hg_now", "_hg_source")
 
@@ -42,7 +42,7 @@ class _Timer:
         return getattr(self._hg_source, name)
 
     def __deepcopy__(self, memo: Any) -> _Timer:
-        return _Timer(deepcopy(self._hg_source, memo))  # else that of the user's timer would be found
+        return _Timer(deepcopy(self._hg_source, memo))  # otherwise __getattr__ would find that of the source
 
     def __reduce__(self) -> Any:
         return _Timer, (self._hg_source,)
@@ -51,8 +51,8 @@ class _Timer:
         return _Timer(self._hg_source)
 
 
-class _Timed(Recent):
-    _hg_containers = (*Recent._hg_containers, "_hg_expiries", "_hg_timer")
+class _Timed(LRUStore):
+    _hg_containers = (*LRUStore._hg_containers, "_hg_expiries", "_hg_timer")
 
     def __init__(self, maxsize: float, timer: Callable[[], Any],
                  getsizeof: Callable[[Any], float] | None) -> None:
@@ -60,13 +60,13 @@ class _Timed(Recent):
         self._hg_expiries: OrderedDict[Any, Any] = OrderedDict()
         super().__init__(maxsize, getsizeof)
 
-    def _hg_begin(self) -> None:
-        super()._hg_begin()
+    def _hg_reset(self) -> None:
+        super()._hg_reset()
         self._hg_plain = False
 
     @property
     def timer(self) -> Any:
-        """The timer; ``with cache.timer as now:`` stops it for this cache."""
+        """The timer; ``with cache.timer as now:`` freezes it for this cache."""
         return self._hg_timer
 
     def _hg_is_live(self, key: Any) -> bool:
@@ -85,7 +85,7 @@ class _Timed(Recent):
             return default
         return self._hg_find(key, default)
 
-    def _hg_forget(self, key: Any) -> None:
+    def _hg_delete_metadata(self, key: Any) -> None:
         del self._hg_expiries[key]
         if self._hg_sizes is not None:
             self._hg_weight -= self._hg_sizes.pop(key)
@@ -99,8 +99,8 @@ class _Timed(Recent):
         self._hg_expiries[key] = expires
 
     def _hg_remove(self, key: Any) -> tuple[Any, Any]:
-        value = self._hg_drop(key, None)
-        self._hg_forget(key)
+        value = self._hg_pop(key, None)
+        self._hg_delete_metadata(key)
         return key, value
 
     def __getitem__(self, key: Any) -> Any:
@@ -144,14 +144,14 @@ class _Timed(Recent):
         return len(self._hg_expiries) if self._hg_sizes is None else self._hg_weight
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, or `default`; ``__missing__`` is not asked."""
+        """The value of `key`, or `default`; ``__missing__`` is not called."""
         if not self._hg_hooked:
             return self._hg_find_live(key, default)
         with self._hg_timer:
             return Cache.get(self, key, default)
 
     def pop(self, key: Any, default: Any = _ABSENT) -> Any:
-        """Remove `key` and return its value, or `default`; raises KeyError where there is neither."""
+        """Remove `key` and return its value, or `default`; raises KeyError if there is neither."""
         with self._hg_timer:
             return Cache.pop(self, key, default)
 
@@ -162,22 +162,22 @@ class _Timed(Recent):
             return Cache.popitem(self)
 
     def _hg_evict(self) -> tuple[Any, Any]:
-        victim = self._hg_victim()
-        self._hg_forget(victim[0])
+        victim = self._hg_pop_victim()
+        self._hg_delete_metadata(victim[0])
         return victim
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, which is `default` from now on if there was none."""
+        """The value of `key`, which is set to `default` if there is none."""
         with self._hg_timer:
             return Cache.setdefault(self, key, default)
 
     def clear(self) -> None:
-        """Remove all entries; not by way of ``popitem``."""
+        """Remove all entries, without calling ``popitem``."""
         Cache.clear(self)
         self._hg_expiries.clear()
 
     def expire(self, time: Any = None) -> list[tuple[Any, Any]]:
-        """Remove and return what has expired by `time`, by default now."""
+        """Remove and return the entries that have expired by `time`, by default now."""
         raise NotImplementedError
 
 
@@ -200,7 +200,7 @@ class TTLCache(_Timed):
 
     @property
     def ttl(self) -> Any:
-        """For how long an entry lives."""
+        """The lifetime of entries."""
         return self._hg_ttl
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -217,18 +217,18 @@ class TTLCache(_Timed):
         self._hg_set_until(key, value, now + self._hg_ttl)
 
     def expire(self, time: Any = None) -> list[tuple[Any, Any]]:
-        """Remove and return what has expired by `time`, by default now."""
+        """Remove and return the entries that have expired by `time`, by default now."""
         now = self._hg_timer() if time is None else time
-        gone = []
+        expired = []
         for key, expires in self._hg_expiries.items():
             if now < expires:
                 break
-            gone.append(key)
-        return [self._hg_remove(key) for key in gone]
+            expired.append(key)
+        return [self._hg_remove(key) for key in expired]
 
 
 class TLRUCache(_Timed):
-    """An LRU cache whose entries expire when ``ttu(key, value, now)`` says.
+    """An LRU cache whose entries expire at ``ttu(key, value, now)``.
 
     >>> from headgate.cachetools import TLRUCache
     >>> now = 0
@@ -252,7 +252,7 @@ class TLRUCache(_Timed):
 
     @property
     def ttu(self) -> Callable[[Any, Any, Any], Any]:
-        """The callable that says when an entry expires."""
+        """The callable that returns when an entry expires."""
         return self._hg_ttu
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -269,32 +269,32 @@ class TLRUCache(_Timed):
             heappush(self._hg_heap, (expires, self._hg_serial, key))
 
     def expire(self, time: Any = None) -> list[tuple[Any, Any]]:
-        """Remove and return what has expired by `time`, by default now."""
+        """Remove and return the entries that have expired by `time`, by default now."""
         now = self._hg_timer() if time is None else time
         self._hg_compact()
-        gone = []
+        expired = []
         while self._hg_heap and not now < self._hg_heap[0][0]:
-            term = heappop(self._hg_heap)
-            if self._hg_is_due(term):
-                gone.append(self._hg_remove(term[2]))
-        return gone
+            item = heappop(self._hg_heap)
+            if self._hg_is_current(item):
+                expired.append(self._hg_remove(item[2]))
+        return expired
 
-    def _hg_is_due(self, term: tuple[Any, int, Any]) -> bool:
-        """Whether no other expiry has come in the place of this one."""
-        return self._hg_serials.get(term[2]) == term[1]
+    def _hg_is_current(self, item: tuple[Any, int, Any]) -> bool:
+        """Whether an item of the heap has not been superseded."""
+        return self._hg_serials.get(item[2]) == item[1]
 
     def _hg_compact(self) -> None:
-        """Keep the heap of the order of the entries: those that left remain in it until they are due."""
+        """Bound the heap by O(entries), as items of removed entries stay in it until they expire."""
         if len(self._hg_heap) > 2 * len(self._hg_expiries) + 16:
-            self._hg_heap = [term for term in self._hg_heap if self._hg_is_due(term)]
+            self._hg_heap = [item for item in self._hg_heap if self._hg_is_current(item)]
             heapify(self._hg_heap)
 
     def clear(self) -> None:
-        """Remove all entries; not by way of ``popitem``."""
+        """Remove all entries, without calling ``popitem``."""
         super().clear()
         self._hg_heap.clear()
         self._hg_serials.clear()
 
-    def _hg_forget(self, key: Any) -> None:
-        super()._hg_forget(key)
+    def _hg_delete_metadata(self, key: Any) -> None:
+        super()._hg_delete_metadata(key)
         del self._hg_serials[key]

@@ -1,8 +1,8 @@
-"""Decorators in the manner of ``functools.lru_cache`` on every cache of `headgate.cachetools`.
+"""Decorators like ``functools.lru_cache`` for every cache of `headgate.cachetools`.
 
-Each takes ``maxsize=128, typed=False``, or the function alone; `maxsize` None means no bound. The functions
-have ``cache_info()``, ``cache_clear()`` and ``cache_parameters()``. They may be called by several threads:
-equal calls at one time run once, and a function that comes back to the same call is called through.
+Each takes ``maxsize=128, typed=False``, or only the function; `maxsize` None means no bound. The functions
+have ``cache_info()``, ``cache_clear()`` and ``cache_parameters()``. They are thread-safe: concurrent equal
+calls run once, and a recursive call with equal arguments calls the function.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = ["fifo_cache", "lfu_cache", "lru_cache", "rr_cache", "ttl_cache"]
 
 
 class _Function:
-    """Stands for a function; is the store of its loads.
+    """The wrapper of a function, and the store of its loads.
 
-    A plain cache is atomic and counts hits and misses; any other is used under the lock, and counted here.
+    A plain cache is atomic and counts hits and misses; any other is used under the lock and counted here.
     """
 
     def __init__(self, function: Any, cache: Any, maxsize: int | None, typed: bool) -> None:
@@ -59,17 +59,17 @@ class _Function:
         return self._flights.load(self, key, partial(self.__wrapped__, *args, **kwargs))
 
     def peek(self, key: Any, default: Any, /) -> Any:
-        """Look up for a load."""
+        """Look up a key, for a load."""
         with self.cache_lock:
             return self.cache._hg_peek(key, default) if key in self.cache else default
 
     def put(self, key: Any, value: Any, /) -> None:
-        """Keep what was loaded."""
+        """Store a loaded value."""
         with self.cache_lock:
             self.cache[key] = value
 
     def pop(self, key: Any, default: Any, /) -> None:
-        """Drop what was loaded too late."""
+        """Delete a value whose load has been invalidated."""
         with self.cache_lock:
             self.cache.pop(key, default)
 
@@ -77,7 +77,7 @@ class _Function:
         return self if instance is None else MethodType(self, instance)
 
     def cache_info(self) -> CacheInfo:
-        """Hits, misses, bound and size"""
+        """Hits, misses, maxsize and currsize"""
         with self.cache_lock:
             hits, misses = self._counts()
             return CacheInfo(hits, misses, self._maxsize, self.cache.currsize)
@@ -89,7 +89,7 @@ class _Function:
         return stats.hits, stats.misses
 
     def cache_clear(self) -> None:
-        """Clear the cache and the counts"""
+        """Clear the cache and the counters"""
         self._flights.ground()
         with self.cache_lock:
             self.cache.clear()
@@ -129,7 +129,7 @@ def _decorator(new_cache: Callable[[float], Cache], maxsize: Any, typed: bool) -
 
 
 def fifo_cache(maxsize: Any = 128, typed: bool = False) -> Any:
-    """Let a function remember its `maxsize` latest results.
+    """Cache the `maxsize` most recent results of a function.
 
     >>> from headgate.cachetools.func import fifo_cache
     >>> @fifo_cache(maxsize=2)
@@ -142,22 +142,22 @@ def fifo_cache(maxsize: Any = 128, typed: bool = False) -> Any:
 
 
 def lfu_cache(maxsize: Any = 128, typed: bool = False) -> Any:
-    """Let a function remember its `maxsize` most frequently used results."""
+    """Cache the `maxsize` most frequently used results of a function."""
     return _decorator(LFUCache, maxsize, typed)
 
 
 def lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
-    """Let a function remember its `maxsize` most recently used results."""
+    """Cache the `maxsize` most recently used results of a function."""
     return _decorator(LRUCache, maxsize, typed)
 
 
 def rr_cache(maxsize: Any = 128, choice: Callable[[Sequence[Any]], Any] = random.choice,
              typed: bool = False) -> Any:
-    """Let a function remember `maxsize` results; `choice` picks the key that goes, by default at random."""
+    """Cache `maxsize` results of a function; `choice` selects the key to evict, by default a random one."""
     return _decorator(partial(RRCache, choice=choice), maxsize, typed)
 
 
 def ttl_cache(maxsize: Any = 128, ttl: Any = 600, timer: Callable[[], Any] = time.monotonic,
               typed: bool = False) -> Any:
-    """Let a function remember its `maxsize` most recently used results, each for `ttl`."""
+    """Cache the `maxsize` most recently used results of a function, each for `ttl`."""
     return _decorator(partial(TTLCache, ttl=ttl, timer=timer), maxsize, typed)

@@ -1,4 +1,4 @@
-"""Keys of calls, as ``cachetools.keys`` makes them."""
+"""The key functions of ``cachetools.keys``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["hashkey", "methodkey", "typedkey", "typedmethodkey"]
 
 
 class KEYWORDS:
-    """Stands in a key before the keywords; pickles by name."""
+    """Separates the keywords in a key; pickled by name."""
 
 
 def hashkey(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-    """The key of a call: its arguments, and its keywords in the order of their names.
+    """The key of a call: its arguments, and its keywords sorted by name.
 
     >>> from headgate.cachetools.keys import hashkey
     >>> hashkey(1, 2), hashkey(1, b=2, a=3) == hashkey(1, a=3, b=2)
@@ -29,7 +29,7 @@ def methodkey(_self: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
 
 
 def typedkey(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-    """`hashkey`, with arguments of different types told apart."""
+    """`hashkey` that distinguishes arguments of different types."""
     values = (*args, *[kwargs[name] for name in sorted(kwargs)])
     return hashkey(*args, **kwargs) + tuple([type(value) for value in values])
 
