@@ -1,4 +1,4 @@
-# Everything a contributor runs, in an active virtual environment; CONTRIBUTING.md says how to make one.
+# The commands of a contributor, in an active virtual environment (see CONTRIBUTING.md).
 SOURCE = PYTHONPATH=src
 SANITIZE = -fsanitize=address,undefined
 ASAN = build/asan
@@ -28,7 +28,7 @@ lint: build
 bench: build
 	$(SOURCE) python -m pytest bench --benchmark-only
 
-# The compiled rooms and their tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+# The compiled modules and their tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 asan:
 	CFLAGS="$(SANITIZE) -fno-sanitize-recover=undefined -g -O1 -fno-omit-frame-pointer" \
 	LDFLAGS="$(SANITIZE)" python setup.py -q build --build-base $(ASAN) --build-lib $(ASAN)/lib

@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it: a scratch folder outside the checkout, and how they build into it.
+# Sourced by the other scripts: a scratch folder outside the checkout, and functions that build into it.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -7,7 +7,7 @@ trap 'rm -rf "$work"' EXIT
 unset HEADGATE_PURE PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
-quietly() {  # command...: its output only when it fails
+quietly() {  # command...: shows its output only if it fails
     local log
     log=$(mktemp --tmpdir="$work")
     "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
@@ -37,7 +37,7 @@ interpreters() {  # version...: the first CPython of each, in the PATH or under 
     done
 }
 
-repaired_wheel() {  # python: the wheel that auditwheel makes of the one that this interpreter builds from $sdist
+repaired_wheel() {  # python: the wheel built by this interpreter from $sdist, repaired by auditwheel
     local tag
     tag=$("$1" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
     environment "$1" "build-$tag" build

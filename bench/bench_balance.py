@@ -1,4 +1,4 @@
-"""Balancers beside a C call that does no work: ``pytest bench/bench_balance.py --benchmark-only``."""
+"""Balancers, compared with a C call that does nothing: ``pytest bench/bench_balance.py --benchmark-only``."""
 
 from itertools import repeat
 from operator import index

@@ -1,4 +1,4 @@
-"""Caches: LRU beside what people use today, then every policy and lifetimes; 1,000 hot str keys."""
+"""Caches: LRU compared with its peers, then every policy and lifetimes; 1,000 hot str keys."""
 
 import sys
 from importlib import import_module
@@ -62,7 +62,7 @@ def test_put_that_evicts(benchmark, make, keys):
 
 @pytest.mark.parametrize("make", CACHES[1:3], ids=lambda make: make.__name__)
 def test_bytes_an_entry(benchmark, make):
-    """The slab's own figure; `headgate bench` measures the process."""
+    """The size of the slab itself; `headgate bench` measures the process."""
     cache = type(make())(100_000)
 
     def fill():

@@ -1,4 +1,4 @@
-"""The drop-in beside cachetools: hits, sets that evict, and the decorators, at 1,000 hot str keys."""
+"""headgate.cachetools compared with cachetools: hits, sets that evict, and decorators; 1,000 hot str keys."""
 
 from importlib import import_module
 

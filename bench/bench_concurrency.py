@@ -1,4 +1,5 @@
-"""A permit taken and given back, alone and shared, beside a semaphore; and the client's throttle."""
+"""A permit acquired and released, private and shared, compared with a semaphore; and the client's
+throttle."""
 
 import os
 import threading
@@ -14,12 +15,12 @@ def use(limiter):
 
 
 @pytest.mark.parametrize("algorithm", ["fixed", "aimd", "gradient"])
-@pytest.mark.benchmark(group="a permit, taken and given back")
+@pytest.mark.benchmark(group="acquire and release a permit")
 def test_permit(benchmark, algorithm):
     benchmark(use, ConcurrencyLimiter(algorithm=algorithm, max_latency=60))
 
 
-@pytest.mark.benchmark(group="a permit, taken and given back")
+@pytest.mark.benchmark(group="acquire and release a permit")
 def test_semaphore(benchmark):
     semaphore = threading.BoundedSemaphore(20)
 
@@ -31,12 +32,12 @@ def test_semaphore(benchmark):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
-@pytest.mark.benchmark(group="a permit, taken and given back")
+@pytest.mark.benchmark(group="acquire and release a permit")
 def test_shared_permit(benchmark, tmp_path):
     benchmark(use, ConcurrencyLimiter(path=tmp_path / "permits"))
 
 
-@pytest.mark.benchmark(group="turned away")
+@pytest.mark.benchmark(group="denied")
 def test_denied(benchmark):
     limiter = ConcurrencyLimiter(1)
     permit = limiter.acquire()

@@ -1,4 +1,5 @@
-"""XXH64 and splitmix64 beside the xxhash package: ``pytest bench/bench_hashing.py --benchmark-only``."""
+"""XXH64 and splitmix64, compared with the xxhash package: ``pytest bench/bench_hashing.py
+--benchmark-only``."""
 
 import pytest
 

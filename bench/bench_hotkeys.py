@@ -1,4 +1,4 @@
-"""HotKeys beside dict.get and Counter: ``pytest bench/bench_hotkeys.py --benchmark-only``."""
+"""HotKeys, compared with dict.get and Counter: ``pytest bench/bench_hotkeys.py --benchmark-only``."""
 
 from collections import Counter
 from random import Random
@@ -19,13 +19,13 @@ def each(call, keys):
         call(key)
 
 
-@pytest.mark.benchmark(group="1,000 watched str keys")
+@pytest.mark.benchmark(group="1,000 counted str keys")
 def test_dict_get(benchmark):
     benchmark(each, dict.fromkeys(KEYS).get, KEYS)
 
 
 @HOT
-@pytest.mark.benchmark(group="1,000 watched str keys")
+@pytest.mark.benchmark(group="1,000 counted str keys")
 def test_add_watched(benchmark, hot):
     benchmark(each, hot(1000).add, KEYS)
 

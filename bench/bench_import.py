@@ -1,4 +1,4 @@
-"""What ``import headgate`` adds to the start of an interpreter: compare the two rows."""
+"""The time that ``import headgate`` adds to the start of an interpreter: the difference of the two rows."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""RateLimits beside the limiters that it stands on, prefixes of an address, and the client behind proxies."""
+"""RateLimits, compared with the limiters it is made of; prefixes of addresses; clients behind proxies."""
 
 import pytest
 
@@ -62,12 +62,12 @@ def test_levels(benchmark, make):
     benchmark(ask, make())
 
 
-@pytest.mark.benchmark(group="what a client is told")
+@pytest.mark.benchmark(group="headers of a response")
 def test_headers(benchmark):
     benchmark(RateLimiter("10/s").decide("ann").headers)
 
 
 @pytest.mark.parametrize("trusted", [["10.0.0.0/8"], 2], ids=["networks", "hops"])
-@pytest.mark.benchmark(group="whose request it is")
+@pytest.mark.benchmark(group="client address")
 def test_client_address(benchmark, trusted):
     benchmark(client_address, SCOPE, trusted)

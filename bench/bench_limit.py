@@ -1,4 +1,4 @@
-"""A token bucket's decision beside the reading of the clock and the peers'."""
+"""Decisions of a token bucket, compared with reading the clock and with peers."""
 
 import time
 from importlib import import_module

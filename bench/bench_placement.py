@@ -1,4 +1,4 @@
-"""HashRing beside dict.get and uhashring: ``pytest bench/bench_placement.py --benchmark-only``."""
+"""HashRing, compared with dict.get and uhashring: ``pytest bench/bench_placement.py --benchmark-only``."""
 
 from array import array
 from itertools import count
@@ -13,7 +13,7 @@ KEYS = [f"user:{i * 7919}" for i in range(1000)]
 
 
 class Peer:
-    """uhashring's ring with our constructor."""
+    """uhashring's ring, with the constructor of HashRing."""
 
     def __new__(cls, nodes, replicas):
         return pytest.importorskip("uhashring").HashRing(nodes, vnodes=replicas)

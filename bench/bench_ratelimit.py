@@ -1,4 +1,4 @@
-"""A rate limiter's decision by key beside its peers': a few hot keys, many keys, several tiers, shared."""
+"""Decisions of a rate limiter, compared with peers: a few hot keys, many keys, several tiers, shared."""
 
 import time
 from importlib import import_module
@@ -81,7 +81,7 @@ def test_denied(benchmark, make):
 @pytest.mark.parametrize("rate", [RATE, TIERS], ids=["one tier", "three tiers"])
 @pytest.mark.parametrize("shared", [False, True], ids=["private", "shared"])
 @pytest.mark.parametrize("twin", ["compiled", "pure"])
-@pytest.mark.benchmark(group="allowed, by a limit of one process or of all")
+@pytest.mark.benchmark(group="allowed, private and shared")
 def test_shared(benchmark, twin, shared, rate, tmp_path):
     path = tmp_path / "limit" if shared else None
     benchmark(ask, limiter(twin, rate, 10_000, path=path).allow, FEW)
@@ -107,7 +107,7 @@ STRICT = [strict_compiled, strict_pure, strict_limits]
 
 @pytest.mark.parametrize("limit", [10, 100, 1000])
 @pytest.mark.parametrize("make", STRICT, ids=lambda make: make.__name__)
-@pytest.mark.benchmark(group="a limit of every window, by its size, mostly denied")
+@pytest.mark.benchmark(group="strict limits by size, mostly denied")
 def test_strict(benchmark, make, limit):
     benchmark(ask, make(limit), ["user"] * 100)
 
@@ -123,7 +123,7 @@ def test_opening(benchmark, max_keys, tmp_path):
     assert first.allow("user")
 
 
-@pytest.mark.benchmark(group="after a day of nothing, a million keys")
+@pytest.mark.benchmark(group="after an idle day, a million keys")
 def test_the_sweep_of_a_whole_table(benchmark):
     now = [time.monotonic_ns()]
     allow = import_module("headgate._compiled.ratelimit").RateLimiter("10/s", clock=lambda: now[0]).allow

@@ -1,7 +1,7 @@
-"""What picks cost as multiples of a C call that does no work: ``python bench/budget_balance.py``.
+"""The cost of picks, in multiples of a C call that does nothing: ``python bench/budget_balance.py``.
 
-Each act stands beside an empty loop and a loop of such calls of its own, taken in turns; medians, the loop
-taken off. ``str.expandtabs`` on three letters is a method with optional arguments that has nothing to do.
+Each operation is interleaved with an empty loop and with a loop of such calls; medians, the empty loop
+subtracted. ``str.expandtabs`` of three letters is a method with optional arguments that does nothing.
 """
 
 import sys
@@ -34,40 +34,40 @@ def method(text="abc"):
 
 
 def get_server(balancer):
-    def act():
+    def operation():
         for _ in repeat(1, TIMES):
             balancer.get_server()
 
-    return act
+    return operation
 
 
 def pick(balancer):
-    def act():
+    def operation():
         for _ in repeat(1, TIMES):
             balancer.pick().done()
 
-    return act
+    return operation
 
 
-def clock(act):
+def clock(operation):
     start = perf_counter_ns()
-    act()
+    operation()
     return perf_counter_ns() - start
 
 
-def in_calls(act):
-    """The cost of an act in calls, and that of a call in ns."""
-    rounds = [(clock(loop), clock(calls), clock(act)) for _ in range(ROUNDS)]
-    empty, call, took = (median(times) for times in zip(*rounds, strict=True))
-    return f"{(took - empty) / (call - empty):.2f} of {(call - empty) / TIMES:.1f}"
+def in_calls(operation):
+    """The cost of an operation in calls, and of a call in ns."""
+    rounds = [(clock(loop), clock(calls), clock(operation)) for _ in range(ROUNDS)]
+    empty, call, elapsed = (median(times) for times in zip(*rounds, strict=True))
+    return f"{(elapsed - empty) / (call - empty):.2f} of {(call - empty) / TIMES:.1f}"
 
 
 def main():
     print(f"CPython {sys.version.split()[0]}; costs in calls of operator.index(1), and the ns of such a call")
     print(f"an empty method: {in_calls(method)}")
     for name in NAMES:
-        acts = [make(fleet(balance, name, size)) for make in (get_server, pick) for size in SIZES]
-        print(f"{name}: {', '.join(map(in_calls, acts))}")
+        operations = [make(fleet(balance, name, size)) for make in (get_server, pick) for size in SIZES]
+        print(f"{name}: {', '.join(map(in_calls, operations))}")
     print(f"each: get_server, then pick and done, of {' and '.join(map(str, SIZES))} servers")
 
 

@@ -1,4 +1,4 @@
-"""What the limits promise, measured in turns: ``python bench/budget_limits.py``."""
+"""The budgets of the limits, in interleaved rounds: ``python bench/budget_limits.py``."""
 
 import subprocess
 import sys
@@ -63,7 +63,7 @@ def peers():
 
 
 def report(title, keys, candidates, rounds):
-    """Take the statements in turns; print the medians, the empty loop taken off, and ratios to the first."""
+    """Interleave the statements; print the medians, the empty loop subtracted, and ratios to the first."""
     loops = {name: Loop(statement, keys, always(target)) for name, (statement, target) in candidates.items()}
     comparison = Comparison([Candidate(name, "", loop) for name, loop in loops.items()], empty_loop(keys))
     first, *_ = timings = compare(comparison, rounds, seconds=120)
@@ -87,7 +87,7 @@ def at_a_few_keys(folder):
 def at_many_keys():
     keys = Random(1).sample(MANY, len(MANY))
     ours = {name: (ALLOW, limiter(name, max_keys=len(MANY))) for name in ("compiled", "pure")}
-    report("100,000 keys in no order", keys, peers() | ours, 7)
+    report("100,000 keys in random order", keys, peers() | ours, 7)
 
 
 def pure_beside_peers():
@@ -99,7 +99,7 @@ def pure_beside_peers():
 
 
 def bytes_a_key(rate):
-    """The growth of a process of its own."""
+    """The growth of a separate process."""
     command = [sys.executable, __file__, rate]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -115,7 +115,7 @@ def grown(rate):
 
 
 def main():
-    print(f"CPython {sys.version.split()[0]}; medians in ns, the empty loop taken off, ratios to the first")
+    print(f"CPython {sys.version.split()[0]}; medians in ns, the empty loop subtracted, ratios to the first")
     with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         at_a_few_keys(Path(folder))
     at_many_keys()

@@ -1,4 +1,4 @@
-"""The ratios that the placement room promises, measured in turns: ``python bench/budget_placement.py``."""
+"""The budgets of placements, in interleaved rounds: ``python bench/budget_placement.py``."""
 
 import sys
 from itertools import count
@@ -18,7 +18,7 @@ RINGS = {
     "pure": lambda nodes: pure.HashRing(nodes, 160),
     "uhashring": uhashring.HashRing,
 }
-RACES = {
+RENDEZVOUS = {
     "compiled": compiled.Rendezvous(NODES[:100]),
     "weighted": compiled.Rendezvous({node: 1 + i % 3 for i, node in enumerate(NODES[:100])}),
     "compiled as pymemcache": compiled.Rendezvous(NODES[:100], scheme="pymemcache"),
@@ -28,48 +28,48 @@ RACES = {
 }
 
 
-def clock(act, passes):
-    """The best of some passes in a row, in ns: what the caches hold is the act's own."""
+def clock(operation, passes):
+    """The best of some passes in a row, in ns, so that the CPU caches hold the operation's own data."""
     best = 2**63
     for _ in range(passes):
         start = perf_counter_ns()
-        act()
+        operation()
         best = min(best, perf_counter_ns() - start)
     return best
 
 
 def each(call):
-    def act():
+    def operation():
         for key in KEYS:
             call(key)
 
-    return act
+    return operation
 
 
 def few(call):
-    def act():
+    def operation():
         for key in KEYS[:10]:
             call(key)
 
-    return act
+    return operation
 
 
 def adding(ring):
     names = count()
 
-    def act():
+    def operation():
         ring.add_node(f"new{next(names)}")
         ring.get_node("user:1")
 
-    return act
+    return operation
 
 
-def compare(title, acts, rounds, passes=1):
-    """Takes the acts in turns; prints the medians in µs, and each act's ratio to the first."""
-    times = {name: [] for name in acts}
+def compare(title, operations, rounds, passes=1):
+    """Interleave the operations; print the medians in µs, and ratios to the first."""
+    times = {name: [] for name in operations}
     for _ in range(rounds):
-        for name, act in acts.items():
-            times[name].append(clock(act, passes))
+        for name, operation in operations.items():
+            times[name].append(clock(operation, passes))
     base = median(next(iter(times.values())))
     cells = [f"{name} {median(took) / 1000:.1f} ({median(took) / base:.3g}x)" for name, took in times.items()]
     print(f"{title}: {', '.join(cells)}")
@@ -89,8 +89,8 @@ def main():
     places = {"HashRing": some["compiled"], "Maglev": compiled.Maglev(NODES[:100])}
     gets = {name: each(place.get_node) for name, place in places.items()}
     compare("Maglev.get_node, 100 nodes, 1,000 keys", gets, 50, passes=5)
-    races = {name: few(race.get_node) for name, race in RACES.items()}
-    compare("Rendezvous, 100 nodes, 10 keys", races, 20, passes=3)
+    lookups = {name: few(rendezvous.get_node) for name, rendezvous in RENDEZVOUS.items()}
+    compare("Rendezvous, 100 nodes, 10 keys", lookups, 20, passes=3)
     builds = {name: lambda make=make: make(NODES).get_node("user:1") for name, make in RINGS.items()}
     compare("build, 1,000 nodes x 160", builds, 5)
     compare("add one node to 1,000 x 160, look up", {name: adding(ring) for name, ring in whole.items()}, 20)

@@ -1,11 +1,11 @@
-"""Concurrency limits before an overloaded service: ours, beside Netflix's Gradient2 and Vegas.
+"""Concurrency limits for an overloaded service, compared with Netflix's Gradient2 and Vegas.
 
     python bench/concurrency_simulation.py [--plot FILE]
 
-The service has 20 workers that take some 100 ms for a request, and a queue before them. It is offered 400
-requests a second, twice what it can serve; from the 40th to the 80th second a request takes some 200 ms. What
-is turned away does not come again. Gradient2 and Vegas are the rules of Netflix's concurrency-limits with
-their constants, both in windows of a second, under a limiter that turns away.
+The service has 20 workers that take about 100 ms per request, and a queue. It receives 400 requests a second,
+twice what it can serve; from the 40th to the 80th second a request takes about 200 ms. Denied requests are
+not repeated. Gradient2 and Vegas are the algorithms of Netflix's concurrency-limits with their constants,
+both in windows of a second, with a limiter that denies.
 """
 
 import argparse
@@ -28,7 +28,7 @@ class Clock:
 
 
 class Ours:
-    """One of our limiters."""
+    """One of headgate's limiters."""
 
     def __init__(self, clock, limit=20, **options):
         self.limiter = ConcurrencyLimiter(limit, clock=clock, **options)
@@ -43,7 +43,8 @@ class Ours:
 
 
 class Windowed:
-    """Netflix's WindowedLimit and SimpleLimiter around a rule: windows of a second, ten samples at least."""
+    """Netflix's WindowedLimit and SimpleLimiter around an algorithm: windows of a second, at least ten
+    samples."""
 
     def __init__(self, clock, rule):
         self.clock, self.rule = clock, rule
@@ -75,7 +76,7 @@ class Windowed:
 
 
 class Gradient2:
-    """Its rule: long window 600, tolerance 1.5, smoothing 0.2, queue 4."""
+    """Gradient2: long window 600, tolerance 1.5, smoothing 0.2, queue 4."""
 
     def __init__(self):
         self.limit, self.long, self.count = 20.0, 0.0, 0
@@ -93,7 +94,7 @@ class Gradient2:
 
 
 class Vegas:
-    """Its rule: alpha 3, beta 6 and threshold 1 times log10(limit); it probes anew at random."""
+    """Vegas: alpha 3, beta 6 and threshold 1 times log10(limit); probes at random times."""
 
     def __init__(self):
         self.limit, self.least, self.count = 20.0, 0, 0
@@ -122,7 +123,7 @@ class Vegas:
 
 
 def policies(clock):
-    """What is compared, by its name."""
+    """The limiters by name."""
     return {
         "gradient": Ours(clock, algorithm="gradient"),
         "aimd, max_latency=0.5": Ours(clock, algorithm="aimd", max_latency=0.5),
@@ -134,7 +135,7 @@ def policies(clock):
 
 
 def run(name):
-    """The limit each second; and of each admitted request when it came and how long it took, in seconds."""
+    """The limit in each second; and the arrival and the duration of each admitted request, in seconds."""
     clock, random = Clock(), Random(1)
     policy = policies(clock)[name]
     free = [0] * WORKERS
@@ -158,7 +159,7 @@ def run(name):
 
 
 def figures(limits, latencies, since, until):
-    """The least and the greatest limit, median and 99% latency in ms, and the requests admitted a second."""
+    """The smallest and largest limit, median and 99% latency in ms, and admitted requests per second."""
     some = [1000 * latency for second, latency in latencies if since <= second < until]
     cuts = quantiles(some, n=100)
     span = limits[since:until]
@@ -166,7 +167,7 @@ def figures(limits, latencies, since, until):
 
 
 def plot(rows, path):
-    """The limits by time, as SVG."""
+    """The limits over time, as SVG."""
     colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
     width, height, left, top = 760, 320, 50, 26
     most = 120
@@ -188,7 +189,7 @@ def plot(rows, path):
     lines += [f'<text x="{x(second):.0f}" y="{under + 18}" text-anchor="middle">{second}</text>'
               for second in range(0, SECONDS + 1, 20)]
     lines.append(f'<text x="{left}" y="{under + 38}">seconds; grey: a request takes twice as long</text>')
-    for number, (name, limits) in reversed(list(enumerate(rows))):  # ours above
+    for number, (name, limits) in reversed(list(enumerate(rows))):  # headgate above
         points = " ".join(f"{x(second):.1f},{y(limit):.1f}" for second, limit in enumerate(limits))
         colour = colours[number % len(colours)]
         lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>'

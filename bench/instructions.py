@@ -1,12 +1,12 @@
-"""Instructions an operation of the compiled twin costs, counted by valgrind's callgrind.
+"""Instructions per operation of the compiled twin, counted by valgrind's callgrind.
 
-The counts hardly depend on what else the machine does, so a regression shows without noise:
+The counts hardly depend on the load of the machine, so regressions show without noise:
 
     python bench/instructions.py --save before.json
     python bench/instructions.py --against before.json
 
-Each operation runs a few and many times in an interpreter of its own; the difference, less that
-of an empty loop, is divided by the number of operations. What the kernel does is not counted.
+Each operation runs a few times and many times in a separate interpreter; the difference, less that
+of an empty loop, is divided by the number of operations. Instructions of the kernel are not counted.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def bucket():
 
 
 def limiter():
-    """A limiter whose keys never owe enough to be denied."""
+    """A limiter that never denies."""
     from headgate._compiled.ratelimit import RateLimiter
 
     return RateLimiter("1000000000/s", max_keys=len(KEYS))
@@ -71,7 +71,7 @@ def levels():
 
 
 def memoized(wrap, **options):
-    """A function, by the decorator of the name `wrap`, that remembers the result of every key."""
+    """A function decorated by `wrap`, with the results of all keys cached."""
     from headgate._compiled import memoize
 
     function = getattr(memoize, wrap)(maxsize=len(KEYS), **options)(lambda key: key)
@@ -124,7 +124,7 @@ OPERATIONS = {
 
 
 def run(name, times):
-    """What the child does under valgrind."""
+    """Run in the child under valgrind."""
     statement, keys, make = OPERATIONS[name]
     loop = Loop(statement, keys, always(make()))
     for _ in range(times):

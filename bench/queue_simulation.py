@@ -1,7 +1,7 @@
-"""Draws docs/queue_simulation.svg: how long requests take under each balancer, a few servers being slow.
+"""Draws docs/queue_simulation.svg: the latency of requests under each balancer, with a few slow servers.
 
-Then prints, as a table of Markdown, what each balancer does where there are many clients, servers that fail
-or refuse at once, and weights.
+Then prints a Markdown table of each balancer with many clients, with servers that fail or refuse immediately,
+and with weights.
 """
 
 import sys
@@ -31,7 +31,7 @@ COLOURS = {
 
 
 def tail(taken):
-    """Points (time, share of the requests that take longer) at even distances on a logarithmic axis."""
+    """Points (time, share of the requests that take longer), evenly spaced on a logarithmic axis."""
     shares = [10 ** (-4 * i / POINTS) for i in range(POINTS + 1)]
     return [queues.percentile(taken, min(1 - share, 1 - 1 / len(taken))) for share in shares], shares
 
@@ -41,7 +41,7 @@ def balancer(name, servers, clock):
 
 
 def client_of(name):
-    """Makes the balancer of a client, with a seed of its own."""
+    """Makes the balancer of a client, with its own seed."""
     def make(servers, clock, client):
         return getattr(headgate, name)(servers, clock=clock, seed=1000 * client + 7)
 
@@ -53,7 +53,7 @@ def weighted(make):
 
 
 def table():
-    """What the page's table shows of each balancer."""
+    """The rows of the table on the page."""
     columns = ["50 clients: median, p99", "one of ten fails", "two of three fail", "one of five says 429",
                "weights 1 and 4"]
     yield f"| | {' | '.join(columns)} |"
