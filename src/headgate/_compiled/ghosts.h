@@ -37,7 +37,7 @@ static inline void hg_ghosts_clear(hg_ghosts *ghosts)
 
 static inline uint32_t hg_ghost_home(const hg_ghosts *ghosts, int64_t hash)
 {
-    return (uint32_t)((uint64_t)(uint32_t)hg_scatter((uint64_t)hash, &ghosts->secret) * ghosts->cells >> 32);
+    return (uint32_t)((uint64_t)hg_home((uint64_t)hash, &ghosts->secret) * ghosts->cells >> 32);
 }
 
 static inline void hg_ghost_enter(hg_ghosts *ghosts, uint32_t slot)

@@ -80,6 +80,7 @@ cdef extern from "scatter.h" nogil:
     ctypedef struct hg_secret:
         pass
     uint64_t hg_scatter(uint64_t hash, const hg_secret *secret)
+    uint32_t hg_home(uint64_t hash, const hg_secret *secret)
     hg_secret hg_draw_secret()
     void hg_seed_secrets(const char *seed)
 
@@ -292,7 +293,7 @@ cdef class _Results:
 
     @cython.final
     cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
-        return <uint32_t>hg_scatter(<uint64_t>hash, &self.secret) & self.mask
+        return hg_home(<uint64_t>hash, &self.secret) & self.mask
 
     @cython.final
     cdef inline uint32_t _find_own(self, PyObject *key, Py_hash_t hash) noexcept:

@@ -5,8 +5,12 @@
  * home be listed. Nor is it enough to multiply by one secret word: that is linear, evenly spaced hashes stay evenly
  * spaced whatever the word is, and for one word in some hundred they crowd into one run of a table with linear
  * probing. Here both factors depend on the hash and on a secret, and one adds where the other xors: the product is
- * quadratic in the hash, differences of hashes tell nothing about those of homes, and every bit of the hash
- * reaches the low bits of the result, in which a home is a mask.
+ * quadratic in the hash, and differences of hashes tell nothing about those of homes.
+ *
+ * hg_home is the 32 bits of which a table takes a home. The low bits of the folded product are not enough: where hashes
+ * are spaced by a power of two they are still nearly linear, and one table in some hundred crowds. A second product, by
+ * the odd constant of Fibonacci hashing, brings all lower bits into bits 32 to 63, the quadratic ones among them; the
+ * lengths of the runs are then those of random homes.
  *
  * Keys with one and the same hash still share their home: no table can tell them apart by it, dict neither.
  *
@@ -38,6 +42,11 @@ static inline uint64_t hg_scatter(uint64_t hash, const hg_secret *secret)
 #else
     return x * y ^ hg_mulshift(x, y, 64);
 #endif
+}
+
+static inline uint32_t hg_home(uint64_t hash, const hg_secret *secret)
+{
+    return (uint32_t)(hg_scatter(hash, secret) * UINT64_C(0x9E3779B97F4A7C15) >> 32);
 }
 
 /* Seed this module's secrets with 16 bytes that nobody can guess. */
