@@ -1,5 +1,7 @@
 # The commands of a contributor, in an active virtual environment (see CONTRIBUTING.md).
 SOURCE = PYTHONPATH=src
+COMPILED = $(patsubst src/%.pyx,%,$(shell find src -name '*.pyx'))
+STUBBED = $(subst /,.,$(COMPILED)) headgate.cachetools
 SANITIZE = -fsanitize=address,undefined
 ASAN = build/asan
 TSAN = build/tsan
@@ -23,7 +25,7 @@ lint: build
 	ruff check .
 	cython-lint src
 	mypy
-	$(SOURCE) stubtest --allowlist .ci/stubtest.allow --ignore-unused-allowlist headgate._compiled headgate.cachetools
+	$(SOURCE) stubtest --allowlist .ci/stubtest.allow --ignore-unused-allowlist $(STUBBED)
 
 bench: build
 	$(SOURCE) python -m pytest bench --benchmark-only
@@ -62,4 +64,5 @@ ci:
 	.ci/run
 
 clean:
-	rm -rf build dist wheelhouse src/*.egg-info src/headgate/_compiled/*.so
+	rm -rf build dist wheelhouse src/*.egg-info
+	find src -name '*.so' -delete

@@ -6,7 +6,8 @@ import zipfile
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "src/headgate"
-ROOMS = {f"headgate/_compiled/{path.stem}" for path in PACKAGE.glob("_compiled/*.pyx")}
+COMPILED = {f"headgate/{path.relative_to(PACKAGE).with_suffix('').as_posix()}"
+            for path in PACKAGE.rglob("*.pyx")}
 MODULES = {f"headgate/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*")
            if path.suffix in (".py", ".pyi", ".typed")}
 SOURCES = {path.suffix for path in PACKAGE.rglob("*.*")} - {".pyc", ".so", ".pyd"}
@@ -17,7 +18,7 @@ def wheel_faults(path):
         names = [name for name in archive.namelist() if not name.endswith("/")]  # auditwheel lists folders
         carried = {name: archive.read(name) for name in names if ".dist-info/" not in name}
     binaries = sorted(name for name in carried if name.endswith((".so", ".pyd")))
-    expected = [] if path.stem.endswith("-py3-none-any") else sorted(ROOMS)
+    expected = [] if path.stem.endswith("-py3-none-any") else sorted(COMPILED)
     if [name.partition(".")[0] for name in binaries] != expected:
         yield f"has the binaries {binaries}, not one for each of {expected}"
     if difference := (carried.keys() - set(binaries)) ^ MODULES:

@@ -5,8 +5,8 @@ from operator import index
 
 import pytest
 
-from headgate._compiled import balance as compiled
-from headgate._pure import balance as pure
+from headgate.balance import _compiled as compiled
+from headgate.balance import _pure as pure
 
 TIMES = 1000
 NAMES = ["RoundRobin", "WeightedRoundRobin", "RandomChoice", "LeastLoaded", "PowerOfTwo", "PeakEWMA"]

@@ -12,11 +12,11 @@ COLD = [f"session:{i}" for i in range(200 * SIZE)]
 
 
 def compiled():
-    return import_module("headgate._compiled.cache").LRUCache(SIZE)
+    return import_module("headgate.cache._compiled").LRUCache(SIZE)
 
 
 def pure():
-    return import_module("headgate._pure.cache").LRUCache(SIZE)
+    return import_module("headgate.cache._pure").LRUCache(SIZE)
 
 
 def cachebox():
@@ -91,12 +91,12 @@ def hit_all(cache):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("twin", TWINS)
 def test_get_hit_by_policy(benchmark, twin, policy):
-    benchmark(hit_all(getattr(import_module(f"headgate._{twin}.cache"), policy)(SIZE)))
+    benchmark(hit_all(getattr(import_module(f"headgate.cache._{twin}"), policy)(SIZE)))
 
 
 @pytest.mark.parametrize("twin", TWINS)
 def test_get_hit_of_what_has_a_lifetime(benchmark, twin):
-    benchmark(hit_all(import_module(f"headgate._{twin}.cache").TTLCache(SIZE, 3600)))
+    benchmark(hit_all(import_module(f"headgate.cache._{twin}").TTLCache(SIZE, 3600)))
 
 
 def test_get_hit_of_what_has_a_lifetime_in_cachebox(benchmark):
@@ -106,7 +106,7 @@ def test_get_hit_of_what_has_a_lifetime_in_cachebox(benchmark):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("twin", TWINS)
 def test_read_through_by_policy(benchmark, twin, policy):
-    cache = getattr(import_module(f"headgate._{twin}.cache"), policy)(SIZE)
+    cache = getattr(import_module(f"headgate.cache._{twin}"), policy)(SIZE)
 
     def read_all(get=cache.get, put=cache.put, keys=CHURN):
         for key in keys:

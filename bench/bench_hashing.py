@@ -3,8 +3,8 @@
 
 import pytest
 
-from headgate._compiled import hashing as compiled
-from headgate._pure import hashing as pure
+from headgate.hashing import _compiled as compiled
+from headgate.hashing import _pure as pure
 
 TWINS = pytest.mark.parametrize("twin", [compiled, pure], ids=["compiled", "pure"])
 SIZES = pytest.mark.parametrize("size", [8, 32, 1024])

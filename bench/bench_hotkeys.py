@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from headgate._compiled import hotkeys as compiled
-from headgate._pure import hotkeys as pure
+from headgate.hotkeys import _compiled as compiled
+from headgate.hotkeys import _pure as pure
 
 DRAW = Random(1)
 KEYS = [f"user:{i * 7919}" for i in range(1000)]

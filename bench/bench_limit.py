@@ -9,11 +9,11 @@ ROUNDS = range(1000)
 
 
 def compiled():
-    return import_module("headgate._compiled.limit").TokenBucket(10**9, 10**9).consume
+    return import_module("headgate.limit.bucket._compiled").TokenBucket(10**9, 10**9).consume
 
 
 def pure():
-    return import_module("headgate._pure.limit").TokenBucket(10**9, 10**9).consume
+    return import_module("headgate.limit.bucket._pure").TokenBucket(10**9, 10**9).consume
 
 
 def monotonic_ns():
@@ -51,8 +51,8 @@ def test_allowed(benchmark, make):
 @pytest.mark.parametrize("twin", ["compiled", "pure"])
 @pytest.mark.benchmark(group="an allowed request at a shared bucket, a thousand times")
 def test_shared(benchmark, twin, tmp_path):
-    room = import_module(f"headgate._{twin}.limit")
-    call = room.TokenBucket(10**9, 10**9, path=tmp_path / "bucket").consume
+    module = import_module(f"headgate.limit.bucket._{twin}")
+    call = module.TokenBucket(10**9, 10**9, path=tmp_path / "bucket").consume
 
     def all_rounds():
         for _ in ROUNDS:
@@ -61,7 +61,7 @@ def test_shared(benchmark, twin, tmp_path):
     benchmark(all_rounds)
 
 
-@pytest.mark.parametrize("room", ["headgate._compiled.limit", "headgate._pure.limit"])
+@pytest.mark.parametrize("room", ["headgate.limit.bucket._compiled", "headgate.limit.bucket._pure"])
 @pytest.mark.benchmark(group="a denied request, a thousand times")
 def test_denied(benchmark, room):
     bucket = import_module(room).TokenBucket(1, 1e-6)

@@ -10,11 +10,11 @@ CHURN = [f"session:{i}" for i in range(4 * SIZE)]
 
 
 def compiled():
-    return import_module("headgate._compiled.memoize").lru_cache(SIZE)
+    return import_module("headgate.memoize._compiled").lru_cache(SIZE)
 
 
 def pure():
-    return import_module("headgate._pure.memoize").lru_cache(SIZE)
+    return import_module("headgate.memoize._pure").lru_cache(SIZE)
 
 
 def functools():
@@ -36,7 +36,7 @@ def memoize(request):
 
 
 def cached(twin, **options):
-    return import_module(f"headgate.{twin}.memoize").cached(maxsize=SIZE, **options)
+    return import_module(f"headgate.memoize.{twin}").cached(maxsize=SIZE, **options)
 
 
 def single_flight():

@@ -12,7 +12,7 @@ TIERS = "1000000/s; 10000000/min; 100000000/h"
 
 
 def limiter(twin, rate, max_keys, **options):
-    return import_module(f"headgate._{twin}.ratelimit").RateLimiter(rate, max_keys=max_keys, **options)
+    return import_module(f"headgate.limit.keyed._{twin}").RateLimiter(rate, max_keys=max_keys, **options)
 
 
 def compiled(max_keys, rate=RATE):
@@ -24,7 +24,7 @@ def pure(max_keys, rate=RATE):
 
 
 def bucket(max_keys):
-    consume = import_module("headgate._compiled.limit").TokenBucket(10**9, 10**9).consume
+    consume = import_module("headgate.limit.bucket._compiled").TokenBucket(10**9, 10**9).consume
     return lambda key: consume()
 
 
@@ -126,7 +126,7 @@ def test_opening(benchmark, max_keys, tmp_path):
 @pytest.mark.benchmark(group="after an idle day, a million keys")
 def test_the_sweep_of_a_whole_table(benchmark):
     now = [time.monotonic_ns()]
-    allow = import_module("headgate._compiled.ratelimit").RateLimiter("10/s", clock=lambda: now[0]).allow
+    allow = import_module("headgate.limit.keyed._compiled").RateLimiter("10/s", clock=lambda: now[0]).allow
     ask(allow, MANY)
 
     def a_day_later():

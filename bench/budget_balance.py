@@ -12,7 +12,7 @@ from time import perf_counter_ns
 
 from bench_balance import NAMES, TIMES, fleet
 
-from headgate._compiled import balance
+from headgate.balance import _compiled as balance
 
 ROUNDS = 200
 SIZES = [10, 1000]

@@ -27,11 +27,11 @@ ALLOW, CONSUME, CALL = "target.allow(key)", "target.consume()", "target(key)"
 
 
 def limiter(twin, rate=RATE, max_keys=10_000, path=None):
-    return import_module(f"headgate._{twin}.ratelimit").RateLimiter(rate, max_keys=max_keys, path=path)
+    return import_module(f"headgate.limit.keyed._{twin}").RateLimiter(rate, max_keys=max_keys, path=path)
 
 
 def bucket(twin, path=None):
-    return import_module(f"headgate._{twin}.limit").TokenBucket(PLENTY, PLENTY, path=path)
+    return import_module(f"headgate.limit.bucket._{twin}").TokenBucket(PLENTY, PLENTY, path=path)
 
 
 def limits_by(strategy):

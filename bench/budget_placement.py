@@ -8,8 +8,8 @@ from time import perf_counter_ns
 import uhashring
 from pymemcache.client.rendezvous import RendezvousHash
 
-from headgate._compiled import placement as compiled
-from headgate._pure import placement as pure
+from headgate.placement import _compiled as compiled
+from headgate.placement import _pure as pure
 
 NODES = [f"10.0.{i // 250}.{i % 250}:11211" for i in range(1000)]
 KEYS = [f"user:{i * 7919}" for i in range(1000)]

@@ -32,7 +32,7 @@ COLLECTED = re.compile(rb"Collected\s*:\s*(\d+)")
 
 
 def filled_cache(policy="LRUCache"):
-    from headgate._compiled import cache as caches
+    from headgate.cache import _compiled as caches
 
     cache = getattr(caches, policy)(len(KEYS))
     cache.update(dict.fromkeys(KEYS, "value"))
@@ -40,26 +40,26 @@ def filled_cache(policy="LRUCache"):
 
 
 def ring():
-    from headgate._compiled.placement import HashRing
+    from headgate.placement._compiled import HashRing
 
     return HashRing(node_names(100), 160)
 
 
 def balancer(name):
-    from headgate._compiled import balance
+    from headgate.balance import _compiled as balance
 
     return getattr(balance, name)(node_names(10))
 
 
 def bucket():
-    from headgate._compiled.limit import TokenBucket
+    from headgate.limit.bucket._compiled import TokenBucket
 
     return TokenBucket(1_000_000, 1_000_000_000)
 
 
 def limiter():
     """A limiter that never denies."""
-    from headgate._compiled.ratelimit import RateLimiter
+    from headgate.limit.keyed._compiled import RateLimiter
 
     return RateLimiter("1000000000/s", max_keys=len(KEYS))
 
@@ -72,7 +72,7 @@ def levels():
 
 def memoized(wrap, **options):
     """A function decorated by `wrap`, with the results of all keys cached."""
-    from headgate._compiled import memoize
+    from headgate.memoize import _compiled as memoize
 
     function = getattr(memoize, wrap)(maxsize=len(KEYS), **options)(lambda key: key)
     for key in KEYS:
@@ -81,7 +81,7 @@ def memoized(wrap, **options):
 
 
 def cached_method():
-    from headgate._compiled.memoize import cached
+    from headgate.memoize._compiled import cached
 
     class Reader:
         @cached(maxsize=len(KEYS))
@@ -95,7 +95,7 @@ def cached_method():
 
 
 def hashing():
-    from headgate._compiled import hashing
+    from headgate.hashing import _compiled as hashing
 
     return hashing
 

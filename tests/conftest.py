@@ -1,17 +1,14 @@
 """Every test that takes `twin` runs on both twins, or on those that HEADGATE_PURE allows."""
 
 import os
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from pkgutil import iter_modules
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-import headgate._pure
+from headgate.cli.twins import IDEAS, twin_module
 
-PURE_ROOMS = sorted(room.name for room in iter_modules(headgate._pure.__path__))
 SHARED = Path(os.environ.get("HEADGATE_SHARED", Path(__file__).parents[2] / "shared"))
 
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # a machine may be busy
@@ -21,20 +18,22 @@ settings.load_profile("plain")
 
 
 class Twin:
-    """One twin; its rooms are imported when asked for: ``twin.cache.LRUCache``."""
+    """One twin; its modules are imported when asked for: ``twin.cache.LRUCache``."""
 
     def __init__(self, name):
         self.name = name
 
-    def __getattr__(self, room):
-        return import_module(f"headgate._{self.name}.{room}")
+    def __getattr__(self, idea):
+        if idea not in IDEAS:
+            raise AttributeError(idea)
+        return twin_module(self.name, idea)
 
 
 def twin_names():
     wish = os.environ.get("HEADGATE_PURE")
     if wish == "1":
         return ["pure"]
-    if wish == "0" or find_spec("headgate._compiled.hashing"):
+    if wish == "0" or find_spec("headgate.hashing._compiled"):
         return ["compiled", "pure"]
     return ["pure"]
 
@@ -63,11 +62,11 @@ def one_secret():
     """All tables hash keys alike in every run: two of fifteen keys share a tag, and so a debt, in one of some
     hundred thousand tables, and no test that counts exactly foresees it."""
     with pytest.MonkeyPatch.context() as patch:
-        pure = Twin("pure").ratelimit
+        pure = Twin("pure").keyed
         patch.setattr(pure, "_hash_in_process", lambda secret: pure._hash_anywhere(bytes(len(secret))))
-        patch.setattr("headgate._shared.urandom", bytes)
+        patch.setattr("headgate.limit._files.urandom", bytes)
         if "compiled" in twin_names():
-            patch.setattr(Twin("compiled").ratelimit, "urandom", bytes)
+            patch.setattr(Twin("compiled").keyed, "urandom", bytes)
         yield
 
 

@@ -12,15 +12,15 @@ import threading
 import time
 from bisect import bisect_left
 from functools import partial
-from importlib import import_module
 
-from headgate import _shared
+from headgate.cli.twins import twin_module
+from headgate.limit import _files
 
 ROOM = 400_000
 WORKERS = 4
 
 
-_shared.urandom = bytes
+_files.urandom = bytes
 """Keys are hashed alike in every run: of ten thousand two share a tag, and a debt, in one of thousands."""
 
 
@@ -29,12 +29,8 @@ def counters(count):
     return memoryview(mmap.mmap(-1, 8 * count)).cast("Q")
 
 
-def room(twin, name):
-    return import_module(f"headgate._{twin}.{name}")
-
-
 def limiter(twin, path, rate, **options):
-    return room(twin, "ratelimit").RateLimiter(rate, path=path, **options)
+    return twin_module(twin, "keyed").RateLimiter(rate, path=path, **options)
 
 
 def forked(work):
@@ -61,7 +57,7 @@ def of_a_log(twin, path, burst):
 
 
 def of_a_bucket(twin, path, burst):
-    return room(twin, "limit").TokenBucket(int(burst), 1, path=path, clock=standing).consume
+    return twin_module(twin, "bucket").TokenBucket(int(burst), 1, path=path, clock=standing).consume
 
 
 def together(make, twin, path, burst, decisions):
@@ -89,13 +85,13 @@ def together(make, twin, path, burst, decisions):
     print(*counts)
 
 
-def timed(room_name, twin, path, rate, burst, seconds):
+def timed(idea, twin, path, rate, burst, seconds):
     """Four processes ask for as much as they can while the clock runs: admitted, and the most that may be."""
     counts = counters(WORKERS)
 
     def make():
-        if room_name == "limit":
-            return room(twin, "limit").TokenBucket(int(burst), int(rate), path=path).consume
+        if idea == "bucket":
+            return twin_module(twin, "bucket").TokenBucket(int(burst), int(rate), path=path).consume
         return partial(limiter(twin, path, f"{rate}/s, burst {burst}", max_keys=100).allow, "ann")
 
     def ask(slot, end):
@@ -226,8 +222,8 @@ if __name__ == "__main__":
         "log": partial(together, of_a_log),
         "bucket": partial(together, of_a_bucket),
         "windows": windows,
-        "timed-key": partial(timed, "ratelimit"),
-        "timed-bucket": partial(timed, "limit"),
+        "timed-key": partial(timed, "keyed"),
+        "timed-bucket": partial(timed, "bucket"),
         "rested": rested,
         "killed": killed,
     }

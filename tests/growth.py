@@ -8,26 +8,26 @@ import pytest
 
 PROGRAM = """
 import gc, sys
-from importlib import import_module
 from headgate.cli.bench.memory import _resident_bytes
+from headgate.cli.twins import twin_module
 
-room = import_module(f"headgate._{sys.argv[1]}.{sys.argv[2]}")
+module = twin_module(sys.argv[1], sys.argv[2])
 exec(sys.argv[3])
 sizes = []
 for rounds in (10, 30):
     for _ in range(rounds):
-        work(room)
+        work(module)
     gc.collect()
     sizes.append(_resident_bytes())
 print(sizes[1] - sizes[0])
 """
 
 
-def growth(twin, room, work):
-    """Of thirty calls of ``work(room)`` after ten; `work` is the text of that function."""
+def growth(twin, idea, work):
+    """Of thirty calls of ``work(module)`` after ten; `work` is the text of that function."""
     if os.name != "posix":
         pytest.skip("only POSIX tells how much of a process is resident")
     options = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1"  # what it keeps is no growth
-    done = subprocess.run([sys.executable, "-c", PROGRAM, twin.name, room, work],
+    done = subprocess.run([sys.executable, "-c", PROGRAM, twin.name, idea, work],
                           env=os.environ | {"ASAN_OPTIONS": options}, stdout=subprocess.PIPE, check=True)
     return int(done.stdout)

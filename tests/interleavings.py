@@ -23,10 +23,11 @@ from unittest import mock
 import pytest
 from conftest import twin_names
 
+from headgate.cli.twins import IDEAS
+
 ROOT = Path(__file__).parents[1]
-ROOMS = "src/headgate/_compiled"
 ATOMICS = Path(__file__).with_name("protocol") / "atomics.h"
-HEADERS = ("cells.h", "log.h")
+HEADERS = ("limit/keyed/cells.h", "limit/keyed/log.h")
 HEADER = 4096
 KILLED = "killed"
 BLIND = -1  # the mutant that swaps without comparing
@@ -50,16 +51,15 @@ class Process(ctypes.Structure):
     )
 
 
-def build(tree, rooms, mutants):
-    """Compile `rooms` in the empty folder `tree`; a mutant is an expression of the HEADERS, and another."""
-    folder = tree / ROOMS
+def build(tree, idea, mutants):
+    """Compile `idea` in the empty folder `tree`; a mutant is an expression of the HEADERS, and another."""
+    folder = tree / "src/headgate"
     alien = shutil.ignore_patterns("*.so", "*.pyd", "*.pyx", "__pycache__")
-    shutil.copytree(ROOT / ROOMS, folder, ignore=alien)
-    (folder.parent / "__init__.py").touch()
+    shutil.copytree(ROOT / "src/headgate", folder, ignore=alien)
     shutil.copy(ROOT / "setup.py", tree)
-    shutil.copy(ATOMICS, folder)
-    for room in rooms:
-        shutil.copy(ROOT / ROOMS / f"{room}.pyx", folder)
+    shutil.copy(ATOMICS, folder / "_c")
+    source = IDEAS[idea].replace(".", "/") + "/_compiled.pyx"
+    shutil.copy(ROOT / "src" / source, tree / "src" / source)
     texts = [(folder / header).read_text() for header in HEADERS]
     for number, (old, new) in enumerate(mutants, 1):
         assert sum(text.count(old) for text in texts) == 1, old
@@ -72,15 +72,15 @@ def build(tree, rooms, mutants):
     return subprocess.run(command, cwd=tree, env=env | {"CFLAGS": "-O1"}, capture_output=True, text=True)
 
 
-def opened_room(tree, name, mutants=()):
-    """The room, built in the empty folder `tree`; skips where nothing can be compiled, nor has to be."""
+def built(tree, idea, mutants=()):
+    """The module of `idea`, built in the empty folder `tree`; skips where no compiler is needed."""
     if "compiled" not in twin_names():
         pytest.skip("the compiled twin is ignored or absent")
-    done = build(tree, [name], mutants)
+    done = build(tree, idea, mutants)
     if done.returncode and os.environ.get("HEADGATE_PURE") != "0":
         pytest.skip(f"nothing can be compiled: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
-    return Room(tree, name)
+    return Checker(tree, idea)
 
 
 def in_turn(*programs):
@@ -88,12 +88,12 @@ def in_turn(*programs):
     return lambda limiter: [grant for program in programs for grant in program(limiter)]
 
 
-class Room:
-    """A room that was built in `tree`, for processes that share one limiter of it."""
+class Checker:
+    """A module that was built in `tree`, for processes that share one limiter of it."""
 
-    def __init__(self, tree, name):
-        path = next((tree / "built/headgate/_compiled").glob(f"{name}*{EXTENSION_SUFFIXES[0]}"))
-        full_name = f"headgate._compiled.{name}"
+    def __init__(self, tree, idea):
+        full_name = f"{IDEAS[idea]}._compiled"
+        path = tree / "built" / (full_name.replace(".", "/") + EXTENSION_SUFFIXES[0])
         spec = spec_from_file_location(full_name, path, loader=ExtensionFileLoader(full_name, str(path)))
         self.module = module_from_spec(spec)
         spec.loader.exec_module(self.module)
@@ -112,7 +112,7 @@ class Room:
         shared = self._allot(size)
         table = SimpleNamespace(epoch=0, secret=bytes(16), map=shared, refusal="it is shared")
         with mock.patch.multiple(
-            "headgate._shared", shared_limiter=lambda *given: (table, given[3]),
+            "headgate.limit._files", shared_limiter=lambda *given: (table, given[3]),
             shared_bucket=lambda *given: (table, given[3]),
         ):
             make = getattr(self.module, kind)

@@ -3,8 +3,8 @@
 A model keeps lists of keys, oldest first, and searches them; `Naive` adds sizes, lifetimes and the methods.
 """
 
-from headgate._pure.cache import _Echoes, _Sketch
-from headgate._pure.hashing import splitmix64
+from headgate.cache._pure import _Echoes, _Sketch
+from headgate.hashing._pure import splitmix64
 
 NEVER = 2**63 - 1
 

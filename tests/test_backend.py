@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PURE_ROOMS, Twin
+from conftest import Twin
 
-from headgate import _backend
+from headgate._base import backend
+from headgate.cli.twins import IDEAS
 
 HEAVY = {"argparse", "asyncio", "concurrent.futures", "dataclasses", "inspect", "json", "logging",
          "matplotlib", "multiprocessing", "re", "rich", "socket", "ssl", "subprocess",
@@ -32,25 +33,25 @@ def answer(program, wish=None):
 
 @pytest.fixture
 def no_compiled_twin(monkeypatch):
-    monkeypatch.setattr(_backend, "_has_compiled", lambda: False)
+    monkeypatch.setattr(backend, "_has_compiled", lambda: False)
 
 
 @pytest.mark.parametrize("wish", [None, "", "0", "1"])
 def test_import_chooses(both_twins, wish):
     compiled = wish != "1"
-    program = "import headgate, headgate.hashing as room; print(headgate.backend, room.xxh64.__module__)"
+    program = "import headgate.hashing; print(headgate.backend, headgate.xxh64.__module__)"
     name = "compiled" if compiled else "pure"
-    assert answer(program, wish) == [name, f"headgate._{name}.hashing"]
+    assert answer(program, wish) == [name, f"headgate.hashing._{name}"]
 
 
 @pytest.mark.parametrize("wish", [None, "", "1"])
 def test_without_the_compiled_twin_the_pure_one_serves(no_compiled_twin, wish):
-    assert _backend._choose(wish)[0] == "pure"
+    assert backend._choose(wish)[0] == "pure"
 
 
 def test_zero_requires_the_compiled_twin(no_compiled_twin):
     with pytest.raises(ImportError, match=r"^HEADGATE_PURE=0 requires the compiled twin, which is not "):
-        _backend._choose("0")
+        backend._choose("0")
 
 
 @pytest.mark.parametrize("wish", ["2", "yes", " 1", "true"])
@@ -60,10 +61,11 @@ def test_other_values_are_refused(wish):
     assert last == f"ImportError: HEADGATE_PURE must be unset, 0 or 1, got {wish!r}"
 
 
-@pytest.mark.parametrize("room", PURE_ROOMS)
-def test_both_twins_are_importable_side_by_side(both_twins, room):
-    modules = [getattr(twin, room) for twin in both_twins]
-    assert [module.__name__ for module in modules] == [f"headgate._compiled.{room}", f"headgate._pure.{room}"]
+@pytest.mark.parametrize("idea", IDEAS)
+def test_both_twins_are_importable_side_by_side(both_twins, idea):
+    modules = [getattr(twin, idea) for twin in both_twins]
+    names = [module.__name__ for module in modules]
+    assert names == [f"{IDEAS[idea]}._compiled", f"{IDEAS[idea]}._pure"]
 
 
 def test_import_brings_nothing_heavy():
@@ -72,7 +74,7 @@ def test_import_brings_nothing_heavy():
 
 
 def test_import_leaves_the_gil_as_it_was(both_twins):
-    imports = "; ".join(f"import headgate._compiled.{room}" for room in PURE_ROOMS)
+    imports = "; ".join(f"import {package}._compiled" for package in IDEAS.values())
     gil = "getattr(sys, '_is_gil_enabled', bool)()"
     before, after = answer(f"import sys; print({gil}); {imports}; print({gil})")
     assert before == after
@@ -105,7 +107,7 @@ for make, ask in (
 @pytest.mark.parametrize("wish", ["0", "1"])
 def test_without_mmap_and_fcntl_limits_are_private(both_twins, wish, tmp_path, monkeypatch):
     """As in WASI and in browsers, which have neither; Windows has no fcntl."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(_backend.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(backend.__file__).parents[2]))
     monkeypatch.chdir(tmp_path)
     assert answer(WITHOUT_FILES, wish) == ["compiled" if wish == "0" else "pure"]
     assert list(tmp_path.iterdir()) == []
@@ -114,5 +116,5 @@ def test_without_mmap_and_fcntl_limits_are_private(both_twins, wish, tmp_path, m
 def test_twin_fixture_covers_the_active_backend():
     from conftest import twin_names
 
-    assert _backend.backend in twin_names()
-    assert Twin(_backend.backend).hashing
+    assert backend.backend in twin_names()
+    assert Twin(backend.backend).hashing

@@ -61,7 +61,7 @@ class BucketMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.begun = self.clock.now
         self.buckets = [
-            Twin(name).limit.TokenBucket(capacity, rate, clock=self.clock) for name in twin_names()
+            Twin(name).bucket.TokenBucket(capacity, rate, clock=self.clock) for name in twin_names()
         ]
         self.model = ExactBucket(capacity, rate)
         self.exact = isinstance(rate, int) and isinstance(capacity, int)
@@ -203,7 +203,7 @@ STEPS = st.lists(
 def test_twins_agree_on_everything(capacity, rate, steps):
     """Any rate, any step of the clock, backwards too."""
     clock = FakeClock()
-    buckets = [Twin(name).limit.TokenBucket(capacity, rate, clock=clock) for name in twin_names()]
+    buckets = [Twin(name).bucket.TokenBucket(capacity, rate, clock=clock) for name in twin_names()]
     for step, tokens, what in steps:
         clock.now += step
         if tokens > capacity:
@@ -235,7 +235,7 @@ def test_twins_agree_on_everything(capacity, rate, steps):
 def test_no_interval_admits_more_than_the_burst_and_the_rate(capacity, rate, steps):
     for name in twin_names():
         clock = FakeClock()
-        bucket = Twin(name).limit.TokenBucket(capacity, rate, clock=clock)
+        bucket = Twin(name).bucket.TokenBucket(capacity, rate, clock=clock)
         taken = []
         for step, tokens, give_back in steps:
             clock.now += step
@@ -260,7 +260,7 @@ def test_a_clock_that_steps_back_never_over_admits(capacity, rate, steps):
     """What passes is at most the burst and what the steps forward bring."""
     for name in twin_names():
         clock = FakeClock()
-        bucket = Twin(name).limit.TokenBucket(capacity, rate, clock=clock)
+        bucket = Twin(name).bucket.TokenBucket(capacity, rate, clock=clock)
         admitted, forward = 0, 0
         for step in steps:
             clock.now += step
@@ -278,7 +278,7 @@ def test_refused_requests_change_nothing_after_the_clock_stepped_back(both_twins
     states = []
     for twin in both_twins:
         clock = FakeClock()
-        bucket = twin.limit.TokenBucket(1, 1, clock=clock)
+        bucket = twin.bucket.TokenBucket(1, 1, clock=clock)
         clock.now -= 3 * SECOND
         for refused in (bucket.consume, bucket.reserve):
             with pytest.raises(ValueError, match=r"^tokens must be at most the capacity 1, got 2$"):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from interleavings import BLIND, KILLED, opened_room
+from interleavings import BLIND, KILLED, built
 
 SECOND = 10**9
 CAPACITY = 9
@@ -11,8 +11,8 @@ WORDS = 2
 
 
 @pytest.fixture(scope="session")
-def room(tmp_path_factory):
-    return opened_room(tmp_path_factory.mktemp("bucket"), "limit")
+def checker(tmp_path_factory):
+    return built(tmp_path_factory.mktemp("bucket"), "bucket")
 
 
 @dataclass
@@ -27,15 +27,15 @@ class Scenario:
     owed: int = 0
     cost: int = 4
 
-    def judge(self, room, kills):
-        _, memory = room.open("TokenBucket", CAPACITY, 1, size=WORDS)
-        _, memory = room.run(lambda bucket: bucket.consume(self.owed), memory, 0)
-        for results, changed in room.outcomes(self.programs, memory, self.times, kills):
-            self.judge_end(room, results, changed)
+    def judge(self, checker, kills):
+        _, memory = checker.open("TokenBucket", CAPACITY, 1, size=WORDS)
+        _, memory = checker.run(lambda bucket: bucket.consume(self.owed), memory, 0)
+        for results, changed in checker.outcomes(self.programs, memory, self.times, kills):
+            self.judge_end(checker, results, changed)
 
-    def judge_end(self, room, results, memory):
+    def judge_end(self, checker, results, memory):
         end = self.times[-1]
-        left, memory = room.run(drain, memory, end)
+        left, memory = checker.run(drain, memory, end)
         grants = [(0, self.owed), (end, left)]
         grants += [grant for result in results if result != KILLED for grant in result]
         for start in self.times:
@@ -47,15 +47,15 @@ class Scenario:
             lost = self.cost * results.count(KILLED)
             assert sum(cost for _, cost in grants) >= CAPACITY - lost, "more was lost than by kills"
         last = end + (CAPACITY + self.cost) * SECOND
-        assert room.run(drain, memory, last)[0] == CAPACITY, "a debt outlives its time"
+        assert checker.run(drain, memory, last)[0] == CAPACITY, "a debt outlives its time"
 
 
 def drain(bucket):
     return sum(1 for _ in iter(bucket.consume, False))
 
 
-def consume(room, tokens):
-    return lambda bucket: [(room.read, tokens)] if bucket.consume(tokens) else []
+def consume(checker, tokens):
+    return lambda bucket: [(checker.read, tokens)] if bucket.consume(tokens) else []
 
 
 def cancel(bucket):
@@ -64,25 +64,25 @@ def cancel(bucket):
     return []
 
 
-def consuming(room):
-    return Scenario([consume(room, 4)] * 3, owed=1)
+def consuming(checker):
+    return Scenario([consume(checker, 4)] * 3, owed=1)
 
 
-def cancelling(room):
-    return Scenario([cancel, cancel, consume(room, 4)])
+def cancelling(checker):
+    return Scenario([cancel, cancel, consume(checker, 4)])
 
 
-def cancelling_late(room):
-    return Scenario([cancel, consume(room, 9)], times=(0, 9 * SECOND))
+def cancelling_late(checker):
+    return Scenario([cancel, consume(checker, 9)], times=(0, 9 * SECOND))
 
 
-def reading_the_clock_early(room):
-    programs = [consume(room, 9), lambda bucket: consume(room, 9)(bucket) + consume(room, 9)(bucket)]
+def reading_the_clock_early(checker):
+    programs = [consume(checker, 9), lambda bucket: consume(checker, 9)(bucket) + consume(checker, 9)(bucket)]
     return Scenario(programs, times=(0, 20 * SECOND, 50 * SECOND))
 
 
-def stepping_back(room):
-    return Scenario([consume(room, 9)] * 2, times=(20 * SECOND, 0))
+def stepping_back(checker):
+    return Scenario([consume(checker, 9)] * 2, times=(20 * SECOND, 0))
 
 
 SCENARIOS = [consuming, cancelling, cancelling_late, reading_the_clock_early, stepping_back]
@@ -90,11 +90,11 @@ SCENARIOS = [consuming, cancelling, cancelling_late, reading_the_clock_early, st
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 @pytest.mark.parametrize("kills", [0, 1])
-def test_protocol(room, scenario, kills):
-    scenario(room).judge(room, kills)
+def test_protocol(checker, scenario, kills):
+    scenario(checker).judge(checker, kills)
 
 
 @pytest.mark.parametrize("scenario", [consuming, cancelling, reading_the_clock_early])
-def test_what_a_blind_swap_does_is_seen(room, scenario):
-    with room.mutant(BLIND), pytest.raises(AssertionError):
-        scenario(room).judge(room, kills=1)
+def test_what_a_blind_swap_does_is_seen(checker, scenario):
+    with checker.mutant(BLIND), pytest.raises(AssertionError):
+        scenario(checker).judge(checker, kills=1)

@@ -5,7 +5,7 @@ from threads import run_threads
 
 
 def test_eight_threads_admit_exactly_the_capacity(twin):
-    bucket = twin.limit.TokenBucket(1000, 1, clock=lambda: 0)
+    bucket = twin.bucket.TokenBucket(1000, 1, clock=lambda: 0)
     admitted = [0] * 8
 
     def work(number):
@@ -19,7 +19,7 @@ def test_eight_threads_admit_exactly_the_capacity(twin):
 
 @pytest.mark.parametrize("cost", [3, 0.5])
 def test_costs_are_conserved(twin, cost):
-    bucket = twin.limit.TokenBucket(900, 1, clock=lambda: 0)
+    bucket = twin.bucket.TokenBucket(900, 1, clock=lambda: 0)
     admitted = [0] * 8
 
     def work(number):
@@ -37,7 +37,7 @@ def test_costs_are_conserved(twin, cost):
 
 
 def test_reconfigure_while_others_consume(twin):
-    bucket = twin.limit.TokenBucket(1000, 1, clock=lambda: 0)
+    bucket = twin.bucket.TokenBucket(1000, 1, clock=lambda: 0)
     admitted = [0] * 8
 
     def work(number):
@@ -54,7 +54,7 @@ def test_reconfigure_while_others_consume(twin):
 
 
 def test_a_reservation_is_cancelled_once(twin):
-    bucket = twin.limit.TokenBucket(100, 1, clock=lambda: 0)
+    bucket = twin.bucket.TokenBucket(100, 1, clock=lambda: 0)
     bucket.consume(50)
     booking = bucket.reserve(10)
     run_threads(lambda number: booking.cancel())

@@ -16,7 +16,7 @@ def run(clock):
 
 
 def test_tasks_leave_in_order_and_on_time(twin, clock, run):
-    bucket = twin.limit.TokenBucket(1, 10, clock=clock)
+    bucket = twin.bucket.TokenBucket(1, 10, clock=clock)
     left = []
 
     async def task(number):
@@ -35,7 +35,7 @@ def test_tasks_leave_in_order_and_on_time(twin, clock, run):
 
 
 def test_a_thousand_tasks_with_every_third_cancelled(twin, clock, run):
-    bucket = twin.limit.TokenBucket(1, 1000, clock=clock)
+    bucket = twin.bucket.TokenBucket(1, 1000, clock=clock)
     left, cancelled = [], []
 
     async def task(number):
@@ -62,7 +62,7 @@ def test_a_thousand_tasks_with_every_third_cancelled(twin, clock, run):
 
 
 def test_cancelling_at_random_times_loses_no_token(twin, clock, run):
-    bucket = twin.limit.TokenBucket(5, 100, clock=clock)
+    bucket = twin.bucket.TokenBucket(5, 100, clock=clock)
     draw = random.Random(1)
     taken = []
 
@@ -86,7 +86,7 @@ def test_cancelling_at_random_times_loses_no_token(twin, clock, run):
 
 
 def test_a_large_request_at_the_head_is_not_starved(twin, clock, run):
-    bucket = twin.limit.TokenBucket(5, 1, clock=clock)
+    bucket = twin.bucket.TokenBucket(5, 1, clock=clock)
     left = []
 
     async def task(tokens):
@@ -103,7 +103,7 @@ def test_a_large_request_at_the_head_is_not_starved(twin, clock, run):
 
 
 def test_timeouts(twin, clock, run):
-    bucket = twin.limit.TokenBucket(1, 1, clock=clock)
+    bucket = twin.bucket.TokenBucket(1, 1, clock=clock)
 
     async def main():
         assert await bucket.acquire_async(timeout=0)
@@ -122,7 +122,7 @@ def test_timeouts(twin, clock, run):
 
 def test_a_timeout_while_in_line(twin, clock, run):
     """One who comes behind a large request that is later cancelled moves up in time."""
-    bucket = twin.limit.TokenBucket(10, 1, clock=clock)
+    bucket = twin.bucket.TokenBucket(10, 1, clock=clock)
 
     async def main():
         bucket.consume(10)
@@ -137,7 +137,7 @@ def test_a_timeout_while_in_line(twin, clock, run):
 
 
 def test_bad_arguments(twin, run):
-    bucket = twin.limit.TokenBucket(1, 1)
+    bucket = twin.bucket.TokenBucket(1, 1)
     for timeout, error in [(-1, ValueError), (float("nan"), ValueError), ("x", TypeError)]:
         message = rf"^timeout must be a non-negative number or None, got {timeout!r}$"
         with pytest.raises(error, match=message):
@@ -150,7 +150,7 @@ def test_bad_arguments(twin, run):
 
 
 def test_threads_and_two_loops_share_one_line(twin):
-    bucket = twin.limit.TokenBucket(1, 2000)
+    bucket = twin.bucket.TokenBucket(1, 2000)
     done = [0] * 8
     start = time.monotonic()
 

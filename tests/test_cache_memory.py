@@ -104,7 +104,7 @@ LATE = """
 import sys
 from importlib import import_module
 
-room = import_module(f"headgate._{sys.argv[1]}.cache")
+room = import_module(f"headgate.cache._{sys.argv[1]}")
 
 class Late:
     names = vars(room)

@@ -9,7 +9,7 @@ from math import inf
 import pytest
 from watchdog import in_a_loop, until
 
-from headgate._stores import AgeingStore
+from headgate.memoize._stores import AgeingStore
 
 
 class Plain:

@@ -112,7 +112,7 @@ def test_doctor_says_which_twin_is_active(wish, both_twins):
     assert findings["HEADGATE_PURE"] == wish
     assert findings["problems"] == []
     assert findings["build"]["flags"]
-    assert {"hashing", "cache", "placement", "limit"} <= findings["modules"].keys()
+    assert {"hashing", "cache", "placement", "bucket"} <= findings["modules"].keys()
 
 
 def test_doctor_in_words(capsys):

@@ -10,9 +10,9 @@ from itertools import count, islice
 
 import pytest
 
-import headgate._compiled.cache as caches
-import headgate._compiled.hotkeys as hotkeys
-import headgate._compiled.memoize as memoize
+import headgate.cache._compiled as caches
+import headgate.hotkeys._compiled as hotkeys
+import headgate.memoize._compiled as memoize
 
 WORD = 2**64
 MODULUS = 2**61 - 1

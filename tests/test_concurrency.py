@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from threads import run_threads
 
 import headgate
-from headgate import _concurrency, _leases
+from headgate.limit import _concurrency, _ledger
 
 ALGORITHMS = ["fixed", "aimd", "gradient"]
 
@@ -28,9 +28,9 @@ def algorithm(request):
 @pytest.fixture(autouse=True)
 def ledger_of_twin(twin, monkeypatch):
     """The ledgers of limiters are those of the twin."""
-    for room in (_concurrency, _leases):
-        monkeypatch.setattr(room, "Words", twin.ledger.Words)
-    monkeypatch.setattr(_leases, "backend", twin.name)
+    for room in (_concurrency, _ledger):
+        monkeypatch.setattr(room, "Words", twin.words.Words)
+    monkeypatch.setattr(_ledger, "backend", twin.name)
 
 
 def ConcurrencyLimiter(limit=20, algorithm="gradient", **options):

@@ -17,11 +17,11 @@ class Damaged:
     def __init__(self, twin, kind, path):
         self.clock, self.path = FakeClock(), path
         if kind == "TokenBucket":
-            self.limiter = twin.limit.TokenBucket(10, 10, path=path, clock=self.clock)
+            self.limiter = twin.bucket.TokenBucket(10, 10, path=path, clock=self.clock)
             self.take = self.limiter.consume
         else:
             strict = kind == "strict"
-            self.limiter = twin.ratelimit.RateLimiter(
+            self.limiter = twin.keyed.RateLimiter(
                 "10/s", max_keys=4, strict=strict, path=path, clock=self.clock
             )
             self.take = self._take
@@ -72,7 +72,7 @@ def test_a_ceiling_that_is_overwritten_again_and_again(damaged, word):
 def test_a_reservation_that_is_cancelled_after_ages(twin):
     """When it has come back by itself for long, nothing is given back, though the units have gone round."""
     clock = FakeClock(0)
-    bucket = twin.limit.TokenBucket(10, 1, clock=clock)
+    bucket = twin.bucket.TokenBucket(10, 1, clock=clock)
     reservation = bucket.reserve(5)
     clock.now = 2**62 - 1
     assert bucket.consume(10)

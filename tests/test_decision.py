@@ -22,14 +22,14 @@ def item(field):
 
 def exhausted(twin, clock, rate, **options):
     """The last allowed decision for a key, and the denial after it."""
-    limiter = twin.ratelimit.RateLimiter(rate, clock=clock, **options)
+    limiter = twin.keyed.RateLimiter(rate, clock=clock, **options)
     while decision := limiter.decide("ann"):
         allowed = decision
     return allowed, decision
 
 
 def test_an_allowed_request(twin, clock):
-    decision = twin.ratelimit.RateLimiter("10/min", clock=clock).decide("ann", 3)
+    decision = twin.keyed.RateLimiter("10/min", clock=clock).decide("ann", 3)
     assert decision.headers() == {
         "RateLimit-Policy": '"10/min";q=10;w=60',
         "RateLimit": '"10/min";r=7;t=18',
@@ -56,7 +56,7 @@ def test_the_tier_that_decided_is_told(twin, clock):
 
 @pytest.mark.parametrize("rate", ["7/s", "1000/s", "3/min", "1/7s", "5/h", "10/500ms"])
 def test_who_waits_as_told_is_never_early(twin, clock, rate):
-    limiter = twin.ratelimit.RateLimiter(rate, clock=clock)
+    limiter = twin.keyed.RateLimiter(rate, clock=clock)
     for _ in range(50):
         if decision := limiter.decide("ann"):
             continue
@@ -65,7 +65,7 @@ def test_who_waits_as_told_is_never_early(twin, clock, rate):
 
 
 def test_a_bucket_says_it_too(twin, clock):
-    decision = twin.limit.TokenBucket(5, 2, clock=clock).decide()
+    decision = twin.bucket.TokenBucket(5, 2, clock=clock).decide()
     assert item(decision.headers()["RateLimit-Policy"]) == ("2/s, burst 5", {"q": 5, "w": 3})
 
 
@@ -92,7 +92,7 @@ def test_the_fields_are_well_formed_and_never_promise_too_much(limit, period, bu
 
 
 def test_other_policies_are_told_besides(twin, clock):
-    limiter = twin.ratelimit.RateLimiter("100/s; 3/min, burst 5; 100/s", clock=clock)
+    limiter = twin.keyed.RateLimiter("100/s; 3/min, burst 5; 100/s", clock=clock)
     fields = limiter.decide("ann").headers(policies=limiter.rates)
     assert fields["RateLimit-Policy"].split(", \"") == ['"100/s";q=100;w=1', '3/min, burst 5";q=5;w=100']
     assert item(fields["RateLimit"])[0] == "3/min, burst 5"
@@ -159,7 +159,7 @@ def test_the_body_of_a_denial(twin, clock):
 
 
 def test_where_nothing_is_left_t_is_until_there_is_more(twin, clock):
-    limiter = twin.ratelimit.RateLimiter("100/min", clock=clock)
+    limiter = twin.keyed.RateLimiter("100/min", clock=clock)
     fields = [limiter.decide("ann").headers()["RateLimit"] for _ in range(101)]
     assert fields[0] == '"100/min";r=99;t=1'
     assert fields[49] == '"100/min";r=50;t=30'
@@ -172,7 +172,7 @@ def test_where_nothing_is_left_t_is_until_there_is_more(twin, clock):
 
 
 def test_a_strict_limit_says_when_its_oldest_request_is_over(twin, clock):
-    limiter = twin.ratelimit.RateLimiter("2/min", strict=True, max_keys=8, clock=clock)
+    limiter = twin.keyed.RateLimiter("2/min", strict=True, max_keys=8, clock=clock)
     assert limiter.decide("ann").headers()["RateLimit"] == '"2/min";r=1;t=60'
     clock.advance(20)
     assert limiter.decide("ann").headers()["RateLimit"] == '"2/min";r=0;t=40'
@@ -181,14 +181,14 @@ def test_a_strict_limit_says_when_its_oldest_request_is_over(twin, clock):
 
 
 def test_a_limit_of_nothing_promises_nothing(twin, clock):
-    decision = twin.ratelimit.RateLimiter("0/min", clock=clock).decide("ann")
+    decision = twin.keyed.RateLimiter("0/min", clock=clock).decide("ann")
     assert decision.headers() == {"RateLimit-Policy": '"0/min";q=0;w=60', "RateLimit": '"0/min";r=0'}
     assert decision.problem()["detail"] == "Such requests are not allowed."
 
 
 def test_all_policies_that_deny_are_named(twin, clock, monkeypatch):
-    monkeypatch.setattr("headgate._levels.RateLimiter", twin.ratelimit.RateLimiter)
-    tiers = twin.ratelimit.RateLimiter("9/s; 1/min; 1/h", clock=clock)
+    monkeypatch.setattr("headgate.limit._levels.RateLimiter", twin.keyed.RateLimiter)
+    tiers = twin.keyed.RateLimiter("9/s; 1/min; 1/h", clock=clock)
     assert tiers.decide("ann").violated == ()
     assert tiers.decide("ann").problem()["violated-policies"] == ["1/min", "1/h"]
     assert tiers.decide("ann").problem("api")["violated-policies"] == ["1/min", "api"]

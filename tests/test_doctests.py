@@ -7,16 +7,16 @@ from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
-from conftest import PURE_ROOMS
 
 import headgate
+from headgate.cli.twins import IDEAS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-TWINS = ("headgate._compiled", "headgate._pure")
+TWINS = ("._compiled", "._pure")
 SHARED = [name for _, name, _ in walk_packages(headgate.__path__, "headgate.")
-          if not name.startswith(TWINS) and not name.endswith("__main__")]
+          if not name.endswith(TWINS) and not name.endswith("__main__")]
 
 
 def documented(module):
@@ -48,14 +48,14 @@ def run_examples(text, names, where):
 
 def public_names(twin):
     """All public names of a twin, as a user has them after importing what he needs."""
-    rooms = [vars(getattr(twin, room)) for room in PURE_ROOMS]
-    return {name: value for room in rooms for name, value in room.items() if not name.startswith("_")}
+    modules = [vars(getattr(twin, idea)) for idea in IDEAS]
+    return {name: value for module in modules for name, value in module.items() if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("room", PURE_ROOMS)
-def test_examples_of_a_twin(twin, room):
+@pytest.mark.parametrize("idea", IDEAS)
+def test_examples_of_a_twin(twin, idea):
     names = public_names(twin)
-    for where, text in documented(getattr(twin, room)).items():
+    for where, text in documented(getattr(twin, idea)).items():
         run_examples(text, names, where)
 
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 from watchdog import PATIENCE
 
-from headgate import _files
-from headgate._files import write_file
+from headgate._base import files
+from headgate._base.files import write_file
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes, links and pipes are POSIX's")
 
@@ -47,7 +47,7 @@ def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
     """Even where somebody foresees the name of the new file."""
     victim, path = tmp_path / "victim", tmp_path / "file"
     victim.write_bytes(b"mine")
-    monkeypatch.setattr(_files, "urandom", lambda size: b"foreseen")
+    monkeypatch.setattr(files, "urandom", lambda size: b"foreseen")
     (tmp_path / f".headgate-{b'foreseen'.hex()}.new").symlink_to(victim)
     with pytest.raises(FileExistsError):
         write_file(path, b"data")
@@ -91,7 +91,7 @@ def test_a_failure_leaves_the_file(tmp_path, monkeypatch, step):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(_files.os, step, fail)
+    monkeypatch.setattr(files.os, step, fail)
     with pytest.raises(OSError, match="disk full"):
         write_file(path, b"data")
     assert path.read_bytes() == b"before"

@@ -10,9 +10,10 @@ import pytest
 from watchdog import PATIENCE, until
 
 import headgate
-from headgate import _waiting, cachetools
+from headgate import cachetools
 from headgate.adapters.pymemcache import Hasher, hasher
 from headgate.cachetools.func import lru_cache as drop_in_lru_cache
+from headgate.limit import _waiting
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are POSIX's"),
@@ -23,10 +24,10 @@ ROOMS = {name: room for room, names in {
     "balance": headgate.balance.__all__,
     "cache": headgate.cache.__all__,
     "hotkeys": headgate.hotkeys.__all__,
-    "limit": ["TokenBucket"],
+    "bucket": ["TokenBucket"],
     "memoize": ["lru_cache"],
     "placement": headgate.placement.__all__,
-    "ratelimit": ["RateLimiter"],
+    "keyed": ["RateLimiter"],
 }.items() for name in names}
 RECORDS = {"CacheInfo", "CacheStats", "Decision", "HotKey", "Permit", "Rate", "Reservation", "ServerRecord"}
 DROP_IN = [f"cachetools.{name}" for name in ("Cache", "LRUCache", "TTLCache", "TLRUCache", "func.lru_cache")]
@@ -93,7 +94,7 @@ def made(twin, name, folder):
     if name == "RetryBudget":
         return headgate.RetryBudget(), lambda budget: [budget.deposit(), budget.withdraw()]
     if name == "RateLimits":
-        limiter = twin.ratelimit.RateLimiter("1000000/s", max_keys=100)
+        limiter = twin.keyed.RateLimiter("1000000/s", max_keys=100)
         return headgate.RateLimits(user=limiter), lambda limits: limits.allow(user="ann")
     if name == "AddressLimiter":
         limiter = headgate.AddressLimiter("1000000/s", max_keys=100)
@@ -102,10 +103,10 @@ def made(twin, name, folder):
         function = headgate.cached(twin.cache.LRUCache(10))(lambda key: key)
         return function, lambda function: [function(1), function(2)]
     if name == "shared RateLimiter":
-        limiter = twin.ratelimit.RateLimiter("1000000/s", max_keys=100, path=folder / "limit")
+        limiter = twin.keyed.RateLimiter("1000000/s", max_keys=100, path=folder / "limit")
         return limiter, lambda limiter: limiter.allow("key")
     if name == "shared TokenBucket":
-        bucket = twin.limit.TokenBucket(1e6, 1e6, path=folder / "bucket")
+        bucket = twin.bucket.TokenBucket(1e6, 1e6, path=folder / "bucket")
         return bucket, lambda bucket: bucket.consume()
     if name == "Hasher":
         return hasher()(), place
@@ -201,10 +202,10 @@ def test_what_others_use_at_the_fork_works_in_the_child(twin, name, tmp_path):
 def empty(request, twin, clock):
     """Something of which one token comes in an hour, and none is there."""
     if request.param == "bucket":
-        bucket = twin.limit.TokenBucket(1, 1 / 3600, clock=clock)
+        bucket = twin.bucket.TokenBucket(1, 1 / 3600, clock=clock)
         bucket.consume()
         return bucket
-    limiter = twin.ratelimit.RateLimiter("1/h", max_keys=100, clock=clock)
+    limiter = twin.keyed.RateLimiter("1/h", max_keys=100, clock=clock)
     limiter.allow("ann")
     return OneKey(limiter) if request.param == "key" else OneUser(headgate.RateLimits(user=limiter))
 

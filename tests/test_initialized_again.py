@@ -14,8 +14,8 @@ from headgate import AddressLimiter, ConcurrencyLimiter, RateLimits, Throttle
 def limiters(twin):
     """Every limiter, and arguments for ``__init__``."""
     return [
-        (twin.limit.TokenBucket(2, 1), (5, 1)),
-        (twin.ratelimit.RateLimiter("2/s", max_keys=100), ("5/s",)),
+        (twin.bucket.TokenBucket(2, 1), (5, 1)),
+        (twin.keyed.RateLimiter("2/s", max_keys=100), ("5/s",)),
         (RateLimits(user="2/s", max_keys=100), ({"user": "5/s"},)),
         (AddressLimiter("2/s", max_keys=100), ("5/s",)),
         (ConcurrencyLimiter(2), (5,)),
@@ -35,7 +35,7 @@ def test_limiters_refuse_and_stay_as_they_are(limiters):
 def test_permits_and_debts_survive_a_call_that_is_refused(twin, clock):
     limiter = ConcurrencyLimiter(2, algorithm="fixed")
     permit = limiter.acquire()
-    bucket = twin.limit.TokenBucket(2, 1, clock=clock)
+    bucket = twin.bucket.TokenBucket(2, 1, clock=clock)
     bucket.consume(2)
     for thing, arguments in ((limiter, (9,)), (bucket, (9, 1))):
         with pytest.raises(TypeError):
@@ -47,7 +47,7 @@ def test_permits_and_debts_survive_a_call_that_is_refused(twin, clock):
 
 @pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl")
 def test_a_limiter_that_others_use_is_not_taken_from_them(twin, tmp_path):
-    limiter, stop = twin.ratelimit.RateLimiter("1000000/s", max_keys=100), threading.Event()
+    limiter, stop = twin.keyed.RateLimiter("1000000/s", max_keys=100), threading.Event()
     allowed = []
 
     def use():

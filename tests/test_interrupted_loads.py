@@ -10,7 +10,7 @@ import pytest
 from interrupts import interruptions
 from watchdog import in_a_loop, in_a_thread, until
 
-from headgate import _flights
+from headgate.cache import _flights
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's")
 

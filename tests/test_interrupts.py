@@ -9,7 +9,8 @@ import pytest
 from interrupts import interruptions
 from watchdog import in_a_thread
 
-from headgate import ConcurrencyLimiter, HeadgateError, Throttle, _concurrency, _leases, _shared
+from headgate import ConcurrencyLimiter, HeadgateError, Throttle
+from headgate.limit import _concurrency, _files, _ledger
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's")
 
@@ -29,12 +30,12 @@ def is_locked(path):
 
 
 def bucket(twin, path):
-    bucket = twin.limit.TokenBucket(1e6, 1e6, path=path)
+    bucket = twin.bucket.TokenBucket(1e6, 1e6, path=path)
     return bucket, bucket.consume
 
 
 def keys(twin, path):
-    limiter = twin.ratelimit.RateLimiter("1000000/s", max_keys=100, path=path)
+    limiter = twin.keyed.RateLimiter("1000000/s", max_keys=100, path=path)
     return limiter, lambda: limiter.allow("ann")
 
 
@@ -56,9 +57,9 @@ def permits(twin, path):
 @pytest.fixture(autouse=True)
 def ledger_of_twin(twin, monkeypatch):
     """The ledgers of concurrency limits are those of the twin."""
-    for room in (_concurrency, _leases):
-        monkeypatch.setattr(room, "Words", twin.ledger.Words)
-    monkeypatch.setattr(_leases, "backend", twin.name)
+    for room in (_concurrency, _ledger):
+        monkeypatch.setattr(room, "Words", twin.words.Words)
+    monkeypatch.setattr(_ledger, "backend", twin.name)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -94,10 +95,10 @@ def test_a_call_that_is_interrupted_leaves_nothing_locked(twin, make, shared, tm
 def test_a_locked_file_is_not_waited_for_without_end(twin, clock, monkeypatch, tmp_path):
     """As when the process that holds the lock is stopped; the compiled twin locks nothing in a decision."""
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr(_shared, "monotonic", lambda: clock.now / 1e9)
-    monkeypatch.setattr(_shared, "sleep", clock.advance)
+    monkeypatch.setattr(_files, "monotonic", lambda: clock.now / 1e9)
+    monkeypatch.setattr(_files, "sleep", clock.advance)
     path = tmp_path / "limit"
-    limiter = twin.ratelimit.RateLimiter("10/s", max_keys=100, path=path)
+    limiter = twin.keyed.RateLimiter("10/s", max_keys=100, path=path)
     file = os.open(path, os.O_RDWR)
     fcntl.flock(file, fcntl.LOCK_EX)
     refused = pytest.raises(HeadgateError, match="path is locked by a process that stands still, got")
@@ -105,7 +106,7 @@ def test_a_locked_file_is_not_waited_for_without_end(twin, clock, monkeypatch, t
         assert limiter.allow("ann")
     start = clock.now
     with refused:
-        twin.ratelimit.RateLimiter("10/s", max_keys=100, path=path)
+        twin.keyed.RateLimiter("10/s", max_keys=100, path=path)
     assert 30 <= (clock.now - start) / 1e9 < 31
     os.close(file)
     assert limiter.allow("ann")

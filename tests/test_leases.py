@@ -14,7 +14,8 @@ import pytest
 from conftest import twin_names
 from threads import run_threads
 
-from headgate import ConcurrencyLimiter, _concurrency, _leases, _shared
+from headgate import ConcurrencyLimiter
+from headgate.limit import _concurrency, _files, _ledger
 
 fcntl = pytest.importorskip("fcntl", reason="a shared limit needs it")
 
@@ -165,9 +166,9 @@ def path(tmp_path):
 @pytest.fixture
 def ledger_of_twin(twin, monkeypatch):
     """The ledgers of this process are those of the twin."""
-    for room in (_concurrency, _leases):
-        monkeypatch.setattr(room, "Words", twin.ledger.Words)
-    monkeypatch.setattr(_leases, "backend", twin.name)
+    for room in (_concurrency, _ledger):
+        monkeypatch.setattr(room, "Words", twin.words.Words)
+    monkeypatch.setattr(_ledger, "backend", twin.name)
 
 
 def shared(path, limit=5, **options):
@@ -453,7 +454,7 @@ def test_other_layouts_are_refused(path, change, message):
         shared(path)
 
 
-@pytest.mark.parametrize("content", [b"hello", bytes(100), b"x" * _leases.SIZE])
+@pytest.mark.parametrize("content", [b"hello", bytes(100), b"x" * _ledger.SIZE])
 def test_foreign_files_are_refused_and_kept(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="path must be a file of a ConcurrencyLimiter, got"):
@@ -498,7 +499,7 @@ def test_what_is_no_file_is_refused(path):
 
 
 def test_a_file_whose_maker_was_killed_is_laid_out_again(path):
-    path.write_bytes(bytes(_leases.SIZE))
+    path.write_bytes(bytes(_ledger.SIZE))
     assert len(admitted(shared(path))) == 5
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -510,7 +511,7 @@ def test_a_limiter_may_outlive_the_modules(tmp_path, monkeypatch):
     lock = weakref.ref(limiter._ledger)
     file = lock()._file.descriptor
     monkeypatch.setattr(sys, "unraisablehook", caught.append)
-    for room in (_leases, _shared):
+    for room in (_ledger, _files):
         for name in [name for name in vars(room) if not name.startswith("__")]:
             monkeypatch.setitem(vars(room), name, None)
     del limiter

@@ -3,15 +3,15 @@ two processes, with a kill at every step.
 """
 
 import pytest
-from interleavings import BLIND, KILLED, in_turn, opened_room
+from interleavings import BLIND, KILLED, built, in_turn
 
 SLOTS = 1, 2, 3
 COUNT = 2**32 - 1
 
 
 @pytest.fixture(scope="session")
-def room(tmp_path_factory):
-    return opened_room(tmp_path_factory.mktemp("ledger"), "ledger")
+def checker(tmp_path_factory):
+    return built(tmp_path_factory.mktemp("ledger"), "words")
 
 
 def permits(words):
@@ -51,12 +51,12 @@ SCENARIOS = {
 }
 
 
-def judge(room, scenario, kills):
+def judge(checker, scenario, kills):
     """Never are more permits given than there are, and none is lost once they are counted anew."""
     programs = SCENARIOS[scenario]
     limit = 2 if "two" in scenario else 1
-    memory = room.open_words(1 + len(SLOTS))
-    for results, after in room.outcomes(programs, memory, kills=kills):
+    memory = checker.open_words(1 + len(SLOTS))
+    for results, after in checker.outcomes(programs, memory, kills=kills):
         held = [slot for result in results if result != KILLED for slot in result]
         killed = [slot for slot, result in zip(SLOTS, results, strict=False) if result == KILLED]
 
@@ -68,16 +68,16 @@ def judge(room, scenario, kills):
             return [words.load(0) & COUNT, [slot for slot in SLOTS if words.load(slot)]]
 
         assert len(held) <= limit
-        assert room.run(settle, after, 0)[0] == [len(held), sorted(held)]
+        assert checker.run(settle, after, 0)[0] == [len(held), sorted(held)]
 
 
 @pytest.mark.parametrize("kills", [0, 1])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_protocol(room, scenario, kills):
-    judge(room, scenario, kills)
+def test_protocol(checker, scenario, kills):
+    judge(checker, scenario, kills)
 
 
 @pytest.mark.parametrize("scenario", ["taking", "counting in between"])
-def test_a_swap_that_compares_nothing_is_caught(room, scenario):
-    with room.mutant(BLIND), pytest.raises(AssertionError):
-        judge(room, scenario, 0)
+def test_a_swap_that_compares_nothing_is_caught(checker, scenario):
+    with checker.mutant(BLIND), pytest.raises(AssertionError):
+        judge(checker, scenario, 0)

@@ -6,7 +6,8 @@ from ipaddress import ip_network
 import pytest
 from threads import run_threads
 
-from headgate import AddressLimiter, RateLimiter, RateLimits, _levels
+from headgate import AddressLimiter, RateLimiter, RateLimits
+from headgate.limit import _levels
 
 LEVELS = {"rate": "2/s", "addresses": None}
 
@@ -131,7 +132,7 @@ def test_shadow_names_levels():
 
 
 def test_keys_with_rates_of_their_own_take_little_memory(twin, clock, monkeypatch):
-    monkeypatch.setattr(_levels, "RateLimiter", twin.ratelimit.RateLimiter)
+    monkeypatch.setattr(_levels, "RateLimiter", twin.keyed.RateLimiter)
     limits = RateLimits(user="9/s", max_keys=10, clock=clock)
     limits.override("user", "first", "1/s")
     tracemalloc.start()

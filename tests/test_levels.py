@@ -25,7 +25,7 @@ LEVELS = {"ip": "4/2s", "user": "3/s; 10/5s", "endpoint": "5/5s, burst 8"}
 
 def over(twin, clock, **levels):
     """RateLimits whose levels are limiters of one twin."""
-    make = partial(twin.ratelimit.RateLimiter, max_keys=100, clock=clock)
+    make = partial(twin.keyed.RateLimiter, max_keys=100, clock=clock)
     return RateLimits({name: make(rate) for name, rate in levels.items()}, clock=clock)
 
 
@@ -137,7 +137,7 @@ def ask(request):
 
 @pytest.fixture
 def pair(twin, clock):
-    return [twin.ratelimit.RateLimiter(rate, max_keys=9, clock=clock) for rate in ("5/s", "1/s")]
+    return [twin.keyed.RateLimiter(rate, max_keys=9, clock=clock) for rate in ("5/s", "1/s")]
 
 
 def test_who_loses_a_race_gets_back_what_was_taken(pair, ask):
@@ -220,7 +220,7 @@ def test_no_level_is_changed_if_one_cannot_be(twin, clock):
     limits = RateLimits(
         endpoint="9/s",
         ip=AddressLimiter("2/s", v4={32: 1, 24: 1.5}, strict=True, max_keys=9, clock=clock),
-        user=twin.ratelimit.RateLimiter("5/s", strict=True, max_keys=9, clock=clock),
+        user=twin.keyed.RateLimiter("5/s", strict=True, max_keys=9, clock=clock),
     )
     rates = limits.rates
     for refused, message in (({"ip": "3/s"}, "got '4.5/s'"), ({"ip": "4/s", "user": "0.5/s"}, "got '0.5/s'")):
@@ -345,7 +345,7 @@ def test_addresses_are_waited_for(clock, run):
 def test_a_limiter_of_another_kind_is_waited_for(twin, clock, run):
     class Own:
         def __init__(self):
-            limiter = twin.ratelimit.RateLimiter("1/s", max_keys=9, clock=clock)
+            limiter = twin.keyed.RateLimiter("1/s", max_keys=9, clock=clock)
             self.allow, self.decide, self.peek = limiter.allow, limiter.decide, limiter.peek
 
     limits = RateLimits(own=Own())
@@ -357,7 +357,7 @@ def test_a_limiter_of_another_kind_is_waited_for(twin, clock, run):
 
 
 def test_threads_wait(twin):
-    limiter = partial(twin.ratelimit.RateLimiter, max_keys=100)
+    limiter = partial(twin.keyed.RateLimiter, max_keys=100)
     limits = RateLimits(ip=limiter("1000/s", burst=1), user=limiter("2000/s", burst=1))
     start = time.monotonic()
     taken = [0] * 8

@@ -18,7 +18,7 @@ SECOND = 10**9
 @pytest.fixture
 def make(twin, clock):
     def make(capacity, refill_rate):
-        return twin.limit.TokenBucket(capacity, refill_rate, clock=clock)
+        return twin.bucket.TokenBucket(capacity, refill_rate, clock=clock)
 
     return make
 
@@ -182,7 +182,7 @@ def test_reconfigure_refuses_and_changes_nothing(make):
 def test_constructor_refuses(twin, name, value, error, message):
     arguments = {"capacity": 1, "refill_rate": 1, name: value}
     with pytest.raises(error) as caught:
-        twin.limit.TokenBucket(**arguments)
+        twin.bucket.TokenBucket(**arguments)
     assert str(caught.value) == f"{name} {message}"
 
 
@@ -241,7 +241,7 @@ def test_clock_steps_back(make, clock):
 
 
 def test_default_clock_runs(twin):
-    bucket = twin.limit.TokenBucket(1, 1000)
+    bucket = twin.bucket.TokenBucket(1, 1000)
     assert bucket.consume()
     assert bucket.acquire(timeout=1)
 
@@ -256,7 +256,7 @@ def test_default_clock_runs(twin):
 )
 def test_bad_clocks(twin, answer, error, message):
     answers = [0]
-    bucket = twin.limit.TokenBucket(1, 1, clock=lambda: answers[0])
+    bucket = twin.bucket.TokenBucket(1, 1, clock=lambda: answers[0])
     answers[0] = answer
     for call in (bucket.consume, bucket.reserve, bucket.reconfigure):
         with pytest.raises(error) as caught:
@@ -265,7 +265,7 @@ def test_bad_clocks(twin, answer, error, message):
     answers[0] = 0
     assert bucket.available == 1.0
     with pytest.raises(TypeError, match=r"^clock must be callable or None, got 5$"):
-        twin.limit.TokenBucket(1, 1, clock=5)
+        twin.bucket.TokenBucket(1, 1, clock=5)
 
 
 def test_a_clock_that_uses_the_bucket(twin):
@@ -279,7 +279,7 @@ def test_a_clock_that_uses_the_bucket(twin):
             depth[0] = 0
         return 0
 
-    buckets.append(twin.limit.TokenBucket(5, 1, clock=clock))
+    buckets.append(twin.bucket.TokenBucket(5, 1, clock=clock))
     assert buckets[0].consume(3)
     assert buckets[0].capacity == 7
     assert sum(buckets[0].consume() for _ in range(10)) <= 3
@@ -294,7 +294,7 @@ def test_a_clock_that_raises(twin):
             raise ZeroDivisionError
         return 0
 
-    bucket = twin.limit.TokenBucket(1, 1, clock=clock)
+    bucket = twin.bucket.TokenBucket(1, 1, clock=clock)
     fail.append(1)
     for call in (bucket.consume, bucket.decide, bucket.reserve, bucket.reconfigure, bucket.acquire):
         with pytest.raises(ZeroDivisionError):
@@ -363,7 +363,7 @@ def test_cancel_gives_back_nothing_that_others_took_meanwhile(twin):
         return read
 
     now = [0]
-    bucket = twin.limit.TokenBucket(9, 1, clock=clock)
+    bucket = twin.bucket.TokenBucket(9, 1, clock=clock)
     booking = bucket.reserve(4)
     now.append(0)
     booking.cancel()
@@ -382,7 +382,7 @@ def test_cycles_are_collected(twin):
             return 0
 
     owner = Owner()
-    owner.bucket = twin.limit.TokenBucket(1, 1, clock=owner.clock)
+    owner.bucket = twin.bucket.TokenBucket(1, 1, clock=owner.clock)
     owner.booking = owner.bucket.reserve()
     seen = weakref.ref(owner), weakref.ref(owner.bucket)
     del owner
@@ -402,7 +402,7 @@ STEPS = 60
 def test_a_finalizer_amid_a_call_finds_the_file_whole(twin, clock, tmp_path, call, act):
     path = tmp_path / "limit"
     for step in range(STEPS):
-        bucket, other = (twin.limit.TokenBucket(4, 1, path=path, clock=clock) for _ in range(2))
+        bucket, other = (twin.bucket.TokenBucket(4, 1, path=path, clock=clock) for _ in range(2))
         reserved = bucket.reserve()
         acts = {"consume": bucket.consume, "cancel": reserved.cancel}
         with struck_at(step, acts[act]):
@@ -416,7 +416,7 @@ def test_a_finalizer_amid_a_call_finds_the_file_whole(twin, clock, tmp_path, cal
 @pytest.mark.parametrize("call", ["consume", "decide", "reserve", "cancel", "reconfigure"])
 def test_a_finalizer_amid_a_call_finds_the_bucket_whole(twin, clock, call, act):
     for step in range(STEPS):
-        bucket = twin.limit.TokenBucket(4, 1, clock=clock)
+        bucket = twin.bucket.TokenBucket(4, 1, clock=clock)
         reserved = [bucket.reserve(), bucket.reserve()]
         taken = []
 

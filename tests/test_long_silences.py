@@ -10,8 +10,8 @@ import pytest
 from conftest import FakeClock
 
 from headgate import AddressLimiter, ConcurrencyLimiter, RateLimits, Throttle
-from headgate._rate import checked_rates
-from headgate._tables import checked_windows, scale_of, tables_of
+from headgate.limit._rate import checked_rates
+from headgate.limit._tables import checked_windows, scale_of, tables_of
 
 pytestmark = pytest.mark.usefixtures("one_secret")
 
@@ -44,7 +44,7 @@ def idle(request, twin, tmp_path):
     rate, options = KINDS[request.param]
     clock = FakeClock(0)
     path = {"path": tmp_path / "limit"} if "path" in options else {}
-    limiter = twin.ratelimit.RateLimiter(rate, max_keys=256, clock=clock, **options | path)
+    limiter = twin.keyed.RateLimiter(rate, max_keys=256, clock=clock, **options | path)
     return limiter, clock, circle_of(rate, **options)
 
 
@@ -75,7 +75,7 @@ def test_reconfigure_after_a_silence(twin, strict):
     """Whoever is idle waits for nothing, before and after the rate is changed."""
     clock = FakeClock(0)
     rates = ["1/s", "3/min", "1/s; 20/min"]
-    limiter = twin.ratelimit.RateLimiter(rates[0], max_keys=256, strict=strict, clock=clock)
+    limiter = twin.keyed.RateLimiter(rates[0], max_keys=256, strict=strict, clock=clock)
     for number, parts in enumerate(combinations(PARTS, 3)):
         start, circle = clock.now, circle_of(str(limiter.rates[0]), strict)
         assert [user for user in USERS if not limiter.allow(user)] == []
@@ -92,7 +92,7 @@ def test_reconfigure_after_a_silence(twin, strict):
 def test_a_debt_that_was_carried_over_outlasts_a_silence(twin, part):
     """It may be 32 bursts and more after a change of rate, and is kept until it is over."""
     clock = FakeClock(0)
-    limiter = twin.ratelimit.RateLimiter("4000000000/s", clock=clock, max_keys=256)
+    limiter = twin.keyed.RateLimiter("4000000000/s", clock=clock, max_keys=256)
     limiter.allow("ann", 4_000_000_000)
     limiter.reconfigure("1/day")
     owed = limiter.peek("ann").reset_after
@@ -106,7 +106,7 @@ def test_a_debt_that_was_carried_over_outlasts_a_silence(twin, part):
 
 @pytest.mark.parametrize("years", [0.001, 1, 15])
 def test_levels_and_addresses(twin, monkeypatch, years):
-    monkeypatch.setattr("headgate._levels.RateLimiter", twin.ratelimit.RateLimiter)
+    monkeypatch.setattr("headgate.limit._levels.RateLimiter", twin.keyed.RateLimiter)
     clock = FakeClock(0)
     addresses = AddressLimiter("2/min", v4={32: 1, 24: 2}, max_keys=256, clock=clock)
     limits = RateLimits(ip=addresses, user="5/s; 2/min", max_keys=256, clock=clock)
@@ -123,7 +123,7 @@ def test_levels_and_addresses(twin, monkeypatch, years):
 @pytest.mark.parametrize("rate", [0.001, 1, 10**9])
 def test_buckets(twin, tmp_path, path, rate):
     clock = FakeClock(0)
-    bucket = twin.limit.TokenBucket(5, rate, clock=clock, path=path and tmp_path / path)
+    bucket = twin.bucket.TokenBucket(5, rate, clock=clock, path=path and tmp_path / path)
     for years in (0.001, 1, 2, 5, 10, 20, 30, 30):
         assert [bucket.consume(5), bucket.consume(5)] == [True, False]
         bucket.reserve(5).cancel()

@@ -37,7 +37,7 @@ SIZES = st.sampled_from([None, -3, 0, 1, 2, 3, 8, 20])
 @pytest.mark.parametrize("name", twin_names())
 @given(steps=STEPS, maxsize=SIZES, typed=st.booleans())
 def test_each_call_hits_and_misses_as_with_functools(name, steps, maxsize, typed):
-    makers = import_module(f"headgate._{name}.memoize").lru_cache, functools.lru_cache
+    makers = import_module(f"headgate.memoize._{name}").lru_cache, functools.lru_cache
     ours, theirs = (make(maxsize, typed)(lambda *args, **kwargs: [args, kwargs]) for make in makers)
     for step in steps:
         if step == "clear":

@@ -13,7 +13,7 @@ reference = pytest.importorskip("test.test_functools", reason="this Python came 
 
 def functools_with(name):
     """functools, its lru_cache replaced by that of the twin `name`."""
-    twin = import_module(f"headgate._{name}.memoize")
+    twin = import_module(f"headgate.memoize._{name}")
     return SimpleNamespace(**vars(functools) | {"lru_cache": twin.lru_cache})
 
 

@@ -6,12 +6,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import PURE_ROOMS
 
-import headgate._compiled
+import headgate
+from headgate.cli.twins import IDEAS, twin_module
 
-STUBS = Path(headgate._compiled.__file__).parent
-PRIVATE = {"ledger"}
+PRIVATE = {"words"}
 NO_VALUE = inspect.Parameter.empty
 REQUIRED = {"maxsize": 8, "ttl": 60, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"),
             "rate": "10/s", "memory": bytearray(16)}
@@ -23,12 +22,12 @@ def public(module):
             if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__}
 
 
-def classes(room):
-    return [name for name, value in public(import_module(f"headgate._pure.{room}")).items()
+def classes(idea):
+    return [name for name, value in public(twin_module("pure", idea)).items()
             if isinstance(value, type)]
 
 
-CLASSES = [(room, name) for room in PURE_ROOMS for name in classes(room)]
+CLASSES = [(idea, name) for idea in IDEAS for name in classes(idea)]
 
 
 def attributes(cls):
@@ -67,19 +66,19 @@ def constructor(cls):
 
 def arguments(parameters, cls):
     """A value for each of `parameters`: its default, or one that suits its name and the twin of `cls`."""
-    twin, _, _ = cls.__module__.rpartition(".")
-    required = REQUIRED | {"placement": import_module(f"{twin}.placement").HashRing()}
+    twin = "compiled" if cls.__module__.endswith("_compiled") else "pure"
+    required = REQUIRED | {"placement": twin_module(twin, "placement").HashRing()}
     return {p.name: required[p.name] if p.default is NO_VALUE else p.default for p in parameters}
 
 
-@pytest.fixture(params=PURE_ROOMS)
-def rooms(request, both_twins):
+@pytest.fixture(params=IDEAS)
+def modules(request, both_twins):
     return [getattr(twin, request.param) for twin in both_twins]
 
 
-def of_both_twins(twins, room, name):
+def of_both_twins(twins, idea, name):
     """The class of the compiled twin, and that of the pure one."""
-    return [getattr(getattr(twin, room), name) for twin in twins]
+    return [getattr(getattr(twin, idea), name) for twin in twins]
 
 
 @pytest.fixture(params=CLASSES, ids="-".join)
@@ -87,31 +86,30 @@ def pair(request, both_twins):
     return of_both_twins(both_twins, *request.param)
 
 
-def test_rooms_define_the_same_names(rooms):
-    compiled, pure = map(public, rooms)
+def test_modules_define_the_same_names(modules):
+    compiled, pure = map(public, modules)
     assert compiled.keys() == pure.keys()
 
 
-def test_faces_offer_every_name_of_their_rooms(rooms):
-    room = rooms[1].__name__.rpartition(".")[2]
-    face = import_module(f"headgate.{'_' * (room in PRIVATE)}{room}")
-    assert public(rooms[1]).keys() <= set(face.__all__)
+def test_faces_offer_every_name_of_their_modules(modules):
+    face = import_module(modules[1].__package__)
+    assert public(modules[1]).keys() <= set(face.__all__)
     assert sorted(face.__all__) == face.__all__
-    if room not in PRIVATE:
+    if face.__name__.rpartition(".")[2] not in PRIVATE:
         assert set(face.__all__) <= set(headgate.__all__), "all that is public is at the top"
 
 
-def test_functions_and_classes_share_docstrings_and_signatures(rooms):
-    compiled, pure = map(public, rooms)
+def test_functions_and_classes_share_docstrings_and_signatures(modules):
+    compiled, pure = map(public, modules)
     for name, value in pure.items():
         assert inspect.getdoc(compiled[name]) == inspect.getdoc(value), name
         if not isinstance(value, type):
             assert signature(compiled[name]) == signature(value), name
 
 
-def test_everything_public_is_documented(rooms):
-    documented = dict(public(rooms[1]))
-    for name, value in public(rooms[1]).items():
+def test_everything_public_is_documented(modules):
+    documented = dict(public(modules[1]))
+    for name, value in public(modules[1]).items():
         if isinstance(value, type):
             documented |= {f"{name}.{member}": item for member, item in attributes(value).items()}
     assert [name for name, value in documented.items() if not inspect.getdoc(value)] == []
@@ -170,10 +168,11 @@ def test_constructors_refuse_what_they_do_not_know(pair):
                 cls(**rest)
 
 
-@pytest.mark.parametrize("room", PURE_ROOMS)
-def test_stubs_name_what_the_rooms_define(room):
-    pure = public(import_module(f"headgate._pure.{room}"))
-    body = ast.parse((STUBS / f"{room}.pyi").read_text()).body
+@pytest.mark.parametrize("idea", IDEAS)
+def test_stubs_name_what_the_modules_define(idea):
+    module = twin_module("pure", idea)
+    pure = public(module)
+    body = ast.parse(Path(module.__file__).with_name("_compiled.pyi").read_text()).body
     stub = {node.name: node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     assert {name for name in stub if not name.startswith("_")} == pure.keys()
     for name, cls in pure.items():

@@ -54,7 +54,8 @@ def outcome(function, *args, **kwargs):
     try:
         result = function(*args, **kwargs)
     except Exception as error:
-        return type(error), re.sub(r"headgate\._compiled\.\w+\.", "", str(error))  # a C type's name is dotted
+        message = re.sub(r"headgate\.[\w.]+\._compiled\.", "", str(error))  # a C type's name is dotted
+        return type(error), message
     if inspect.iscoroutine(result) or hasattr(result, "cr_await"):
         result.close()
     return None

@@ -193,13 +193,13 @@ CASES = {
        for kind in BALANCERS},
     "KeyHash": lambda twin: balancer_calls(twin.balance.KeyHash(NODES), name),
     "AddressHash": lambda twin: balancer_calls(twin.balance.AddressHash(NODES), address),
-    "TokenBucket": lambda twin: bucket_calls(twin.limit.TokenBucket(50, 1000)),
+    "TokenBucket": lambda twin: bucket_calls(twin.bucket.TokenBucket(50, 1000)),
     "RateLimiter": lambda twin: limiter_calls(
-        twin.ratelimit.RateLimiter("50/s", max_keys=50), "50/s", "5/min"),
+        twin.keyed.RateLimiter("50/s", max_keys=50), "50/s", "5/min"),
     "RateLimiter tiers": lambda twin: limiter_calls(
-        twin.ratelimit.RateLimiter("50/s; 900/min", max_keys=50), "50/s; 900/min", "50/s"),
+        twin.keyed.RateLimiter("50/s; 900/min", max_keys=50), "50/s; 900/min", "50/s"),
     "RateLimiter strict": lambda twin: limiter_calls(
-        twin.ratelimit.RateLimiter("50/s", max_keys=50, strict=True), "50/s", "90/s"),
+        twin.keyed.RateLimiter("50/s", max_keys=50, strict=True), "50/s", "90/s"),
     "HotKeys": lambda twin: hot_key_calls(twin.hotkeys.HotKeys(20)),
 }
 

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from headgate import Rate, RateLimiter
-from headgate._rate import checked_rates
+from headgate.limit._rate import checked_rates
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ SECOND = 10**9
 @pytest.fixture
 def make(twin, clock):
     def make(rate, **options):
-        return twin.ratelimit.RateLimiter(rate, clock=clock, **{"max_keys": 1000} | options)
+        return twin.keyed.RateLimiter(rate, clock=clock, **{"max_keys": 1000} | options)
 
     return make
 
@@ -129,7 +129,7 @@ def test_bad_costs(make, method, cost, error, message):
 )
 def test_constructor_refuses(twin, options, error, message):
     with pytest.raises(error, match=f"^{message}$"):
-        twin.ratelimit.RateLimiter("1/s", **options)
+        twin.keyed.RateLimiter("1/s", **options)
 
 
 def test_a_cost_of_zero_takes_nothing(make):
@@ -402,7 +402,7 @@ def test_a_clock_that_uses_the_limiter(twin):
             depth[0] = 0
         return 0
 
-    limiters.append(twin.ratelimit.RateLimiter("5/s", max_keys=100, clock=clock))
+    limiters.append(twin.keyed.RateLimiter("5/s", max_keys=100, clock=clock))
     assert limiters[0].allow("ann", 3)
     assert limiters[0].decide("ann").limit == 7
     assert sum(limiters[0].allow("ann") for _ in range(10)) <= 3
@@ -417,7 +417,7 @@ def test_a_clock_that_raises(twin):
             raise ZeroDivisionError
         return 0
 
-    limiter = twin.ratelimit.RateLimiter("1/s", clock=clock)
+    limiter = twin.keyed.RateLimiter("1/s", clock=clock)
     fail.append(1)
     for call in (limiter.allow, limiter.decide, limiter.peek, limiter.refund, limiter.reset, limiter.acquire):
         with pytest.raises(ZeroDivisionError):
@@ -430,7 +430,7 @@ def test_a_clock_that_raises(twin):
 
 
 def test_default_clock_runs(twin):
-    limiter = twin.ratelimit.RateLimiter("1000/s", burst=1)
+    limiter = twin.keyed.RateLimiter("1000/s", burst=1)
     assert limiter.allow("ann")
     assert limiter.acquire("ann", timeout=1)
 
@@ -453,7 +453,7 @@ def test_cycles_are_collected(twin):
             return 0
 
     owner = Owner()
-    owner.limiter = twin.ratelimit.RateLimiter("1/s", clock=owner.clock)
+    owner.limiter = twin.keyed.RateLimiter("1/s", clock=owner.clock)
     seen = weakref.ref(owner), weakref.ref(owner.limiter)
     del owner
     gc.collect()
@@ -464,7 +464,7 @@ SMALL = """
 import resource
 import sys
 from importlib import import_module
-room = import_module(f"headgate._{sys.argv[1]}.ratelimit")
+room = import_module(f"headgate.limit.keyed._{sys.argv[1]}")
 limiter = room.RateLimiter("1/s", max_keys=2**16)
 in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**30, in_use + 2**30))
@@ -513,7 +513,7 @@ def test_a_finalizer_amid_a_call_finds_the_limiter_whole(twin, clock, tmp_path, 
     for owed, key in product(debts, ("ann", "eve")):
         for step in count():
             path = tmp_path / f"limit{owed}{key}{step}" if shared else None
-            limiter = twin.ratelimit.RateLimiter(rate, max_keys=8, clock=clock, **options | {"path": path})
+            limiter = twin.keyed.RateLimiter(rate, max_keys=8, clock=clock, **options | {"path": path})
             limiter.allow("ann", owed)
             limiter.allow("eve", 3)
             taken, struck = {"ann": [owed], "eve": [3]}, []
@@ -536,7 +536,7 @@ def test_a_finalizer_amid_a_call_finds_the_limiter_whole(twin, clock, tmp_path, 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("rate", ["0/s", "5/min; 0/h"])
 def test_a_limit_of_nothing_denies_everything(twin, clock, rate, strict):
-    limiter = twin.ratelimit.RateLimiter(rate, strict=strict, max_keys=8, clock=clock)
+    limiter = twin.keyed.RateLimiter(rate, strict=strict, max_keys=8, clock=clock)
     for cost in (1, 3, 1000):
         decision = limiter.decide("ann", cost)
         assert not decision
@@ -560,7 +560,7 @@ KEYS_OF_EIGHT_BYTES = [97, "a" + 7 * "\0", b"a" + 7 * b"\0"]
 
 def test_kinds_of_keys_are_told_apart(twin, clock, tmp_path):
     for options in ({}, {"path": tmp_path / "limit"}, {"strict": True}):
-        limiter = twin.ratelimit.RateLimiter("1/h", max_keys=8, clock=clock, **options)
+        limiter = twin.keyed.RateLimiter("1/h", max_keys=8, clock=clock, **options)
         for key in KEYS_OF_EIGHT_BYTES:
             assert limiter.allow(key)
             assert not limiter.allow(key)
@@ -568,7 +568,7 @@ def test_kinds_of_keys_are_told_apart(twin, clock, tmp_path):
 
 def test_a_strict_limit_is_whole_after_the_clock_stepped_back_and_the_rate_was_changed(twin, clock):
     """What lay ahead of the clock is cut, as by a request."""
-    limiter = twin.ratelimit.RateLimiter("5/h", strict=True, max_keys=8, clock=clock)
+    limiter = twin.keyed.RateLimiter("5/h", strict=True, max_keys=8, clock=clock)
     assert [limiter.allow("ann"), limiter.allow("bob", 2)] == [True, True]
     clock.advance(-5000)
     limiter.reconfigure("2/s")
@@ -590,7 +590,7 @@ def test_memory_is_taken_as_it_is_used(twin, clock):
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     before = resident()
-    limiters = [twin.ratelimit.RateLimiter("2/s; 9/min", clock=clock) for _ in range(3)]
+    limiters = [twin.keyed.RateLimiter("2/s; 9/min", clock=clock) for _ in range(3)]
     for number in range(100):
         clock.advance(1000 if number == 50 else 0.1)
         assert [limiter.allow(f"key {number}") for limiter in limiters] == [True] * 3
@@ -599,7 +599,7 @@ def test_memory_is_taken_as_it_is_used(twin, clock):
 
 
 def test_parts_of_two_tags_are_not_a_third():
-    (table,) = Twin("pure").ratelimit.RateLimiter("3/h", max_keys=8)._tiers
+    (table,) = Twin("pure").keyed.RateLimiter("3/h", max_keys=8)._tiers
     table.tags[0], table.tags[1] = 0x341256, 0x7800
     assert table.find(0x3412, (0, 8)) is None
     table.tags[5] = 0x3412
@@ -609,7 +609,7 @@ def test_parts_of_two_tags_are_not_a_third():
 
 
 def test_sweeps_pass_over_lines_without_keys():
-    (table,) = Twin("pure").ratelimit.RateLimiter("3/h", max_keys=8000)._tiers
+    (table,) = Twin("pure").keyed.RateLimiter("3/h", max_keys=8000)._tiers
     table.tags[8 * 700] = table.tags[8 * 1999] = 1
     found = [line for line in table.used(600, 2000) if table.tags[8 * line]]
     assert found == [700, 1999]

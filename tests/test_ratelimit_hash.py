@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 HASHES = """
-from headgate._compiled import ratelimit
+from headgate.limit.keyed import _compiled as ratelimit
 ratelimit.urandom = bytes
 limiter = ratelimit.RateLimiter("1/s", clock=lambda: 0)
 mask = 2**64 - 1
@@ -35,7 +35,7 @@ def test_two_limiters_place_keys_differently(twin):
     """Nobody can aim at a cell: the secret differs from table to table."""
     kept = []
     for _ in range(4):
-        limiter = twin.ratelimit.RateLimiter("10/h", max_keys=40, clock=lambda: 0)
+        limiter = twin.keyed.RateLimiter("10/h", max_keys=40, clock=lambda: 0)
         for number in range(100):
             limiter.allow(number)
         kept.append([limiter.peek(number).remaining < 10 for number in range(100)])
@@ -45,7 +45,7 @@ def test_two_limiters_place_keys_differently(twin):
 @pytest.mark.parametrize("make_hash", ["_hash_in_process", "_hash_anywhere"])
 def test_the_pure_twin_spreads_keys_evenly(make_hash):
     """Tag and lines are each, and together, as good as drawn at random."""
-    hash_of = getattr(import_module("headgate._pure.ratelimit"), make_hash)(os.urandom(16))
+    hash_of = getattr(import_module("headgate.limit.keyed._pure"), make_hash)(os.urandom(16))
     hashes = [hash_of(b"user:%d" % number) for number in range(32_000)]
     lines, tags = [[hashed >> 61 & 7 for hashed in hashes], [hashed >> 85 for hashed in hashes]]
     others = [hashed >> 29 & 7 for hashed in hashes]
@@ -57,7 +57,7 @@ def test_the_pure_twin_spreads_keys_evenly(make_hash):
 
 
 def test_a_python_without_siphash(monkeypatch):
-    room = import_module("headgate._pure.ratelimit")
+    room = import_module("headgate.limit.keyed._pure")
     for algorithm, width in (("fnv", 64), ("siphash13", 32)):
         monkeypatch.setattr(sys, "hash_info", SimpleNamespace(algorithm=algorithm, width=width))
         assert room._hash_in_process(b"secret")(b"ann") == room._hash_anywhere(b"secret")(b"ann")

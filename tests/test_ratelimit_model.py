@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from headgate import Rate
-from headgate._tables import scale_of
+from headgate.limit._tables import scale_of
 
 pytestmark = pytest.mark.usefixtures("one_secret")
 
@@ -34,7 +34,7 @@ EXAMPLES = settings.default.max_examples
 
 
 def limiters(rates, clock, **options):
-    return [Twin(name).ratelimit.RateLimiter(rates, clock=clock, **options) for name in twin_names()]
+    return [Twin(name).keyed.RateLimiter(rates, clock=clock, **options) for name in twin_names()]
 
 
 def agreed(answers):
@@ -339,7 +339,7 @@ def test_no_interval_admits_more_than_the_burst_and_the_rate(rates, steps):
     """At every tier, and where the clock steps back, by the time that went forward."""
     for name in twin_names():
         clock = FakeClock()
-        limiter = Twin(name).ratelimit.RateLimiter(rates, clock=clock, max_keys=100)
+        limiter = Twin(name).keyed.RateLimiter(rates, clock=clock, max_keys=100)
         passed, forward = [], 0
         for step, cost in steps:
             clock.now += step

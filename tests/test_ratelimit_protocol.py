@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from unittest import mock
 
 import pytest
-from interleavings import KILLED, in_turn, opened_room
+from interleavings import KILLED, built, in_turn
 
 from headgate import splitmix64
-from headgate._rate import checked_rates
-from headgate._tables import scale_of
-from headgate._units import units_at
+from headgate.limit._rate import checked_rates
+from headgate.limit._tables import scale_of
+from headgate.limit._units import units_at
 
 MINUTE, HOUR = 60 * 10**9, 3600 * 10**9
 CELLS, CONTROL, LINES, TIME_BITS = 8, 8, 2, 40
@@ -43,9 +43,9 @@ def written_over(swap):
 
 
 @pytest.fixture(scope="session")
-def room(tmp_path_factory):
+def checker(tmp_path_factory):
     tree = tmp_path_factory.mktemp("protocol")
-    return opened_room(tree, "ratelimit", [mutant[:2] for mutant in MUTANTS.values()])
+    return built(tree, "keyed", [mutant[:2] for mutant in MUTANTS.values()])
 
 
 class Table:
@@ -54,11 +54,11 @@ class Table:
     The first line is full of bursts that were taken `now`, or empty if that is None.
     """
 
-    def __init__(self, room, rate=RATE, own=0, owed=(), now=0, stride=32, **options):
-        self.room = room
+    def __init__(self, checker, rate=RATE, own=0, owed=(), now=0, stride=32, **options):
+        self.checker = checker
         self.rates = checked_rates(rate, None)
-        with mock.patch.object(room.module, "stride_of", lambda _: stride):
-            self.limiter, self.memory = room.open(
+        with mock.patch.object(checker.module, "stride_of", lambda _: stride):
+            self.limiter, self.memory = checker.open(
                 "RateLimiter", rate, max_keys=LINES * CELLS // 2, size=TIER * len(self.rates), **options
             )
         self.key = self.keys(0, 1)[0]
@@ -79,7 +79,7 @@ class Table:
         def fill(limiter):
             for charge in charges:
                 assert limiter.allow(*charge)
-        _, self.memory = self.room.run(fill, self.memory, now)
+        _, self.memory = self.checker.run(fill, self.memory, now)
 
     def take(self, cost, other=None):
         """A process that asks once, for KEY or for one of the others: what KEY got, and at which time."""
@@ -87,7 +87,7 @@ class Table:
 
         def take(limiter):
             allowed = limiter.allow(asked, cost)
-            return [(self.room.read, cost)] if allowed and other is None else []
+            return [(self.checker.read, cost)] if allowed and other is None else []
         return take
 
     def refund(self, cost, other=None):
@@ -95,14 +95,14 @@ class Table:
 
         def refund(limiter):
             limiter.refund(asked, cost)
-            return [(self.room.read, -cost)] if other is None else []
+            return [(self.checker.read, -cost)] if other is None else []
         return refund
 
     def drained(self, memory, now):
         """How many tokens KEY gets in the end, and the memory then."""
         def drain(limiter):
             return sum(1 for _ in iter(lambda: limiter.allow(self.key), False))
-        return self.room.run(drain, memory, now)
+        return self.checker.run(drain, memory, now)
 
     def cells(self, memory, tier):
         """The tags and times of all keys."""
@@ -141,7 +141,7 @@ class Scenario:
 
     def judge(self, kills):
         table, end = self.table, self.times[-1] + self.rest
-        for results, memory in table.room.outcomes(self.programs, table.memory, self.times, kills):
+        for results, memory in table.checker.outcomes(self.programs, table.memory, self.times, kills):
             left, drained = table.drained(memory, end)
             assert left == table.burst or not self.idle, "who was idle owes something"
             grants = [(0, table.own)] if 0 in self.times else []
@@ -167,137 +167,137 @@ class Scenario:
                 assert until < start or within <= most, "more was allowed than the rate"
 
 
-def inserting(room):
-    table = Table(room)
+def inserting(checker):
+    table = Table(checker)
     return Scenario(table, [table.take(4)] * 3, cost=4)
 
 
-def updating(room):
-    table = Table(room, own=1)
+def updating(checker):
+    table = Table(checker, own=1)
     return Scenario(table, [table.take(4)] * 3, cost=4)
 
 
-def refunding(room):
-    table = Table(room, own=1)
+def refunding(checker):
+    table = Table(checker, own=1)
     return Scenario(table, [table.take(4), in_turn(table.take(4), table.refund(4))], cost=4)
 
 
-def reclaiming(room):
-    table = Table(room, owed=[4] * 8, now=HOUR)
+def reclaiming(checker):
+    table = Table(checker, owed=[4] * 8, now=HOUR)
     return Scenario(table, [table.take(4)] * 3, times=(HOUR,), cost=4)
 
 
-def reclaiming_own(room):
-    table = Table(room, own=4, owed=[4] * 7, now=HOUR)
+def reclaiming_own(checker):
+    table = Table(checker, own=4, owed=[4] * 7, now=HOUR)
     return Scenario(table, [table.take(4)] * 3, times=(HOUR,), cost=4)
 
 
-def dying(room):
+def dying(checker):
     """The cells of the others die while the key is inserted."""
     death = HOUR * 4 // BURST
-    table = Table(room, owed=[4, 9, 9, 9, 9, 9, 9, 9])
+    table = Table(checker, owed=[4, 9, 9, 9, 9, 9, 9, 9])
     return Scenario(table, [table.take(5)] * 2, times=(death - 1, death + 1), cost=5)
 
 
-def evicting(room):
+def evicting(checker):
     """The debt of 4 is taken over, but for the one token that the first request is allowed."""
-    table = Table(room, owed=[4, 6, 6, 6, 6, 6, 6, 6])
+    table = Table(checker, owed=[4, 6, 6, 6, 6, 6, 6, 6])
     return Scenario(table, [table.take(1)] * 2, cost=1, least=5, most=6)
 
 
-def refusing(room):
-    table = Table(room, owed=[4] * 7, on_full="deny")
+def refusing(checker):
+    table = Table(checker, owed=[4] * 7, on_full="deny")
     return Scenario(table, [table.take(4)] * 3, cost=4)
 
 
-def choosing_two_cells(room):
+def choosing_two_cells(checker):
     """A refund to another key lets it owe the least, amid the insertions."""
-    table = Table(room, owed=[4, 5, 6, 6, 6, 6, 6, 6])
+    table = Table(checker, owed=[4, 5, 6, 6, 6, 6, 6, 6])
     programs = [table.take(2), in_turn(table.refund(5, other=1), table.take(9))]
     return Scenario(table, programs, cost=9, least=0)
 
 
-def choosing_two_cells_in_reverse(room):
-    table = Table(room, owed=[5, 4, 6, 6, 6, 6, 6, 6])
+def choosing_two_cells_in_reverse(checker):
+    table = Table(checker, owed=[5, 4, 6, 6, 6, 6, 6, 6])
     programs = [table.take(2), in_turn(table.refund(5, other=0), table.take(9))]
     return Scenario(table, programs, cost=9, least=0)
 
 
-def choosing_two_cells_of_three(room):
-    table = Table(room, owed=[4, 5, 6, 6, 6, 6, 6, 6])
+def choosing_two_cells_of_three(checker):
+    table = Table(checker, owed=[4, 5, 6, 6, 6, 6, 6, 6])
     return Scenario(table, [table.take(5), table.take(5), table.refund(5, other=1)], cost=5, least=0)
 
 
-def beginning_twice(room):
+def beginning_twice(checker):
     """What one has begun another withdraws, and a third begins again in the same cell."""
-    table = Table(room, owed=[5, 4, 6, 6, 6, 6, 6, 6])
+    table = Table(checker, owed=[5, 4, 6, 6, 6, 6, 6, 6])
     programs = [table.take(5), in_turn(table.refund(5, other=0), table.take(5)), table.take(5)]
     return Scenario(table, programs, cost=5, least=0)
 
 
-def evicting_beside_a_charge(room):
+def evicting_beside_a_charge(checker):
     """The key that gives way is charged too, and may evict the other in its turn: a token for each time."""
-    table = Table(room, owed=[4, 6, 6, 6, 6, 6, 6, 6])
+    table = Table(checker, owed=[4, 6, 6, 6, 6, 6, 6, 6])
     return Scenario(table, [table.take(1), table.take(1), table.take(1, other=0)], cost=1, least=2, most=8)
 
 
-def charging_tiers(room):
-    """The second tier has room for one of them; who is denied gets back what the first took."""
-    table = Table(room, rate="9/h; 5/day")
+def charging_tiers(checker):
+    """The second tier has checker for one of them; who is denied gets back what the first took."""
+    table = Table(checker, rate="9/h; 5/day")
     return Scenario(table, [table.take(3)] * 2, cost=3, least=5, most=5)
 
 
-def giving_back_late(room):
+def giving_back_late(checker):
     """Who is denied by the second tier gives back when what he took at the first is long forgotten."""
-    table = Table(room, rate="3/h; 4/day")
+    table = Table(checker, rate="3/h; 4/day")
     return Scenario(table, [table.take(3)] * 2, times=(0, HOUR))
 
 
-def giving_back_what_others_took(room):
+def giving_back_what_others_took(checker):
     """The same, but others have been charged since the clock was read."""
-    table = Table(room, rate="7/h; 5/min", own=1, now=None)
+    table = Table(checker, rate="7/h; 5/min", own=1, now=None)
     programs = [table.take(3), in_turn(table.take(3), table.take(5))]
     return Scenario(table, programs, times=(0, HOUR), rest=MINUTE)
 
 
-def reading_the_clock_early(room):
+def reading_the_clock_early(checker):
     """Others write hours after the clock was read."""
-    table = Table(room)
+    table = Table(checker)
     programs = [table.take(9), in_turn(table.take(9), table.take(9))]
     return Scenario(table, programs, times=(0, 2 * HOUR, 5 * HOUR))
 
 
-def stepping_back(room):
-    table = Table(room)
+def stepping_back(checker):
+    table = Table(checker)
     return Scenario(table, [table.take(9), table.take(9)], times=(2 * HOUR, 0))
 
 
-def stepping_far_back(room):
-    table = Table(room, own=9, now=None)
+def stepping_far_back(checker):
+    table = Table(checker, own=9, now=None)
     return Scenario(table, [table.take(9), table.take(9)], times=(200 * HOUR, 0))
 
 
-def sweeping(room):
+def sweeping(checker):
     """After two hundred hours of silence all times are set anew."""
-    table = Table(room, own=9, now=None)
+    table = Table(checker, own=9, now=None)
     return Scenario(table, [table.take(5)] * 2, times=(200 * HOUR,), cost=5)
 
 
-def sweeping_late(room):
-    table = Table(room, own=9, now=None)
+def sweeping_late(checker):
+    table = Table(checker, own=9, now=None)
     return Scenario(table, [table.take(5)] * 2, times=(60 * HOUR, 200 * HOUR), cost=5)
 
 
-def idling(room):
+def idling(checker):
     """KEY is idle while others ask now and then, and is swept when half of the times have come round."""
-    table = Table(room, own=9, now=None, stride=STRIDE)
+    table = Table(checker, own=9, now=None, stride=STRIDE)
     programs = [table.take(1, other=0), table.take(1, other=1)]
     return Scenario(table, programs, times=late(10, 11), rest=late(33)[0], idle=True)
 
 
-def idling_for_long(room):
+def idling_for_long(checker):
     """The same, but nobody is silent for as long as it takes for all lines to be swept."""
-    table = Table(room, own=9, now=None, stride=STRIDE)
+    table = Table(checker, own=9, now=None, stride=STRIDE)
     programs = [in_turn(*[table.take(1, other=0)] * 3)]
     return Scenario(table, programs, times=late(8, 16, 24), rest=late(9)[0], idle=True)
 
@@ -339,17 +339,17 @@ MUTANTS = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 @pytest.mark.parametrize("kills", [0, 1])
-def test_protocol(room, scenario, kills):
-    scenario(room).judge(kills)
+def test_protocol(checker, scenario, kills):
+    scenario(checker).judge(kills)
 
 
-def test_three_who_insert_beside_a_refund(room):
+def test_three_who_insert_beside_a_refund(checker):
     """The largest scenario, so without kills."""
-    beginning_twice(room).judge(kills=0)
+    beginning_twice(checker).judge(kills=0)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_what_a_mutant_does_is_seen(room, name):
+def test_what_a_mutant_does_is_seen(checker, name):
     scenario = MUTANTS[name][2]
-    with room.mutant(list(MUTANTS).index(name) + 1), pytest.raises(AssertionError):
-        scenario(room).judge(kills=1)
+    with checker.mutant(list(MUTANTS).index(name) + 1), pytest.raises(AssertionError):
+        scenario(checker).judge(kills=1)

@@ -9,7 +9,7 @@ SECOND = 10**9
 
 
 def test_one_key(twin):
-    limiter = twin.ratelimit.RateLimiter("1000/h", max_keys=100, clock=lambda: 0)
+    limiter = twin.keyed.RateLimiter("1000/h", max_keys=100, clock=lambda: 0)
     passed = [0] * 8
 
     def work(number):
@@ -21,7 +21,7 @@ def test_one_key(twin):
 
 
 def test_new_keys_are_inserted_once(twin):
-    limiter = twin.ratelimit.RateLimiter("3/h; 5/day", max_keys=4000, clock=lambda: 0)
+    limiter = twin.keyed.RateLimiter("3/h; 5/day", max_keys=4000, clock=lambda: 0)
     passed = [[] for _ in range(8)]
 
     def work(number):
@@ -34,7 +34,7 @@ def test_new_keys_are_inserted_once(twin):
 
 
 def test_refunds_and_charges_balance(twin):
-    limiter = twin.ratelimit.RateLimiter("100/h; 1000/day", max_keys=100, clock=lambda: 0)
+    limiter = twin.keyed.RateLimiter("100/h; 1000/day", max_keys=100, clock=lambda: 0)
 
     def work(number):
         for _ in range(300):
@@ -47,7 +47,7 @@ def test_refunds_and_charges_balance(twin):
 
 
 def test_reconfiguring_meanwhile(twin):
-    limiter = twin.ratelimit.RateLimiter("100/h", max_keys=100, clock=lambda: 0)
+    limiter = twin.keyed.RateLimiter("100/h", max_keys=100, clock=lambda: 0)
     passed = [0] * 8
 
     def work(number):

@@ -23,7 +23,7 @@ def run(clock):
 @pytest.fixture
 def make(twin, clock):
     def make(rate, **options):
-        return twin.ratelimit.RateLimiter(rate, clock=clock, **{"max_keys": 1000} | options)
+        return twin.keyed.RateLimiter(rate, clock=clock, **{"max_keys": 1000} | options)
 
     return make
 
@@ -158,7 +158,7 @@ def test_bad_arguments(make, run):
 
 
 def test_threads_and_two_loops_share_the_line_of_a_key(twin):
-    limiter = twin.ratelimit.RateLimiter("2000/s", burst=1, max_keys=100)
+    limiter = twin.keyed.RateLimiter("2000/s", burst=1, max_keys=100)
     done = [0] * 8
     start = time.monotonic()
 
@@ -196,8 +196,8 @@ def test_a_finalizer_amid_a_call_may_wait_too(make):
 
 def test_a_loop_that_is_not_of_asyncio_is_refused_at_once(twin):
     for waiting in (
-        twin.ratelimit.RateLimiter("1/s").acquire_async("ann"),
-        twin.limit.TokenBucket(1, 1).acquire_async(),
+        twin.keyed.RateLimiter("1/s").acquire_async("ann"),
+        twin.bucket.TokenBucket(1, 1).acquire_async(),
         RateLimits(user="1/s").acquire_async(user="ann"),
     ):
         with pytest.raises(RuntimeError, match=r"^acquire_async needs a running event loop of asyncio"):

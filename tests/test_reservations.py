@@ -28,7 +28,7 @@ def make(request, twin, clock, tmp_path):
         options = dict(KINDS[request.param], max_keys=8, clock=clock)
         if "path" in options:
             options["path"] = tmp_path / options["path"]
-        return twin.ratelimit.RateLimiter(rate, **options)
+        return twin.keyed.RateLimiter(rate, **options)
     return make
 
 
@@ -79,7 +79,7 @@ def test_a_denied_reservation_took_nothing(make):
 
 def test_each_tier_is_charged_as_far_as_it_can(twin, clock):
     """What is beyond the burst of the first is charged at the second all the same."""
-    limiter = twin.ratelimit.RateLimiter("10/s; 1000/h", clock=clock)
+    limiter = twin.keyed.RateLimiter("10/s; 1000/h", clock=clock)
     limiter.reserve("ann", 10).settle(400)
     clock.advance(10)
     assert limiter.decide("ann", 10).policy == "10/s"
@@ -91,7 +91,7 @@ def test_each_tier_is_charged_as_far_as_it_can(twin, clock):
 
 
 def test_what_came_back_by_itself_is_not_given_back(twin, clock):
-    limiter = twin.ratelimit.RateLimiter("10/s", clock=clock)
+    limiter = twin.keyed.RateLimiter("10/s", clock=clock)
     reservation = limiter.reserve("ann", 10)
     clock.advance(0.7)
     assert limiter.allow("ann", 7)
@@ -105,7 +105,7 @@ def test_what_came_back_by_itself_is_not_given_back(twin, clock):
 
 
 def test_a_strict_limit_gives_back_within_its_window_only(twin, clock):
-    limiter = twin.ratelimit.RateLimiter("4/s", strict=True, max_keys=8, clock=clock)
+    limiter = twin.keyed.RateLimiter("4/s", strict=True, max_keys=8, clock=clock)
     reservation = limiter.reserve("ann", 3)
     with pytest.raises(ValueError, match=r"^actual must be whole with strict=True, got 1.5$"):
         reservation.settle(1.5)
@@ -116,7 +116,7 @@ def test_a_strict_limit_gives_back_within_its_window_only(twin, clock):
 
 
 def test_buckets(twin, clock):
-    bucket = twin.limit.TokenBucket(10, 1, clock=clock)
+    bucket = twin.bucket.TokenBucket(10, 1, clock=clock)
     reservation = bucket.reserve(8)
     assert reservation.decision is None
     reservation.settle(2)
@@ -137,7 +137,7 @@ def test_what_cannot_have_been_used(make, actual):
 
 
 def test_levels_and_networks_are_settled_together(twin, clock, monkeypatch):
-    monkeypatch.setattr("headgate._levels.RateLimiter", twin.ratelimit.RateLimiter)
+    monkeypatch.setattr("headgate.limit._levels.RateLimiter", twin.keyed.RateLimiter)
     addresses = AddressLimiter("20/s", v4={32: 1, 24: 2}, clock=clock)
     limits = RateLimits(ip=addresses, user="30/s", clock=clock)
     reservation = limits.reserve(ip="192.0.2.1", user="ann", cost=20)
@@ -164,7 +164,7 @@ def test_no_interval_uses_more_than_the_burst_and_the_rate(steps):
     """What is given back is counted as never taken, at the time at which it was reserved; the twins agree."""
     clock, held, used = FakeClock(), [], []
     options = {"max_keys": 8, "clock": clock}
-    limiters = [Twin(name).ratelimit.RateLimiter("3/s, burst 6", **options) for name in twin_names()]
+    limiters = [Twin(name).keyed.RateLimiter("3/s, burst 6", **options) for name in twin_names()]
     for pause, cost, actual, wait in steps:
         clock.now += pause
         made = [limiter.reserve("ann", cost) for limiter in limiters]
@@ -188,14 +188,14 @@ def test_no_interval_uses_more_than_the_burst_and_the_rate(steps):
 @pytest.mark.parametrize("strict", [False, True])
 def test_what_was_too_little_is_charged_in_one_step(twin, clock, strict):
     """Not by asking what is left and then taking it, between which others may come."""
-    class Whole(twin.ratelimit.RateLimiter):
+    class Whole(twin.keyed.RateLimiter):
         def allow(self, *given):
             raise AssertionError(given)
 
         peek = allow
 
     limiter = Whole("9/min; 5000/h", strict=strict, max_keys=4, clock=clock)
-    remaining = partial(twin.ratelimit.RateLimiter.peek, limiter, "ann", 0)
+    remaining = partial(twin.keyed.RateLimiter.peek, limiter, "ann", 0)
     limiter.reserve("ann", 2).settle(5)
     assert remaining().remaining == 4
     limiter.reserve("ann", 1).settle(50)

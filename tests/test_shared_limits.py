@@ -11,7 +11,8 @@ from finalizers import struck_at
 from threads import run_threads
 from watchdog import in_a_thread
 
-from headgate import AddressLimiter, ConcurrencyLimiter, _shared
+from headgate import AddressLimiter, ConcurrencyLimiter
+from headgate.limit import _files
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl"),
@@ -19,7 +20,7 @@ pytestmark = [
 ]
 
 CELLS = 4096
-ROOM = "headgate._{}.ratelimit"
+MODULE = "headgate.limit.keyed._{}"
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def path(tmp_path):
 def make(twin, path, clock):
     """Makes limiters that share the file."""
     def make(rate="5/s; 100/min", where=path, **options):
-        return twin.ratelimit.RateLimiter(rate, path=where, **{"max_keys": 100, "clock": clock, **options})
+        return twin.keyed.RateLimiter(rate, path=where, **{"max_keys": 100, "clock": clock, **options})
     return make
 
 
@@ -66,7 +67,7 @@ def test_limiters_of_one_file_are_one_limit(make):
 
 def test_a_shared_limit_decides_as_a_private_one(make, twin, clock):
     shared = [make("3/s; 10/10s", max_keys=4), make("3/s; 10/10s", max_keys=4)]
-    private = twin.ratelimit.RateLimiter("3/s; 10/10s", max_keys=4, clock=clock)
+    private = twin.keyed.RateLimiter("3/s; 10/10s", max_keys=4, clock=clock)
     for turn in range(300):
         clock.advance((0.05, 0.21, 0.0, -0.03)[turn % 4])
         key, cost = f"user:{turn * turn % 3}", (1, 0, 2, 0.5)[turn % 7 % 4]
@@ -77,7 +78,7 @@ def test_a_shared_limit_decides_as_a_private_one(make, twin, clock):
 def test_a_shared_strict_limit_decides_as_a_private_one(make, twin, clock):
     options = {"strict": True, "max_keys": 4}
     shared = [make("3/s; 10/10s", **options), make("3/s; 10/10s", **options)]
-    private = twin.ratelimit.RateLimiter("3/s; 10/10s", clock=clock, **options)
+    private = twin.keyed.RateLimiter("3/s; 10/10s", clock=clock, **options)
     for turn in range(300):
         clock.advance((0.05, 0.21, 0.0, -0.03)[turn % 4])
         key, cost = f"user:{turn * turn % 3}", (1, 0, 2)[turn % 7 % 3]
@@ -130,7 +131,7 @@ def test_another_process_has_the_same_limit(make, twin, path):
     limiter = make("5/h", clock=None)
     code = f"""
 import sys
-from {ROOM.format(twin.name)} import RateLimiter
+from {MODULE.format(twin.name)} import RateLimiter
 limiter = RateLimiter("5/h", max_keys=100, path=sys.argv[1])
 print([limiter.allow("ann") for _ in range(3)].count(True))
 """
@@ -142,7 +143,7 @@ print([limiter.allow("ann") for _ in range(3)].count(True))
 def test_a_child_shares_the_limit_with_its_parent(twin, path):
     code = f"""
 import os, sys
-from {ROOM.format(twin.name)} import RateLimiter
+from {MODULE.format(twin.name)} import RateLimiter
 limiter = RateLimiter("1000/h", max_keys=100, path=sys.argv[1])
 children = [os.fork() for _ in range(2)]
 admitted = sum(limiter.allow("ann") for _ in range(600))
@@ -173,7 +174,7 @@ def test_waiting(make):
 def test_many_openers_at_once(twin, path):
     code = f"""
 import sys
-from {ROOM.format(twin.name)} import RateLimiter
+from {MODULE.format(twin.name)} import RateLimiter
 sys.stdin.readline()
 print(sum(RateLimiter("5/h", max_keys=100_000, path=sys.argv[1]).allow("ann") for _ in range(4)))
 """
@@ -194,7 +195,7 @@ print(sum(RateLimiter("5/h", max_keys=100_000, path=sys.argv[1]).allow("ann") fo
 def bucket(twin, path, clock):
     """Makes buckets that share the file."""
     def bucket(capacity=5, refill_rate=2, **options):
-        return twin.limit.TokenBucket(capacity, refill_rate, **{"path": path, "clock": clock, **options})
+        return twin.bucket.TokenBucket(capacity, refill_rate, **{"path": path, "clock": clock, **options})
     return bucket
 
 
@@ -207,7 +208,7 @@ def test_buckets_of_one_file_are_one_bucket(bucket, clock):
 
 
 def test_a_shared_bucket_decides_as_a_private_one(bucket, twin, clock):
-    shared, private = [bucket(), bucket()], twin.limit.TokenBucket(5, 2, clock=clock)
+    shared, private = [bucket(), bucket()], twin.bucket.TokenBucket(5, 2, clock=clock)
     for turn in range(300):
         clock.advance((0.5, 0.21, 0.0, -0.3)[turn % 4])
         tokens = (1, 0, 2, 0.5)[turn % 7 % 4]
@@ -232,7 +233,7 @@ def test_a_reservation_is_known_to_all(bucket):
 def test_another_process_has_the_same_bucket(bucket, twin, path):
     code = f"""
 import sys
-from headgate._{twin.name}.limit import TokenBucket
+from headgate.limit.bucket._{twin.name} import TokenBucket
 bucket = TokenBucket(5, 0.001, path=sys.argv[1])
 print([bucket.consume() for _ in range(3)].count(True))
 """
@@ -342,7 +343,7 @@ def test_a_stale_reading_gives_no_debt_of_others_back(make, clock, on_full):
 
 
 def test_who_waits_for_the_lock_for_minutes_gives_no_debt_back(both_twins, path, clock):
-    pure = both_twins[1].ratelimit.RateLimiter
+    pure = both_twins[1].keyed.RateLimiter
     one, other = (pure("5/s", max_keys=100, path=path, clock=clock) for _ in range(2))
     assert other.allow("ann", 5)
     late = fill(clock, 300.0, lambda: other.allow("ann", 5))
@@ -519,14 +520,14 @@ def test_a_file_of_another_user_is_refused(make, path, empty, monkeypatch):
 def test_twins_refuse_the_file_of_each_other(both_twins, path):
     for twin, other in (both_twins, both_twins[::-1]):
         where = path.with_name(twin.name)
-        twin.ratelimit.RateLimiter("5/s", path=where)
+        twin.keyed.RateLimiter("5/s", path=where)
         message = f"twin must be '{twin.name}' as in .*, got '{other.name}'"
         with pytest.raises(ValueError, match=message):
-            other.ratelimit.RateLimiter("5/s", path=where)
+            other.keyed.RateLimiter("5/s", path=where)
 
 
 def test_a_system_without_locks_is_refused(make, monkeypatch):
-    monkeypatch.setattr("headgate._shared.SHARES_FILES", False)
+    monkeypatch.setattr("headgate.limit._files.SHARES_FILES", False)
     with pytest.raises(ValueError, match="path must be None on a system without fcntl and mmap, got"):
         make()
 
@@ -550,9 +551,9 @@ def use_twice(make, path):
 def test_a_finalizer_may_use_another_object_of_the_same_file(twin, kind, tmp_path):
     def make(path):
         if kind == "bucket":
-            return twin.limit.TokenBucket(1e6, 1e6, path=path).consume
+            return twin.bucket.TokenBucket(1e6, 1e6, path=path).consume
         if kind == "keys":
-            return partial(twin.ratelimit.RateLimiter("1000000/s", max_keys=100, path=path).allow, "ann")
+            return partial(twin.keyed.RateLimiter("1000000/s", max_keys=100, path=path).allow, "ann")
         limiter = ConcurrencyLimiter(path=path)
         return lambda: limiter.acquire().release()
 
@@ -563,29 +564,29 @@ def test_a_finalizer_may_use_another_object_of_the_same_file(twin, kind, tmp_pat
 def test_a_newcomer_may_adopt_the_rate_of_the_file(twin, tmp_path, strict):
     """A deploy with another rate: the old workers go on, and the new ones share their limit."""
     options = {"path": tmp_path / "limit", "max_keys": 8, "strict": strict, "clock": lambda: 0}
-    old = twin.ratelimit.RateLimiter("10/s; 20/min", **options)
+    old = twin.keyed.RateLimiter("10/s; 20/min", **options)
     assert old.allow("ann", 7)
     with pytest.raises(ValueError, match=r"^rate must be .* got '5/s'; on_mismatch='adopt' takes"):
-        twin.ratelimit.RateLimiter("5/s", **options)
-    new = twin.ratelimit.RateLimiter("5/s", on_mismatch="adopt", **options)
+        twin.keyed.RateLimiter("5/s", **options)
+    new = twin.keyed.RateLimiter("5/s", on_mismatch="adopt", **options)
     assert new.rates == old.rates
     assert [new.allow("ann", 4), new.allow("ann", 3), old.allow("ann")] == [False, True, False]
     new._check()
     other = options | {"path": tmp_path / "other"}
-    assert str(twin.ratelimit.RateLimiter("5/s", on_mismatch="adopt", **other).rates[0]) == "5/s"
+    assert str(twin.keyed.RateLimiter("5/s", on_mismatch="adopt", **other).rates[0]) == "5/s"
     with pytest.raises(ValueError, match=r"^max_keys must be 8 as in "):
-        twin.ratelimit.RateLimiter("5/s", on_mismatch="adopt", **options | {"max_keys": 9})
+        twin.keyed.RateLimiter("5/s", on_mismatch="adopt", **options | {"max_keys": 9})
     with pytest.raises(ValueError, match=r"^limiter must be 'RateLimiter' as in "):
-        twin.limit.TokenBucket(5, 1, path=options["path"], on_mismatch="adopt")
+        twin.bucket.TokenBucket(5, 1, path=options["path"], on_mismatch="adopt")
 
 
 def test_a_bucket_may_adopt_what_the_file_has(twin, tmp_path):
     options = {"path": tmp_path / "bucket", "clock": lambda: 0}
-    old = twin.limit.TokenBucket(10, 1.5, **options)
+    old = twin.bucket.TokenBucket(10, 1.5, **options)
     assert old.consume(7)
     with pytest.raises(ValueError, match=r"^capacity must be 10 .*, got 5; on_mismatch='adopt' takes"):
-        twin.limit.TokenBucket(5, 1, **options)
-    new = twin.limit.TokenBucket(5, 1, on_mismatch="adopt", **options)
+        twin.bucket.TokenBucket(5, 1, **options)
+    new = twin.bucket.TokenBucket(5, 1, on_mismatch="adopt", **options)
     assert (new.capacity, new.refill_rate, new.available) == (10, 1.5, 3.0)
 
 
@@ -594,12 +595,12 @@ def before_it_opens(monkeypatch):
     """Lets something be done when a file has been looked for, and is about to be opened."""
 
     def before(do):
-        def opening(path, mode, opens=_shared.open_file):
-            monkeypatch.setattr(_shared, "open_file", opens)
+        def opening(path, mode, opens=_files.open_file):
+            monkeypatch.setattr(_files, "open_file", opens)
             do()
             return opens(path, mode)
 
-        monkeypatch.setattr(_shared, "open_file", opening)
+        monkeypatch.setattr(_files, "open_file", opening)
 
     return before
 
@@ -609,8 +610,8 @@ def test_of_two_that_make_a_file_at_once_one_adopts(twin, tmp_path, before_it_op
     options = {"max_keys": 8, "path": tmp_path / "limit", "strict": strict, "clock": lambda: 0}
     options["on_mismatch"] = "adopt"
     others = []
-    before_it_opens(lambda: others.append(twin.ratelimit.RateLimiter("10/s; 20/min", **options)))
-    late = twin.ratelimit.RateLimiter("5/s", **options)
+    before_it_opens(lambda: others.append(twin.keyed.RateLimiter("10/s; 20/min", **options)))
+    late = twin.keyed.RateLimiter("5/s", **options)
     assert late.rates == others[0].rates
     assert [late.allow("ann", 6), others[0].allow("ann", 5), others[0].allow("ann", 4)] == [True, False, True]
     late._check()
@@ -619,16 +620,16 @@ def test_of_two_that_make_a_file_at_once_one_adopts(twin, tmp_path, before_it_op
 def test_of_two_that_make_a_bucket_at_once_one_adopts(twin, tmp_path, before_it_opens):
     options = {"path": tmp_path / "bucket", "clock": lambda: 0, "on_mismatch": "adopt"}
     others = []
-    before_it_opens(lambda: others.append(twin.limit.TokenBucket(10, 1.5, **options)))
-    late = twin.limit.TokenBucket(5, 1, **options)
+    before_it_opens(lambda: others.append(twin.bucket.TokenBucket(10, 1.5, **options)))
+    late = twin.bucket.TokenBucket(5, 1, **options)
     assert (late.capacity, late.refill_rate, late.consume(6), others[0].available) == (10, 1.5, True, 4.0)
 
 
 def test_a_limiter_of_another_kind_is_not_adopted(twin, tmp_path):
     options = {"max_keys": 8, "path": tmp_path / "limit", "clock": lambda: 0}
-    twin.ratelimit.RateLimiter("2.5/s", **options)
+    twin.keyed.RateLimiter("2.5/s", **options)
     with pytest.raises(ValueError, match=r"^strict must be False as in "):
-        twin.ratelimit.RateLimiter("2/s", strict=True, on_mismatch="adopt", **options)
+        twin.keyed.RateLimiter("2/s", strict=True, on_mismatch="adopt", **options)
 
 
 @pytest.mark.parametrize("v4", [{32: 1, 24: 2}, {32: 2, 24: 4}, 32])
@@ -650,12 +651,12 @@ def test_networks_may_adopt_what_the_files_have(tmp_path, v4):
 
 def test_arguments_of_a_shared_limit_are_named(twin, tmp_path):
     for make in (
-        lambda **options: twin.ratelimit.RateLimiter("1/s", **options),
-        lambda **options: twin.limit.TokenBucket(1, 1, **options),
+        lambda **options: twin.keyed.RateLimiter("1/s", **options),
+        lambda **options: twin.bucket.TokenBucket(1, 1, **options),
     ):
         with pytest.raises(ValueError, match=r"^on_mismatch must be 'raise' or 'adopt', got 'join'$"):
             make(on_mismatch="join")
         with pytest.raises(TypeError, match=r"^path must be a str or an os.PathLike, got 5$"):
             make(path=5)
     with pytest.raises(UnicodeEncodeError, match=r": key must have no surrogates$"):
-        twin.ratelimit.RateLimiter("1/s").allow("\ud800")
+        twin.keyed.RateLimiter("1/s").allow("\ud800")

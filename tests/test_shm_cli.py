@@ -35,12 +35,12 @@ def place(tmp_path):
 
 @pytest.fixture
 def limiter(twin, place):
-    return twin.ratelimit.RateLimiter("10/h; 100/day", max_keys=100, path=place / "limit")
+    return twin.keyed.RateLimiter("10/h; 100/day", max_keys=100, path=place / "limit")
 
 
 @pytest.fixture
 def bucket(twin, place):
-    return twin.limit.TokenBucket(8, 0.001, path=place / "bucket")
+    return twin.bucket.TokenBucket(8, 0.001, path=place / "bucket")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def shown(capsys, *arguments):
 
 
 def test_ls_names_the_files_of_limits(place, limiter, bucket, permits, twin, capsys):
-    twin.ratelimit.RateLimiter(["1/s"] * 8, max_keys=100_000, path=place / "folder" / ("x" * 99))
+    twin.keyed.RateLimiter(["1/s"] * 8, max_keys=100_000, path=place / "folder" / ("x" * 99))
     assert main(["shm", "ls", str(place), str(place / "folder")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines if not line.startswith("Files")) <= 80
@@ -115,14 +115,14 @@ def test_show_counts_the_keys_that_owe(place, limiter, capsys):
 
 
 def test_show_counts_the_keys_of_a_strict_limit(place, twin, capsys):
-    limiter = twin.ratelimit.RateLimiter("2/h; 3/day", strict=True, max_keys=4, path=place / "limit")
+    limiter = twin.keyed.RateLimiter("2/h; 3/day", strict=True, max_keys=4, path=place / "limit")
     for key in range(6):
         assert limiter.allow(key)
     assert shown(capsys, place / "limit")["state"] == {"owing": {"2/h; 3/day": 6}, "evictions": 0}
 
 
 def test_show_counts_evictions(place, twin, capsys):
-    limiter = twin.ratelimit.RateLimiter("1/h", max_keys=4, path=place / "limit")
+    limiter = twin.keyed.RateLimiter("1/h", max_keys=4, path=place / "limit")
     for key in range(20):
         assert limiter.allow(key)
     assert shown(capsys, place / "limit")["state"] == {"owing": {"1/h": 8}, "evictions": 12}
@@ -175,7 +175,7 @@ def test_rm_spares_what_is_in_use(place, limiter, twin, capsys):
     assert main(["shm", "rm", "--force", str(path)]) == 0
     assert not path.exists()
     assert limiter.allow("ann", 10)
-    assert twin.ratelimit.RateLimiter("10/h; 100/day", max_keys=100, path=path).allow("ann", 10)
+    assert twin.keyed.RateLimiter("10/h; 100/day", max_keys=100, path=path).allow("ann", 10)
 
 
 def test_rm_of_a_file_that_none_may_write(place, limiter, capsys):

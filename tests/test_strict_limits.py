@@ -17,7 +17,7 @@ SECOND = 10**9
 @pytest.fixture
 def make(twin, clock):
     def make(rate, **options):
-        return twin.ratelimit.RateLimiter(rate, strict=True, **{"max_keys": 100, "clock": clock, **options})
+        return twin.keyed.RateLimiter(rate, strict=True, **{"max_keys": 100, "clock": clock, **options})
     return make
 
 
@@ -63,7 +63,7 @@ def test_no_window_ever_has_more_than_the_limit(make, clock, rate):
 
 
 def test_the_default_lets_twice_the_limit_through_where_strict_does_not(twin, make, clock):
-    loose, strict = twin.ratelimit.RateLimiter("100/min", max_keys=100, clock=clock), make("100/min")
+    loose, strict = twin.keyed.RateLimiter("100/min", max_keys=100, clock=clock), make("100/min")
     counts = [0, 0]
     for _ in range(6000):
         for which, limiter in enumerate((loose, strict)):
@@ -301,7 +301,7 @@ def test_a_strict_level(twin, make, clock):
 
 @pytest.mark.parametrize("rate", ["1000/h", "1000/h; 3000/day"])
 def test_threads_are_admitted_what_one_would_be(twin, rate):
-    limiter = twin.ratelimit.RateLimiter(rate, strict=True, max_keys=10, clock=lambda: 0)
+    limiter = twin.keyed.RateLimiter(rate, strict=True, max_keys=10, clock=lambda: 0)
     passed = [0] * 8
 
     def work(number):
@@ -313,7 +313,7 @@ def test_threads_are_admitted_what_one_would_be(twin, rate):
 
 
 def test_threads_that_reconfigure_meanwhile(twin):
-    limiter = twin.ratelimit.RateLimiter("100/h", strict=True, max_keys=10, clock=lambda: 0)
+    limiter = twin.keyed.RateLimiter("100/h", strict=True, max_keys=10, clock=lambda: 0)
     passed = [0] * 4
 
     def work(number):
@@ -331,7 +331,7 @@ def test_threads_that_reconfigure_meanwhile(twin):
 
 def test_a_pure_take_that_is_cut_short_costs_what_it_was_about_to_take(clock):
     """A process that is killed may have written entries, but neither the start of the ring nor its head."""
-    limiter = Twin("pure").ratelimit.RateLimiter("5/10s", strict=True, max_keys=1, clock=clock)
+    limiter = Twin("pure").keyed.RateLimiter("5/10s", strict=True, max_keys=1, clock=clock)
     assert limiter.allow("ann", 2)
     clock.advance(1)
     (table,) = limiter._tiers

@@ -40,7 +40,7 @@ class StrictMachine(RuleBasedStateMachine):
     def start(self, rates):
         self.clock = FakeClock()
         self.limiters = [
-            Twin(name).ratelimit.RateLimiter(rates, strict=True, max_keys=4, clock=self.clock)
+            Twin(name).keyed.RateLimiter(rates, strict=True, max_keys=4, clock=self.clock)
             for name in twin_names()
         ]
         self.rates = rates

@@ -5,10 +5,10 @@ three processes, with a kill at every step. What must hold, however it ends, sta
 from dataclasses import dataclass
 
 import pytest
-from interleavings import KILLED, in_turn, opened_room
+from interleavings import KILLED, built, in_turn
 
-from headgate._rate import Rate, checked_rates
-from headgate._tables import checked_windows
+from headgate.limit._rate import Rate, checked_rates
+from headgate.limit._tables import checked_windows
 
 HOUR = 3600 * 10**9
 CELLS, CONTROL, LINES = 8, 8, 2
@@ -16,20 +16,20 @@ KEY = b"ann"
 
 
 @pytest.fixture(scope="session")
-def room(tmp_path_factory):
+def checker(tmp_path_factory):
     tree = tmp_path_factory.mktemp("strict")
-    return opened_room(tree, "ratelimit", [mutant[:2] for mutant in MUTANTS.values()])
+    return built(tree, "keyed", [mutant[:2] for mutant in MUTANTS.values()])
 
 
 class Table:
     """A strict limiter, of whose log KEY has taken `own` at the time 0; `others` have taken one each."""
 
-    def __init__(self, room, rate="2/h", own=0, others=0, **options):
-        self.room = room
+    def __init__(self, checker, rate="2/h", own=0, others=0, **options):
+        self.checker = checker
         self.windows = checked_windows(checked_rates(rate, None))
         self.limit = min(limit for limit, _ in self.windows)
         longest = max(limit for limit, _ in self.windows)
-        self.limiter, self.memory = room.open(
+        self.limiter, self.memory = checker.open(
             "RateLimiter", rate, strict=True, max_keys=LINES * CELLS // 2,
             size=CONTROL + LINES * CELLS * (1 + longest), **options,
         )
@@ -41,13 +41,13 @@ class Table:
         def fill(limiter):
             for charge in charges:
                 assert limiter.allow(*charge)
-        _, self.memory = self.room.run(fill, self.memory, now)
+        _, self.memory = self.checker.run(fill, self.memory, now)
 
     def take(self, cost, key=KEY):
         """A process that asks once: what KEY got, and at which time."""
         def take(limiter):
             allowed = limiter.allow(key, cost)
-            return [(self.room.read, cost)] if allowed and key == KEY else []
+            return [(self.checker.read, cost)] if allowed and key == KEY else []
         return take
 
     def give_back(self, cost):
@@ -59,10 +59,10 @@ class Table:
         return give_back
 
     def settle(self, cost, actual):
-        """A process that takes `cost`, and uses `actual`, for which there is room whatever others do."""
+        """A process that takes `cost`, and uses `actual`, for which there is enough whatever others do."""
         def settle(limiter):
             reservation = limiter.reserve(KEY, cost)
-            taken = [(self.room.read, cost), (self.room.read, actual - cost)] if reservation else []
+            taken = [(self.checker.read, cost), (self.checker.read, actual - cost)] if reservation else []
             reservation.settle(actual)
             return taken
         return settle
@@ -71,7 +71,7 @@ class Table:
         """How many tokens KEY gets in the end, and the memory then."""
         def drain(limiter):
             return sum(1 for _ in iter(lambda: limiter.allow(KEY), False))
-        return self.room.run(drain, memory, now)
+        return self.checker.run(drain, memory, now)
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Scenario:
 
     def judge(self, kills):
         table, end = self.table, self.times[-1]
-        for results, memory in table.room.outcomes(self.programs, table.memory, self.times, kills):
+        for results, memory in table.checker.outcomes(self.programs, table.memory, self.times, kills):
             left, drained = table.drained(memory, end)
             grants = [(0, table.own)] if table.own else []
             grants += [grant for result in results if result != KILLED for grant in result]
@@ -107,92 +107,92 @@ class Scenario:
             assert within <= limit + self.more, "a window has more than its limit"
 
 
-def inserting(room):
-    table = Table(room, "1/h")
+def inserting(checker):
+    table = Table(checker, "1/h")
     return Scenario(table, [table.take(1)] * 3, cost=1)
 
 
-def inserting_beside_room(room):
-    table = Table(room)
+def inserting_beside_free_cells(checker):
+    table = Table(checker)
     return Scenario(table, [table.take(1)] * 2, cost=1)
 
 
-def updating(room):
-    table = Table(room, own=1)
+def updating(checker):
+    table = Table(checker, own=1)
     return Scenario(table, [table.take(1)] * 3, cost=1)
 
 
-def claiming_several(room):
+def claiming_several(checker):
     """Each claims both places; who finds only one takes his claim back. A short window is soon searched."""
-    table = Table(room, Rate(2, 8e-9), own=2)
+    table = Table(checker, Rate(2, 8e-9), own=2)
     table.own = 0
     return Scenario(table, [table.take(2)] * 2, times=(8,), cost=2)
 
 
-def counting_two_windows(room):
-    """The log has room for three, the shorter window for two."""
-    table = Table(room, "2/h; 3/day", own=1)
+def counting_two_windows(checker):
+    """The log holds three, the shorter window two."""
+    table = Table(checker, "2/h; 3/day", own=1)
     return Scenario(table, [table.take(1)] * 3, cost=1)
 
 
-def refunding(room):
-    table = Table(room, own=1)
+def refunding(checker):
+    table = Table(checker, own=1)
     return Scenario(table, [table.take(1), table.give_back(1)], cost=1)
 
 
-def settling(room):
+def settling(checker):
     """What was too little is charged whole, as the other cannot take the last place."""
-    table = Table(room, "3/h")
+    table = Table(checker, "3/h")
     return Scenario(table, [table.settle(1, 2), table.take(1)], cost=2)
 
 
-def reclaiming(room):
+def reclaiming(checker):
     """The logs of others are dead."""
-    table = Table(room, others=16)
+    table = Table(checker, others=16)
     return Scenario(table, [table.take(1)] * 2, times=(2 * HOUR,), cost=1)
 
 
-def evicting(room):
+def evicting(checker):
     """The first takes over a log with one place of two free, and is allowed one request in any case."""
-    table = Table(room, others=16)
+    table = Table(checker, others=16)
     return Scenario(table, [table.take(1), table.take(1)], times=(2,), cost=2, more=1)
 
 
-def taken_over_meanwhile(room):
+def taken_over_meanwhile(checker):
     """Another key may take the log while its owner claims a place in it."""
-    table = Table(room, own=1, others=15)
+    table = Table(checker, own=1, others=15)
     return Scenario(table, [table.take(1), table.take(1, key=b"new")], times=(2,), cost=2, more=2)
 
 
-def refusing(room):
-    table = Table(room, own=1, others=15, on_full="deny")
+def refusing(checker):
+    table = Table(checker, own=1, others=15, on_full="deny")
     return Scenario(table, [table.take(1), table.take(1), table.take(1, key=b"new")], times=(2,), cost=1)
 
 
-def leaving(room):
+def leaving(checker):
     """The entries leave the window while others ask."""
-    table = Table(room, own=2)
+    table = Table(checker, own=2)
     return Scenario(table, [table.take(1)] * 2, times=(HOUR - 1, HOUR), cost=1)
 
 
-def reading_the_clock_early(room):
+def reading_the_clock_early(checker):
     """Others write hours after the clock was read."""
-    table = Table(room, "1/h")
+    table = Table(checker, "1/h")
     programs = [table.take(1), in_turn(table.take(1), table.take(1))]
     return Scenario(table, programs, times=(0, HOUR // 2, HOUR + 1), cost=1)
 
 
-def cutting_what_was_ahead(room):
+def cutting_what_was_ahead(checker):
     """Whoever reads the clock again cuts what he has seen, not what comes meanwhile."""
-    table = Table(room)
+    table = Table(checker)
     table.own = 1
     table.fill([(KEY, 1)], 1)
     return Scenario(table, [table.take(1)] * 2, times=(0, HOUR // 2, HOUR + 1), cost=1)
 
 
 SCENARIOS = [
-    inserting, inserting_beside_room, updating, claiming_several, counting_two_windows, refunding, settling,
-    reclaiming, evicting, taken_over_meanwhile, refusing, leaving, reading_the_clock_early,
+    inserting, inserting_beside_free_cells, updating, claiming_several, counting_two_windows, refunding,
+    settling, reclaiming, evicting, taken_over_meanwhile, refusing, leaving, reading_the_clock_early,
     cutting_what_was_ahead,
 ]
 
@@ -212,12 +212,12 @@ MUTANTS = {
 
 @pytest.mark.parametrize("kills", [0, 1])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_protocol(room, scenario, kills):
-    scenario(room).judge(kills)
+def test_protocol(checker, scenario, kills):
+    scenario(checker).judge(kills)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_what_a_mutant_does_is_seen(room, name):
+def test_what_a_mutant_does_is_seen(checker, name):
     scenario = MUTANTS[name][2]
-    with room.mutant(list(MUTANTS).index(name) + 1), pytest.raises(AssertionError):
-        scenario(room).judge(kills=1)
+    with checker.mutant(list(MUTANTS).index(name) + 1), pytest.raises(AssertionError):
+        scenario(checker).judge(kills=1)

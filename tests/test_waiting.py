@@ -14,7 +14,8 @@ from interrupts import interruptions
 from virtual_time import SECOND, run_on, started
 from watchdog import PATIENCE, in_a_loop, in_a_thread, until
 
-from headgate import AddressLimiter, RateLimits, _waiting
+from headgate import AddressLimiter, RateLimits
+from headgate.limit import _waiting
 
 
 class OneKey:
@@ -33,8 +34,8 @@ def make(request, twin):
 
     def make(burst, rate, **options):
         if request.param == "bucket":
-            return twin.limit.TokenBucket(burst, rate, **options)
-        limiter = twin.ratelimit.RateLimiter(f"{rate}/s, burst {burst}", max_keys=100, **options)
+            return twin.bucket.TokenBucket(burst, rate, **options)
+        limiter = twin.keyed.RateLimiter(f"{rate}/s, burst {burst}", max_keys=100, **options)
         return OneKey(limiter)
 
     return make
@@ -279,7 +280,7 @@ def waiting(acquire, held_up):
     lambda limiter: (limiter.reconfigure("1000000/s"), limiter.refund("ann")),
 ], ids=["refund", "reset", "reconfigure"])
 def test_what_brings_a_keys_tokens_sooner_wakes_the_head(twin, clock, held_up, bring):
-    limiter = twin.ratelimit.RateLimiter("1/h", max_keys=100, clock=clock)
+    limiter = twin.keyed.RateLimiter("1/h", max_keys=100, clock=clock)
     limiter.allow("ann")
     outcomes = waiting(lambda: limiter.acquire("ann", timeout=60), held_up)
     bring(limiter)
@@ -288,12 +289,12 @@ def test_what_brings_a_keys_tokens_sooner_wakes_the_head(twin, clock, held_up, b
 
 
 def test_a_rate_that_is_raised_wakes_the_heads(twin, clock, held_up):
-    limiter = twin.ratelimit.RateLimiter("1/h", strict=True, max_keys=100, clock=clock)
+    limiter = twin.keyed.RateLimiter("1/h", strict=True, max_keys=100, clock=clock)
     limiter.allow("ann")
     outcomes = waiting(lambda: limiter.acquire("ann", timeout=60), held_up)
     limiter.reconfigure("2/h")
     until(lambda: outcomes)
-    bucket = twin.limit.TokenBucket(1, 1 / 3600, clock=clock)
+    bucket = twin.bucket.TokenBucket(1, 1 / 3600, clock=clock)
     bucket.consume()
     held_up.clear()
     outcomes = waiting(partial(bucket.acquire, timeout=60), held_up)
@@ -305,7 +306,7 @@ def test_a_rate_that_is_raised_wakes_the_heads(twin, clock, held_up):
 
 
 def test_a_reservation_that_is_cancelled_wakes_the_head(twin, clock, held_up):
-    bucket = twin.limit.TokenBucket(1, 1 / 3600, clock=clock)
+    bucket = twin.bucket.TokenBucket(1, 1 / 3600, clock=clock)
     reservation = bucket.reserve()
     outcomes = waiting(partial(bucket.acquire, timeout=60), held_up)
     reservation.cancel()
@@ -331,8 +332,8 @@ def test_what_brings_tokens_of_a_level_sooner_wakes_the_head(clock, held_up, bri
 
 def slow(twin, clock):
     """A bucket, a key, a level and addresses that have no tokens for an hour, and what brings one."""
-    limiter = twin.ratelimit.RateLimiter("1/h", max_keys=100, clock=clock)
-    bucket = twin.limit.TokenBucket(1, 1 / 3600, clock=clock)
+    limiter = twin.keyed.RateLimiter("1/h", max_keys=100, clock=clock)
+    bucket = twin.bucket.TokenBucket(1, 1 / 3600, clock=clock)
     limits = RateLimits(user="1/h", ip=AddressLimiter("1/h", max_keys=100, clock=clock), clock=clock)
     reservation = bucket.reserve()
     assert limiter.allow("ann") and limits.allow(user="ann") and limits.allow(ip="::1")
@@ -361,7 +362,7 @@ def test_a_timeout_is_waited_to_its_end_and_may_be_worth_it(twin, clock, run):
 
 def test_what_can_never_come_is_waited_for(twin, clock, run):
     """A rate of nothing may be changed; a cost above the burst is an error, however long one would wait."""
-    limiter = twin.ratelimit.RateLimiter("0/s", max_keys=100, clock=clock)
+    limiter = twin.keyed.RateLimiter("0/s", max_keys=100, clock=clock)
     limits = RateLimits(user="2/s", clock=clock)
     limits.deny("user", "ann")
 
@@ -381,7 +382,7 @@ def test_what_can_never_come_is_waited_for(twin, clock, run):
 
 def test_tokens_that_come_by_another_way_are_seen(twin, clock, monkeypatch):
     """As by another process, or another RateLimits over the same limiter: the head looks once a second."""
-    limiter = twin.ratelimit.RateLimiter("1/h", max_keys=100, clock=clock)
+    limiter = twin.keyed.RateLimiter("1/h", max_keys=100, clock=clock)
     limiter.allow("ann")
     limits, start = RateLimits(user=limiter), clock.now
 
@@ -512,7 +513,7 @@ def test_a_finalizer_may_leave_the_line_amid_a_step_of_another():
 
 
 def test_coroutines_that_are_dropped_leave_no_line_behind(twin, clock):
-    limiter = twin.ratelimit.RateLimiter("1/s", max_keys=100, clock=clock)
+    limiter = twin.keyed.RateLimiter("1/s", max_keys=100, clock=clock)
     lines = _waiting.Lines()
 
     async def main():

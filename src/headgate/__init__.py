@@ -1,6 +1,6 @@
 """Traffic primitives for Python services: a Cython core and a pure-Python twin that behaves the same."""
 
-from headgate._backend import backend
+from headgate._base.backend import backend
 from headgate.balance import (
     AddressHash,
     KeyHash,
@@ -23,8 +23,6 @@ from headgate.cache import (
     SieveCache,
     TinyLFUCache,
     TTLCache,
-    cached,
-    lru_cache,
 )
 from headgate.errors import HeadgateError, NoServerError
 from headgate.hashing import splitmix64, xxh64
@@ -43,6 +41,7 @@ from headgate.limit import (
     address_prefix,
     client_address,
 )
+from headgate.memoize import cached, lru_cache
 from headgate.placement import BoundedLoad, HashRing, Maglev, Rendezvous, jump_hash, redis_slot
 
 __version__ = "0.1.0"

@@ -17,8 +17,8 @@ from typing import Any
 from warnings import warn
 from zlib import crc32
 
-from headgate._membership import integer
 from headgate.hashing import xxh64
+from headgate.placement._members import integer
 
 __all__ = ["Scheme", "envoy", "haproxy", "headgate", "libmemcached", "nginx", "twemproxy", "uhashring"]
 

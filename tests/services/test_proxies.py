@@ -8,7 +8,7 @@ from proxies import REQUESTS, WEIGHTS, ask, fresh_keys, new_origins
 from servers import configured
 
 from headgate import schemes
-from headgate._fleet import address_bytes, nginx_hash
+from headgate.balance._settings import address_bytes, nginx_hash
 
 NGINX = """
 daemon off;

@@ -21,13 +21,13 @@ from time import monotonic, sleep
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 from weakref import WeakKeyDictionary
 
-from headgate._budget import RetryBudget
-from headgate._forks import new_lock
-from headgate._listeners import report
-from headgate._membership import integer
-from headgate._units import as_number
+from headgate._base.forks import new_lock
 from headgate.balance import AddressHash, KeyHash
+from headgate.balance._budget import RetryBudget
+from headgate.cache._listeners import report
 from headgate.errors import NoServerError
+from headgate.limit._units import as_number
+from headgate.placement._members import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from headgate._forks import new_lock
+from headgate._base.forks import new_lock
 from headgate.placement import HashRing, Rendezvous
 
 TYPE_CHECKING = False

@@ -20,8 +20,8 @@ from collections import OrderedDict
 from collections.abc import MutableMapping
 from reprlib import recursive_repr
 
-from headgate._backend import backend
-from headgate._views import _ABSENT
+from headgate._base.backend import backend
+from headgate.cache._views import _ABSENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -399,7 +399,7 @@ class Hooked(Cache):
 
 
 if not TYPE_CHECKING and backend == "compiled":
-    from headgate._compiled import cache as engines
+    from headgate.cache import _compiled as engines
 
     class _Hidden:
         """Hides an attribute of the engine that caches of cachetools do not have; instances may set it."""

@@ -8,7 +8,7 @@ from copy import deepcopy
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from headgate._views import _ABSENT
+from headgate.cache._views import _ABSENT
 from headgate.cachetools._caches import Cache, LRUStore
 
 TYPE_CHECKING = False

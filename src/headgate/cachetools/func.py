@@ -13,9 +13,9 @@ import time
 from functools import partial, update_wrapper
 from types import MethodType
 
-from headgate._flights import Flights
-from headgate._forks import new_lock
-from headgate._views import _ABSENT
+from headgate._base.forks import new_lock
+from headgate.cache._flights import Flights
+from headgate.cache._views import _ABSENT
 from headgate.cachetools._caches import Cache, FIFOCache, LFUCache, LRUCache, RRCache
 from headgate.cachetools._decorators import CacheInfo
 from headgate.cachetools._timed import TTLCache

@@ -8,13 +8,12 @@ import time
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
-from pkgutil import iter_modules
 from typing import Any
 
-from headgate import _pure
-from headgate._backend import backend
+from headgate._base.backend import backend
 from headgate.cli import selfcheck
 from headgate.cli.machine import free_threaded_build, gil_enabled, machine
+from headgate.cli.twins import IDEAS, twin_module
 
 _EXTRAS = {"rich": "rich", "matplotlib": "matplotlib", "pyyaml": "yaml", "zstandard": "zstandard"}
 _CLOCK_READINGS = 2_000
@@ -48,7 +47,7 @@ def diagnose() -> dict[str, Any]:
     return {
         **machine(),
         "HEADGATE_PURE": os.environ.get("HEADGATE_PURE"),
-        "modules": {module.name: _origin(module.name) for module in iter_modules(_pure.__path__)},
+        "modules": {idea: str(twin_module(backend, idea).__file__) for idea in IDEAS},
         "build": _build(),
         "free_threaded_build": free_threaded_build(),
         "gil_enabled": gil_enabled(),
@@ -57,16 +56,11 @@ def diagnose() -> dict[str, Any]:
     }
 
 
-def _origin(module: str) -> str:
-    """The file that the active twin of a module was loaded from."""
-    return str(import_module(f"headgate._{backend}.{module}").__file__)
-
-
 def _build() -> dict[str, Any] | None:
     """How the compiled twin was built, even if it is not active; None if it is not installed."""
-    if find_spec("headgate._compiled.buildinfo") is None:
+    if find_spec("headgate._base.buildinfo") is None:
         return None
-    info: dict[str, Any] = import_module("headgate._compiled.buildinfo").build_info()
+    info: dict[str, Any] = import_module("headgate._base.buildinfo").build_info()
     return info
 
 

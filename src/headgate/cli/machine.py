@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import headgate
-from headgate._backend import reason
+from headgate._base.backend import reason
 
 
 def machine() -> dict[str, str | int | None]:

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from headgate._files import write_file
+from headgate._base.files import write_file
 from headgate.cli.errors import CommandError, require
 from headgate.cli.tables import Markdown, Printer, printer
 

@@ -1,8 +1,10 @@
 """A few checks whose results must be equal in both twins."""
 
 from collections.abc import Callable
-from importlib import import_module
+from functools import partial
 from typing import Any
+
+from headgate.cli.twins import twin_module
 
 _KEYS = [f"user:{number}" for number in range(200)]
 _SECOND = 1_000_000_000
@@ -18,7 +20,7 @@ def disagreements() -> list[str]:
 
 
 def _twin(name: str) -> Callable[[str], Any]:
-    return lambda module: import_module(f"headgate._{name}.{module}")
+    return partial(twin_module, name)
 
 
 def _hashes(load: Callable[[str], Any]) -> object:
@@ -43,7 +45,7 @@ def _ring(load: Callable[[str], Any]) -> object:
 
 def _bucket(load: Callable[[str], Any]) -> object:
     now = _SECOND
-    bucket = load("limit").TokenBucket(5, 2, clock=lambda: now)
+    bucket = load("bucket").TokenBucket(5, 2, clock=lambda: now)
     decisions = []
     for _ in range(40):
         decisions.append(bucket.consume(1.5))

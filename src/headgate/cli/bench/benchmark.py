@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from headgate._backend import backend
+from headgate._base.backend import backend
 from headgate.cli.bench.interleave import Comparison, Timing
 
 _SIZES = ("trial_ns", "hot", "requests", "distinct", "nodes", "many_nodes", "keys", "entries")
@@ -109,10 +108,6 @@ class Result(NamedTuple):
 def twins() -> list[str]:
     """The twins that are measured: the compiled one only where it is active."""
     return ["compiled", "pure"] if backend == "compiled" else ["pure"]
-
-
-def twin_module(twin: str, module: str) -> Any:
-    return import_module(f"headgate._{twin}.{module}")
 
 
 def subject() -> str:

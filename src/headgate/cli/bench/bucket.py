@@ -7,9 +7,10 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import textbook
-from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twins
 from headgate.cli.bench.interleave import Candidate, Comparison, Loop, always, empty_loop
 from headgate.cli.bench.peers import available, load
+from headgate.cli.twins import twin_module
 
 BASELINE = "time.monotonic_ns()"
 _PLENTY = 10**9
@@ -27,7 +28,7 @@ class Limiter(NamedTuple):
 
 def limiters() -> list[Limiter]:
     found = [
-        Limiter(f"headgate {twin}", twin, partial(_bucket, twin_module(twin, "limit").TokenBucket))
+        Limiter(f"headgate {twin}", twin, partial(_bucket, twin_module(twin, "bucket").TokenBucket))
         for twin in twins()
     ]
     if available("limits"):

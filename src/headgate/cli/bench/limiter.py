@@ -8,10 +8,11 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twins
 from headgate.cli.bench.interleave import Candidate, Comparison, Loop, always, empty_loop
 from headgate.cli.bench.peers import available, load
 from headgate.cli.bench.workload import user_id
+from headgate.cli.twins import twin_module
 
 BASELINE = "one TokenBucket"
 SHARED = "headgate by path="
@@ -32,12 +33,12 @@ class Limiter(NamedTuple):
 
 def limiters() -> list[Limiter]:
     found = [
-        Limiter(f"headgate {twin}", twin, partial(_private, twin_module(twin, "ratelimit").RateLimiter))
+        Limiter(f"headgate {twin}", twin, partial(_private, twin_module(twin, "keyed").RateLimiter))
         for twin in twins()
     ]
     if os.name == "posix":
         twin = twins()[0]
-        found.append(Limiter(SHARED, twin, partial(_shared, twin_module(twin, "ratelimit").RateLimiter)))
+        found.append(Limiter(SHARED, twin, partial(_shared, twin_module(twin, "keyed").RateLimiter)))
     if available("limits"):
         found.append(Limiter("limits", "peer", _limits, "target(key)"))
     if available("throttled-py"):
@@ -93,7 +94,7 @@ def _allow_hot(scale: Scale) -> Comparison:
         Candidate(limiter.name, limiter.kind, partial(_hot_loop, limiter, keys, scale))
         for limiter in limiters()
     ]
-    bucket = twin_module(twins()[0], "limit").TokenBucket(_PLENTY, _PLENTY)
+    bucket = twin_module(twins()[0], "bucket").TokenBucket(_PLENTY, _PLENTY)
     baseline = partial(Loop, "target.consume()", keys, always(bucket), scale.trial_ns)
     return Comparison(
         [*candidates, Candidate(BASELINE, "baseline", baseline)], empty_loop(keys, scale.trial_ns)

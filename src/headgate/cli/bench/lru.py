@@ -5,10 +5,11 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import textbook
-from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twins
 from headgate.cli.bench.interleave import Candidate, Comparison, Loop, always, empty_loop
 from headgate.cli.bench.peers import available, load
 from headgate.cli.bench.workload import SHAPES, request_keys, user_id
+from headgate.cli.twins import twin_module
 
 BASELINE = "dict"
 _PEERS = (("cachebox", "LRUCache"), ("cachetools", "LRUCache"), ("lru-dict", "LRU"))

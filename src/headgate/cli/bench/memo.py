@@ -5,10 +5,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twins
 from headgate.cli.bench.interleave import Candidate, Comparison, Loop, empty_loop
 from headgate.cli.bench.peers import available, load
 from headgate.cli.bench.workload import user_id
+from headgate.cli.twins import twin_module
 
 BASELINE = "functools"
 

@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from headgate.cli.bench import textbook
-from headgate.cli.bench.benchmark import Benchmark, Scale, twin_module, twins
+from headgate.cli.bench.benchmark import Benchmark, Scale, twins
 from headgate.cli.bench.interleave import Candidate, Comparison, Loop, Trial, always, clock, empty_loop
 from headgate.cli.bench.peers import available, load
 from headgate.cli.bench.workload import user_id
+from headgate.cli.twins import twin_module
 
 BASELINE = "dict.get"
 _NEW_NODE = "cache-new:11211"

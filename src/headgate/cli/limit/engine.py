@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from headgate._addresses import address_prefix
-from headgate._rate import checked_rates
-from headgate._tables import checked_windows, count_lines
 from headgate.cli.simulate.records import Chunk
-from headgate.ratelimit import RateLimiter
+from headgate.limit._addresses import address_prefix
+from headgate.limit._rate import checked_rates
+from headgate.limit._tables import checked_windows, count_lines
+from headgate.limit.keyed import RateLimiter
 
 TOO_LARGE = "cost above the burst"
 _WIDTHS = (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 21600, 43200, 86400, 604800)

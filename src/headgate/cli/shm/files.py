@@ -8,11 +8,11 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from headgate import _leases, _shared
-from headgate._rate import checked_rates
-from headgate._tables import checked_windows, count_lines, scale_of, tables_of
-from headgate._units import scale, units_at
 from headgate.cli.shm.headers import HEADER_SIZE, DamagedHeaderError, parse_header
+from headgate.limit import _files, _ledger
+from headgate.limit._rate import checked_rates
+from headgate.limit._tables import checked_windows, count_lines, scale_of, tables_of
+from headgate.limit._units import scale, units_at
 
 _CELLS = 8
 _CONTROL = 8
@@ -74,9 +74,9 @@ def state(file: SharedFile) -> dict[str, Any]:
         if settings is None:
             raise DamagedHeaderError("the header is gone")
         if settings["limiter"] == "ConcurrencyLimiter":
-            return _leases.state_of(start)
-        header = _shared.header_of(start)
-        if header is None or header.version != _shared.VERSION or header.boot != _shared.boot_id():
+            return _ledger.state_of(start)
+        header = _files.header_of(start)
+        if header is None or header.version != _files.VERSION or header.boot != _files.boot_id():
             return {}
         elapsed = time.monotonic_ns() - header.epoch
         if settings["limiter"] == "TokenBucket":
@@ -90,7 +90,7 @@ def users(path: Path, status: os.stat_result) -> list[int]:
     name = f" {path.resolve()}\n"
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        maps = _shared.read_bytes(str(process / "maps")).decode(errors="replace")
+        maps = _files.read_bytes(str(process / "maps")).decode(errors="replace")
         if device in maps or name in maps:
             found.append(int(process.name))
     return sorted(found)
@@ -99,7 +99,7 @@ def users(path: Path, status: os.stat_result) -> list[int]:
 def _bucket(settings: dict[str, Any], content: BufferedReader, elapsed: int) -> dict[str, Any]:
     """The available tokens."""
     bits, multiplier, shift, burst = scale(settings["capacity"], settings["refill_rate"])
-    (word,) = _words(content, _shared.HEADER, 1)
+    (word,) = _words(content, _files.HEADER, 1)
     debt = (word - units_at(elapsed, multiplier, shift) + _WORDS // 2) % _WORDS - _WORDS // 2
     return {"available": max(0, burst - max(0, debt)) / 2**bits}
 
@@ -111,11 +111,11 @@ def _tiers(
     rates = checked_rates(settings["rate"], None)
     tables = tables_of(rates, checked_windows(rates) if settings["strict"] else ())
     names = [settings["rate"]] if settings["strict"] else map(str, rates)
-    size = (length - _shared.HEADER) // len(tables)
+    size = (length - _files.HEADER) // len(tables)
     cells = _CELLS * count_lines(settings["max_keys"])
     owing, evictions = {}, 0
     for number, (name, rate) in enumerate(zip(names, tables, strict=True)):
-        start = _shared.HEADER + size * number
+        start = _files.HEADER + size * number
         _, multiplier, shift, _ = scale_of(rate)
         now = units_at(elapsed, multiplier, shift)
         owing[name] = _count_owing(content, start + _WORD * _CONTROL, cells, now)

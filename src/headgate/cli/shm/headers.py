@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from headgate import _leases, _shared
-from headgate._rate import checked_rates
-from headgate._tables import checked_overflow, checked_windows, count_lines
-from headgate._units import checked_positive
+from headgate.limit import _files, _ledger
+from headgate.limit._rate import checked_rates
+from headgate.limit._tables import checked_overflow, checked_windows, count_lines
+from headgate.limit._units import checked_positive
 
 _VALUE = re.compile(r"""(?P<bool>True|False) | (?P<int>-?\d{1,20}) | (?P<float>-?\d+(\.\d+)?(e[-+]?\d{1,3})?)
                         | '(?P<single>[^'\\]*)' | "(?P<double>[^"\\]*)" """, re.VERBOSE)
-HEADER_SIZE = max(_shared.HEADER, _leases.SIZE)
+HEADER_SIZE = max(_files.HEADER, _ledger.SIZE)
 
 
 class DamagedHeaderError(ValueError):
@@ -25,15 +25,15 @@ def parse_header(content: bytes) -> dict[str, Any] | None:
     Raises DamagedHeaderError, and nothing else, for any other contents.
     """
     try:
-        if header := _shared.header_of(content):
+        if header := _files.header_of(content):
             return _table_settings(header)
-        return _leases.settings_of(content) if _leases.is_ledger(content) else None
+        return _ledger.settings_of(content) if _ledger.is_ledger(content) else None
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedHeaderError(f"a damaged header: {error}") from error
 
 
-def _table_settings(header: _shared.Header) -> dict[str, Any]:
-    if header.version != _shared.VERSION:
+def _table_settings(header: _files.Header) -> dict[str, Any]:
+    if header.version != _files.VERSION:
         return {"limiter": f"of layout {header.version}"}
     settings = {name: _value(text) for name, text in header.settings.items()}
     _CHECKS[settings["limiter"]](settings)

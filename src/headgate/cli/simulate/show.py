@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from headgate._files import write_file
+from headgate._base.files import write_file
 from headgate.cli.simulate.advice import advice
 from headgate.cli.simulate.engine import Point
 from headgate.cli.tables import Printer, Row, Table

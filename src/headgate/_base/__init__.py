@@ -1,0 +1,1 @@
+"""What several ideas share and no call spends its time in."""

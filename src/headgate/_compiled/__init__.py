@@ -1,1 +1,0 @@
-"""The compiled twin: one Cython module a room."""

@@ -1,1 +1,0 @@
-"""The pure-Python twin: the same names, the same behaviour."""

@@ -1,0 +1,162 @@
+"""What every balancer knows of its servers, in one copy for both twins: settings, records, addresses."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Iterable, Mapping
+from math import ceil, gcd
+from operator import index
+from os import urandom
+
+from headgate.limit._units import as_number
+from headgate.placement._members import checked_weight
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Generic, NamedTuple, TypeVar
+
+    _Server = TypeVar("_Server")
+
+    class _Fields(NamedTuple, Generic[_Server]):
+        server: _Server
+        weight: float
+        in_flight: int
+        latency: float
+        health: str
+        since: int
+else:
+    _Fields = namedtuple("_Fields", "server weight in_flight latency health since")
+
+_WORD = 2**64
+_MOST_SECONDS = 2**62 / 1e9 / 16
+_MOST_STEPS = 1024
+
+
+class ServerRecord(_Fields["_Server"]):
+    """A server as its balancer knows it.
+
+    `latency` is the peak-sensitive moving average in seconds, `health` is ``"healthy"``, ``"ejected"`` or
+    ``"draining"``, and `since` the time of the balancer's clock at which it became so.
+
+    >>> ServerRecord("a", 1, 0, 0.0, "healthy", 0).health
+    'healthy'
+    """
+
+    __slots__ = ()
+
+
+def server_weights(servers: Any) -> list[tuple[Any, float]]:
+    """The pairs (server, weight) of a constructor's argument."""
+    if isinstance(servers, Mapping):
+        return [(server, server_weight(weight)) for server, weight in servers.items()]
+    if isinstance(servers, (str, bytes)) or not isinstance(servers, Iterable):
+        raise TypeError(
+            f"servers must be an iterable of servers or a mapping of server to weight, got {servers!r}")
+    return [(server, 1) for server in servers]
+
+
+def server_weight(weight: float) -> float:
+    """The exact weight of a server, in a range in which sums and ratios of weights are finite."""
+    exact = checked_weight(weight)
+    if not 1e-100 <= exact <= 1e100:
+        raise ValueError(f"weight must be from 1e-100 to 1e100, got {weight!r}")
+    return exact
+
+
+def first_steps(weights: list[float]) -> int:
+    """In how many steps a sequence by weight has been at all of its places; 1024 of them are enough."""
+    whole = [int(weight) for weight in weights if weight == int(weight)]
+    if len(whole) == len(weights):
+        return min(sum(whole) // gcd(*whole), _MOST_STEPS)
+    return min(ceil(sum(weights) / min(weights)), _MOST_STEPS)
+
+
+def random_word() -> int:
+    """64 bits from which draws follow."""
+    return int.from_bytes(urandom(8), "little")
+
+
+def checked_scheme(scheme: str) -> str:
+    if scheme not in ("headgate", "nginx"):
+        raise ValueError(f"scheme must be 'headgate' or 'nginx', got {scheme!r}")
+    return scheme
+
+
+def _nanoseconds(name: str, value: float) -> int:
+    seconds = as_number(name, value)
+    if not 0 <= seconds < _MOST_SECONDS:
+        raise ValueError(f"{name} must be finite and non-negative, got {value!r}")
+    return round(seconds * 1e9)
+
+
+def _fraction(name: str, value: float) -> float:
+    number = as_number(name, value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
+    return float(number)
+
+
+def _failures(value: int | None) -> int:
+    if value is None:
+        return _WORD // 2 - 1
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"max_failures must be an int or None, got {value!r}") from None
+    if not 1 <= number < _WORD // 2:
+        raise ValueError(f"max_failures must be positive, got {value!r}")
+    return number
+
+
+def _checked_seed(seed: int | None) -> int:
+    if seed is None:
+        return random_word()
+    try:
+        return index(seed) % _WORD
+    except TypeError:
+        raise TypeError(f"seed must be an int or None, got {seed!r}") from None
+
+
+def checked_settings(
+        seed: int | None, max_failures: int | None, success_rate: float | None, ejection_time: float,
+        max_ejected: float, panic_threshold: float, slow_start: float,
+) -> tuple[int, bool, int, float, int, float, float, int]:
+    """The settings of a balancer as its fields have them, times in nanoseconds."""
+    rate = 0.0 if success_rate is None else _fraction("success_rate", success_rate)
+    ejection = _nanoseconds("ejection_time", ejection_time)
+    if not ejection:
+        raise ValueError(f"ejection_time must be positive, got {ejection_time!r}")
+    return (_checked_seed(seed), seed is not None, _failures(max_failures), rate, ejection,
+            _fraction("max_ejected", max_ejected), _fraction("panic_threshold", panic_threshold),
+            _nanoseconds("slow_start", slow_start))
+
+
+def address_bytes(key: str | bytes, whole: bool) -> bytes:
+    """The packed client address that a key is: IPv4 as 4 bytes, IPv6 `whole` or as the 8 of its /64."""
+    from ipaddress import ip_address
+
+    if isinstance(key, str):
+        try:
+            packed = ip_address(key).packed
+        except ValueError:
+            raise ValueError(f"key must be an IPv4 or IPv6 address, got {key!r}") from None
+    elif isinstance(key, bytes):
+        packed = key
+    else:
+        raise TypeError(f"key must be an address as str or bytes, got {key!r}")
+    if len(packed) == 4:
+        return packed
+    if len(packed) != 16:
+        raise ValueError(f"key must have 4 or 16 bytes, got {key!r}")
+    if whole:
+        return packed
+    if packed.startswith(b"\0" * 10 + b"\xff\xff"):
+        return packed[12:]
+    return packed[:8]
+
+
+def nginx_hash(address: bytes, hashed: int) -> int:
+    """One round of nginx's ip_hash: over the first three octets of IPv4, all of IPv6."""
+    for octet in address[:3] if len(address) == 4 else address:
+        hashed = (hashed * 113 + octet) % 6271
+    return hashed

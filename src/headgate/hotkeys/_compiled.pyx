@@ -1,0 +1,717 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic, autotestdict=False
+"""Hot keys: Space-Saving on a stream summary.
+
+    table (u32)        buckets, by count         nodes of a bucket, oldest first
+    +---+                  0  <- sentinel
+    | 2 | ----+            |
+    | 0 |     |         +-----+     +----+     +----+
+    | 4 |     |         |  7  | --- | k5 | --- | k1 |   <- the next victim is k5
+    | 0 |     |         +-----+     +----+     +----+
+    | 1 |     |         +-----+     +----+
+    +---+     +-------> | 12  | --- | k2 |
+    home by scatter.h   +-----+     +----+
+                        | 300 | --- ...
+
+A key that is not watched takes over the node of the oldest key of the least count, and what that key
+had counted is its error. One more moves a node to the next bucket, made or renumbered where it is missing.
+
+Invariants (`_check` walks them all)
+- Node 0 and bucket 0 are no node and the sentinel; 0 in the table means empty, and a live node stands in
+  it once, reachable from its home. The table is at most half full.
+- Buckets are circular, sorted by strictly rising counts; each holds a node; the nodes of all are the live
+  ones, and 0 <= error <= count. Without decay the counts add up to the total.
+- len(keys) == k + 1. The garbage collector sees the keys in that list; when it has torn it down in a
+  dead cycle, `_intact` notices and nothing is watched from then on.
+
+Foreign code - ``__index__``, ``__hash__``, the clock, ``__eq__`` in `_find` - runs before the first edit.
+`version` counts edits of the set of keys: a probe that called ``__eq__`` starts over when it changed. From
+the first edit to the last nothing is allocated and nothing released; a victim is dropped last.
+"""
+cimport cython
+from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from headgate._c.clock cimport hg_monotonic_ns
+from headgate._c.scatter cimport hg_draw_secret, hg_home, hg_secret, hg_seed_secrets
+from headgate._c.unicode_eq cimport hg_hash, hg_str_equal
+
+from os import urandom
+from types import GenericAlias
+
+from headgate._base.clock import checked_clock, checked_now
+from headgate.hotkeys._settings import (
+    HotKey,
+    checked_count,
+    checked_half_life,
+    checked_k,
+    checked_limit,
+    refuse_row,
+    rising,
+)
+from headgate._base.pickling import attributes, initialized, name_class, restore
+
+
+cdef extern from "Python.h":
+    PyObject *PyList_GET_ITEM(PyObject *entries, Py_ssize_t i)
+    void PyList_SET_ITEM(PyObject *entries, Py_ssize_t i, PyObject *item)
+    Py_ssize_t PyList_GET_SIZE(PyObject *entries)
+    bint PyUnicode_CheckExact(PyObject *key)
+    void Py_INCREF(PyObject *o)
+    void Py_DECREF(PyObject *o)
+    PyObject *Py_None
+
+cdef struct Node:
+    Py_hash_t hash
+    int64_t error
+    uint32_t prev
+    uint32_t next
+    uint32_t bucket
+
+cdef struct Bucket:
+    int64_t count
+    uint32_t prev
+    uint32_t next
+    uint32_t head
+
+cdef enum:
+    NIL = 0
+
+cdef object _ONE = 1
+
+hg_seed_secrets(urandom(16))
+
+
+cdef class HotKeys:
+    """HotKeys(k, *, half_life=None, clock=None)\n--\n
+    The most frequent keys of a stream, watched in the fixed memory of `k` keys.
+
+    Space-Saving: a key that is not watched takes the place of one with the least count, and starts from
+    that count as its error. So of every key at least ``count - error`` and at most `count` were added, and
+    every key with more than ``total / k`` is watched. Keys are any hashables.
+
+    With a `half_life` in seconds all counts, errors and `total` are halved, rounded down, each time that
+    it has passed; what falls to 0 is no longer watched, and all bounds hold for counts that decay so.
+    `clock` is a callable that answers integer nanoseconds, by default the monotonic clock; when it steps
+    back, the half-life starts again. Every method is atomic among threads.
+
+    Raises ValueError if `k` is not from 1 to 2**26 or `half_life` less than a nanosecond, TypeError if
+    an argument has the wrong type.
+
+    Source: Metwally, Agrawal, El Abbadi, "Efficient computation of frequent and top-k elements in data
+    streams", 2005.
+
+    Complexity: O(k) memory, taken at once.
+
+    >>> hot = HotKeys(2)
+    >>> for key in "aababcab":
+    ...     hot.add(key)
+    >>> hot.top(1)
+    [HotKey(key='a', count=4, error=0)]
+    >>> hot
+    HotKeys(2)
+    """
+
+    cdef object __weakref__
+    cdef list keys
+    cdef object clock
+    cdef object lifetime
+    cdef Node *nodes
+    cdef Bucket *buckets
+    cdef uint32_t *table
+    cdef uint64_t version
+    cdef uint64_t moves
+    cdef int64_t sum
+    cdef int64_t half
+    cdef int64_t since
+    cdef hg_secret secret
+    cdef uint32_t mask
+    cdef uint32_t most
+    cdef uint32_t count
+    cdef uint32_t free_node
+    cdef uint32_t free_bucket
+    cdef bint made
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __cinit__(self, *args, **kwargs):
+        self._install(1, None, 0, None)
+
+    def __init__(self, k, *, half_life=None, clock=None):
+        room = checked_k(k)
+        half, tick = checked_half_life(half_life), checked_clock(clock)
+        with cython.critical_section(self):
+            if self.made:
+                raise initialized(self)
+            self.made = True
+        self._install(room, half_life, half, tick)
+
+    def __dealloc__(self):
+        free(self.nodes)
+        free(self.buckets)
+        free(self.table)
+
+    # ---- memory -----------------------------------------------------------------------------
+
+    @cython.final
+    cdef int _install(self, uint32_t room, lifetime, int64_t half, clock) except -1:
+        """Take on whole new arrays, with nothing watched."""
+        cdef uint32_t cells = 4
+        cdef Node *nodes
+        cdef Bucket *buckets
+        cdef uint32_t *table
+        cdef int64_t now = 0
+        if half:
+            now = checked_now(clock()) if clock is not None else hg_monotonic_ns()
+        keys = [None] * (<Py_ssize_t>room + 1)
+        while cells < 2 * <uint64_t>room:
+            cells *= 2
+        nodes = <Node *>calloc(<size_t>room + 1, sizeof(Node))
+        buckets = <Bucket *>calloc(<size_t>room + 1, sizeof(Bucket))
+        table = <uint32_t *>calloc(cells, sizeof(uint32_t))
+        if nodes == NULL or buckets == NULL or table == NULL:
+            free(nodes)
+            free(buckets)
+            free(table)
+            raise MemoryError
+        with cython.critical_section(self):
+            free(self.nodes)
+            free(self.buckets)
+            free(self.table)
+            self.nodes, self.buckets, self.table = nodes, buckets, table
+            self.mask, self.secret, self.most = cells - 1, hg_draw_secret(), room
+            self.half, self.since = half, now
+            self._forget()
+            self.clock, clock = clock, self.clock
+            self.lifetime, lifetime = lifetime, self.lifetime
+            self.keys, keys = keys, self.keys
+        return 0
+
+    @cython.final
+    cdef void _forget(self) noexcept:
+        """Watch nothing; the keys are the caller's to take away."""
+        cdef uint32_t at
+        memset(self.table, 0, (<size_t>self.mask + 1) * sizeof(uint32_t))
+        for at in range(1, self.most + 1):
+            self.nodes[at].next = at + 1 if at < self.most else NIL
+            self.buckets[at].next = self.nodes[at].next
+        self.buckets[0].prev = self.buckets[0].next = 0
+        self.free_node = self.free_bucket = 1
+        self.count = 0
+        self.sum = 0
+        self.version += 1
+
+    @cython.final
+    cdef inline bint _intact(self) noexcept:
+        return self.keys is not None and PyList_GET_SIZE(<PyObject *>self.keys) == <Py_ssize_t>self.most + 1
+
+    @cython.final
+    cdef int _mend(self) except -1:
+        """Watch nothing, when the garbage collector has already torn the keys down."""
+        self.keys = [None] * (<Py_ssize_t>self.most + 1)
+        self._forget()
+        return 0
+
+    # ---- the table --------------------------------------------------------------------------
+
+    @cython.final
+    cdef inline PyObject *_key(self, uint32_t node) noexcept:
+        return PyList_GET_ITEM(<PyObject *>self.keys, node)
+
+    @cython.final
+    cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
+        return hg_home(<uint64_t>hash, &self.secret) & self.mask
+
+    @cython.final
+    cdef uint32_t _find(self, PyObject *key, Py_hash_t hash) except 0xFFFFFFFF:
+        """The node of `key`, or NIL; may run ``__eq__``."""
+        cdef uint32_t at, node
+        cdef uint64_t version
+        cdef PyObject *stored
+        cdef int equal
+        if not self._intact():
+            self._mend()
+        at = self._home(hash)
+        while True:
+            node = self.table[at]
+            if node == NIL:
+                return NIL
+            if self.nodes[node].hash == hash:
+                stored = self._key(node)
+                if stored == key:
+                    return node
+                if PyUnicode_CheckExact(stored) and PyUnicode_CheckExact(key):
+                    if hg_str_equal(stored, key):
+                        return node
+                else:
+                    version = self.version
+                    Py_INCREF(stored)
+                    try:
+                        equal = PyObject_RichCompareBool(<object>stored, <object>key, Py_EQ)
+                    finally:
+                        Py_DECREF(stored)
+                    if version != self.version:
+                        at = self._home(hash)
+                        continue
+                    if equal:
+                        return node
+            at = (at + 1) & self.mask
+
+    @cython.final
+    cdef void _enter(self, uint32_t node) noexcept:
+        """Write `node` into the table."""
+        cdef uint32_t at = self._home(self.nodes[node].hash)
+        while self.table[at] != NIL:
+            at = (at + 1) & self.mask
+        self.table[at] = node
+
+    @cython.final
+    cdef void _leave(self, uint32_t node) noexcept:
+        """Take `node` out of the table and shift back those that its place had pushed on."""
+        cdef uint32_t hole = self._home(self.nodes[node].hash)
+        cdef uint32_t at, other, home
+        while self.table[hole] != node:
+            hole = (hole + 1) & self.mask
+        at = hole
+        while True:
+            at = (at + 1) & self.mask
+            other = self.table[at]
+            if other == NIL:
+                break
+            home = self._home(self.nodes[other].hash)
+            if ((at - home) & self.mask) >= ((at - hole) & self.mask):
+                self.table[hole] = other
+                hole = at
+        self.table[hole] = NIL
+
+    # ---- the buckets ------------------------------------------------------------------------
+
+    @cython.final
+    cdef void _detach(self, uint32_t node) noexcept:
+        """Take `node` out of its bucket, where it is not alone."""
+        cdef Node *nodes = self.nodes
+        cdef Bucket *bucket = &self.buckets[nodes[node].bucket]
+        cdef uint32_t prev = nodes[node].prev, next = nodes[node].next
+        nodes[prev].next = next
+        nodes[next].prev = prev
+        if bucket.head == node:
+            bucket.head = next
+
+    @cython.final
+    cdef void _attach(self, uint32_t node, uint32_t at) noexcept:
+        """Make `node` the last one of a bucket."""
+        cdef Node *nodes = self.nodes
+        cdef uint32_t head = self.buckets[at].head, last
+        nodes[node].bucket = at
+        if head == NIL:
+            self.buckets[at].head = node
+            nodes[node].prev = nodes[node].next = node
+            return
+        last = nodes[head].prev
+        nodes[node].prev, nodes[node].next = last, head
+        nodes[last].next = nodes[head].prev = node
+
+    @cython.final
+    cdef uint32_t _open(self, int64_t count, uint32_t before) noexcept:
+        """A new bucket behind `before`."""
+        cdef uint32_t at = self.free_bucket, after = self.buckets[before].next
+        self.free_bucket = self.buckets[at].next
+        self.buckets[at].count, self.buckets[at].head = count, NIL
+        self.buckets[at].prev, self.buckets[at].next = before, after
+        self.buckets[before].next = self.buckets[after].prev = at
+        return at
+
+    @cython.final
+    cdef void _close(self, uint32_t at) noexcept:
+        """Give an empty bucket back."""
+        cdef uint32_t prev = self.buckets[at].prev, next = self.buckets[at].next
+        self.buckets[prev].next = next
+        self.buckets[next].prev = prev
+        self.buckets[at].next = self.free_bucket
+        self.free_bucket = at
+
+    @cython.final
+    cdef void _settle(self, uint32_t node, int64_t count, uint32_t before) noexcept:
+        """Put `node`, which is in no bucket, where `count` belongs: behind `before` or further on."""
+        cdef uint32_t after = self.buckets[before].next
+        while after != NIL and self.buckets[after].count <= count:
+            before, after = after, self.buckets[after].next
+        if before == NIL or self.buckets[before].count != count:
+            before = self._open(count, before)
+        self._attach(node, before)
+
+    @cython.final
+    cdef void _raise(self, uint32_t node, int64_t n) noexcept:
+        """Count `n` more of a live node."""
+        cdef uint32_t at = self.nodes[node].bucket
+        cdef Bucket *bucket = &self.buckets[at]
+        cdef int64_t count = bucket.count + n
+        cdef uint32_t before = at
+        self.moves += 1
+        if self.nodes[node].next == node:
+            if bucket.next == NIL or self.buckets[bucket.next].count > count:
+                bucket.count = count
+                return
+            before = bucket.prev
+            self._close(at)
+        else:
+            self._detach(node)
+        self._settle(node, count, before)
+
+    @cython.final
+    cdef PyObject *_admit(self, PyObject *key, Py_hash_t hash, int64_t n, uint32_t before) noexcept:
+        """Watch `key`, in place of a victim where there is no room; answers the reference to drop."""
+        cdef uint32_t node = self.free_node
+        cdef PyObject *victim
+        if node != NIL:
+            self.free_node = self.nodes[node].next
+            self.nodes[node].error = 0
+            self.count += 1
+            self._settle(node, n, before)
+        else:
+            node = self.buckets[self.buckets[0].next].head
+            self.nodes[node].error = self.buckets[self.nodes[node].bucket].count
+            self._leave(node)
+            self._raise(node, n)
+        victim = self._key(node)
+        Py_INCREF(key)
+        PyList_SET_ITEM(<PyObject *>self.keys, node, key)
+        self.nodes[node].hash = hash
+        self._enter(node)
+        self.version += 1
+        return victim
+
+    # ---- decay ------------------------------------------------------------------------------
+
+    @cython.final
+    cdef int64_t _now(self) except? -1:
+        if self.clock is None:
+            return hg_monotonic_ns()
+        return checked_now(self.clock())
+
+    @cython.final
+    cdef list _age(self):
+        """Halve the counts for each half-life that has passed; answers what is to be dropped last."""
+        cdef int64_t now = self._now(), steps
+        cdef uint64_t version
+        cdef list fresh
+        while True:
+            if now < self.since:
+                self.since = now
+            if now - self.since < self.half:
+                return None
+            version = self.version
+            fresh = [None] * (<Py_ssize_t>self.most + 1)
+            if not self._intact():
+                self._mend()
+            if version == self.version and now - self.since >= self.half:
+                steps = (now - self.since) // self.half
+                self.since += steps * self.half
+                return self._halve(<int>min(steps, 63), fresh)
+
+    @cython.final
+    cdef list _halve(self, int steps, list fresh):
+        """Halve `steps` times, rounding down; `fresh` takes the keys that are left."""
+        cdef Node *nodes = self.nodes
+        cdef uint32_t at = self.buckets[0].next, after, into = NIL, node, next, last
+        cdef int64_t count, halved
+        cdef PyObject *key
+        self.sum >>= steps
+        self.version += 1
+        while at != NIL:
+            after = self.buckets[at].next
+            count = self.buckets[at].count
+            halved = count >> steps
+            node = self.buckets[at].head
+            last = nodes[node].prev
+            if into == NIL or self.buckets[into].count != halved:
+                self.buckets[at].count, self.buckets[at].head = halved, NIL
+                into = at
+            while True:
+                next = nodes[node].next
+                if halved == 0:
+                    self._leave(node)
+                    nodes[node].next = self.free_node
+                    self.free_node = node
+                    self.count -= 1
+                else:
+                    nodes[node].error = halved - ((count - nodes[node].error) >> steps)
+                    self._attach(node, into)
+                    key = self._key(node)
+                    PyList_SET_ITEM(<PyObject *>self.keys, node, PyList_GET_ITEM(<PyObject *>fresh, node))
+                    PyList_SET_ITEM(<PyObject *>fresh, node, key)
+                if node == last:
+                    break
+                node = next
+            if into != at or halved == 0:
+                self._close(at)
+                into = NIL if halved == 0 else into
+            at = after
+        self.keys, fresh = fresh, self.keys
+        return fresh
+
+    # ---- the public face --------------------------------------------------------------------
+
+    @cython.binding(False)
+    def add(self, key, n=1):
+        """Count `n` more of `key`.
+
+        Raises ValueError if `n` is not positive or takes the total to 2**63, TypeError if it is no int or
+        `key` is not hashable.
+
+        Complexity: O(1) for n = 1; a greater `n` passes by every count between the old and the new one. A
+        half-life that has passed costs O(k) once.
+
+        >>> hot = HotKeys(10)
+        >>> hot.add("user:1", 3)
+        >>> hot.total
+        3
+        """
+        cdef Py_hash_t hash
+        cdef uint32_t node
+        cdef int64_t number = 1
+        cdef PyObject *dropped = NULL
+        if n is not _ONE:
+            number = checked_count(n)
+        hash = hg_hash(<PyObject *>key)
+        with cython.critical_section(self):
+            _halved = self._age() if self.half else None
+            node = self._find(<PyObject *>key, hash)
+            if number > INT64_MAX - self.sum:
+                raise ValueError(f"n must leave the total below 2**63, got {n!r}")
+            self.sum += number
+            if node != NIL:
+                self._raise(node, number)
+            else:
+                dropped = self._admit(<PyObject *>key, hash, number, NIL)
+        if dropped != NULL:
+            Py_DECREF(dropped)
+
+    def top(self, n=None):
+        """The `n` most frequent keys, or all that are watched: `HotKey` records of key, count and error.
+
+        The greatest count comes first; of equal counts the one that was reached first.
+
+        Raises ValueError if `n` is negative, TypeError if it is neither int nor None.
+
+        Complexity: O(n).
+
+        >>> hot = HotKeys(1)
+        >>> hot.add("a")
+        >>> hot.add("b")
+        >>> hot.top()
+        [HotKey(key='b', count=2, error=1)]
+        """
+        return [HotKey(*row) for row in self._rows(checked_limit(n))]
+
+    @cython.final
+    cdef list _rows(self, uint64_t limit):
+        """Triples of key, count and error, the greatest count first; starts over when foreign code edits."""
+        cdef list rows
+        cdef uint64_t version, moves
+        cdef uint32_t at, node
+        while True:
+            rows = []
+            with cython.critical_section(self):
+                _halved = self._age() if self.half else None
+                if not self._intact():
+                    self._mend()
+                version, moves = self.version, self.moves
+                at = self.buckets[0].prev
+                node = self.buckets[at].head
+                while at != NIL and <uint64_t>len(rows) < limit:
+                    row = (<object>self._key(node), self.buckets[at].count, self.nodes[node].error)
+                    rows.append(row)
+                    if version != self.version or moves != self.moves:
+                        break
+                    node = self.nodes[node].next
+                    if node == self.buckets[at].head:
+                        at = self.buckets[at].prev
+                        node = self.buckets[at].head
+                if version == self.version and moves == self.moves:
+                    return rows
+
+    def clear(self):
+        """Watch nothing, with a total of 0; a half-life starts now.
+
+        Complexity: O(k).
+
+        >>> hot = HotKeys(2)
+        >>> hot.add("a")
+        >>> hot.clear()
+        >>> len(hot), hot.total
+        (0, 0)
+        """
+        cdef uint32_t most
+        cdef int64_t half
+        with cython.critical_section(self):
+            most, half, lifetime, clock = self.most, self.half, self.lifetime, self.clock
+        self._install(most, lifetime, half, clock)
+
+    @property
+    def k(self):
+        """How many keys are watched at most.
+
+        >>> HotKeys(3).k
+        3
+        """
+        return self.most
+
+    @property
+    def half_life(self):
+        """The seconds after which counts are halved, or None.
+
+        >>> HotKeys(3, half_life=60).half_life
+        60
+        """
+        return self.lifetime
+
+    @property
+    def total(self):
+        """The sum of all that was added, decayed as the counts are.
+
+        >>> hot = HotKeys(1)
+        >>> hot.add("a")
+        >>> hot.add("b")
+        >>> hot.total
+        2
+        """
+        with cython.critical_section(self):
+            _halved = self._age() if self.half else None
+            return self.sum
+
+    def __len__(self):
+        with cython.critical_section(self):
+            _halved = self._age() if self.half else None
+            if not self._intact():
+                self._mend()
+            return self.count
+
+    def __contains__(self, key):
+        cdef Py_hash_t hash = hg_hash(<PyObject *>key)
+        with cython.critical_section(self):
+            _halved = self._age() if self.half else None
+            return self._find(<PyObject *>key, hash) != NIL
+
+    def __repr__(self):
+        decay = "" if self.lifetime is None else f", half_life={self.lifetime!r}"
+        return f"{type(self).__name__}({self.most}{decay})"
+
+    # ---- copies -----------------------------------------------------------------------------
+
+    def copy(self):
+        """A structure of its own with the same counts.
+
+        Complexity: O(k).
+
+        >>> hot = HotKeys(2)
+        >>> hot.add("a")
+        >>> other = hot.copy()
+        >>> other.add("a")
+        >>> hot.total, other.total
+        (1, 2)
+        """
+        return self.__copy__()
+
+    def __copy__(self):
+        return type(self)._from_state(self._state())
+
+    def __reduce__(self):
+        return restore, (name_class(self), self._state())
+
+    @cython.final
+    cdef tuple _state(self):
+        with cython.critical_section(self):
+            rows = self._rows(self.most)
+            phase = self._now() - self.since if self.half else 0
+            return (1, self.most, self.lifetime, self.clock, phase, self.sum, rising(rows), attributes(self))
+
+    @classmethod
+    def _from_state(cls, state):
+        cdef HotKeys self
+        if state[0] != 1:
+            raise ValueError(f"state must be of version 1, got {state[0]!r}")
+        _, k, half_life, clock, phase, total, rows, extra = state
+        self = cls.__new__(cls)
+        HotKeys.__init__(self, k, half_life=half_life, clock=clock)
+        self._refill(phase, total, rows)
+        if extra:
+            self.__dict__.update(extra)
+        return self
+
+    @cython.final
+    cdef int _refill(self, int64_t phase, int64_t total, tuple rows) except -1:
+        cdef uint32_t node, last
+        cdef Py_hash_t hash
+        cdef PyObject *dropped
+        for key, count, error in rows:
+            hash = hg_hash(<PyObject *>key)
+            with cython.critical_section(self):
+                node = self._find(<PyObject *>key, hash)
+                last = self.buckets[0].prev
+                least = self.buckets[last].count
+                if node != NIL or self.free_node == NIL or not 0 <= error <= count >= least:
+                    raise refuse_row(key)
+                node = self.free_node
+                dropped = self._admit(<PyObject *>key, hash, count, last)
+                self.nodes[node].error = error
+            Py_DECREF(dropped)
+        self.since -= phase
+        self.sum = total
+        return 0
+
+    def _check(self):
+        """Walk every structure and raise AssertionError where an invariant does not hold."""
+        cdef uint32_t at, node, prev = NIL, live = 0, cells = 0
+        cdef int64_t counted = 0
+        assert self._intact()
+        at = self.buckets[0].next
+        while at != NIL:
+            assert self.buckets[at].prev == prev
+            assert self.buckets[at].count > (self.buckets[prev].count if prev != NIL else 0)
+            node = self.buckets[at].head
+            assert node != NIL
+            while True:
+                assert self.nodes[node].bucket == at
+                assert self.nodes[self.nodes[node].next].prev == node
+                assert 0 <= self.nodes[node].error <= self.buckets[at].count
+                assert self._stands(node)
+                counted += self.buckets[at].count
+                live += 1
+                assert live <= self.most
+                node = self.nodes[node].next
+                if node == self.buckets[at].head:
+                    break
+            prev, at = at, self.buckets[at].next
+        assert self.buckets[0].prev == prev
+        assert live == self.count <= self.most
+        for at in range(self.mask + 1):
+            cells += self.table[at] != NIL
+        assert cells == live
+        assert counted == self.sum if not self.half else counted <= self.sum
+        node, at = self.free_node, 0
+        while node != NIL:
+            assert self._key(node) == Py_None
+            node = self.nodes[node].next
+            at += 1
+        assert at == self.most - live
+
+    def _probes(self):
+        """How many cells of the table the lookups of all keys read."""
+        cdef uint64_t cells = 0
+        cdef uint32_t at
+        with cython.critical_section(self):
+            for at in range(self.mask + 1):
+                if self.table[at] != NIL:
+                    cells += 1 + ((at - self._home(self.nodes[self.table[at]].hash)) & self.mask)
+        return cells
+
+    @cython.final
+    cdef bint _stands(self, uint32_t node) noexcept:
+        """Whether the table leads from the home of `node` to it."""
+        cdef uint32_t at = self._home(self.nodes[node].hash)
+        while self.table[at] != NIL and self.table[at] != node:
+            at = (at + 1) & self.mask
+        return self.table[at] == node

@@ -1,0 +1,91 @@
+"""What `HotKeys` answers, and how its arguments are checked, in one copy for both twins."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from operator import index, itemgetter
+
+from headgate.limit._units import as_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Generic, NamedTuple, TypeVar
+
+    _Key = TypeVar("_Key")
+
+    class _Fields(NamedTuple, Generic[_Key]):
+        key: _Key
+        count: Any  # an int; a tuple has a method of this name
+        error: int
+else:
+    _Fields = namedtuple("_Fields", "key count error")
+
+_MOST_KEYS = 2**26
+_MOST_NANOSECONDS = 2**62
+_MOST_TOTAL = 2**63 - 1
+
+
+class HotKey(_Fields["_Key"]):
+    """A key that `HotKeys` watches: at least ``count - error`` and at most `count` of it were added.
+
+    >>> HotKey("user:1", 10, 2).count
+    10
+    """
+
+    __slots__ = ()
+
+
+def checked_k(k: int) -> int:
+    """How many keys are watched."""
+    try:
+        number = index(k)
+    except TypeError:
+        raise TypeError(f"k must be an int, got {k!r}") from None
+    if not 1 <= number <= _MOST_KEYS:
+        raise ValueError(f"k must be from 1 to {_MOST_KEYS}, got {k!r}")
+    return number
+
+
+def checked_half_life(half_life: float | None) -> int:
+    """The nanoseconds of `half_life`, 0 for None."""
+    if half_life is None:
+        return 0
+    seconds = as_number("half_life", half_life)
+    if not 1e-9 <= seconds < _MOST_NANOSECONDS / 1e9:
+        raise ValueError(f"half_life must be from a nanosecond to 2**62 of them, got {half_life!r}")
+    return round(seconds * 1e9)
+
+
+def checked_count(n: int) -> int:
+    """What an addition adds."""
+    try:
+        number = index(n)
+    except TypeError:
+        raise TypeError(f"n must be an int, got {n!r}") from None
+    if number < 1:
+        raise ValueError(f"n must be positive, got {n!r}")
+    if number > _MOST_TOTAL:
+        raise ValueError(f"n must leave the total below 2**63, got {n!r}")
+    return number
+
+
+def checked_limit(n: int | None) -> int:
+    """How many records `top` answers at most."""
+    if n is None:
+        return _MOST_KEYS
+    try:
+        number = index(n)
+    except TypeError:
+        raise TypeError(f"n must be an int or None, got {n!r}") from None
+    if number < 0:
+        raise ValueError(f"n must not be negative, got {n!r}")
+    return min(number, _MOST_KEYS)
+
+
+def rising(rows: list[tuple[Any, int, int]]) -> tuple[tuple[Any, int, int], ...]:
+    """Rows of key, count and error as a pickle has them: the least count first, equal ones as they stood."""
+    return tuple(sorted(rows, key=itemgetter(1)))
+
+
+def refuse_row(key: object) -> ValueError:
+    return ValueError(f"state must hold at most k distinct keys by rising counts, got {key!r}")

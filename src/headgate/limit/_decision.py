@@ -1,0 +1,196 @@
+"""The decision of a limit, and what a client hears of it over HTTP."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from functools import lru_cache
+from math import ceil, floor, inf
+
+from headgate.limit._rate import Rate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any, NamedTuple
+
+    class _Fields(NamedTuple):
+        allowed: bool
+        limit: float
+        remaining: float
+        retry_after: float
+        reset_after: float
+        policy: str
+
+    Policies = str | Rate | Iterable[object] | Mapping[str, Iterable[object]]
+else:
+    _Fields = namedtuple("_Fields", "allowed limit remaining retry_after reset_after policy")
+
+_MOST_INTEGER = 10**15 - 1
+
+
+class Decision(_Fields):
+    """The decision of a limit; truthy when the request is allowed.
+
+    `limit` is the largest burst and `remaining` what is left of it, in tokens. `retry_after` is how
+    many seconds later the same request can be allowed at the earliest, 0.0 if it is allowed now, and infinite
+    if it never can; `reset_after` is how many seconds later the limit is as good as new. `policy` names the
+    limit that decided, after the level where there are several: ``"10/s"``, ``"user: 100/min"``; it is empty
+    if none had a say.
+
+    >>> bool(Decision(False, 10, 0.0, 0.5, 5.0, "2/s, burst 10"))
+    False
+    """
+
+    _violated: tuple[str, ...] = ()
+    _more_after: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+    @property
+    def violated(self) -> tuple[str, ...]:
+        """All policies that deny the request, that of `policy` among them.
+
+        >>> limiter = RateLimiter("1/s; 1/min", clock=lambda: 0)
+        >>> limiter.decide("ann").violated, limiter.decide("ann").violated
+        ((), ('1/s', '1/min'))
+        """
+        return self._violated or (() if self.allowed else (self.policy,))
+
+    def headers(
+        self,
+        name: str | None = None,
+        *,
+        policies: Policies = (),
+        x_headers: bool = False,
+    ) -> dict[str, str]:
+        """The fields of a response, whole numbers in all of them: RateLimit and RateLimit-Policy of
+        draft-ietf-httpapi-ratelimit-headers-10, and Retry-After if the request is denied.
+
+        The quota of the policy is the burst, and its window the seconds in which all of it comes back,
+        rounded up. ``r`` is what is left. If that is nothing, ``t`` is the seconds until there is one more,
+        otherwise those until all is back, so that ``r`` in ``t`` seconds is what the rate allows for long. A
+        client that waits for as long as Retry-After says is never early. A limit of nothing, as ``"0/s"``,
+        has neither ``t`` nor Retry-After. `name` is what the policy is called instead of what it says;
+        `policies` are others that RateLimit-Policy lists besides, such as the `rates` of the
+        limiter; `x_headers` adds X-RateLimit-Limit, -Remaining and -Reset, the last in seconds from now.
+        Without a policy there are no fields.
+
+        Raises ValueError if the name is not printable ASCII or a policy is no rate, TypeError if they are of
+        another type.
+
+        >>> for field in RateLimiter("2/min", clock=lambda: 0).decide("ann").headers().items():
+        ...     print(*field, sep=": ")
+        RateLimit-Policy: "2/min";q=2;w=60
+        RateLimit: "2/min";r=1;t=30
+        >>> tiers = RateLimiter("2/s; 9/min", clock=lambda: 0)
+        >>> tiers.decide("ann").headers(policies=tiers.rates)["RateLimit-Policy"]
+        '"2/s";q=2;w=1, "9/min";q=9;w=60'
+        >>> levels = RateLimits(ip="2/s", user="9/min", clock=lambda: 0)
+        >>> levels.decide(user="ann").headers(policies=levels.rates)["RateLimit-Policy"]
+        '"ip: 2/s";q=2;w=1, "user: 9/min";q=9;w=60'
+        >>> Decision(False, 10, 0.2, 0.4, 5.0, "user: 2/s, burst 10").headers("user")["Retry-After"]
+        '1'
+        """
+        if not self.policy:
+            return {}
+        named, quota, rate = _policy_of(self.policy, self._called(name))
+        if policies:
+            quota = self._quotas(quota, policies)
+        left, late = max(0, int(self.remaining)), self._late(rate)
+        state = f"{named};r={left}" if late == inf else f"{named};r={left};t={_whole(late)}"
+        fields = {"RateLimit-Policy": quota, "RateLimit": state}
+        if not self.allowed and self.retry_after < inf:
+            fields["Retry-After"] = str(self._pause())
+        if x_headers:
+            fields["X-RateLimit-Limit"] = str(int(self.limit))
+            fields["X-RateLimit-Remaining"] = str(left)
+            fields["X-RateLimit-Reset"] = str(_whole(self.reset_after))
+        return fields
+
+    def _late(self, rate: Rate) -> float:
+        """The seconds until there is more, or all if something is left; of a denial never after the pause."""
+        late = self.reset_after
+        if self.remaining < 1 and rate.limit:
+            missing = floor(self.remaining) + 1 - self.remaining
+            more = missing * rate.period / rate.limit if self._more_after is None else self._more_after
+            late = max(1.0, min(more, late) if self.allowed else more)
+        return late if self.allowed else min(self._pause(), late) if late < inf else late
+
+    def _called(self, name: str | None) -> str:
+        """The name of the policy, or what it says."""
+        if name is None:
+            return self.policy
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str or None, got {name!r}")
+        return name
+
+    def _quotas(self, quota: str, policies: Policies) -> str:
+        """The field that lists all policies, each once, of which ours has this `quota`."""
+        if isinstance(policies, str | Rate):
+            policies = (policies,)
+        elif hasattr(policies, "items"):
+            policies = [f"{level}: {rate}" for level, rates in policies.items() for rate in rates]
+        if not hasattr(policies, "__iter__"):
+            raise TypeError(f"policies must be rates, their texts or rates by level, got {policies!r}")
+        quotas = {policy: _policy_of(policy, policy)[1] for policy in map(str, policies)}
+        quotas[self.policy] = quota
+        return ", ".join(quotas.values())
+
+    def problem(self, name: str | None = None) -> dict[str, Any]:
+        """The members of an application/problem+json body (RFC 9457) for a denied request, status 429: the
+        problem type quota-exceeded of the same draft. Members of your own may be added. All policies that
+        deny are named; `name` is what the one that denies for longest is called.
+
+        Raises ValueError if the request is allowed, TypeError if the name is no str.
+
+        >>> Decision(False, 10, 0.2, 0.4, 5.0, "user: 2/s, burst 10").problem("user")["violated-policies"]
+        ['user']
+        """
+        if self.allowed:
+            raise ValueError(f"decision must be a denial, got {self!r}")
+        called = self._called(name)
+        violated = [called if policy == self.policy else policy for policy in self.violated]
+        return {
+            "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            "title": "Request cannot be satisfied as assigned quota has been exceeded",
+            "status": 429,
+            "detail": self._advice(),
+            "violated-policies": violated or [called],
+        }
+
+    def _advice(self) -> str:
+        if self.retry_after == inf:
+            return "Such requests are not allowed."
+        pause = self._pause()
+        return f"Try again in {pause} second{'s' * (pause > 1)}."
+
+    def _pause(self) -> int:
+        return max(1, _whole(self.retry_after))
+
+
+def with_details(decision: Decision, violated: tuple[str, ...], more_after: float | None = None) -> Decision:
+    """`decision` with all policies that deny, and the seconds until there is a whole token more, None where
+    that follows from the policy, as it does for all limits but strict ones.
+    """
+    if violated:
+        decision._violated = violated
+    if more_after is not None:
+        decision._more_after = more_after
+    return decision
+
+
+def _whole(seconds: float) -> int:
+    """Rounded up, within the Integers of RFC 9651."""
+    return ceil(min(seconds, _MOST_INTEGER))
+
+
+@lru_cache(maxsize=256)
+def _policy_of(policy: str, name: str) -> tuple[str, str, Rate]:
+    """The name as a String of RFC 9651, the field that tells the quota of a policy, and its rate."""
+    if not (name.isascii() and name.isprintable()):
+        raise ValueError(f"name must be printable ASCII, got {name!r}")
+    rate = Rate.parse(policy.rpartition(": ")[2])
+    quoted = '"{}"'.format(name.replace("\\", r"\\").replace('"', r"\""))
+    window = max(1, _whole(rate.burst * rate.period / rate.limit if rate.limit else rate.period))
+    return quoted, f"{quoted};q={int(rate.burst)};w={window}", rate

@@ -1,0 +1,181 @@
+"""Rates: so many requests in so long, and the text that says so."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from functools import lru_cache
+
+from headgate.limit._units import as_number, checked_positive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import NamedTuple, SupportsFloat
+
+    class _Fields(NamedTuple):
+        limit: float
+        period: float
+        burst: float
+else:
+    _Fields = namedtuple("_Fields", "limit period burst")
+
+_DAY, _HOUR, _MINUTE = 86400, 3600, 60
+_SECONDS = {
+    "ms": 0.001, "millisecond": 0.001,
+    "s": 1, "sec": 1, "second": 1,
+    "m": _MINUTE, "min": _MINUTE, "minute": _MINUTE,
+    "h": _HOUR, "hr": _HOUR, "hour": _HOUR,
+    "d": _DAY, "day": _DAY,
+    "w": 7 * _DAY, "week": 7 * _DAY,
+}
+_LETTERS = "".join(_SECONDS)
+_WRITTEN = {"day": _DAY, "h": _HOUR, "min": _MINUTE}
+_MOST_BURST = 2**32
+_MOST_RATE = 1e18
+_MOST_TIERS = 8
+
+
+class Rate(_Fields):
+    """`limit` requests in `period` seconds, of which `burst` may come at once; by default all of them,
+    but one at least. A limit of 0 denies every request.
+
+    Raises ValueError if a number is not positive, not finite or too large to count, or if there is a burst
+    with a limit of 0; TypeError if it is none.
+
+    >>> Rate(10, 60)
+    Rate(limit=10, period=60, burst=10)
+    >>> str(Rate(10, 60)), str(Rate(5, 10, burst=20))
+    ('10/min', '5/10s, burst 20')
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, limit: SupportsFloat, period: SupportsFloat, burst: SupportsFloat | None = None) -> Rate:
+        seconds = checked_positive("period", period)
+        if as_number("limit", limit) == 0:
+            if burst:
+                raise ValueError(f"burst must be None with a limit of 0, got {burst!r}")
+            return super().__new__(cls, 0, seconds, 0)
+        amount = checked_positive("limit", limit)
+        room = checked_positive("burst", max(1, amount) if burst is None else burst)
+        if room > _MOST_BURST:
+            raise ValueError(f"burst must be at most {_MOST_BURST}, got {room!r}")
+        if amount / seconds > _MOST_RATE:
+            raise ValueError(f"limit / period must be at most {_MOST_RATE:g}, got {amount!r} / {seconds!r}")
+        return super().__new__(cls, amount, seconds, room)
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """The rate that `text` says: ``"10/s"``, ``"5 per 10 seconds"``, ``"100/min, burst 200"``.
+
+        Units are ms, s, min, h, day and week, their first letters (m is a minute) and their names.
+
+        Raises ValueError if it says none, TypeError if it is no str.
+
+        >>> Rate.parse("5 per 10 seconds")
+        Rate(limit=5, period=10, burst=5)
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"rate must be a str, got {text!r}")
+        amount, _, burst = text.lower().partition(",")
+        limit, _, period = amount.replace(" per ", "/").partition("/")
+        try:
+            _refuse_month(text)
+            numbers = _number(limit), _seconds(period), _number(_after("burst", burst)) if burst else None
+        except ValueError as error:
+            examples = "'10/s', '5/10s' or '100/min, burst 200'"
+            raise ValueError(f"rate must be like {examples}, got {text!r}{_hint(text)}") from error
+        try:
+            return cls(*numbers)
+        except ValueError as error:
+            raise ValueError(f"{error} in {text!r}") from None
+
+    def __str__(self) -> str:
+        return _text(self)
+
+
+def checked_rates(rate: str | Rate | Iterable[str | Rate], burst: SupportsFloat | None) -> tuple[Rate, ...]:
+    """The tiers of `rate`: a rate or several, as text with ``;`` between them or as objects.
+
+    Objects are checked once more, since what ``_replace`` makes is not.
+    """
+    if isinstance(rate, str):
+        rates = _tiers(rate)
+    elif isinstance(rate, Rate):
+        rates = (Rate(*rate),)
+    else:
+        try:
+            rates = tuple(Rate(*tier) if isinstance(tier, Rate) else Rate.parse(tier) for tier in rate)
+        except TypeError:
+            raise TypeError(f"rate must be a str, a Rate or several of them, got {rate!r}") from None
+    if not 1 <= len(rates) <= _MOST_TIERS:
+        raise ValueError(f"rate must have 1 to {_MOST_TIERS} tiers, got {len(rates)}")
+    if burst is None:
+        return rates
+    if len(rates) > 1:
+        raise ValueError(f"burst must be None with several tiers, got {burst!r}")
+    return (Rate(rates[0].limit, rates[0].period, burst),)
+
+
+def _tiers(text: str) -> tuple[Rate, ...]:
+    tiers = text.split(";")
+    try:
+        return tuple(map(Rate.parse, tiers))
+    except ValueError as error:
+        raise ValueError(f"{error} in {text!r}" if len(tiers) > 1 else str(error)) from error
+
+
+def _refuse_month(text: str) -> None:
+    """Raise if the unit is M, which many take for a month though it would be read as a minute."""
+    if text.rstrip().endswith("M") and not text.rstrip()[-2:-1].isalpha():
+        raise ValueError("no unit of time: 'M'")
+
+
+def _hint(text: str) -> str:
+    """What is often meant by a text that says no rate."""
+    if "|" in text or text.count("/") > 1:
+        return ": ';' stands between tiers"
+    if text.rstrip().removesuffix("s").endswith("month"):
+        return ": a month has no length of its own, say '30day'"
+    return ": 'M' may be a minute or a month, say 'min' or '30day'" if text.rstrip().endswith("M") else ""
+
+
+def _number(text: str) -> float:
+    text = text.strip()
+    return int(text) if text.isdecimal() else float(text)
+
+
+def _after(word: str, text: str) -> str:
+    text = text.strip()
+    if not text.startswith(word):
+        raise ValueError(f"expected {word}, got {text!r}")
+    return text.removeprefix(word)
+
+
+def _seconds(text: str) -> float:
+    text = text.strip()
+    count = text.rstrip(_LETTERS)
+    name = text.removeprefix(count)
+    unit = _SECONDS.get(name) or _SECONDS.get(name.removesuffix("s"))
+    if unit is None:
+        raise ValueError(f"no unit of time: {text!r}")
+    return (_number(count) if count else 1) * unit
+
+
+@lru_cache(maxsize=256)
+def _text(rate: Rate) -> str:
+    """Every decision bears the text of a rate."""
+    text = f"{written(rate.limit)}/{_written_period(rate.period)}"
+    usual = max(1, rate.limit) if rate.limit else 0
+    return text if rate.burst == usual else f"{text}, burst {written(rate.burst)}"
+
+
+def written(number: float) -> str:
+    """A number as rates are written."""
+    return str(int(number) if number == int(number) else number)
+
+
+def _written_period(seconds: float) -> str:
+    unit, size = next(((unit, size) for unit, size in _WRITTEN.items() if seconds % size == 0), ("s", 1))
+    count = seconds / size if size > 1 else seconds
+    return unit if count == 1 else written(count) + unit

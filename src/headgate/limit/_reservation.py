@@ -1,0 +1,128 @@
+"""Tokens that were taken before it is known how many are used."""
+
+from __future__ import annotations
+
+from headgate.limit._units import checked_amount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, SupportsFloat
+
+    from headgate.limit._decision import Decision
+
+    Part = tuple[Any, Any, int]
+
+
+class Reservation:
+    """Tokens taken ahead of time; made by the ``reserve`` of a limit. It is false if they were denied.
+
+    A reservation that is forgotten stands: what it took stays taken.
+
+    >>> TokenBucket(1, 1).reserve()
+    Reservation(tokens=1)
+    >>> limiter = RateLimiter("1000/min", clock=lambda: 0)
+    >>> reservation = limiter.reserve("ann", cost=800)
+    >>> limiter.peek("ann").remaining, reservation.settle(300), limiter.peek("ann").remaining
+    (200.0, None, 700.0)
+    >>> bool(limiter.reserve("ann", cost=701))
+    False
+    """
+
+    __slots__ = ("_decision", "_due", "_open", "_parts", "_tokens")
+
+    def __init__(
+        self, tokens: float, parts: list[Part], due: int | None = None, decision: Decision | None = None
+    ) -> None:
+        self._tokens = tokens
+        self._parts = parts
+        self._due = due
+        self._decision = decision
+        self._open = [True] if self else []
+
+    def __bool__(self) -> bool:
+        return self._decision is None or self._decision.allowed
+
+    @property
+    def tokens(self) -> float:
+        """How many tokens were asked for.
+
+        >>> TokenBucket(10, 1).reserve(3).tokens
+        3
+        """
+        return self._tokens
+
+    @property
+    def decision(self) -> Decision | None:
+        """What the limit decided; None if it was a `TokenBucket`, which never denies a reservation.
+
+        >>> RateLimiter("2/s", clock=lambda: 0).reserve("ann").decision.remaining
+        1.0
+        """
+        return self._decision
+
+    @property
+    def delay(self) -> float:
+        """Seconds until the tokens may be used; 0.0 when that time has come. If they were denied, the seconds
+        after which to try again.
+
+        >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
+        >>> bucket.reserve(1).delay, bucket.reserve(0.5).delay
+        (0.0, 0.05)
+        """
+        if self._decision is not None:
+            return self._decision.retry_after
+        if self._due is None:
+            return 0.0
+        (limit, _, _), *_ = self._parts
+        return float(max(0, self._due - limit._now_ns()) / 1e9)
+
+    def settle(self, actual: SupportsFloat) -> None:
+        """Let `actual` tokens have been taken instead of those that were reserved; once.
+
+        What was too much is given back, less what the refill has brought since: so no interval has more than
+        the limit allows. What was too little is taken as well, whether it is there or not. But a key never
+        owes more than its burst, and of a `TokenBucket` no more than the capacity is taken in addition.
+
+        Raises ValueError if `actual` is negative or not finite, or not whole where the limit is strict.
+
+        >>> limiter = RateLimiter("10/s", clock=lambda: 0)
+        >>> limiter.reserve("ann", 2).settle(7)
+        >>> limiter.peek("ann").remaining
+        3.0
+        """
+        used = checked_amount("actual", actual)
+        for limit, _, _ in self._parts if self._open else ():
+            limit._check_settled(used)
+        if self._closed():
+            return
+        for limit, key, booked in self._parts:
+            limit._settled(key, self._tokens, used, booked)
+
+    def cancel(self) -> None:
+        """Give the tokens back, less those that the refill has brought since; once.
+
+        A full refund would let more than ``capacity + refill_rate * t`` tokens pass in t seconds.
+
+        >>> bucket = TokenBucket(1, 1, clock=lambda: 0)
+        >>> bucket.reserve().cancel()
+        >>> bucket.available
+        1.0
+        """
+        self.settle(0)
+
+    def _add(self, parts: list[Part]) -> None:
+        """Settle these limits too."""
+        self._parts = self._parts + parts
+
+    def _closed(self) -> bool:
+        """Whether it was settled or cancelled before; from now on it is."""
+        try:
+            return not self._open.pop()
+        except IndexError:
+            return True
+
+    def __repr__(self) -> str:
+        return f"Reservation(tokens={self._tokens!r})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Reservation cannot be copied or pickled: it belongs to one limit")

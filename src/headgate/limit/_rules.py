@@ -1,0 +1,139 @@
+"""What a level of `RateLimits` has besides its limit: rules for networks, what denies all, and counters."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from itertools import count
+from math import inf
+
+from headgate._base.forks import new_lock
+from headgate.limit._addresses import network_of
+from headgate.limit._decision import Decision
+from headgate.limit._rate import Rate
+from headgate.limit._units import checked_amount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NamedTuple, SupportsFloat
+
+    class _Counts(NamedTuple):
+        allowed: int
+        denied: int
+        policies: dict[str, int]
+
+    Network = tuple[int, int, int]
+else:
+    _Counts = namedtuple("_Counts", "allowed denied policies")
+
+_NOTHING = Rate(0, 1)
+_DENIAL = Decision(False, 0, 0.0, inf, inf, str(_NOTHING))
+_FREE = Decision(True, 0, 0.0, 0.0, 0.0, str(_NOTHING))
+
+
+class LevelCounts(_Counts):
+    """How many requests a level allowed and denied, and how often each of its policies denied.
+
+    >>> limits = RateLimits(ip="1/s", clock=lambda: 0)
+    >>> limits.allow(ip="::1"), limits.allow(ip="::1"), limits.counters()["ip"]
+    (True, False, LevelCounts(allowed=1, denied=1, policies={'1/s': 1}))
+    """
+
+    __slots__ = ()
+
+
+class Deny:
+    """A limit of nothing, without any state."""
+
+    __slots__ = ()
+
+    rates = (_NOTHING,)
+
+    def allow(self, key: Any, cost: SupportsFloat = 1) -> bool:
+        return checked_amount("cost", cost) == 0
+
+    def decide(self, key: Any, cost: SupportsFloat = 1) -> Decision:
+        return _FREE if self.allow(key, cost) else _DENIAL
+
+    peek = decide
+
+    def refund(self, key: Any, cost: SupportsFloat = 1) -> None:
+        """Nothing was taken."""
+
+    def reset(self, key: Any) -> None:
+        """Nothing is owed."""
+
+    def _check(self) -> None:
+        """There is nothing that could be wrong."""
+
+
+class Networks:
+    """A value for each of some networks; the narrowest one that an address lies in counts.
+
+    A change makes another dict, so that a look-up sees the networks of one moment.
+    """
+
+    __slots__ = ("_lock", "values")
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self.values: dict[tuple[int, int], dict[int, Any]] = {}
+
+    def update(self, networks: Iterable[Network], value: Any) -> None:
+        with self._lock:
+            values = {shape: dict(found) for shape, found in self.values.items()}
+            for bits, length, fixed in networks:
+                values.setdefault((bits, length), {})[fixed] = value
+            self.values = dict(sorted(values.items(), reverse=True))
+
+    def remove(self, networks: Iterable[Network]) -> None:
+        with self._lock:
+            values = {shape: dict(found) for shape, found in self.values.items()}
+            for bits, length, fixed in networks:
+                values.get((bits, length), {}).pop(fixed, None)
+            self.values = {shape: found for shape, found in values.items() if found}
+
+    def get(self, key: Any, default: Any) -> Any:
+        """The value for a key that is the text of an address, or of a network, that lies in one of them."""
+        inner = network_of(key)
+        if inner is None:
+            return default
+        bits, own, fixed = inner
+        for (width, length), found in self.values.items():
+            if width == bits and length <= own and fixed >> own - length in found:
+                return found[fixed >> own - length]
+        return default
+
+
+class Tally:
+    """A counter to which any number of threads may add."""
+
+    __slots__ = ("_numbers", "add")
+
+    def __init__(self) -> None:
+        self._numbers = count()
+        self.add = self._numbers.__next__
+
+    def __int__(self) -> int:
+        return int(repr(self._numbers)[len("count(") : -1])
+
+
+class LevelTally:
+    """What a level has allowed and denied."""
+
+    __slots__ = ("_allowed", "_denied", "_policies", "add_allowed")
+
+    def __init__(self) -> None:
+        self._allowed, self._denied = Tally(), Tally()
+        self.add_allowed = self._allowed.add
+        self._policies: dict[str, Tally] = {}
+
+    def deny(self, policies: Iterable[str]) -> None:
+        """Count a denial by these policies."""
+        self._denied.add()
+        for policy in policies:
+            self._policies.setdefault(policy, Tally()).add()
+
+    def counts(self) -> LevelCounts:
+        policies = {policy: int(tally) for policy, tally in self._policies.copy().items()}
+        return LevelCounts(int(self._allowed), int(self._denied), policies)

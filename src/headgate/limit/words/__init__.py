@@ -1,0 +1,11 @@
+"""What concurrency limits are kept in: Words, changed by single atomic steps."""
+
+from headgate._base.backend import backend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING or backend == "compiled":
+    from headgate.limit.words._compiled import Words
+else:
+    from headgate.limit.words._pure import Words
+
+__all__ = ["Words"]

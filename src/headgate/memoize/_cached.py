@@ -1,0 +1,592 @@
+"""What ``cached`` consists of in both twins; only the front, which looks calls up, is each twin's own.
+
+    front (def), or Shell around a front (async def)      the stand-in for the function
+        hit:   the value in the store
+        miss:  Memory.trip, then the function and the store; for coroutines, and where there is more to do
+               than to call a function, Memory.answer -> Flights.load -> the function -> the store
+
+    Plan      the function and the arguments of the decorator
+      .places   id(instance) -> (weak reference, stand-in), removed by the reference's callback
+      .held     id(instance) -> (instance, stand-in), for instances without weak references: at most `maxsize`
+
+References go from a stand-in to its front, memory, store and results, and never back, so the results of a
+method go with the instance. Neither memory nor front knows the instance, which comes with every call.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import _CacheInfo, partial, update_wrapper
+from operator import index
+from types import MethodType
+from weakref import ref
+
+from headgate.cache._flights import Flights
+from headgate.cache._lifetimes import NEVER, checked_fraction, checked_lifetime, checked_tags, shortened
+from headgate.cache._listeners import report
+from headgate.cache._loaders import is_coroutine_function, unwrapped
+from headgate.cache._views import _ABSENT
+from headgate.memoize._refreshes import Refreshes, checked_executor
+from headgate.memoize._stores import AgeingStore, Loading, Store, TimedStore, takes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import Task
+    from collections.abc import Callable, Coroutine, Hashable, Iterable
+    from typing import Any
+
+    from headgate.cache._flights import _Trip
+
+_MOST_ENTRIES = 2**31
+_METHODS = "cache_clear", "cache_contains", "cache_info", "cache_invalidate", "cache_key"
+_OWN_KEYS = frozenset({int, str})
+_GONE = object()
+
+
+class KEYWORDS:
+    """Stands in a key between positional and keyword arguments; pickles by name."""
+
+
+def call_key(args: tuple[Any, ...], kwargs: dict[str, Any], typed: bool) -> Any:
+    """What tells two calls apart.
+
+    >>> call_key(("a",), {}, False)
+    'a'
+    >>> call_key((1, 2), {"b": 3}, False)
+    (1, 2, <class 'headgate.memoize._cached.KEYWORDS'>, ('b',), 3)
+    >>> call_key((1,), {}, True)
+    (1, <class 'int'>)
+    """
+    if not typed and not kwargs and not args[1:] and args and type(args[0]) in _OWN_KEYS:
+        return args[0]
+    key = args
+    if kwargs:
+        key += KEYWORDS, tuple(kwargs), *kwargs.values()
+    if typed:
+        key += tuple([type(value) for value in (*args, *kwargs.values())])
+    return key
+
+
+# ---- what stands for the function ---------------------------------------------------------------
+
+
+class Standin:
+    """Stands for a function or, with `bind`, which returns an instance's own stand-in, for a method too."""
+
+    __slots__ = ("__dict__", "__weakref__", "_bind", "_is_method", "_memory")
+
+    def __init__(self, memory: Memory, bind: Callable[[Any], Any] | None) -> None:
+        self._memory, self._bind = memory, bind
+        self._is_method = False
+
+    if TYPE_CHECKING:
+        __qualname__: str
+        __wrapped__: Any
+
+        def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._is_method = self._bind is not None
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        if self._bind is None or (isinstance(instance, type) and not self._is_method):
+            return MethodType(self, instance)
+        return MethodType(self._bind(instance), instance)
+
+    def _counting(self) -> Any:
+        """The front, which counts."""
+        return self
+
+    def cache_info(self) -> _CacheInfo:
+        """Report cache statistics"""
+        return self._memory.info(self._counting())
+
+    def cache_clear(self) -> None:
+        """Clear the cache and its statistics; what is being loaded is not stored"""
+        self._memory.clear(self._counting())
+
+    def cache_key(self, /, *args: Any, **kwargs: Any) -> Any:
+        """The key of a call"""
+        if self._is_method and self._bind is not None and args:
+            return self._bind(args[0]).cache_key(*args[1:], **kwargs)
+        return self._memory.key_of(args, kwargs)
+
+    def cache_contains(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Whether a call is remembered, without counting or touching it"""
+        if self._is_method and self._bind is not None and args:
+            return bool(self._bind(args[0]).cache_contains(*args[1:], **kwargs))
+        return self._memory.contains(self._counting(), args, kwargs)
+
+    def cache_invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forget one call, and return whether it was remembered; if it is being loaded, it is not stored"""
+        if self._is_method and self._bind is not None and args:
+            return bool(self._bind(args[0]).cache_invalidate(*args[1:], **kwargs))
+        return self._memory.invalidate(self._counting(), args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<cached {self.__wrapped__!r}>"
+
+    def __copy__(self) -> Standin:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Standin:
+        return self
+
+    def __reduce__(self) -> str:
+        return self.__qualname__
+
+
+class _Pending:
+    """What the front of an ``async def`` returns when the value is not there: how to come by it."""
+
+    __slots__ = ("coroutine",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.coroutine = coroutine
+
+
+class _Shell(Standin):
+    """Stands for an ``async def``: awaits what its front does not have."""
+
+    __slots__ = ("_front",)
+
+    def __init__(self, memory: Memory, front: Any, bind: Callable[[Any], Any] | None) -> None:
+        super().__init__(memory, bind)
+        self._front = front
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        if self._is_method and self._bind is not None and args:
+            return await self._bind(args[0])(*args, **kwargs)
+        found = self._front(*args, **kwargs)
+        return await found.coroutine if type(found) is _Pending else found
+
+    def _counting(self) -> Any:
+        return self._front
+
+    @property
+    def cache(self) -> Any:
+        """The cache of the results, or None for the built-in one."""
+        return self._front.cache
+
+
+class Mark:
+    """Stands for one instance in the keys of a method's results in a cache that instances share."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name} of one instance>"
+
+
+# ---- what is remembered -------------------------------------------------------------------------
+
+
+class Memory:
+    """The results of a function or of a method of one instance."""
+
+    __slots__ = ("__weakref__", "_flights", "_is_of_instance", "_mark", "_plan", "_store", "_tasks")
+
+    def __init__(self, plan: Plan, is_of_instance: bool) -> None:
+        self._plan, self._is_of_instance = plan, is_of_instance
+        self._flights = Flights()
+        self._tasks: set[Task[None]] = set()
+        self._store = plan.new_store()
+        self._mark: Any = None
+
+    def aim(self, front: Any, mark: object) -> None:
+        """Let `front` look up here, in a given cache by keys that carry `mark`."""
+        self._mark = mark
+        front.aim(self._store.cache, self._store.is_fresh if self._store.ages else None, mark)
+
+    def info(self, front: Any) -> _CacheInfo:
+        """Hits, misses, bound and size."""
+        hits, misses = front.counts()
+        cache = self._store.cache
+        return _CacheInfo(hits, misses, self._plan.maxsize_of(cache), self._size_of(cache))
+
+    def _size_of(self, cache: Any) -> int:
+        if self._mark is not None:
+            return len(self._marked_keys("cache_info"))
+        if hasattr(cache, "currsize"):
+            currsize: int = cache.currsize
+            return currsize
+        self._require("cache_info", "__len__")
+        return len(cache)
+
+    def _marked_keys(self, method: str) -> list[Any]:
+        """The keys of this memory in a given cache. O(size of the cache)."""
+        self._require(method, "__iter__")
+        keys = list(self._store.cache)
+        return [key for key in keys if type(key) is tuple and key and key[0] is self._mark]
+
+    def _require(self, method: str, *needed: str) -> None:
+        """Refuse a method of the stand-in for which a given cache lacks a method."""
+        cache = self._store.cache
+        for name in needed:
+            if not hasattr(cache, name):
+                raise TypeError(f"{method} needs a cache with {name}, got {cache!r}")
+
+    def clear(self, front: Any) -> None:
+        """Forget everything, of all instances too if this is the memory of the function itself."""
+        if not self._plan.has_own_results:
+            self._require("cache_clear", *(("clear",) if self._mark is None else ("pop", "__iter__")))
+        self._flights.ground()
+        front.forget_counts()
+        if self._plan.has_own_results:
+            self._store = self._plan.new_store()
+            self.aim(front, None)
+        elif self._mark is None:
+            self._store.cache.clear()
+        else:
+            for key in self._marked_keys("cache_clear"):
+                self._store.pop(key, None)
+        if not self._is_of_instance:
+            for standin in self._plan.standins():
+                standin.cache_clear()
+
+    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The key of a call."""
+        plan = self._plan
+        key = call_key(args, kwargs, plan.typed) if plan.key is None else plan.key(*args, **kwargs)
+        return key if self._mark is None else (self._mark, key)
+
+    def contains(self, front: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a call would return a result that is here."""
+        key = front.fitted(self.key_of(args, kwargs))
+        found = self._store.find(key, _ABSENT)
+        return found is not _ABSENT and self._store.is_usable(key, found)
+
+    def invalidate(self, front: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Forget a call; whether there was one."""
+        self._require("cache_invalidate", "pop")
+        key = front.fitted(self.key_of(args, kwargs))
+        self._flights.drop(key)
+        found = self._store.find(key, _ABSENT)
+        usable = found is not _ABSENT and self._store.is_usable(key, found)
+        return self._store.pop(key, _GONE) is not _GONE and usable
+
+    # ---- what the front does not have --------------------------------------------------------
+
+    def answer(self, front: Any, key: Hashable, found: Any, args: tuple[Any, ...],
+               kwargs: dict[str, Any]) -> Any:
+        """The result of a call for which `front` has found nothing, or nothing fresh."""
+        store, loader = self._load_of(args, kwargs)
+        usable = found is not _ABSENT and self._store.is_usable(key, found)
+        front.count(usable)
+        if not usable:
+            return self._flights.load(store, key, loader)
+        if not self._store.is_fresh(key, found):
+            self._refresh(store, key, loader)
+        return self._store.result_of(found)
+
+    def trip(self, front: Any, key: Hashable) -> _Trip:
+        """How `front` comes by what it has not found, where nothing but the function has to be called."""
+        front.count(False)
+        return self._flights.trip(self._store, key)
+
+    def _load_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """The store and the loader of a call."""
+        plan = self._plan
+        call = partial(plan.function, *args, **kwargs)
+        if plan.keep is None and not plan.tags:
+            return self._store, call
+        loading = Loading(self._store, call, plan.keep, partial(self._tags_of, args, kwargs))
+        return loading, loading.load_async if plan.is_async else loading.load
+
+    def _tags_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterable[str]:
+        tags = self._plan.tags
+        return tags(*args[self._is_of_instance:], **kwargs) if callable(tags) else tags
+
+    def _refresh(self, store: Any, key: Hashable, loader: Any) -> None:
+        trip = self._flights.refresh(store, key)
+        try:
+            if trip.begin():
+                self._plan.refreshes.submit(trip, partial(self._lead, trip, loader))
+        except BaseException:
+            trip.abandon()
+            raise
+
+    def _lead(self, trip: _Trip, loader: Any) -> None:
+        try:
+            self._flights.lead(trip, loader)
+        except Exception as error:
+            report(error)
+
+    def _refresh_async(self, store: Any, key: Hashable, loader: Any) -> None:
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
+        trip = self._flights.refresh(store, key, loop)
+        try:
+            if trip.begin():
+                task = loop.create_task(self._lead_async(trip, loader))
+                self._tasks.add(task)
+                task.add_done_callback(partial(self._end_refresh, trip))
+        except BaseException:
+            trip.abandon()
+            raise
+
+    async def _lead_async(self, trip: _Trip, loader: Any) -> None:
+        try:
+            await self._flights.lead_async(trip, loader)
+        except Exception as error:
+            report(error)
+
+    def _end_refresh(self, trip: _Trip, task: Task[None]) -> None:
+        """Let the next caller refresh, if the task was cancelled before its first step."""
+        self._tasks.discard(task)
+        trip.abandon()
+
+
+class _AsyncMemory(Memory):
+    """The results of a coroutine function."""
+
+    __slots__ = ()
+
+    def answer(self, front: Any, key: Hashable, found: Any, args: tuple[Any, ...],
+               kwargs: dict[str, Any]) -> Any:
+        store, loader = self._load_of(args, kwargs)
+        usable = found is not _ABSENT and self._store.is_usable(key, found)
+        front.count(usable)
+        if not usable:
+            return _Pending(self._flights.load_async(store, key, loader))
+        if not self._store.is_fresh(key, found):
+            self._refresh_async(store, key, loader)
+        return self._store.result_of(found)
+
+
+# ---- the decorator ------------------------------------------------------------------------------
+
+
+class _Default(int):
+    """The default of `maxsize`, which is no number that a user gives."""
+
+
+DEFAULT_MAXSIZE = _Default(128)
+
+
+class Plan:
+    """The arguments of the decorator, checked, and the function with all that is remembered of it.
+
+    Results are in a given cache, in one of a given policy, or in the twin's own `new_results`.
+    """
+
+    def __init__(self, new_front: Any, new_results: Any, default_policy: Any, cache: Any, *,
+                 maxsize: int | None, policy: Any, ttl: float | None, tti: float | None, stale: float | None,
+                 jitter: float, key: Any, typed: bool, keep: Any, tags: Any, on_evict: Any, clock: Any,
+                 executor: Any) -> None:
+        self._new_front, self._new_results = new_front, new_results
+        self.cache, self._maxsize = _checked_cache(cache), _checked_maxsize(maxsize)
+        self.key, self.keep = _checked_callable("key", key), _checked_callable("keep", keep)
+        self.typed, self.tags = bool(typed), tags if callable(tags) else checked_tags(tags)
+        self.clock = _checked_callable("clock", clock) or _clock_of(cache) or time.monotonic_ns
+        self.refreshes = Refreshes(checked_executor(executor))
+        self._set_lifetimes(ttl, stale)
+        self._jitter = checked_fraction("jitter", jitter)
+        self._policy: Any = None
+        policy = _checked_callable("policy", policy)
+        options = _given(tti=tti, jitter=jitter or None, on_evict=on_evict)
+        if cache is not None:
+            _refuse_beside(cache, maxsize, _given(policy=policy) | options)
+            _refuse_tags(cache, self.tags)
+        elif policy is not None or options or self.tags:
+            times = _given(ttl=self._seconds or None, clock=clock)
+            self._policy = partial(policy or default_policy, **options, **times)
+        self.has_own_results = cache is None and self._policy is None
+        self._passes_ttl = _has_lifetimes(cache) and self.clock is (_clock_of(cache) or time.monotonic_ns)
+        self.new_store()
+
+    def _set_lifetimes(self, ttl: float | None, stale: float | None) -> None:
+        if stale is not None and ttl is None:
+            raise ValueError(f"stale needs a ttl, got {stale!r} alone")
+        self.ttl, self.stale = checked_lifetime("ttl", ttl) or 0, checked_lifetime("stale", stale) or 0
+        self._seconds = float(ttl or 0) + float(stale or 0)
+
+    def deadlines(self) -> tuple[int, int]:
+        """Until when a result of now is fresh, and until when it is usable."""
+        now, ttl = self.clock(), self.ttl
+        if self._jitter:
+            from random import getrandbits
+
+            ttl = shortened(ttl, self._jitter, getrandbits(64))
+        return min(now + ttl, NEVER), min(now + ttl + self.stale, NEVER)
+
+    def new_store(self) -> Store:
+        """A store in the cache that was given, or in a new one."""
+        if self.has_own_results:
+            results = self._new_results(self._maxsize)
+            return TimedStore(results, self) if self.ttl else Store(results)
+        if self._policy is not None:
+            cache = self._policy(_MOST_ENTRIES if self._maxsize is None else self._maxsize)
+            return AgeingStore(cache, self) if self.stale else Store(cache)
+        ttl = self._seconds if self.ttl and self._passes_ttl else None
+        ages = self.stale or (self.ttl and ttl is None)
+        return AgeingStore(self.cache, self, ttl) if ages else Store(self.cache, ttl)
+
+    def maxsize_of(self, cache: Any) -> int | None:
+        """What ``cache_info`` says of the bound."""
+        return self._maxsize if self.cache is None else getattr(cache, "maxsize", None)
+
+    def decorate(self, function: Any) -> Any:
+        """The stand-in for `function`."""
+        self.function, self.is_async = _checked_function(function)
+        self.places: dict[int, tuple[ref[Any], Any]] = {}
+        self._held = self._new_results(None if self._maxsize is None else max(1, self._maxsize))
+        return self._new_standin(self.bind)
+
+    def _new_standin(self, bind: Callable[[Any], Any] | None) -> Any:
+        """A stand-in for the function, or without `bind` for the method of one instance."""
+        memory = (_AsyncMemory if self.is_async else Memory)(self, bind is None)
+        clock = self.clock if self.has_own_results and self.ttl else None
+        function = None if self.is_async or self.keep or self.tags else self.function
+        front = self._new_front(memory, function, self.key, self.typed, clock, bind, self.places)
+        standin = _Shell(memory, front, bind) if self.is_async else front
+        self._dress(standin)
+        if self.cache is None:
+            mark: Any = None
+        elif bind is None:
+            mark = Mark(getattr(self.function, "__qualname__", repr(self.function)))
+        else:
+            mark = standin if self.key is None else None
+        memory.aim(front, mark)
+        return standin
+
+    def _dress(self, standin: Any) -> None:
+        """Make a stand-in look like the function."""
+        update_wrapper(standin, self.function)
+        for name in _METHODS:  # those of a function that is itself an object with a cache
+            standin.__dict__.pop(name, None)
+        if self.is_async:  # by which ``inspect`` knows a coroutine function
+            code = _code_of(self.function)
+            standin.__name__ = getattr(self.function, "__name__", code.__name__)
+            standin.__code__, standin.__defaults__ = code.__code__, code.__defaults__
+            standin.__kwdefaults__ = code.__kwdefaults__
+
+    # ---- methods -----------------------------------------------------------------------------
+
+    def bind(self, instance: Any) -> Any:
+        """The stand-in for the method of `instance`."""
+        identity = id(instance)
+        place = self.places.get(identity) or self._held.get(identity, None)
+        if place is not None and _is_of(place, instance):
+            return place[1]
+        standin = self._new_standin(None)
+        try:
+            owner = ref(instance, partial(self.places.pop, identity))
+        except TypeError:
+            return self._held.setdefault(identity, (instance, standin))[1]
+        return self._placed(identity, instance, (owner, standin))
+
+    def _placed(self, identity: int, instance: Any, new: tuple[ref[Any], Any]) -> Any:
+        """The stand-in of the thread that was first."""
+        while not _is_of(place := self.places.setdefault(identity, new), instance):
+            self.places.pop(identity, None)  # of an instance that is dead, though its callback has not run
+        return place[1]
+
+    def standins(self) -> list[Any]:
+        """Those of all instances."""
+        return [standin for _, standin in (*self.places.copy().values(), *self._held.values())]
+
+
+def _is_of(place: tuple[Any, Any], instance: Any) -> bool:
+    """Whether a place is that of `instance`, and not of a dead one that had its address."""
+    owner = place[0]
+    return owner is instance or (type(owner) is ref and owner() is instance)
+
+
+# ---- the checks ---------------------------------------------------------------------------------
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _serves(value: Any) -> bool:
+    """Whether a value is meant as a cache; a class is a function that makes objects."""
+    has_methods = hasattr(value, "get") and (hasattr(value, "put") or hasattr(value, "__setitem__"))
+    return has_methods and not isinstance(value, type)
+
+
+def _checked_cache(cache: Any) -> Any:
+    if cache is None or _serves(cache):
+        return cache
+    raise TypeError(f"cache must have get and put, got {cache!r}")
+
+
+def _has_lifetimes(cache: Any) -> bool:
+    return takes(getattr(cache, "put", None), "ttl")
+
+
+def _clock_of(cache: Any) -> Any:
+    return getattr(cache, "clock", None) if _has_lifetimes(cache) else None
+
+
+def _refuse_beside(cache: Any, maxsize: Any, options: dict[str, Any]) -> None:
+    """Refuse the arguments of a cache that is made when one is given."""
+    if maxsize is not DEFAULT_MAXSIZE:
+        options = {"maxsize": maxsize} | options
+    for name, value in options.items():
+        raise ValueError(f"{name} cannot be set for a cache that is given, got {value!r} with {cache!r}")
+
+
+def _refuse_tags(cache: Any, tags: Any) -> None:
+    if tags and not takes(getattr(cache, "put", None), "tags"):
+        raise TypeError(f"tags need a cache with put(tags=), got {cache!r}")
+
+
+def _checked_maxsize(maxsize: Any) -> int | None:
+    if maxsize is None:
+        return None
+    try:
+        room = index(maxsize)
+    except TypeError:
+        raise TypeError(f"maxsize must be an int or None, got {maxsize!r}") from None
+    if room < 0:
+        raise ValueError(f"maxsize must be non-negative, got {maxsize!r}")
+    return room
+
+
+def _checked_callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable or None, got {value!r}")
+    return value
+
+
+def _checked_function(function: Any) -> tuple[Any, bool]:
+    """`function`, and whether it is a coroutine function."""
+    from inspect import isasyncgenfunction, isgeneratorfunction
+
+    if isinstance(function, (classmethod, staticmethod)):
+        kind = type(function).__name__
+        raise TypeError(f"@cached must come below @{kind}, next to the function, got {function!r}")
+    if not callable(function):
+        raise TypeError("the first argument must be callable")
+    inner = unwrapped(function)
+    call = type(inner).__call__
+    if any(is_one(inner) or is_one(call) for is_one in (isgeneratorfunction, isasyncgenfunction)):
+        raise TypeError(f"results of a generator function can be iterated only once, got {function!r}")
+    return function, is_coroutine_function(function)
+
+
+def _code_of(function: Any) -> Any:
+    """The function that has the code of a coroutine function or of an object with one."""
+    inner = unwrapped(function)
+    return inner if hasattr(inner, "__code__") else type(inner).__call__
+
+
+def decorator(new_front: Any, new_results: Any, default_policy: Any, cache: Any, **options: Any) -> Any:
+    """What a twin's ``cached`` returns, by its own front, results and LRUCache."""
+    parts = new_front, new_results, default_policy
+    if isinstance(cache, (classmethod, staticmethod)) or (callable(cache) and not _serves(cache)):
+        return Plan(*parts, None, **options).decorate(cache)
+
+    def decorating_function(function: Any) -> Any:
+        return Plan(*parts, cache, **options).decorate(function)
+
+    Plan(*parts, cache, **options)
+    return decorating_function
