@@ -17,8 +17,8 @@ from typing import Any
 from warnings import warn
 from zlib import crc32
 
+from headgate._base.checks import checked_int
 from headgate.hashing import xxh64
-from headgate.placement._members import integer
 
 __all__ = ["Scheme", "envoy", "haproxy", "headgate", "libmemcached", "nginx", "twemproxy", "uhashring"]
 
@@ -267,7 +267,7 @@ def _flag(name: str, value: object) -> None:
 
 def _checked_word(hash: Hash, data: bytes) -> int:
     """What a hash function of the user's makes of `data`."""
-    word = integer("hash(data)", hash(data))
+    word = checked_int("hash(data)", hash(data))
     if not 0 <= word <= _MASK64:
         raise ValueError(f"hash(data) must be in [0, 2**64), got {word!r}")
     return word
@@ -498,8 +498,8 @@ def envoy(hash: str = "xxhash", minimum_ring_size: int = 1024, maximum_ring_size
     envoy(hash='xxhash', minimum_ring_size=2048, maximum_ring_size=8388608)
     """
     _choose("hash", hash, ("xxhash", "murmur2"))
-    minimum_ring_size = integer("minimum_ring_size", minimum_ring_size)
-    maximum_ring_size = integer("maximum_ring_size", maximum_ring_size)
+    minimum_ring_size = checked_int("minimum_ring_size", minimum_ring_size)
+    maximum_ring_size = checked_int("maximum_ring_size", maximum_ring_size)
     if not 1 <= minimum_ring_size <= maximum_ring_size <= 8388608:
         raise ValueError("minimum_ring_size and maximum_ring_size must be in order in [1, 8388608], "
                          f"got {minimum_ring_size!r} and {maximum_ring_size!r}")

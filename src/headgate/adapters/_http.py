@@ -21,13 +21,12 @@ from time import monotonic, sleep
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 from weakref import WeakKeyDictionary
 
+from headgate._base.checks import checked_callable, checked_int, checked_number
 from headgate._base.forks import new_lock
 from headgate.balance import AddressHash, KeyHash
 from headgate.balance._budget import RetryBudget
 from headgate.cache._listeners import report
 from headgate.errors import NoServerError
-from headgate.limit._units import as_number
-from headgate.placement._members import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ def mark(outcome: Any, server: Any) -> None:
 def _seconds(name: str, value: float | None) -> float | None:
     if value is None:
         return None
-    seconds = float(as_number(name, value))
+    seconds = float(checked_number(name, value))
     if not seconds > 0:
         raise ValueError(f"{name} must be positive, got {value!r}")
     return seconds
@@ -197,10 +196,8 @@ def _checked_balancer(balancer: Any) -> Any:
     return balancer
 
 
-def _checked_callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise TypeError(f"{name} must be callable or None, got {value!r}")
-    if iscoroutinefunction(value):
+def _checked_callback(name: str, value: Any) -> Any:
+    if iscoroutinefunction(checked_callable(name, value)):
         raise TypeError(f"{name} must not be a coroutine function, as nothing awaits it, got {value!r}")
     return value
 
@@ -263,22 +260,22 @@ class Failover:
                  attempt_timeout: float | None = None,
                  on_event: Callable[[BalancerEvent], object] | None = None) -> None:
         self.balancer: Balancer = _checked_balancer(balancer)
-        if integer("attempts", attempts) < 1:
+        if checked_int("attempts", attempts) < 1:
             raise ValueError(f"attempts must be positive, got {attempts!r}")
         self.attempts = attempts
         self.statuses = _checked_statuses(statuses)
-        self.key = _checked_callable("key", key)
+        self.key = _checked_callback("key", key)
         if key is None and isinstance(balancer, (AddressHash, KeyHash)):
             raise TypeError(f"key must be a function of the request for {balancer!r}, got None")
         self.preserve_host = preserve_host
         if budget is not _SHARED and budget is not None and not isinstance(budget, RetryBudget):
             raise TypeError(f"budget must be a RetryBudget or None, got {budget!r}")
-        self.backoff = float(as_number("backoff", backoff))
+        self.backoff = float(checked_number("backoff", backoff))
         if not self.backoff >= 0:
             raise ValueError(f"backoff must not be negative, got {backoff!r}")
         self.deadline = _seconds("deadline", deadline)
         self.attempt_timeout = _seconds("attempt_timeout", attempt_timeout)
-        self._on_event = _checked_callable("on_event", on_event)
+        self._on_event = _checked_callback("on_event", on_event)
         self._state = _state_of(balancer)
         self.budget = self._state.budget if budget is _SHARED else budget
 

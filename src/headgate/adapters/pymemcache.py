@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from headgate._base.checks import checked_callable
 from headgate._base.forks import new_lock
 from headgate.placement import HashRing, Rendezvous
 
@@ -95,8 +96,7 @@ def hasher(scheme: str | Scheme = "headgate", *, weights: Mapping[str, float] | 
     """
     if weights is not None and not isinstance(weights, Mapping):
         raise TypeError(f"weights must be a mapping of server to weight or None, got {weights!r}")
-    if node_key is not None and not callable(node_key):
-        raise TypeError(f"node_key must be callable or None, got {node_key!r}")
+    checked_callable("node_key", node_key)
     make = partial(Hasher, scheme, dict(weights or {}), node_key)
     make()
     return make

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
+from headgate._base.checks import checked_number
 from headgate._base.clock import checked_clock, checked_now
 from headgate._base.forks import new_lock
-from headgate.limit._units import as_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _MOST_SECONDS = 86_400
 
 
 def _number(name: str, value: float, most: float) -> float:
-    number = float(as_number(name, value))
+    number = float(checked_number(name, value))
     if not 0 <= number <= most:
         raise ValueError(f"{name} must be from 0 to {most}, got {value!r}")
     return number

@@ -54,7 +54,8 @@ from headgate.balance._settings import (
     server_weights,
 )
 from headgate._base.forks import renew
-from headgate.placement._members import checked_several, key_bytes
+from headgate._base.checks import checked_callable, checked_iterable
+from headgate._base.keys import key_bytes
 from headgate._base.pickling import initialized
 from headgate.errors import NoServerError
 
@@ -841,7 +842,7 @@ cdef class _Balancer:
     cdef list _skipped(self, exclude):
         """The records of the servers in `exclude`."""
         members = self._current()
-        found = dict.fromkeys([members.get(server) for server in checked_several("exclude", exclude)])
+        found = dict.fromkeys([members.get(server) for server in checked_iterable("exclude", exclude)])
         found.pop(None, None)
         return list(found)
 
@@ -1718,8 +1719,7 @@ cdef class KeyHash(_Hashed):
 
     def __init__(self, servers, *, placement=None, clock=None, seed=None, max_failures=5, success_rate=None,
                  ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
-        if placement is not None and not callable(placement):
-            raise TypeError(f"placement must be callable or None, got {placement!r}")
+        checked_callable("placement", placement)
         self._begin(server_weights(servers), checked_clock(clock), checked_settings(
             seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start),
             HashRing if placement is None else placement)

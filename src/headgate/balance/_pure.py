@@ -28,8 +28,10 @@ from math import ceil, exp, floor
 from time import monotonic_ns
 from types import GenericAlias
 
+from headgate._base.checks import checked_callable, checked_iterable
 from headgate._base.clock import checked_clock, checked_now
 from headgate._base.forks import new_lock, renew
+from headgate._base.keys import key_bytes
 from headgate._base.pickling import initialized
 from headgate.balance._settings import (
     ServerRecord,
@@ -44,7 +46,6 @@ from headgate.balance._settings import (
 )
 from headgate.errors import NoServerError
 from headgate.hashing._pure import _xxh64_bytes, splitmix64
-from headgate.placement._members import checked_several, key_bytes
 from headgate.placement._pure import HashRing, _Placement
 
 _NEVER = 2**63 - 1
@@ -651,7 +652,7 @@ class _Balancer:
     def _skipped(self, exclude):
         """The records of the servers in `exclude`."""
         members = self._members
-        found = dict.fromkeys([members.get(server) for server in checked_several("exclude", exclude)])
+        found = dict.fromkeys([members.get(server) for server in checked_iterable("exclude", exclude)])
         found.pop(None, None)
         return list(found)
 
@@ -1358,8 +1359,7 @@ class KeyHash(_Hashed):
 
     def __init__(self, servers, *, placement=None, clock=None, seed=None, max_failures=5, success_rate=None,
                  ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
-        if placement is not None and not callable(placement):
-            raise TypeError(f"placement must be callable or None, got {placement!r}")
+        checked_callable("placement", placement)
         self._begin(server_weights(servers), checked_clock(clock), checked_settings(
             seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start),
             HashRing if placement is None else placement)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Iterable, Mapping
 from math import ceil, gcd
-from operator import index
 from os import urandom
 
-from headgate.limit._units import as_number
+from headgate._base.addresses import packed_address, unmapped
+from headgate._base.checks import checked_int_or_none, checked_number
 from headgate.placement._members import checked_weight
 
 TYPE_CHECKING = False
@@ -83,38 +83,31 @@ def checked_scheme(scheme: str) -> str:
 
 
 def _nanoseconds(name: str, value: float) -> int:
-    seconds = as_number(name, value)
+    seconds = checked_number(name, value)
     if not 0 <= seconds < _MOST_SECONDS:
         raise ValueError(f"{name} must be finite and non-negative, got {value!r}")
     return round(seconds * 1e9)
 
 
 def _fraction(name: str, value: float) -> float:
-    number = as_number(name, value)
+    number = checked_number(name, value)
     if not 0 <= number <= 1:
         raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
     return float(number)
 
 
 def _failures(value: int | None) -> int:
-    if value is None:
+    number = checked_int_or_none("max_failures", value)
+    if number is None:
         return _WORD // 2 - 1
-    try:
-        number = index(value)
-    except TypeError:
-        raise TypeError(f"max_failures must be an int or None, got {value!r}") from None
     if not 1 <= number < _WORD // 2:
         raise ValueError(f"max_failures must be positive, got {value!r}")
     return number
 
 
 def _checked_seed(seed: int | None) -> int:
-    if seed is None:
-        return random_word()
-    try:
-        return index(seed) % _WORD
-    except TypeError:
-        raise TypeError(f"seed must be an int or None, got {seed!r}") from None
+    number = checked_int_or_none("seed", seed)
+    return random_word() if number is None else number % _WORD
 
 
 def checked_settings(
@@ -133,13 +126,8 @@ def checked_settings(
 
 def address_bytes(key: str | bytes, whole: bool) -> bytes:
     """The packed client address that a key is: IPv4 as 4 bytes, IPv6 `whole` or as the 8 of its /64."""
-    from ipaddress import ip_address
-
     if isinstance(key, str):
-        try:
-            packed = ip_address(key).packed
-        except ValueError:
-            raise ValueError(f"key must be an IPv4 or IPv6 address, got {key!r}") from None
+        packed = packed_address(key, "key")
     elif isinstance(key, bytes):
         packed = key
     else:
@@ -148,11 +136,7 @@ def address_bytes(key: str | bytes, whole: bool) -> bytes:
         return packed
     if len(packed) != 16:
         raise ValueError(f"key must have 4 or 16 bytes, got {key!r}")
-    if whole:
-        return packed
-    if packed.startswith(b"\0" * 10 + b"\xff\xff"):
-        return packed[12:]
-    return packed[:8]
+    return packed if whole else unmapped(packed)[:8]
 
 
 def nginx_hash(address: bytes, hashed: int) -> int:

@@ -41,6 +41,8 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
+from headgate._base.checks import checked_callable, checked_int
+from headgate._base.clock import checked_clock, checked_now
 from headgate._c.atomics cimport hg_add
 from headgate._c.clock cimport hg_monotonic_ns
 from headgate._c.fields cimport hg_get, hg_set
@@ -57,12 +59,10 @@ from types import GenericAlias
 
 from headgate.cache._flights import Flights
 from headgate.cache._lifetimes import (
-    checked_clock,
     checked_fraction,
     checked_lifetime,
     checked_seed,
     checked_tags,
-    checked_time,
     shortened,
 )
 from headgate.cache._listeners import notify
@@ -216,22 +216,13 @@ cdef inline void _swap(list a, Py_ssize_t i, list b, Py_ssize_t j) noexcept:
 
 
 cdef int64_t _checked_maxsize(object maxsize, bint weighted) except -1:
-    try:
-        maxsize = index(maxsize)
-    except TypeError:
-        raise TypeError(f"maxsize must be an int, got {maxsize!r}") from None
+    maxsize = checked_int("maxsize", maxsize)
     if maxsize < 0:
         raise ValueError(f"maxsize must be non-negative, got {maxsize!r}")
     most = INT64_MAX if weighted else MOST_ENTRIES
     if maxsize > most:
         raise ValueError(f"maxsize must be at most {most}, got {maxsize!r}")
     return maxsize
-
-
-cdef object _checked_callable(str name, object value):
-    if value is not None and not callable(value):
-        raise TypeError(f"{name} must be callable or None, got {value!r}")
-    return value
 
 
 cdef int64_t _nanoseconds(object ttl) except -1:
@@ -323,10 +314,10 @@ cdef class _Cache:
     @cython.final
     cdef int _begin(self, maxsize, getsizeof, ttl, tti, jitter, clock, on_evict, seed) except -1:
         room = _checked_maxsize(maxsize, getsizeof is not None)
-        _checked_callable("getsizeof", getsizeof)
+        checked_callable("getsizeof", getsizeof)
         lifetime, idle = checked_lifetime("ttl", ttl), checked_lifetime("tti", tti)
         share, tick, draws = checked_fraction("jitter", jitter), checked_clock(clock), checked_seed(seed)
-        _checked_callable("on_evict", on_evict)
+        checked_callable("on_evict", on_evict)
         return self._configure(room, getsizeof, lifetime, idle, share, tick, on_evict, draws)
 
     @cython.final
@@ -779,7 +770,7 @@ cdef class _Cache:
         """The time where entries may have a lifetime; runs the clock."""
         if not self._is_timed():
             return 0
-        return hg_monotonic_ns() if self.tick is None else checked_time(self.tick())
+        return hg_monotonic_ns() if self.tick is None else checked_now(self.tick())
 
     @cython.final
     cdef uint64_t _draw(self) noexcept:
@@ -1792,7 +1783,7 @@ cdef class _Cache:
                 self._remove_labelled(labels, dropped)
             self._tell(dropped, "removed")
             return len(dropped) // 2
-        _checked_callable("predicate", predicate)
+        checked_callable("predicate", predicate)
         if predicate is None:
             self._purge_now()
             return self._clear()

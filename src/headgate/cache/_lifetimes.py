@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from operator import index
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from headgate._base.checks import checked_int, checked_number
 
 NEVER = 2**63 - 1
 _MOST_SECONDS = NEVER / 1e9 / 2
@@ -26,36 +22,15 @@ def checked_lifetime(name: str, seconds: float | None) -> int | None:
 
 def checked_fraction(name: str, value: float) -> float:
     """`value` as a float in [0, 1)."""
-    if not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    number = float(value)
+    number = checked_number(name, value)
     if not 0 <= number < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-    return number
+    return float(number)
 
 
 def checked_seed(seed: int) -> int:
     """`seed` as the 64 bits from which all draws follow."""
-    try:
-        return index(seed) % 2**64
-    except TypeError:
-        raise TypeError(f"seed must be an int, got {seed!r}") from None
-
-
-def checked_clock(clock: Callable[[], int] | None) -> Callable[[], int] | None:
-    """`clock`, if it can be called."""
-    if clock is not None and not callable(clock):
-        raise TypeError(f"clock must be callable or None, got {clock!r}")
-    return clock
-
-
-def checked_time(now: int) -> int:
-    """What a clock returned, if it is a time."""
-    if not isinstance(now, int):
-        raise TypeError(f"clock must return an int, got {now!r}")
-    if not -(2**62) < now < 2**62:
-        raise ValueError(f"clock must return nanoseconds within 2**62 of zero, got {now!r}")
-    return now
+    return checked_int("seed", seed) % 2**64
 
 
 def shortened(lifetime: int, jitter: float, drawn: int) -> int:

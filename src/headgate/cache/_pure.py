@@ -30,18 +30,18 @@ from reprlib import recursive_repr
 from time import monotonic_ns, perf_counter_ns
 from types import GenericAlias
 
+from headgate._base.checks import checked_callable, checked_int
+from headgate._base.clock import checked_clock, checked_now
 from headgate._base.forks import new_lock
 from headgate._base.pickling import carried, carry, checked_state, initialized, name_class, restore
 from headgate.cache._dumps import dump_rows, leases, load_rows
 from headgate.cache._flights import Flights
 from headgate.cache._lifetimes import (
     NEVER,
-    checked_clock,
     checked_fraction,
     checked_lifetime,
     checked_seed,
     checked_tags,
-    checked_time,
     shortened,
 )
 from headgate.cache._listeners import notify
@@ -62,22 +62,13 @@ _whole = attrgetter("key", "value", "due", "hard", "tags")
 
 
 def _checked_maxsize(maxsize, weighted):
-    try:
-        maxsize = index(maxsize)
-    except TypeError:
-        raise TypeError(f"maxsize must be an int, got {maxsize!r}") from None
+    maxsize = checked_int("maxsize", maxsize)
     if maxsize < 0:
         raise ValueError(f"maxsize must be non-negative, got {maxsize!r}")
     most = 2**63 - 1 if weighted else _MOST_ENTRIES
     if maxsize > most:
         raise ValueError(f"maxsize must be at most {most}, got {maxsize!r}")
     return maxsize
-
-
-def _checked_callable(name, value):
-    if value is not None and not callable(value):
-        raise TypeError(f"{name} must be callable or None, got {value!r}")
-    return value
 
 
 def _is_plain(key, depth=2):
@@ -178,10 +169,10 @@ class _Cache(MutableMapping):
     def __init__(self, maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, on_evict=None,
                  seed=0):
         room = _checked_maxsize(maxsize, getsizeof is not None)
-        _checked_callable("getsizeof", getsizeof)
+        checked_callable("getsizeof", getsizeof)
         lifetime, idle = checked_lifetime("ttl", ttl), checked_lifetime("tti", tti)
         share, tick, draws = checked_fraction("jitter", jitter), checked_clock(clock), checked_seed(seed)
-        _checked_callable("on_evict", on_evict)
+        checked_callable("on_evict", on_evict)
         self._configure(room, getsizeof, lifetime, idle, share, tick, on_evict, draws)
 
     def _configure(self, room, sizer, lifetime, idle, jitter, clock, listener, seed):
@@ -386,7 +377,7 @@ class _Cache(MutableMapping):
         """The time where entries may have a lifetime; runs the clock."""
         if not self._timed:
             return 0
-        return monotonic_ns() if self._clock is None else checked_time(self._clock())
+        return monotonic_ns() if self._clock is None else checked_now(self._clock())
 
     def _due(self, now, lifetime):
         """When an entry that is written now ends by its ttl."""
@@ -1229,7 +1220,7 @@ class _Cache(MutableMapping):
             with self._lock:
                 group = [(entry, _ABSENT) for entry in self._tagged.get(tag, ())]
             return self._remove_entries(group)
-        _checked_callable("predicate", predicate)
+        checked_callable("predicate", predicate)
         self._purge_now()
         if predicate is not None:
             found = self._snapshot(lambda entry: (entry, entry.value))

@@ -16,14 +16,11 @@ from libc.stdint cimport uint64_t
 
 from headgate._c.xxh64 cimport hg_splitmix64, hg_xxh64
 
-from operator import index
+from headgate._base.checks import checked_int
 
 
 cdef object _integer(str name, object value):
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    return value if type(value) is int else checked_int(name, value)
 
 
 cdef uint64_t _hash_buffer(object data, uint64_t seed) except? 0:

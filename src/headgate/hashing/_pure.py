@@ -1,7 +1,8 @@
 """XXH64 and splitmix64 in pure Python; the picture stands in docs/internals/hashing.md."""
 
-from operator import index
 from struct import unpack_from
+
+from headgate._base.checks import checked_int
 
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
 _P1 = 0x9E37_79B1_85EB_CA87
@@ -10,13 +11,6 @@ _P3 = 0x1656_67B1_9E37_79F9
 _P4 = 0x85EB_CA77_C2B2_AE63
 _P5 = 0x27D4_EB2F_1656_67C5
 _GOLDEN_GAMMA = 0x9E37_79B9_7F4A_7C15
-
-
-def _integer(name, value):
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}") from None
 
 
 def _as_bytes(data):
@@ -48,7 +42,7 @@ def xxh64(data, seed=0):
     >>> xxh64("é") == xxh64("é".encode())
     True
     """
-    seed = _integer("seed", seed)
+    seed = checked_int("seed", seed)
     if not 0 <= seed <= _MASK:
         raise ValueError(f"seed must be in [0, 2**64), got {seed!r}")
     return _xxh64_bytes(_as_bytes(data), seed)
@@ -109,7 +103,7 @@ def splitmix64(x):
     >>> splitmix64(2**64) == splitmix64(0)
     True
     """
-    z = (_integer("x", x) + _GOLDEN_GAMMA) & _MASK
+    z = (checked_int("x", x) + _GOLDEN_GAMMA) & _MASK
     z = ((z ^ z >> 30) * 0xBF58_476D_1CE4_E5B9) & _MASK
     z = ((z ^ z >> 27) * 0x94D0_49BB_1331_11EB) & _MASK
     return z ^ z >> 31

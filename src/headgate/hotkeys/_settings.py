@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from operator import index, itemgetter
+from operator import itemgetter
 
-from headgate.limit._units import as_number
+from headgate._base.checks import checked_int, checked_int_or_none, checked_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,10 +37,7 @@ class HotKey(_Fields["_Key"]):
 
 def checked_k(k: int) -> int:
     """How many keys are watched."""
-    try:
-        number = index(k)
-    except TypeError:
-        raise TypeError(f"k must be an int, got {k!r}") from None
+    number = checked_int("k", k)
     if not 1 <= number <= _MOST_KEYS:
         raise ValueError(f"k must be from 1 to {_MOST_KEYS}, got {k!r}")
     return number
@@ -50,7 +47,7 @@ def checked_half_life(half_life: float | None) -> int:
     """The nanoseconds of `half_life`, 0 for None."""
     if half_life is None:
         return 0
-    seconds = as_number("half_life", half_life)
+    seconds = checked_number("half_life", half_life)
     if not 1e-9 <= seconds < _MOST_NANOSECONDS / 1e9:
         raise ValueError(f"half_life must be from a nanosecond to 2**62 of them, got {half_life!r}")
     return round(seconds * 1e9)
@@ -58,10 +55,7 @@ def checked_half_life(half_life: float | None) -> int:
 
 def checked_count(n: int) -> int:
     """What an addition adds."""
-    try:
-        number = index(n)
-    except TypeError:
-        raise TypeError(f"n must be an int, got {n!r}") from None
+    number = checked_int("n", n)
     if number < 1:
         raise ValueError(f"n must be positive, got {n!r}")
     if number > _MOST_TOTAL:
@@ -71,12 +65,9 @@ def checked_count(n: int) -> int:
 
 def checked_limit(n: int | None) -> int:
     """How many records `top` answers at most."""
-    if n is None:
+    number = checked_int_or_none("n", n)
+    if number is None:
         return _MOST_KEYS
-    try:
-        number = index(n)
-    except TypeError:
-        raise TypeError(f"n must be an int or None, got {n!r}") from None
     if number < 0:
         raise ValueError(f"n must not be negative, got {n!r}")
     return min(number, _MOST_KEYS)

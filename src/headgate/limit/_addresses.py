@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from _socket import AF_INET, AF_INET6, inet_ntop
 from functools import lru_cache
 from itertools import chain
+
+from headgate._base.addresses import packed_address, unmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
-_MAPPED = bytes(10) + b"\xff\xff"
 _NAT64 = bytes.fromhex("0064ff9b0000000000000000")
 _6TO4 = b"\x20\x02"
 UNIX = "unix"
@@ -24,24 +25,13 @@ def carried(packed: bytes) -> bytes:
     return packed[2:6] if len(packed) == 16 and packed.startswith(_6TO4) else packed
 
 
-def packed_address(address: str) -> bytes:
-    """The 4 or 16 bytes of an address; IPv4 mapped into IPv6 is IPv4, and a zone is dropped."""
-    try:
-        if ":" not in address:
-            return inet_pton(AF_INET, address)
-        packed = inet_pton(AF_INET6, address.partition("%")[0])
-    except (OSError, TypeError, ValueError):
-        raise ValueError(f"address must be an IPv4 or IPv6 address, got {address!r}") from None
-    return packed[12:] if packed.startswith(_MAPPED) else packed
-
-
 def network_of(text: object) -> tuple[int, int, int] | None:
     """The bits of an address, how many of them a network or a single address fixes, and the number that those
     make; None if `text` is neither. A network within NAT64 or 6to4 is one of IPv4.
     """
     address, slash, length = text.partition("/") if isinstance(text, str) else ("", "", "")
     try:
-        packed = packed_address(address)
+        packed = unmapped(packed_address(address))
         bits = 8 * len(packed)
         free = bits - checked_length("network", int(length), bits) if slash else 0
     except ValueError:
@@ -84,7 +74,7 @@ def address_prefix(address: str, v4: int = 32, v6: int = 64) -> str:
     v4, v6 = checked_length("v4", v4, 32), checked_length("v6", v6, 128)
     if address == UNIX:
         return UNIX
-    packed = carried(packed_address(address))
+    packed = carried(unmapped(packed_address(address)))
     length = v4 if len(packed) == 4 else v6
     return f"{_text(masked(packed, length))}/{length}"
 
@@ -162,7 +152,7 @@ class _Networks:
 
     def trusts(self, address: str, _: int) -> bool:
         try:
-            packed = packed_address(address)
+            packed = unmapped(packed_address(address))
         except ValueError:
             return self._unix and address == UNIX
         bits, number = 8 * len(packed), int.from_bytes(packed)
@@ -175,7 +165,7 @@ _networks = lru_cache(maxsize=64)(_Networks)
 def _network(text: str) -> tuple[int, int, int]:
     address, slash, length = text.partition("/")
     try:
-        packed = packed_address(address)
+        packed = unmapped(packed_address(address))
         bits = 8 * len(packed)
         mapped = 96 if bits == 32 and ":" in address else 0
         free = bits - checked_length("trusted", int(length) - mapped, bits) if slash else 0
@@ -250,7 +240,7 @@ def _entry_address(entry: str) -> str | None:
     elif entry.count(":") == 1:
         entry = entry.partition(":")[0]
     try:
-        return _text(packed_address(entry))
+        return _text(unmapped(packed_address(entry)))
     except ValueError:
         return None
 

@@ -16,12 +16,12 @@ from collections import deque
 from time import monotonic_ns
 from warnings import warn
 
+from headgate._base.checks import checked_int, checked_number
 from headgate._base.clock import checked_clock, checked_now
 from headgate._base.forks import renew
 from headgate._base.pickling import initialized
-from headgate.limit._units import as_number, checked_positive
+from headgate.limit._units import checked_positive
 from headgate.limit.words import Words
-from headgate.placement._members import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -423,7 +423,7 @@ class ConcurrencyLimiter:
 
 
 def _bound(name: str, value: int, least: int, most: int) -> int:
-    number = integer(name, value)
+    number = checked_int(name, value)
     if not least <= number <= most:
         raise ValueError(f"{name} must be in [{least}, {most}], got {value!r}")
     return number
@@ -440,7 +440,7 @@ def _checked_shares(priorities: Mapping[str, float] | None) -> dict[str | None, 
 
 
 def _share(share: Any) -> float:
-    number = float(as_number("priorities", share))
+    number = float(checked_number("priorities", share))
     if not 0 < number <= 1:
         raise ValueError(f"priorities must be shares in (0, 1], got {share!r}")
     return number

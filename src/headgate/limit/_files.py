@@ -23,6 +23,7 @@ from operator import index
 from os import urandom
 from time import monotonic, sleep
 
+from headgate._base.checks import checked_int
 from headgate._base.forks import new_lock, renew
 from headgate.errors import HeadgateError
 from headgate.limit._rate import checked_rates
@@ -86,10 +87,7 @@ def namespace(kind: str) -> int:
 
 def checked_mode(mode: int) -> int:
     """The permissions of a file that its owner can read and write."""
-    try:
-        number = index(mode)
-    except TypeError:
-        raise TypeError(f"mode must be an int, got {mode!r}") from None
+    number = checked_int("mode", mode)
     if number & ~_MODES or number & _OWN != _OWN:
         raise ValueError(f"mode must be permissions from 0o600 to 0o777, got {number:#o}")
     return number

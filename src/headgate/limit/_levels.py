@@ -11,17 +11,18 @@ import os
 from math import inf
 from operator import attrgetter
 
+from headgate._base.addresses import packed_address, unmapped
 from headgate._base.clock import checked_clock
+from headgate._base.keys import key_name
 from headgate._base.pickling import initialized
 from headgate.limit import _waiting
-from headgate.limit._addresses import UNIX, carried, checked_length, masked, network_of, packed_address
+from headgate.limit._addresses import UNIX, carried, checked_length, masked, network_of
 from headgate.limit._decision import Decision, with_details
 from headgate.limit._rate import Rate, checked_rates, written
 from headgate.limit._reservation import Reservation
 from headgate.limit._rules import Deny, LevelCounts, LevelTally, Networks
 from headgate.limit._units import checked_amount, checked_positive
 from headgate.limit.keyed import RateLimiter
-from headgate.placement._members import key_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class AddressLimiter:
     def _asked(self, address: str) -> Asked:
         if address == UNIX:
             return [(UNIX, self._limiters[min(self._limiters)], address)]
-        packed = carried(packed_address(address))
+        packed = carried(unmapped(packed_address(address)))
         prefixes = self._v4 if len(packed) == 4 else self._v6
         return [
             (name, limiter, masked(packed, length) + bytes((length,))) for name, length, limiter in prefixes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import namedtuple
 from functools import lru_cache
 
-from headgate.limit._units import as_number, checked_positive
+from headgate._base.checks import checked_number
+from headgate.limit._units import checked_positive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Rate(_Fields):
 
     def __new__(cls, limit: SupportsFloat, period: SupportsFloat, burst: SupportsFloat | None = None) -> Rate:
         seconds = checked_positive("period", period)
-        if as_number("limit", limit) == 0:
+        if checked_number("limit", limit) == 0:
             if burst:
                 raise ValueError(f"burst must be None with a limit of 0, got {burst!r}")
             return super().__new__(cls, 0, seconds, 0)

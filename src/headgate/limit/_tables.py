@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from math import inf
-from operator import index
 
+from headgate._base.checks import checked_int
 from headgate.limit._rate import Rate
 from headgate.limit._units import scale
 
@@ -28,10 +28,7 @@ _ON_MISMATCH = {"raise": False, "adopt": True}
 
 def count_lines(max_keys: int) -> int:
     """How many lines of eight cells `max_keys` take, so that half of the cells are left free."""
-    try:
-        count = index(max_keys)
-    except TypeError:
-        raise TypeError(f"max_keys must be an int, got {max_keys!r}") from None
+    count = checked_int("max_keys", max_keys)
     if not 1 <= count <= _MOST_KEYS:
         raise ValueError(f"max_keys must be in [1, 2**32], got {max_keys!r}")
     return -(-count // _KEYS_A_LINE)

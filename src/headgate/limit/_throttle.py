@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
+from headgate._base.checks import checked_callable, checked_number
 from headgate._base.clock import checked_clock, checked_now
 from headgate._base.forks import new_lock
 from headgate._base.pickling import initialized
-from headgate.limit._units import as_number, checked_positive
+from headgate.limit._units import checked_positive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,14 +75,13 @@ class Throttle:
     ) -> None:
         if hasattr(self, "_bin"):
             raise initialized(self)
-        self._k = as_number("k", k)
+        self._k = checked_number("k", k)
         if not 1 <= self._k < float("inf"):
             raise ValueError(f"k must be finite and at least 1, got {k!r}")
         seconds = checked_positive("window", window)
         if seconds > _MOST_WINDOW:
             raise ValueError(f"window must be at most {_MOST_WINDOW}, got {window!r}")
-        if random is not None and not callable(random):
-            raise TypeError(f"random must be callable or None, got {random!r}")
+        checked_callable("random", random)
         self._random = _default_random() if random is None else random
         self._clock = checked_clock(clock)
         self._width = max(1, int(seconds * 1e9) // _BINS)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from math import frexp, inf, ldexp
 
+from headgate._base.checks import checked_number
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -67,18 +69,9 @@ def unused(reserved: int, used: int, came: int) -> int:
     return min(reserved - used, max(0, reserved - max(0, came)))
 
 
-def as_number(name: str, value: SupportsFloat) -> float:
-    """`value` as an int or a float, whatever numeric type it has."""
-    if isinstance(value, int):
-        return int(value)
-    if hasattr(value, "__float__"):
-        return float(value)
-    raise TypeError(f"{name} must be a number, got {value!r}")
-
-
 def checked_amount(name: str, value: SupportsFloat) -> float:
     """`value` as an int or a float, if it is finite and not negative."""
-    number = as_number(name, value)
+    number = checked_number(name, value)
     if not 0 <= number < inf:
         raise ValueError(f"{name} must be finite and non-negative, got {value!r}")
     return number
@@ -86,7 +79,7 @@ def checked_amount(name: str, value: SupportsFloat) -> float:
 
 def checked_positive(name: str, value: SupportsFloat) -> float:
     """`value` as an int or a float, if it is positive and no capacity or rate too large to count."""
-    number = as_number(name, value)
+    number = checked_number(name, value)
     if not 0 < number < inf:
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
     if number > _MOST:

@@ -22,7 +22,7 @@ from functools import partial
 from weakref import WeakValueDictionary
 
 from headgate._base.forks import new_lock, renew
-from headgate.placement._members import key_name
+from headgate._base.keys import key_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import time
 from functools import _CacheInfo, partial, update_wrapper
-from operator import index
 from types import MethodType
 from weakref import ref
 
+from headgate._base.checks import checked_callable, checked_int_or_none
 from headgate.cache._flights import Flights
 from headgate.cache._lifetimes import NEVER, checked_fraction, checked_lifetime, checked_tags, shortened
 from headgate.cache._listeners import report
@@ -382,14 +382,14 @@ class Plan:
                  executor: Any) -> None:
         self._new_front, self._new_results = new_front, new_results
         self.cache, self._maxsize = _checked_cache(cache), _checked_maxsize(maxsize)
-        self.key, self.keep = _checked_callable("key", key), _checked_callable("keep", keep)
+        self.key, self.keep = checked_callable("key", key), checked_callable("keep", keep)
         self.typed, self.tags = bool(typed), tags if callable(tags) else checked_tags(tags)
-        self.clock = _checked_callable("clock", clock) or _clock_of(cache) or time.monotonic_ns
+        self.clock = checked_callable("clock", clock) or _clock_of(cache) or time.monotonic_ns
         self.refreshes = Refreshes(checked_executor(executor))
         self._set_lifetimes(ttl, stale)
         self._jitter = checked_fraction("jitter", jitter)
         self._policy: Any = None
-        policy = _checked_callable("policy", policy)
+        policy = checked_callable("policy", policy)
         options = _given(tti=tti, jitter=jitter or None, on_evict=on_evict)
         if cache is not None:
             _refuse_beside(cache, maxsize, _given(policy=policy) | options)
@@ -540,21 +540,10 @@ def _refuse_tags(cache: Any, tags: Any) -> None:
 
 
 def _checked_maxsize(maxsize: Any) -> int | None:
-    if maxsize is None:
-        return None
-    try:
-        room = index(maxsize)
-    except TypeError:
-        raise TypeError(f"maxsize must be an int or None, got {maxsize!r}") from None
-    if room < 0:
+    number = checked_int_or_none("maxsize", maxsize)
+    if number is not None and number < 0:
         raise ValueError(f"maxsize must be non-negative, got {maxsize!r}")
-    return room
-
-
-def _checked_callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise TypeError(f"{name} must be callable or None, got {value!r}")
-    return value
+    return number
 
 
 def _checked_function(function: Any) -> tuple[Any, bool]:

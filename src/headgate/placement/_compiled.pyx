@@ -51,9 +51,7 @@ from headgate.placement._members import (
     admitted,
     arranged,
     checked_bound,
-    checked_several,
     collected,
-    integer,
     join,
     low_bytes,
     member,
@@ -62,6 +60,7 @@ from headgate.placement._members import (
     rates,
     weighted,
 )
+from headgate._base.checks import checked_int, checked_iterable
 from headgate.placement._moves import expected_moves
 from headgate._base.pickling import carried, carry, initialized, name_class, restore
 from headgate.errors import NoServerError
@@ -413,7 +412,7 @@ cdef class _Placement:
         ['a', 'c']
         """
         cdef hg_key plain
-        n = integer("n", n)
+        n = checked_int("n", n)
         if n < 0:
             raise ValueError(f"n must not be negative, got {n!r}")
         hg_key_of(key, b"key", &plain)
@@ -1416,7 +1415,7 @@ def jump_hash(key, buckets, /):
     else:
         hg_key_of(key, b"key", &plain)
         hash = hg_xxh64(plain.data, plain.size, 0)
-    buckets = integer("buckets", buckets)
+    buckets = checked_int("buckets", buckets)
     if not 1 <= buckets <= 2**31:
         raise ValueError(f"buckets must be in [1, 2**31], got {buckets!r}")
     return hg_jump(hash, buckets)
@@ -1619,7 +1618,7 @@ cdef class BoundedLoad:
         hg_key_of(key, b"key", &plain)
         view = self._placement._current()
         view.begin(&plain)
-        names = {name_bytes(node, self._placement._node_key) for node in checked_several("exclude", exclude)}
+        names = {name_bytes(node, self._placement._node_key) for node in checked_iterable("exclude", exclude)}
         if names:
             barred = bytes([name in names for name in view.names])
         while not counted:

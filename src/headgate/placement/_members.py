@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import frexp, isqrt, ldexp
-from operator import index, itemgetter
+from operator import itemgetter
 from sys import float_info
+
+from headgate._base.checks import checked_callable, checked_int
+from headgate._base.keys import key_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,43 +30,11 @@ MAX_POINTS = 2**24
 _LIGHTEST = 2.0**-300
 
 
-def integer(name: str, value: Any) -> int:
-    """The int that `value` is, or a TypeError that names it."""
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}") from None
-
-
-def key_bytes(key: Any, name: str) -> bytes:
-    """The bytes of a key: UTF-8 of a str, bytes, 8 little-endian bytes of an int; as an exact type."""
-    if isinstance(key, str):
-        try:
-            return str.encode(key)
-        except UnicodeEncodeError as error:
-            error.reason = f"{name} must have no surrogates"
-            raise
-    if isinstance(key, bytes):
-        return bytes.join(b"", (key,))
-    if not isinstance(key, int):
-        raise TypeError(f"{name} must be str, bytes or int, got {key!r}")
-    try:
-        return int.to_bytes(key, 8, "little", signed=True)
-    except OverflowError:
-        raise ValueError(f"{name} must be in [-2**63, 2**63), got {key!r}") from None
-
-
 def _exact(name: str, value: Any) -> float:
     """The value as an exact int or float, so that arithmetic on it is no foreign code."""
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be an int or a float, got {value!r}")
     return int.__pos__(value) if isinstance(value, int) else float.__pos__(value)
-
-
-def key_name(key: Any) -> bytes:
-    """A name for a key of a limit: its bytes, after a letter that tells text, bytes and numbers apart."""
-    kind = b"s" if isinstance(key, str) else b"b" if isinstance(key, bytes) else b"i"
-    return kind + key_bytes(key, "key")
 
 
 def checked_weight(weight: Any) -> float:
@@ -88,13 +59,6 @@ def checked_bound(c: Any) -> float:
     if not 1 <= exact <= float_info.max:
         raise ValueError(f"c must be finite and at least 1, got {c!r}")
     return float(exact)
-
-
-def checked_several(name: str, value: Any) -> Iterable[Any]:
-    """`value`, if it is an iterable and no single name."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be an iterable, got {value!r}")
-    return value
 
 
 def weighted(nodes: Any) -> list[tuple[Any, Any]]:
@@ -150,7 +114,7 @@ class RingRules(Rules):
     __slots__ = ("own", "program", "replicas")
 
     def __init__(self, replicas: Any = 150, scheme: Any = "headgate") -> None:
-        self.replicas = integer("replicas", replicas)
+        self.replicas = checked_int("replicas", replicas)
         if not 1 <= self.replicas <= MAX_POINTS:
             raise ValueError(f"replicas must be in [1, {MAX_POINTS}], got {replicas!r}")
         self.program, self.own = resolved(scheme)
@@ -191,7 +155,7 @@ class RaceRules(Rules):
     def __init__(self, scheme: Any = "headgate", seed: Any = 0) -> None:
         if scheme not in ("headgate", "pymemcache"):
             raise ValueError(f"scheme must be one of headgate, pymemcache, got {scheme!r}")
-        self.scheme, self.seed = scheme, integer("seed", seed)
+        self.scheme, self.seed = scheme, checked_int("seed", seed)
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32), got {seed!r}")
         self.murmur = scheme == "pymemcache"
@@ -208,7 +172,7 @@ class MaglevRules(Rules):
     __slots__ = ("size",)
 
     def __init__(self, size: Any = 65537) -> None:
-        self.size = integer("size", size)
+        self.size = checked_int("size", size)
         if not 2 <= self.size < 2**24 or not all(self.size % i for i in range(2, isqrt(self.size) + 1)):
             raise ValueError(f"size must be a prime below 2**24, got {size!r}")
         super().__init__(self.size)
@@ -250,8 +214,7 @@ def member(members: Members, name: bytes, node: Any) -> list[Any]:
 
 def collected(pairs: Any, node_key: Any, rules: Rules) -> Members:
     """The members that a constructor is given."""
-    if node_key is not None and not callable(node_key):
-        raise TypeError(f"node_key must be callable or None, got {node_key!r}")
+    checked_callable("node_key", node_key)
     members: Members = {}
     for node, weight in pairs:
         join(members, *admitted(node, weight, node_key, rules))

@@ -11,7 +11,9 @@ from math import log
 from struct import unpack_from
 from types import GenericAlias
 
+from headgate._base.checks import checked_int, checked_iterable
 from headgate._base.forks import new_lock, renew
+from headgate._base.keys import key_bytes
 from headgate._base.pickling import carried, carry, initialized, name_class, restore
 from headgate.errors import NoServerError
 from headgate.hashing._pure import _MASK, _xxh64_bytes, splitmix64
@@ -23,11 +25,8 @@ from headgate.placement._members import (
     admitted,
     arranged,
     checked_bound,
-    checked_several,
     collected,
-    integer,
     join,
-    key_bytes,
     low_bytes,
     member,
     name_bytes,
@@ -241,7 +240,7 @@ class _Placement:
         >>> HashRing(["a", "b", "c"]).get_nodes("user:1", 2)
         ['a', 'c']
         """
-        n = integer("n", n)
+        n = checked_int("n", n)
         if n < 0:
             raise ValueError(f"n must not be negative, got {n!r}")
         view = self._current()
@@ -1045,7 +1044,7 @@ def jump_hash(key, buckets, /):
         hash &= _MASK
     else:
         hash = _key_hash(key)
-    buckets = integer("buckets", buckets)
+    buckets = checked_int("buckets", buckets)
     if not 1 <= buckets <= 2**31:
         raise ValueError(f"buckets must be in [1, 2**31], got {buckets!r}")
     bucket = after = 0
@@ -1229,7 +1228,7 @@ class BoundedLoad:
         """
         view = self._placement._current()
         key = view.begin(key)
-        names = {name_bytes(node, self._placement._node_key) for node in checked_several("exclude", exclude)}
+        names = {name_bytes(node, self._placement._node_key) for node in checked_iterable("exclude", exclude)}
         with self._lock:
             rank, era = self._chosen(view, key, names), self._era
         if rank < 0:

@@ -34,6 +34,7 @@ from time import monotonic_ns
 
 from headgate._base.clock import checked_clock, checked_now
 from headgate._base.forks import new_lock, under
+from headgate._base.keys import key_bytes
 from headgate._base.pickling import initialized
 from headgate.limit import _waiting
 from headgate.limit._decision import Decision, with_details
@@ -52,7 +53,6 @@ from headgate.limit._tables import (
     tables_of,
 )
 from headgate.limit._units import checked_amount, to_units, units_at, unused, wait
-from headgate.placement._members import key_bytes
 
 try:
     import mmap
