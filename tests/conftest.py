@@ -9,12 +9,20 @@ from hypothesis import HealthCheck, settings
 
 from headgate.cli.twins import IDEAS, twin_module
 
+SOURCES = Path(__file__).parents[1] / "src"
 SHARED = Path(os.environ.get("HEADGATE_SHARED", Path(__file__).parents[2] / "shared"))
 
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # a machine may be busy
 settings.register_profile("plain", **PATIENT)
 settings.register_profile("sanitizers", max_examples=25, **PATIENT)
 settings.load_profile("plain")
+
+
+def homes(module):
+    """The names of the modules that make up a twin's module: its own, and any x.py beside an x.pxi."""
+    package = SOURCES.joinpath(*module.__package__.split("."))
+    halves = [path.relative_to(SOURCES).with_suffix("") for path in package.rglob("*.pxi")]
+    return {module.__name__, *(".".join(half.parts) for half in halves)}
 
 
 class Twin:

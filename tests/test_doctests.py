@@ -7,6 +7,7 @@ from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
+from conftest import homes
 
 import headgate
 from headgate.cli.twins import IDEAS
@@ -21,9 +22,9 @@ SHARED = [name for _, name, _ in walk_packages(headgate.__path__, "headgate.")
 
 def documented(module):
     """The docstrings of `module` and of all that it defines, by qualified name."""
-    found = {"": module}
+    found, known = {"": module}, homes(module)
     for name, value in vars(module).items():
-        if getattr(value, "__module__", None) == module.__name__:
+        if getattr(value, "__module__", None) in known:
             found[name] = value
             if isinstance(value, type):
                 found |= {f"{name}.{member}": item for member, item in vars(value).items()

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from conftest import homes
 
 import headgate
 from headgate.cli.twins import IDEAS, twin_module
@@ -18,8 +19,9 @@ REQUIRED = {"maxsize": 8, "ttl": 60, "capacity": 5, "refill_rate": 2, "k": 3, "s
 
 def public(module):
     """What `module` itself defines for others, by name."""
+    known = homes(module)
     return {name: value for name, value in vars(module).items()
-            if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__}
+            if not name.startswith("_") and getattr(value, "__module__", None) in known}
 
 
 def classes(idea):
