@@ -1,5 +1,6 @@
 """Every test that takes `twin` runs on both twins, or on those that HEADGATE_PURE allows."""
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,8 @@ SHARED = Path(os.environ.get("HEADGATE_SHARED", Path(__file__).parents[2] / "sha
 
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # a machine may be busy
 settings.register_profile("plain", **PATIENT)
-settings.register_profile("sanitizers", max_examples=25, **PATIENT)
+settings.register_profile("sanitizers", max_examples=10, **PATIENT)
+settings.register_profile("exhaustive", max_examples=1000, **PATIENT)
 settings.load_profile("plain")
 
 
@@ -23,6 +25,30 @@ def homes(module):
     package = SOURCES.joinpath(*module.__package__.split("."))
     halves = [path.relative_to(SOURCES).with_suffix("") for path in package.rglob("*.pxi")]
     return {module.__name__, *(".".join(half.parts) for half in halves)}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--exhaustive", action="store_true", help="ten times the examples, and tests marked exhaustive, too"
+    )
+
+
+def pytest_configure(config):
+    if config.option.exhaustive:
+        settings.load_profile("exhaustive")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.option.exhaustive:
+        marked = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
+
+
+def pytest_collection_finish():
+    """What tests collect is their own garbage: collections do not visit thousands of tests each time."""
+    gc.collect()
+    gc.freeze()
 
 
 class Twin:

@@ -43,7 +43,6 @@ def _struck_by_litter(act, times):
         gc.enable()
         for _ in range(times):
             gc.collect()
-        gc.unfreeze()
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def build(tree, idea, mutants):
         (folder / header).write_text(turning)
     env = {name: value for name, value in os.environ.items() if name not in ("HEADGATE_PURE", "LD_PRELOAD")}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"]
-    return subprocess.run(command, cwd=tree, env=env | {"CFLAGS": "-O1"}, capture_output=True, text=True)
+    return subprocess.run(command, cwd=tree, env=env | {"CFLAGS": "-O0"}, capture_output=True, text=True)
 
 
 def built(tree, idea, mutants=()):
@@ -165,7 +165,7 @@ class Checker:
     def _explore(self, programs, memory, times, kills):
         """The outcomes; True if a word was written that was not known to be, so that some may be missing."""
         start = memory, 0, ((),) * len(programs), kills
-        pending, known = [start], {start}
+        pending, known, turns = [start], {start}, {}
         while pending:
             memory, moment, heard, kills = pending.pop()
             results, steps = [], []
@@ -173,15 +173,19 @@ class Checker:
                 if heard[number] == KILLED:
                     results.append(KILLED)
                     continue
-                answer, _ = self.run(program, memory, times[moment], heard[number])
-                if not self._process.kind:
+                turn = program, heard[number], memory, moment
+                if turn not in turns:
+                    answer, _ = self.run(program, memory, times[moment], heard[number])
+                    if self._is_news():
+                        return True
+                    turns[turn] = answer, self._perform(memory, heard[number])
+                answer, step = turns[turn]
+                if step is None:
                     results.append(answer)
                     continue
-                if self._is_news():
-                    return True
-                kept = len(heard[number]) - self._process.forgotten
-                heard = self._after(heard, number, heard[number][:kept])
-                steps.append((number, *self._perform(memory)))
+                kept, told, changed = step
+                heard = self._after(heard, number, kept)
+                steps.append((number, told, changed))
             if not steps:
                 yield results, memory
                 continue
@@ -206,16 +210,22 @@ class Checker:
         process.written[process.at] = 1
         return True
 
-    def _perform(self, memory):
-        """What the step that a process is about to make tells it, and the memory after it."""
+    def _perform(self, memory, heard):
+        """What a process keeps of what it heard, what its next step tells it, and the memory then.
+
+        None if it is at its end.
+        """
         process = self._process
+        if not process.kind:
+            return None
+        kept = heard[: len(heard) - process.forgotten]
         if process.kind == CLOCK:
-            return process.now, memory
+            return kept, process.now, memory
         start, end = 8 * process.at, 8 * process.at + 8
         word = int.from_bytes(memory[start:end], sys.byteorder)
         if process.kind == LOAD:
-            return word, memory
+            return kept, word, memory
         if process.kind == CAS and word != process.old and process.mutant != BLIND:
-            return 0, memory
+            return kept, 0, memory
         value = process.value if process.kind == CAS else (word + process.value) % 2**64
-        return 1, memory[:start] + value.to_bytes(8, sys.byteorder) + memory[end:]
+        return kept, 1, memory[:start] + value.to_bytes(8, sys.byteorder) + memory[end:]

@@ -210,10 +210,9 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("kills", [0, 1])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_protocol(checker, scenario, kills):
-    scenario(checker).judge(kills)
+def test_protocol(checker, scenario):
+    scenario(checker).judge(kills=1)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
