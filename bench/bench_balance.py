@@ -12,11 +12,11 @@ TIMES = 1000
 NAMES = ["RoundRobin", "WeightedRoundRobin", "RandomChoice", "LeastLoaded", "PowerOfTwo", "PeakEWMA"]
 EACH = pytest.mark.parametrize("name", NAMES)
 SIZES = pytest.mark.parametrize("servers", [10, 1000])
-ROOMS = pytest.mark.parametrize("room", [compiled, pure], ids=["compiled", "pure"])
+TWINS = pytest.mark.parametrize("twin", [compiled, pure], ids=["compiled", "pure"])
 
 
-def fleet(room, name, servers):
-    return getattr(room, name)({f"server-{i}": 1 + i % 10 for i in range(servers)})
+def fleet(twin, name, servers):
+    return getattr(twin, name)({f"server-{i}": 1 + i % 10 for i in range(servers)})
 
 
 @pytest.mark.benchmark(group="get_server, 1,000 times")
@@ -30,10 +30,10 @@ def test_call(benchmark):
 
 @EACH
 @SIZES
-@ROOMS
+@TWINS
 @pytest.mark.benchmark(group="get_server, 1,000 times")
-def test_get_server(benchmark, room, name, servers):
-    balancer = fleet(room, name, servers)
+def test_get_server(benchmark, twin, name, servers):
+    balancer = fleet(twin, name, servers)
 
     def body():
         for _ in repeat(1, TIMES):
@@ -44,10 +44,10 @@ def test_get_server(benchmark, room, name, servers):
 
 @EACH
 @SIZES
-@ROOMS
+@TWINS
 @pytest.mark.benchmark(group="pick and done, 1,000 times")
-def test_pick(benchmark, room, name, servers):
-    balancer = fleet(room, name, servers)
+def test_pick(benchmark, twin, name, servers):
+    balancer = fleet(twin, name, servers)
 
     def body():
         for _ in repeat(1, TIMES):

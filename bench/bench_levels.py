@@ -48,18 +48,18 @@ def limits_twice():
     return lambda user, address: strategy.hit(item, "user", user) and strategy.hit(item, "ip", address)
 
 
-CONTESTANTS = [two_limiters, one_level, two_levels, overrides, four_prefixes, limits_twice]
+CANDIDATES = [two_limiters, one_level, two_levels, overrides, four_prefixes, limits_twice]
 
 
-def ask(call):
+def call_all(call):
     for user, address in zip(USERS, ADDRESSES, strict=True):
         call(user, address)
 
 
-@pytest.mark.parametrize("make", CONTESTANTS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", CANDIDATES, ids=lambda make: make.__name__)
 @pytest.mark.benchmark(group="allowed, a thousand requests")
 def test_levels(benchmark, make):
-    benchmark(ask, make())
+    benchmark(call_all, make())
 
 
 @pytest.mark.benchmark(group="headers of a response")

@@ -33,10 +33,10 @@ def throttled():
     return peer.Throttled(key="key", using="token_bucket", quota=quota).limit
 
 
-CONTESTANTS = [monotonic_ns, compiled, pure, limits, throttled]
+CANDIDATES = [monotonic_ns, compiled, pure, limits, throttled]
 
 
-@pytest.mark.parametrize("make", CONTESTANTS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", CANDIDATES, ids=lambda make: make.__name__)
 @pytest.mark.benchmark(group="an allowed request, a thousand times")
 def test_allowed(benchmark, make):
     call = make()
@@ -61,10 +61,10 @@ def test_shared(benchmark, twin, tmp_path):
     benchmark(all_rounds)
 
 
-@pytest.mark.parametrize("room", ["headgate.limit.bucket._compiled", "headgate.limit.bucket._pure"])
+@pytest.mark.parametrize("twin", ["headgate.limit.bucket._compiled", "headgate.limit.bucket._pure"])
 @pytest.mark.benchmark(group="a denied request, a thousand times")
-def test_denied(benchmark, room):
-    bucket = import_module(room).TokenBucket(1, 1e-6)
+def test_denied(benchmark, twin):
+    bucket = import_module(twin).TokenBucket(1, 1e-6)
     bucket.consume()
 
     def all_rounds(call=bucket.consume):

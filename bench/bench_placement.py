@@ -23,7 +23,7 @@ RINGS = pytest.mark.parametrize(
     "ring", [compiled.HashRing, pure.HashRing, Peer], ids=["compiled", "pure", "uhashring"]
 )
 OURS = pytest.mark.parametrize("ring", [compiled.HashRing, pure.HashRing], ids=["compiled", "pure"])
-ROOMS = pytest.mark.parametrize("room", [compiled, pure], ids=["compiled", "pure"])
+TWINS = pytest.mark.parametrize("twin", [compiled, pure], ids=["compiled", "pure"])
 
 
 def each(call):
@@ -85,11 +85,11 @@ def test_add_node(benchmark, ring):
     benchmark.pedantic(add, rounds=20)
 
 
-@ROOMS
+@TWINS
 @pytest.mark.parametrize("scheme", ["libmemcached", "uhashring", "nginx", "envoy"])
 @pytest.mark.benchmark(group="get_node under a foreign scheme, 100 nodes")
-def test_get_node_by_scheme(benchmark, room, scheme):
-    benchmark(each, room.HashRing(NODES[:100], scheme=scheme).get_node)
+def test_get_node_by_scheme(benchmark, twin, scheme):
+    benchmark(each, twin.HashRing(NODES[:100], scheme=scheme).get_node)
 
 
 def few(call):
@@ -97,11 +97,11 @@ def few(call):
         call(key)
 
 
-@ROOMS
+@TWINS
 @pytest.mark.parametrize("scheme", ["headgate", "pymemcache"])
 @pytest.mark.benchmark(group="Rendezvous, 10 keys, 100 nodes")
-def test_rendezvous(benchmark, room, scheme):
-    benchmark(few, room.Rendezvous(NODES[:100], scheme=scheme).get_node)
+def test_rendezvous(benchmark, twin, scheme):
+    benchmark(few, twin.Rendezvous(NODES[:100], scheme=scheme).get_node)
 
 
 @pytest.mark.benchmark(group="Rendezvous, 10 keys, 100 nodes")
@@ -110,22 +110,22 @@ def test_rendezvous_of_pymemcache(benchmark):
     benchmark(few, peer.get_node)
 
 
-@ROOMS
+@TWINS
 @pytest.mark.benchmark(group="Maglev, 1,000 hot keys, 100 nodes")
-def test_maglev(benchmark, room):
-    benchmark(each, room.Maglev(NODES[:100]).get_node)
+def test_maglev(benchmark, twin):
+    benchmark(each, twin.Maglev(NODES[:100]).get_node)
 
 
-@ROOMS
+@TWINS
 @pytest.mark.benchmark(group="jump_hash, 1,000 hot keys, 100 buckets")
-def test_jump_hash(benchmark, room):
-    benchmark(each, lambda key: room.jump_hash(key, 100))
+def test_jump_hash(benchmark, twin):
+    benchmark(each, lambda key: twin.jump_hash(key, 100))
 
 
-@ROOMS
+@TWINS
 @pytest.mark.benchmark(group="BoundedLoad, 1,000 hot keys, 100 nodes, pick and done")
-def test_bounded_load(benchmark, room):
-    bounded = room.BoundedLoad(room.HashRing(NODES[:100], 160))
+def test_bounded_load(benchmark, twin):
+    bounded = twin.BoundedLoad(twin.HashRing(NODES[:100], 160))
     held = [bounded.pick(key) for key in KEYS]
     benchmark(each, lambda key: bounded.pick(key).done())
     assert sum(bounded.loads.values()) == len(held)

@@ -42,40 +42,40 @@ def throttled(max_keys):
     return peer.Throttled(using="gcra", quota=quota, store=store).limit
 
 
-CONTESTANTS = [bucket, compiled, pure, limits, throttled]
+CANDIDATES = [bucket, compiled, pure, limits, throttled]
 
 
-def ask(call, keys):
+def call_all(call, keys):
     for key in keys:
         call(key)
 
 
-@pytest.mark.parametrize("make", CONTESTANTS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", CANDIDATES, ids=lambda make: make.__name__)
 @pytest.mark.benchmark(group="allowed, a thousand keys")
 def test_few_keys(benchmark, make):
-    benchmark(ask, make(10_000), FEW)
+    benchmark(call_all, make(10_000), FEW)
 
 
-@pytest.mark.parametrize("make", CONTESTANTS[1:], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", CANDIDATES[1:], ids=lambda make: make.__name__)
 @pytest.mark.benchmark(group="allowed, a hundred thousand keys")
 def test_many_keys(benchmark, make):
     call = make(100_000)
-    benchmark.pedantic(ask, (call, MANY), warmup_rounds=1, rounds=5)
+    benchmark.pedantic(call_all, (call, MANY), warmup_rounds=1, rounds=5)
 
 
 @pytest.mark.parametrize("rate", [RATE, TIERS], ids=["one tier", "three tiers"])
 @pytest.mark.parametrize("make", [compiled, pure], ids=lambda make: make.__name__)
 @pytest.mark.benchmark(group="allowed, by the number of tiers")
 def test_tiers(benchmark, make, rate):
-    benchmark(ask, make(10_000, rate), FEW)
+    benchmark(call_all, make(10_000, rate), FEW)
 
 
 @pytest.mark.parametrize("make", [compiled, pure], ids=lambda make: make.__name__)
 @pytest.mark.benchmark(group="denied, a thousand keys")
 def test_denied(benchmark, make):
     call = make(10_000, "1/h")
-    ask(call, FEW)
-    benchmark(ask, call, FEW)
+    call_all(call, FEW)
+    benchmark(call_all, call, FEW)
 
 
 @pytest.mark.parametrize("rate", [RATE, TIERS], ids=["one tier", "three tiers"])
@@ -84,7 +84,7 @@ def test_denied(benchmark, make):
 @pytest.mark.benchmark(group="allowed, private and shared")
 def test_shared(benchmark, twin, shared, rate, tmp_path):
     path = tmp_path / "limit" if shared else None
-    benchmark(ask, limiter(twin, rate, 10_000, path=path).allow, FEW)
+    benchmark(call_all, limiter(twin, rate, 10_000, path=path).allow, FEW)
 
 
 def strict_limits(limit):
@@ -109,7 +109,7 @@ STRICT = [strict_compiled, strict_pure, strict_limits]
 @pytest.mark.parametrize("make", STRICT, ids=lambda make: make.__name__)
 @pytest.mark.benchmark(group="strict limits by size, mostly denied")
 def test_strict(benchmark, make, limit):
-    benchmark(ask, make(limit), ["user"] * 100)
+    benchmark(call_all, make(limit), ["user"] * 100)
 
 
 @pytest.mark.parametrize("max_keys", [1_000, 1_000_000])
@@ -127,7 +127,7 @@ def test_opening(benchmark, max_keys, tmp_path):
 def test_the_sweep_of_a_whole_table(benchmark):
     now = [time.monotonic_ns()]
     allow = import_module("headgate.limit.keyed._compiled").RateLimiter("10/s", clock=lambda: now[0]).allow
-    ask(allow, MANY)
+    call_all(allow, MANY)
 
     def a_day_later():
         now[0] += 86400 * 10**9

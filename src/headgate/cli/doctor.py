@@ -8,8 +8,10 @@ import time
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import headgate
 from headgate._base.backend import backend
 from headgate.cli import selfcheck
 from headgate.cli.machine import free_threaded_build, gil_enabled, machine
@@ -17,6 +19,7 @@ from headgate.cli.twins import IDEAS, twin_module
 
 _EXTRAS = {"rich": "rich", "matplotlib": "matplotlib", "pyyaml": "yaml", "zstandard": "zstandard"}
 _CLOCK_READINGS = 2_000
+_PACKAGE = Path(headgate.__file__).parent
 
 
 def add_parser(commands: Any) -> None:
@@ -92,7 +95,8 @@ def _lines(findings: dict[str, Any]) -> list[tuple[str, str]]:
         ("headgate", findings["headgate"]),
         ("backend", f"{findings['backend']} ({findings['backend_reason']})"),
         ("HEADGATE_PURE", "unset" if pure is None else pure),
-        *((f"module {module}", origin) for module, origin in findings["modules"].items()),
+        ("package", str(_PACKAGE)),
+        *((f"module {name}", _relative(origin)) for name, origin in findings["modules"].items()),
         *_build_lines(findings["build"]),
         ("Python", f"{findings['python']} ({findings['python_build']})"),
         ("free threading", _threading(findings)),
@@ -108,6 +112,12 @@ def _lines(findings: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("self-check", _self_check(findings)),
     ]
+
+
+def _relative(origin: str) -> str:
+    """The path of a module below the package."""
+    path = Path(origin)
+    return str(path.relative_to(_PACKAGE) if path.is_relative_to(_PACKAGE) else path)
 
 
 def _build_lines(build: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The modules of the twins: one of each for every idea."""
+"""The compiled and pure modules of each package with twins."""
 
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +14,7 @@ IDEAS = {
 
 
 def twin_module(twin: str, idea: str) -> Any:
-    """A twin's module for an idea, such as "cache".
+    """The module of a twin, "compiled" or "pure", in a package such as "cache".
 
     >>> twin_module("pure", "cache").__name__
     'headgate.cache._pure'
