@@ -1,0 +1,99 @@
+"""Imports run downwards only, and without a circle."""
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src/headgate"
+BELOW = {  # what the modules of a package may import besides their own
+    "_c": set(), "_base": {"_c"}, "errors": set(),
+    "hashing": {"_c", "_base"},
+    "schemes": {"hashing"},
+    "placement": {"schemes", "errors"},
+    "balance": {"placement"},
+    "cache": {"hashing"},
+    "memoize": {"cache"},
+    "cachetools": {"memoize"},
+    "limit": {"_c", "_base", "errors"},
+    "hotkeys": {"_c", "_base"},
+    "headgate": {"balance", "memoize", "limit", "hotkeys"},
+    "adapters": {"headgate"},
+    "cli": {"adapters", "cachetools"},
+    "__main__": {"cli"},
+}
+IMPORT = re.compile(
+    r"^( *)(?:from (headgate[\w.]*) c?import (?:\(([^)]*)\)|([^#\n]*))|c?import (headgate[\w.]*))",
+    re.MULTILINE,
+)
+
+
+def sources(*suffixes):
+    return [path for path in sorted(PACKAGE.rglob("*")) if path.suffix in suffixes]
+
+
+def module_of(path):
+    """The dotted name of a source file, without the package's own."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "headgate"
+
+
+def package_of(module):
+    return module.partition(".")[0]
+
+
+def imports(path):
+    """What a source file imports of this package: modules without the package's name, and whether at once."""
+    for found in IMPORT.finditer(path.read_text(encoding="utf-8")):
+        indent, origin, several, single, plain = found.groups()
+        inner = (origin or plain).partition(".")[2]
+        names = [name.split()[0] for name in (several or single or "").split(",") if name.strip()]
+        modules = {f"{inner}.{name}".strip(".") for name in names if is_module(f"{inner}.{name}".strip("."))}
+        for module in modules or {inner or "headgate"}:
+            yield module, not indent
+
+
+def is_module(name):
+    path = PACKAGE.joinpath(*name.split("."))
+    return path.is_dir() or any(path.with_suffix(suffix).exists() for suffix in (".py", ".pyx", ".pxd"))
+
+
+def reachable(package):
+    """The packages that `package` may import, its own among them."""
+    found, pending = set(), [package]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            pending.extend(BELOW[name])
+    return found
+
+
+@pytest.mark.parametrize("path", sources(".py", ".pyx", ".pxi", ".pxd"), ids=module_of)
+def test_imports_run_downwards(path):
+    allowed = reachable(package_of(module_of(path)))
+    assert {module for module, _ in imports(path) if package_of(module) not in allowed} == set()
+
+
+@pytest.mark.parametrize("twin", ["_pure", "_compiled"])
+def test_no_circle(twin):
+    """Among the modules that are imported with a twin; the other twin's are left out."""
+    other = {"_pure": ".pyx", "_compiled": "_pure.py"}[twin]
+    paths = [path for path in sources(".py", ".pyx", ".pxi") if not path.name.endswith(other)]
+    graph = {}
+    for path in paths:
+        found = {module for module, at_once in imports(path) if at_once}
+        graph.setdefault(module_of(path), set()).update(found)
+    tuple(TopologicalSorter(graph).static_order())
+
+
+def test_modules_are_parsed():
+    """The expression that finds imports finds those that Python does."""
+    for path in sources(".py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        known = {package_of((node.module or "").partition("headgate")[2].lstrip("."))
+                 for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0
+                 and (node.module or "").startswith("headgate.")}
+        assert known <= {package_of(module) for module, _ in imports(path)}, path
