@@ -1,0 +1,325 @@
+"""What the placements of the pure twin share: members, changes and the view that lookups read."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from types import GenericAlias
+
+from headgate._base.checks import checked_int
+from headgate._base.keys import key_bytes
+from headgate._base.pickling import carried, carry, initialized, name_class, restore
+from headgate.hashing._pure import _xxh64_bytes
+from headgate.placement._members import (
+    active,
+    admitted,
+    arranged,
+    collected,
+    join,
+    member,
+    name_bytes,
+    proportions,
+    weighted,
+)
+
+
+@lru_cache(maxsize=4096)
+def _short_hash(key):
+    """XXH64 of a short str: services ask for the same keys again and again."""
+    return _xxh64_bytes(key.encode())
+
+
+def _key_hash(key):
+    if type(key) is str and len(key) <= 64:
+        return _short_hash(key)
+    return _xxh64_bytes(key_bytes(key, "key"))
+
+
+class _View:
+    """The nodes after one change and whatever finds them: all that a lookup needs, never changed.
+
+    `weights` are proportions, and `active` the ranks of the nodes that own something.
+    """
+
+    __slots__ = ("active", "change", "names", "nodes", "weights")
+
+    def __init__(self, change, items):
+        """`items` are pairs (name, (node, weight)) in the order of `nodes`."""
+        self.change = change
+        self.names = tuple([name for name, _ in items])
+        self.weights = proportions(items)
+        self.active = active(items)
+        self.nodes = tuple([node for _, (node, _) in items])
+
+    def begin(self, key):
+        """The checked key, as far as foreign code is needed to find it."""
+        key_bytes(key, "key")
+        return key
+
+
+_STALE = _View(None, ())
+
+
+class _Placement:
+    """Members, and the view of them that lookups read.
+
+    A subclass has a `_rules_class`, and `_make(change, items)` that returns a view with
+    `rank(key)`, the index of a key's node or -1, and `ranks(key, limit)`, those of its first nodes.
+    `_core` is what it keeps from one view for the next. There is no lock: each change of the members is
+    one step, and one made to a dict of members that is being replaced came before that.
+    """
+
+    __slots__ = ("__weakref__", "_change", "_core", "_made", "_members", "_node_key", "_rules", "_view")
+
+    __hash__ = None
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        self._fill({}, cls._rules_class(), None)
+        self._made = False
+        return self
+
+    def _begin(self, members, rules, node_key, core=None):
+        """Take on the first membership."""
+        if self._made:
+            raise initialized(self)
+        self._made = True
+        self._fill(members, rules, node_key, core)
+
+    def _fill(self, members, rules, node_key, core=None):
+        """Takes on a whole new membership."""
+        self._members, self._rules, self._node_key, self._core = members, rules, node_key, core
+        self._changed()
+
+    def _changed(self):
+        """Called once a change is made: the view is stale, and holds no node any more."""
+        self._change = object()
+        self._view = _STALE
+
+    def _current(self):
+        """What lookups read: the view of the members as they are now."""
+        view = self._view
+        return view if view.change is self._change else self._settled()
+
+    def _arranged(self):
+        """The members in the order of `nodes`, between two changes, and the token of the first."""
+        while True:
+            change = self._change
+            items = arranged(self._members, self._rules)
+            if change is self._change:
+                return change, items
+
+    def _settled(self):
+        view = self._view = self._make(*self._arranged())
+        return view
+
+    def add_node(self, node, weight=1):
+        """Adds `node`, which takes its share from the others in proportion to `weight`.
+
+        One of weight 0 is a member that owns nothing. The placement is rebuilt at the next lookup, so a
+        loop of changes costs one rebuild.
+
+        Raises ValueError if a node of this name is a member or `weight` is negative or not
+        finite, TypeError if the node's name is neither str, bytes nor int.
+
+        Complexity: O(1).
+
+        >>> ring = HashRing(["a"])
+        >>> ring.add_node("b", weight=0.5)
+        >>> ring.weights
+        {'a': 1, 'b': 0.5}
+        """
+        name, entry = admitted(node, weight, self._node_key, self._rules)
+        self._rules.warn(self._members, {name: entry})
+        join(self._members, name, entry)
+        self._changed()
+
+    def remove_node(self, node):
+        """Removes `node`; its keys fall to the others.
+
+        Raises KeyError if it is no member, TypeError if its name is neither str, bytes nor int.
+
+        Complexity: O(1); the next lookup rebuilds.
+
+        >>> ring = HashRing(["a", "b"])
+        >>> ring.remove_node("a")
+        >>> ring.nodes
+        ('b',)
+        """
+        if self._members.pop(name_bytes(node, self._node_key), None) is None:
+            raise KeyError(f"node must be a member, got {node!r}")
+        self._changed()
+
+    def set_weight(self, node, weight):
+        """Gives `node` another weight; 0 leaves it a member that owns nothing, which drains it.
+
+        It is one change: no lookup sees the placement without the node, and but for Maglev only keys that
+        the node gains or loses move.
+
+        Raises KeyError if it is no member, ValueError if `weight` is negative or not finite, TypeError if
+        it is neither int nor float or the node's name is neither str, bytes nor int.
+
+        Complexity: O(1); the next lookup rebuilds.
+
+        >>> ring = HashRing(["a", "b"])
+        >>> ring.set_weight("a", 0)
+        >>> ring.weights, ring.get_node("user:1")
+        ({'a': 0, 'b': 1}, 'b')
+        """
+        name, changed = admitted(node, weight, self._node_key, self._rules)
+        entry = member(self._members, name, node)
+        self._rules.warn(self._members, {name: changed})
+        entry[0] = entry[0][0], changed[0][1]
+        self._changed()
+
+    def replace_nodes(self, nodes):
+        """Makes `nodes`, an iterable of nodes or a mapping of node to weight, all that there are.
+
+        It is one change: every lookup sees the nodes of before or these. Keys move as they would between
+        two placements, so that nodes that stay keep what is theirs.
+
+        Raises ValueError or TypeError as the constructor does, and leaves everything as it was.
+
+        Complexity: O(n) for n nodes; the next lookup rebuilds.
+
+        >>> ring = HashRing(["a", "b"])
+        >>> ring.replace_nodes({"b": 1, "c": 2})
+        >>> ring.weights
+        {'b': 1, 'c': 2}
+        """
+        self._members = collected(weighted(nodes), self._node_key, self._rules)
+        self._changed()
+
+    def get_node(self, key, /):
+        """The node that `key` belongs to, or None if there is none.
+
+        Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
+        [-2**63, 2**63).
+
+        Complexity: O(1) expected; O(n) for n nodes in Rendezvous.
+
+        >>> HashRing(["a", "b"]).get_node("user:1")
+        'a'
+        >>> HashRing().get_node("user:1") is None
+        True
+        """
+        view = self._view
+        if view.change is not self._change:
+            view = self._settled()
+        rank = view.rank(key)
+        return view.nodes[rank] if rank >= 0 else None
+
+    def get_nodes(self, key, n, /):
+        """The first `n` distinct nodes in the order in which `key` prefers them, or all that own something.
+
+        The first is ``get_node(key)``. In a HashRing and in Rendezvous each next one is where the
+        key falls when those before it leave.
+
+        Raises ValueError if `n` is negative, TypeError if it is no int, and for a wrong `key`
+        as get_node does.
+
+        Complexity: O(n log n) expected for equal weights.
+
+        >>> HashRing(["a", "b", "c"]).get_nodes("user:1", 2)
+        ['a', 'c']
+        """
+        n = checked_int("n", n)
+        if n < 0:
+            raise ValueError(f"n must not be negative, got {n!r}")
+        view = self._current()
+        return [view.nodes[rank] for rank in view.ranks(key, min(n, len(view.active)))]
+
+    def preference(self, key, /):
+        """All nodes that own something in the order in which `key` prefers them: get_nodes without a bound.
+
+        Raises TypeError and ValueError for a wrong `key` as get_node does.
+
+        Complexity: O(n log n) expected for n nodes of equal weight.
+
+        >>> HashRing(["a", "b", "c"]).preference("user:1")
+        ['a', 'c', 'b']
+        """
+        view = self._current()
+        return [view.nodes[rank] for rank in view.ranks(key, len(view.active))]
+
+    def get_many(self, keys, /):
+        """The list of the nodes that `keys` belong to, all from one state of the membership.
+
+        Raises TypeError if `keys` is no iterable of keys, and for a wrong key as get_node does.
+
+        Complexity: as get_node for each key.
+
+        >>> HashRing(["a", "b"]).get_many(["user:3", "user:4"])
+        ['a', 'b']
+        """
+        if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+            raise TypeError(f"keys must be an iterable of keys, got {keys!r}")
+        keys = tuple(keys)
+        view = self._current()
+        nodes = (*view.nodes, None)
+        return [nodes[view.rank(key)] for key in keys]
+
+    @property
+    def nodes(self):
+        """The nodes as a tuple, sorted by their names' bytes; in the order of arrival under a foreign scheme.
+
+        Complexity: O(1), or that of a rebuild after a change.
+
+        >>> HashRing(["b", "a"]).nodes
+        ('a', 'b')
+        """
+        return self._current().nodes
+
+    @property
+    def weights(self):
+        """A dict of node to weight, in the order of `nodes`.
+
+        Complexity: O(n log n) for n nodes.
+
+        >>> HashRing({"a": 1, "b": 2.5}).weights
+        {'a': 1, 'b': 2.5}
+        """
+        _, items = self._arranged()
+        return {node: weight for _, (node, weight) in items}
+
+    def __len__(self):
+        return len(self._members)
+
+    def __contains__(self, node):
+        return name_bytes(node, self._node_key) in self._members
+
+    def __iter__(self):
+        return iter(self.nodes)
+
+    def _identity(self):
+        """What makes two placements equal."""
+        _, items = self._arranged()
+        return type(self._rules), self._rules.identity(), [(name, weight) for name, (_, weight) in items]
+
+    def __eq__(self, other):
+        if not isinstance(other, _Placement):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __copy__(self):
+        _, items = self._arranged()
+        other = type(self).__new__(type(self))
+        members = {name: [pair] for name, pair in items}
+        other._begin(members, self._rules, self._node_key, self._core)
+        carry(other, carried(self))
+        return other
+
+    def __reduce__(self):
+        _, items = self._arranged()
+        pairs = tuple([entry for _, entry in items])
+        state = 1, pairs, *self._rules.arguments, self._node_key
+        return restore, (name_class(self), state), carried(self)
+
+    @classmethod
+    def _from_state(cls, state):
+        if state[0] != 1:
+            raise ValueError(f"state must be of version 1, got {state[0]!r}")
+        _, pairs, *arguments, node_key = state
+        self = cls.__new__(cls)
+        rules = cls._rules_class(*arguments)
+        self._begin(collected(pairs, node_key, rules), rules, node_key)
+        return self
