@@ -1,6 +1,6 @@
 """Limits: TokenBucket, RateLimiter by key, RateLimits by level, ConcurrencyLimiter and Throttle."""
 
-from headgate.limit._addresses import address_prefix, client_address
+from headgate.limit._networks import address_prefix, client_address
 from headgate.limit._concurrency import ConcurrencyLimiter, Permit
 from headgate.limit._decision import Decision
 from headgate.limit._levels import AddressLimiter, RateLimits

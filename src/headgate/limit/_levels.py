@@ -16,7 +16,7 @@ from headgate._base.clock import checked_clock
 from headgate._base.keys import key_name
 from headgate._base.pickling import initialized
 from headgate.limit import _waiting
-from headgate.limit._addresses import UNIX, carried, checked_length, masked, network_of
+from headgate.limit._networks import UNIX, carried, checked_length, masked, network_of
 from headgate.limit._decision import Decision, with_details
 from headgate.limit._rate import Rate, checked_rates, written
 from headgate.limit._reservation import Reservation

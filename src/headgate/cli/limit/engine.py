@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from headgate.cli.simulate.records import Chunk
-from headgate.limit._addresses import address_prefix
+from headgate.limit._networks import address_prefix
 from headgate.limit._rate import checked_rates
 from headgate.limit._tables import checked_windows, count_lines
 from headgate.limit.keyed import RateLimiter
