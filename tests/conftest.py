@@ -104,6 +104,13 @@ def one_secret():
         yield
 
 
+@pytest.fixture
+def limits_of_twin(twin, monkeypatch):
+    """RateLimits and AddressLimiter make limiters of the twin that is tested."""
+    for module in ("_addresses", "_joint", "_levels"):
+        monkeypatch.setattr(f"headgate.limit.{module}.RateLimiter", twin.keyed.RateLimiter)
+
+
 class FakeClock:
     """A clock in integer nanoseconds that moves only when told to."""
 

@@ -186,8 +186,8 @@ def test_a_limit_of_nothing_promises_nothing(twin, clock):
     assert decision.problem()["detail"] == "Such requests are not allowed."
 
 
-def test_all_policies_that_deny_are_named(twin, clock, monkeypatch):
-    monkeypatch.setattr("headgate.limit._levels.RateLimiter", twin.keyed.RateLimiter)
+@pytest.mark.usefixtures("limits_of_twin")
+def test_all_policies_that_deny_are_named(twin, clock):
     tiers = twin.keyed.RateLimiter("9/s; 1/min; 1/h", clock=clock)
     assert tiers.decide("ann").violated == ()
     assert tiers.decide("ann").problem()["violated-policies"] == ["1/min", "1/h"]

@@ -7,7 +7,6 @@ import pytest
 from threads import run_threads
 
 from headgate import AddressLimiter, RateLimiter, RateLimits
-from headgate.limit import _levels
 
 LEVELS = {"rate": "2/s", "addresses": None}
 
@@ -131,8 +130,8 @@ def test_shadow_names_levels():
         RateLimits(ip="1/s", shadow="ip")
 
 
-def test_keys_with_rates_of_their_own_take_little_memory(twin, clock, monkeypatch):
-    monkeypatch.setattr(_levels, "RateLimiter", twin.keyed.RateLimiter)
+@pytest.mark.usefixtures("limits_of_twin")
+def test_keys_with_rates_of_their_own_take_little_memory(twin, clock):
     limits = RateLimits(user="9/s", max_keys=10, clock=clock)
     limits.override("user", "first", "1/s")
     tracemalloc.start()

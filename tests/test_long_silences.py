@@ -104,9 +104,9 @@ def test_a_debt_that_was_carried_over_outlasts_a_silence(twin, part):
     assert limiter.peek("ann").reset_after == 0.0
 
 
+@pytest.mark.usefixtures("limits_of_twin")
 @pytest.mark.parametrize("years", [0.001, 1, 15])
-def test_levels_and_addresses(twin, monkeypatch, years):
-    monkeypatch.setattr("headgate.limit._levels.RateLimiter", twin.keyed.RateLimiter)
+def test_levels_and_addresses(years):
     clock = FakeClock(0)
     addresses = AddressLimiter("2/min", v4={32: 1, 24: 2}, max_keys=256, clock=clock)
     limits = RateLimits(ip=addresses, user="5/s; 2/min", max_keys=256, clock=clock)

@@ -136,8 +136,8 @@ def test_what_cannot_have_been_used(make, actual):
     reservation.cancel()
 
 
-def test_levels_and_networks_are_settled_together(twin, clock, monkeypatch):
-    monkeypatch.setattr("headgate.limit._levels.RateLimiter", twin.keyed.RateLimiter)
+@pytest.mark.usefixtures("limits_of_twin")
+def test_levels_and_networks_are_settled_together(clock):
     addresses = AddressLimiter("20/s", v4={32: 1, 24: 2}, clock=clock)
     limits = RateLimits(ip=addresses, user="30/s", clock=clock)
     reservation = limits.reserve(ip="192.0.2.1", user="ann", cost=20)

@@ -1,9 +1,10 @@
 """Limits: TokenBucket, RateLimiter by key, RateLimits by level, ConcurrencyLimiter and Throttle."""
 
-from headgate.limit._networks import address_prefix, client_address
+from headgate.limit._addresses import AddressLimiter
 from headgate.limit._concurrency import ConcurrencyLimiter, Permit
 from headgate.limit._decision import Decision
-from headgate.limit._levels import AddressLimiter, RateLimits
+from headgate.limit._levels import RateLimits
+from headgate.limit._networks import address_prefix, client_address
 from headgate.limit._rate import Rate
 from headgate.limit._reservation import Reservation
 from headgate.limit._throttle import Throttle

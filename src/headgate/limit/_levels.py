@@ -1,382 +1,40 @@
-"""Several limits for one request, all or nothing: levels, and the prefixes of an address.
-
-All limits but the first are asked, then each is charged, and those charged get their cost back if another
-was quicker at a later one. So nothing is taken from anybody when a request is denied, and the worst that two
-requests at once can do is to deny each other.
-"""
+"""RateLimits: several levels for one request, all or nothing."""
 
 from __future__ import annotations
 
-import os
-from math import inf
-from operator import attrgetter
-
-from headgate._base.addresses import packed_address, unmapped
 from headgate._base.clock import checked_clock
 from headgate._base.keys import key_name
 from headgate._base.pickling import initialized
 from headgate.limit import _waiting
-from headgate.limit._networks import UNIX, carried, checked_length, masked, network_of
-from headgate.limit._decision import Decision, with_details
-from headgate.limit._rate import Rate, checked_rates, written
-from headgate.limit._reservation import Reservation
+from headgate.limit._joint import (
+    decide_all,
+    first_denial,
+    parts_of,
+    peek_all,
+    refund_all,
+    reserve_all,
+    reset_all,
+)
+from headgate.limit._networks import network_of
+from headgate.limit._rate import checked_rates
 from headgate.limit._rules import Deny, LevelCounts, LevelTally, Networks
-from headgate.limit._units import checked_amount, checked_positive
+from headgate.limit._units import checked_amount
 from headgate.limit.keyed import RateLimiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from os import PathLike
-    from typing import Any, Literal, Never, Protocol, SupportsFloat
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, Literal, Never, SupportsFloat
+
+    from headgate.limit._decision import Decision
+    from headgate.limit._joint import Applied, Limiter
+    from headgate.limit._rate import Rate, Rates
+    from headgate.limit._reservation import Reservation
 
     Key = str | bytes | int
-    Rates = str | Rate | Iterable[str | Rate]
-    Prefixes = int | Iterable[int] | Mapping[int, float]
 
-    class Limiter(Protocol):
-        """What a level may be."""
-
-        def allow(self, key: Any, cost: SupportsFloat = 1) -> bool: ...
-        def decide(self, key: Any, cost: SupportsFloat = 1) -> Decision: ...
-        def peek(self, key: Any, cost: SupportsFloat = 1) -> Decision: ...
-        def refund(self, key: Any, cost: SupportsFloat = 1) -> None: ...
-        def reset(self, key: Any) -> None: ...
-        def reconfigure(self, rate: Rates) -> None: ...
-        @property
-        def rates(self) -> tuple[Rate, ...]: ...
-        def _check(self) -> None: ...
-
-    Asked = Sequence[tuple[str, Any, Any]]
-
-_retry_after, _remaining = attrgetter("retry_after"), attrgetter("remaining")
-_UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
 _RESERVED = frozenset(("clock", "cost", "max_keys", "on_full", "self", "shadow", "timeout"))
 _DENY = Deny()
-
-
-def _allow(asked: Asked, cost: SupportsFloat) -> bool:
-    """Take `cost` everywhere or nowhere; True if it was there."""
-    return _denier(asked, cost) is None
-
-
-def _denier(asked: Asked, cost: SupportsFloat) -> str | None:
-    """Take `cost` everywhere or nowhere; the name of the limit that denies, None if it was there."""
-    for name, limiter, key in asked[1:]:
-        if not (limiter._has(key, cost) if type(limiter) is RateLimiter else limiter.peek(key, cost).allowed):
-            return name
-    taken = 0
-    try:
-        for name, limiter, key in asked:
-            if not limiter.allow(key, cost):
-                return name
-            taken += 1
-    finally:
-        if 0 < taken < len(asked):
-            _refund(asked[:taken], cost)
-    return None
-
-
-def _decide(asked: Asked, cost: SupportsFloat) -> Decision:
-    """``_allow``, but say how matters stand."""
-    seen = _peeks(asked[1:], cost)
-    if not all(answer.allowed for _, answer in seen):
-        return _summary(_peeks(asked[:1], cost) + seen)
-    taken: list[tuple[str, Decision]] = []
-    try:
-        for name, limiter, key in asked:
-            answer = limiter.decide(key, cost)
-            if not answer.allowed:
-                return _named(name, answer)
-            taken.append((name, answer))
-    finally:
-        if len(taken) < len(asked):
-            _refund(asked[: len(taken)], cost)
-    return _summary(taken)
-
-
-def _peeks(asked: Asked, cost: SupportsFloat) -> list[tuple[str, Decision]]:
-    return [(name, limiter.peek(key, cost)) for name, limiter, key in asked]
-
-
-def _refund(asked: Asked, cost: SupportsFloat) -> None:
-    for _, limiter, key in asked:
-        limiter.refund(key, cost)
-
-
-def _reset(asked: Asked) -> None:
-    for _, limiter, key in asked:
-        limiter.reset(key)
-
-
-def _summary(answers: list[tuple[str, Decision]]) -> Decision:
-    """Of the limits that deny the one that does so for longest, or the one with the least remaining."""
-    if not answers:
-        return _UNLIMITED
-    named = [_named(*each) for each in answers]
-    denials = [answer for answer in named if not answer.allowed]
-    if not denials:
-        return min(named, key=_remaining)
-    worst = max(denials, key=_retry_after)
-    violated = tuple([policy for denial in denials for policy in denial.violated])
-    return with_details(worst, violated)
-
-
-def _named(name: str, answer: Decision) -> Decision:
-    """What a limit said, with its name before each policy."""
-    named = Decision(*answer[:5], f"{name}: {answer.policy}")
-    return with_details(named, tuple([f"{name}: {each}" for each in answer.violated]), answer._more_after)
-
-
-class _Plain:
-    """A limiter of the user's, as a part of a reservation."""
-
-    __slots__ = ("_limiter",)
-
-    def __init__(self, limiter: Limiter) -> None:
-        self._limiter = limiter
-
-    def _check_settled(self, actual: float) -> None:
-        """Any number of tokens may have been used of a reservation."""
-
-    def _settled(self, key: Any, cost: float, actual: float, _: int) -> None:
-        if actual < cost:
-            self._limiter.refund(key, cost - actual)
-        elif actual > cost:
-            self._limiter.allow(key, actual - cost)
-
-
-def _reserve(asked: Asked, cost: SupportsFloat) -> Reservation:
-    """``_decide``, as a reservation."""
-    parts = _parts_of(asked)
-    return Reservation(checked_amount("cost", cost), parts, None, _decide(asked, cost))
-
-
-def _parts_of(asked: Asked) -> list[tuple[Any, Any, int]]:
-    """The limits that a reservation has to settle with, and what time it is for each."""
-    return [
-        (limiter, key, limiter._now_ns()) if hasattr(limiter, "_settled") else (_Plain(limiter), key, 0)
-        for _, limiter, key in asked
-    ]
-
-
-class AddressLimiter:
-    """A `RateLimiter` for addresses that limits the networks they lie in, several at once.
-
-    `v4` and `v6` are the lengths of the prefixes that are limited: one, several, or a mapping from length to
-    how many times the rate that network has. An address is allowed if all its networks are, and takes its
-    cost from all or none. IPv4 inside IPv6 is IPv4, as it is for `address_prefix`. The ``"unix"`` of
-    `client_address` has one limit, at the smallest multiple.
-
-    The other arguments are those of `RateLimiter`, for each table: there is one for each multiplier, with a
-    key for each prefix. So with `path` there is a file for each: that of 1 is `path`, that of 2 has ``.x2``
-    after it. With ``on_mismatch="adopt"`` the rate is that of the first file: of 1, or else of the smallest
-    multiple.
-
-    Raises ValueError or TypeError if an argument is out of range or of a wrong type, and what `RateLimiter`
-    raises for a path.
-
-    Complexity: O(prefixes x tiers) for a decision.
-
-    >>> limiter = AddressLimiter("2/s", v4={32: 1, 24: 2}, clock=lambda: 0)
-    >>> [limiter.allow(f"192.0.2.{host}") for host in (1, 1, 1, 2, 3, 4)]
-    [True, True, False, True, True, False]
-    >>> limiter.decide("192.0.2.4").policy
-    '/24: 4/s'
-    """
-
-    __slots__ = ("__weakref__", "_limiters", "_rates", "_shared", "_v4", "_v6")
-
-    def __init__(
-        self,
-        rate: Rates,
-        *,
-        v4: Prefixes = 32,
-        v6: Prefixes = 64,
-        max_keys: int = 1_000_000,
-        path: str | PathLike[str] | None = None,
-        mode: int = 0o600,
-        on_full: Literal["evict", "deny"] = "evict",
-        strict: bool = False,
-        on_mismatch: Literal["raise", "adopt"] = "raise",
-        clock: Callable[[], int] | None = None,
-    ) -> None:
-        if hasattr(self, "_v6"):
-            raise initialized(self)
-        prefixes = [_prefixes("v4", v4, 32), _prefixes("v6", v6, 128)]
-        self._rates = checked_rates(rate, None)
-        self._shared = path is not None
-        self._limiters: dict[float, RateLimiter] = {}
-        multiples = {times for found in prefixes for times in found.values()}
-        for times in sorted(multiples, key=lambda times: (times != 1, times)):
-            wanted = _multiplied(self._rates, times)
-            limiter = RateLimiter(
-                wanted,
-                max_keys=max_keys,
-                path=_path_of(path, times),
-                mode=mode,
-                on_full=on_full,
-                strict=strict,
-                on_mismatch=on_mismatch,
-                clock=clock,
-            )
-            if not self._limiters and limiter.rates != wanted:
-                self._rates = _multiplied(limiter.rates, 1 / times)
-            self._limiters[times] = limiter
-        self._v4, self._v6 = (
-            [(f"/{length}", length, self._limiters[times]) for length, times in found.items()]
-            for found in prefixes
-        )
-
-    def _asked(self, address: str) -> Asked:
-        if address == UNIX:
-            return [(UNIX, self._limiters[min(self._limiters)], address)]
-        packed = carried(unmapped(packed_address(address)))
-        prefixes = self._v4 if len(packed) == 4 else self._v6
-        return [
-            (name, limiter, masked(packed, length) + bytes((length,))) for name, length, limiter in prefixes
-        ]
-
-    def allow(self, key: str, cost: SupportsFloat = 1) -> bool:
-        """Take `cost` from all networks of the address `key` if all have it; True if so.
-
-        Raises ValueError if `key` is no address, and what ``RateLimiter.allow`` raises for a cost.
-
-        >>> AddressLimiter("2/s").allow("2001:db8::17")
-        True
-        """
-        return _allow(self._asked(key), cost)
-
-    def decide(self, key: str, cost: SupportsFloat = 1) -> Decision:
-        """``allow``, but say how matters stand: for the network that denies for longest, or else for the one
-        with the least remaining.
-
-        Raises what ``allow`` raises.
-
-        >>> AddressLimiter("2/s", clock=lambda: 0).decide("2001:db8::17").policy
-        '/64: 2/s'
-        """
-        return _decide(self._asked(key), cost)
-
-    def peek(self, key: str, cost: SupportsFloat = 1) -> Decision:
-        """What ``decide`` would answer, but without taking anything.
-
-        Raises what ``allow`` raises.
-
-        >>> AddressLimiter("2/s", clock=lambda: 0).peek("2001:db8::17").remaining
-        2.0
-        """
-        return _summary(_peeks(self._asked(key), cost))
-
-    def reserve(self, key: str, cost: SupportsFloat = 1) -> Reservation:
-        """Take `cost` from all networks of the address `key` if all have it, as a `Reservation`.
-
-        Raises what ``allow`` raises.
-
-        >>> limiter = AddressLimiter("20/s", clock=lambda: 0)
-        >>> reservation = limiter.reserve("192.0.2.1", 15)
-        >>> bool(reservation), reservation.settle(4), limiter.peek("192.0.2.1").remaining
-        (True, None, 16.0)
-        """
-        return _reserve(self._asked(key), cost)
-
-    def _now_ns(self) -> int:
-        return next(iter(self._limiters.values()))._now_ns()
-
-    def _check_settled(self, actual: float) -> None:
-        next(iter(self._limiters.values()))._check_settled(actual)
-
-    def _settled(self, key: str, cost: float, actual: float, booked: int) -> None:
-        for _, limiter, network in self._asked(key):
-            limiter._settled(network, cost, actual, booked)
-
-    def refund(self, key: str, cost: SupportsFloat = 1) -> None:
-        """Give back `cost` to all networks of the address `key`.
-
-        Raises what ``allow`` raises.
-
-        >>> limiter = AddressLimiter("2/s", clock=lambda: 0)
-        >>> limiter.allow("192.0.2.1"), limiter.refund("192.0.2.1"), limiter.peek("192.0.2.1").remaining
-        (True, None, 2.0)
-        """
-        _refund(self._asked(key), cost)
-
-    def reset(self, key: str) -> None:
-        """Forget what the networks of the address `key` owe.
-
-        Raises ValueError if `key` is no address.
-
-        >>> AddressLimiter("2/s").reset("192.0.2.1")
-        """
-        _reset(self._asked(key))
-
-    def reconfigure(self, rate: Rates) -> None:
-        """Set another rate, multiplied as before; debts are kept.
-
-        Raises what the constructor raises, ValueError if processes share the limit. Complexity: O(max_keys).
-
-        >>> limiter = AddressLimiter("2/s", clock=lambda: 0)
-        >>> limiter.reconfigure("5/s"), limiter.peek("192.0.2.1").policy
-        (None, '/32: 5/s')
-        """
-        rates = self._changed_rates(rate)
-        for times, limiter in self._limiters.items():
-            limiter.reconfigure(_multiplied(rates, times))
-        self._rates = rates
-
-    def _changed_rates(self, rate: Rates) -> tuple[Rate, ...]:
-        """The tiers that ``reconfigure`` would set."""
-        rates = checked_rates(rate, None)
-        for times, limiter in self._limiters.items():
-            limiter._changed_rates(_multiplied(rates, times))
-        return rates
-
-    @property
-    def rates(self) -> tuple[Rate, ...]:
-        """The tiers of the rate that is multiplied.
-
-        >>> AddressLimiter("2/s").rates
-        (Rate(limit=2, period=1, burst=2),)
-        """
-        return self._rates
-
-    def __repr__(self) -> str:
-        return f"AddressLimiter({'; '.join(map(str, self._rates))!r})"
-
-    def __reduce__(self) -> Never:
-        raise TypeError("an AddressLimiter cannot be copied or pickled: its state belongs to one clock")
-
-    def _check(self) -> None:
-        for times, limiter in self._limiters.items():
-            limiter._check()
-            assert self._shared or limiter.rates == _multiplied(self._rates, times)
-
-
-def _prefixes(name: str, prefixes: Prefixes, most: int) -> dict[int, float]:
-    """The multiplier of the rate by the length of the prefix."""
-    if isinstance(prefixes, int):
-        prefixes = (prefixes,)
-    try:
-        pairs = dict(prefixes.items() if hasattr(prefixes, "items") else dict.fromkeys(prefixes, 1))
-    except TypeError:
-        raise TypeError(f"{name} must be an int, several or a mapping of them, got {prefixes!r}") from None
-    if not pairs:
-        raise ValueError(f"{name} must be at least one length, got {prefixes!r}")
-    return {
-        checked_length(name, length, most): checked_positive(name, times) for length, times in pairs.items()
-    }
-
-
-def _path_of(path: str | PathLike[str] | None, times: float) -> str | PathLike[str] | None:
-    """The file of the table with this multiplier."""
-    return path if path is None or times == 1 else f"{os.fsdecode(path)}.x{written(times)}"
-
-
-def _multiplied(rates: tuple[Rate, ...], times: float) -> tuple[Rate, ...]:
-    """These rates so many times; one may come at once where it may without."""
-    return tuple([
-        Rate(rate.limit * times, rate.period, max(rate.burst * times, min(1, rate.burst))) for rate in rates
-    ])
 
 
 def _checked_level(level: Any) -> str:
@@ -477,10 +135,10 @@ class RateLimits:
             limiter.peek(key, 0)
         return [key_name(key) for key in keys]
 
-    def _asked(self, keys: dict[str, Any], cost: SupportsFloat = 0) -> Asked:
+    def _applied(self, keys: dict[str, Any], cost: SupportsFloat = 0) -> Applied:
         if not keys:
             raise TypeError("the key of at least one level must be given")
-        asked = []
+        applied = []
         for level, key in keys.items():
             limiter: Limiter | None = self._levels.get(level) or self._limiter(level)
             if key is None:
@@ -491,22 +149,22 @@ class RateLimits:
             if overrides := self._overrides[level]:
                 limiter = overrides.get(key_name(key), limiter)
             if limiter is not None:
-                asked.append((level, limiter, key))
-        if not asked:
+                applied.append((level, limiter, key))
+        if not applied:
             checked_amount("cost", cost)
-        return asked
+        return applied
 
-    def _parted(self, keys: dict[str, Any], cost: SupportsFloat) -> tuple[Asked, Asked]:
+    def _by_shadow(self, keys: dict[str, Any], cost: SupportsFloat) -> tuple[Applied, Applied]:
         """The limits that may deny, and those that are only counted."""
-        asked = self._asked(keys, cost)
+        applied = self._applied(keys, cost)
         if not self._shadow:
-            return asked, ()
-        shadows = [each for each in asked if each[0] in self._shadow]
-        return [each for each in asked if each[0] not in self._shadow], shadows
+            return applied, ()
+        shadows = [each for each in applied if each[0] in self._shadow]
+        return [each for each in applied if each[0] not in self._shadow], shadows
 
-    def _allowed(self, asked: Asked, shadows: Asked, cost: SupportsFloat) -> Asked:
+    def _allowed(self, applied: Applied, shadows: Applied, cost: SupportsFloat) -> Applied:
         """Count a request that was allowed, and charge levels that never deny; those that were charged."""
-        for level, _, _ in asked:
+        for level, _, _ in applied:
             self._tallies[level].add_allowed()
         charged: list[tuple[str, Any, Any]] = []
         for level, limiter, key in shadows:
@@ -523,9 +181,9 @@ class RateLimits:
                 self._tallies[level].deny(answer.violated)
         return charged
 
-    def _denied(self, asked: Asked, violated: Iterable[str]) -> None:
+    def _denied(self, applied: Applied, violated: Iterable[str]) -> None:
         """Count a request that was denied, by policies of these levels."""
-        for level, _, _ in asked:
+        for level, _, _ in applied:
             start = f"{level}: "
             policies = [policy.removeprefix(start) for policy in violated if policy.startswith(start)]
             if policies:
@@ -541,12 +199,12 @@ class RateLimits:
         >>> [limits.allow(user=user, endpoint="/search") for user in ("ann", "ann", "ann", "bob", "eve")]
         [True, True, False, True, False]
         """
-        asked, shadows = self._parted(keys, cost)
-        denier = _denier(asked, cost)
+        applied, shadows = self._by_shadow(keys, cost)
+        denier = first_denial(applied, cost)
         if denier is None:
-            self._allowed(asked, shadows, cost)
+            self._allowed(applied, shadows, cost)
             return True
-        self._denied(asked, _summary(_peeks(asked, cost)).violated or (f"{denier}: ",))
+        self._denied(applied, peek_all(applied, cost).violated or (f"{denier}: ",))
         return False
 
     def decide(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
@@ -558,12 +216,12 @@ class RateLimits:
         >>> RateLimits(user="2/s", endpoint="3/s", clock=lambda: 0).decide(user="ann", endpoint="/").policy
         'user: 2/s'
         """
-        asked, shadows = self._parted(keys, cost)
-        decision = _decide(asked, cost)
+        applied, shadows = self._by_shadow(keys, cost)
+        decision = decide_all(applied, cost)
         if decision.allowed:
-            self._allowed(asked, shadows, cost)
+            self._allowed(applied, shadows, cost)
         else:
-            self._denied(asked, decision.violated)
+            self._denied(applied, decision.violated)
         return decision
 
     def peek(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
@@ -574,7 +232,7 @@ class RateLimits:
         >>> RateLimits(user="2/s", clock=lambda: 0).peek(user="ann").remaining
         2.0
         """
-        return _summary(_peeks(self._parted(keys, cost)[0], cost))
+        return peek_all(self._by_shadow(keys, cost)[0], cost)
 
     def reserve(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Reservation:
         """Take `cost` at all levels that `keys` names if all have it, as a `Reservation`: it is false if one
@@ -587,14 +245,14 @@ class RateLimits:
         >>> reservation.settle(300), limits.peek(user="ann").remaining, limits.peek(team="a").remaining
         (None, 700.0, 4700.0)
         """
-        asked, shadows = self._parted(keys, cost)
-        reservation = _reserve(asked, cost)
+        applied, shadows = self._by_shadow(keys, cost)
+        reservation = reserve_all(applied, cost)
         if reservation:
-            times = _parts_of(shadows)
-            charged = self._allowed(asked, shadows, cost)
+            times = parts_of(shadows)
+            charged = self._allowed(applied, shadows, cost)
             reservation._add([part for part, each in zip(times, shadows, strict=True) if each in charged])
         elif reservation.decision is not None:
-            self._denied(asked, reservation.decision.violated)
+            self._denied(applied, reservation.decision.violated)
         return reservation
 
     def refund(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> None:
@@ -606,9 +264,9 @@ class RateLimits:
         >>> limits.allow(user="ann"), limits.refund(user="ann"), limits.peek(user="ann").remaining
         (True, None, 2.0)
         """
-        asked = self._asked(keys, cost)
-        _refund(asked, cost)
-        self._waiting.nudge_some(_parts(asked))
+        applied = self._applied(keys, cost)
+        refund_all(applied, cost)
+        self._waiting.nudge_some(_key_names(applied))
 
     def reset(self, **keys: Key | None) -> None:
         """Forget what the keys owe.
@@ -619,9 +277,9 @@ class RateLimits:
         >>> limits.allow(user="ann"), limits.reset(user="ann"), limits.allow(user="ann")
         (True, None, True)
         """
-        asked = self._asked(keys)
-        _reset(asked)
-        self._waiting.nudge_some(_parts(asked))
+        applied = self._applied(keys)
+        reset_all(applied)
+        self._waiting.nudge_some(_key_names(applied))
 
     def acquire(self, *, cost: SupportsFloat = 1, timeout: float | None = None, **keys: Key | None) -> bool:
         """Wait until `cost` can be taken at all levels that `keys` names; False if that is not within
@@ -793,9 +451,9 @@ class RateLimits:
             limiter._check()
 
 
-def _parts(asked: Asked) -> list[tuple[str, bytes]]:
+def _key_names(applied: Applied) -> list[tuple[str, bytes]]:
     """What the names of lines consist of."""
-    return [(level, key_name(key)) for level, _, key in asked]
+    return [(level, key_name(key)) for level, _, key in applied]
 
 
 class _Request:
@@ -812,7 +470,7 @@ class _Request:
 
     def name(self) -> tuple[tuple[str, bytes], ...]:
         """What names the line in which the request waits."""
-        return tuple(_parts(self._limits._asked(self._keys)))
+        return tuple(_key_names(self._limits._applied(self._keys)))
 
     def consume(self, cost: SupportsFloat) -> bool:
         return self._limits.allow(cost=cost, **self._keys)

@@ -11,7 +11,9 @@ from headgate.limit._units import checked_positive
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import NamedTuple, SupportsFloat
+    from typing import NamedTuple, SupportsFloat, TypeAlias
+
+    Rates: TypeAlias = "str | Rate | Iterable[str | Rate]"
 
     class _Fields(NamedTuple):
         limit: float
@@ -95,7 +97,7 @@ class Rate(_Fields):
         return _text(self)
 
 
-def checked_rates(rate: str | Rate | Iterable[str | Rate], burst: SupportsFloat | None) -> tuple[Rate, ...]:
+def checked_rates(rate: Rates, burst: SupportsFloat | None) -> tuple[Rate, ...]:
     """The tiers of `rate`: a rate or several, as text with ``;`` between them or as objects.
 
     Objects are checked once more, since what ``_replace`` makes is not.

@@ -7,8 +7,8 @@ from itertools import count
 from math import inf
 
 from headgate._base.forks import new_lock
-from headgate.limit._networks import network_of
 from headgate.limit._decision import Decision
+from headgate.limit._networks import network_of
 from headgate.limit._rate import Rate
 from headgate.limit._units import checked_amount
 
