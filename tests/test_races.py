@@ -162,7 +162,8 @@ def hot_key_calls(hot):
     return hot._check, [
         lambda draw: hot.add(key(draw)),
         lambda draw: hot.add(name(draw), 3),
-        lambda draw: (hot.top(5), len(hot), repr(hot), copy.copy(hot), pickle.dumps(hot)),
+        lambda draw: (hot.top(5), len(hot), hot.total, name(draw) in hot),
+        lambda draw: (hot.k, hot.half_life, repr(hot), copy.copy(hot), pickle.dumps(hot)),
         lambda draw: hot.clear() if draw.random() < 0.2 else None,
     ]
 
@@ -201,6 +202,7 @@ CASES = {
     "RateLimiter strict": lambda twin: limiter_calls(
         twin.keyed.RateLimiter("50/s", max_keys=50, strict=True), "50/s", "90/s"),
     "HotKeys": lambda twin: hot_key_calls(twin.hotkeys.HotKeys(20)),
+    "HotKeys halved": lambda twin: hot_key_calls(twin.hotkeys.HotKeys(20, half_life=0.001)),
 }
 
 

@@ -544,11 +544,12 @@ cdef class HotKeys:
         >>> len(hot), hot.total
         (0, 0)
         """
-        cdef uint32_t most
-        cdef int64_t half
+        keys = [None] * (<Py_ssize_t>self.most + 1)
+        cdef int64_t now = self._now() if self.half else 0
         with cython.critical_section(self):
-            most, half, lifetime, clock = self.most, self.half, self.lifetime, self.clock
-        self._install(most, lifetime, half, clock)
+            self.since = now
+            self._forget()
+            self.keys, keys = keys, self.keys
 
     @property
     def k(self):
