@@ -4,6 +4,7 @@ import asyncio
 import copy
 import gc
 import pickle
+from collections import deque
 from heapq import heappop, heappush
 from random import Random
 
@@ -81,6 +82,20 @@ def test_permits_that_are_deleted_come_back(path, tmp_path):
     held += hold(limiter, 1)
     assert not limiter.acquire()
     limiter._check()
+
+
+def test_another_thread_takes_back_the_last_deleted_permit():
+    class Emptied(deque):
+        """As one thread sees it whose permits another takes right then."""
+
+        def __bool__(self):
+            return True
+
+    limiter = ConcurrencyLimiter(1)
+    held = hold(limiter, 1)
+    limiter._lost = Emptied()
+    assert not limiter.acquire()
+    del held
 
 
 def test_a_denied_permit_gives_nothing_back():

@@ -13,6 +13,7 @@ import pytest
 from conftest import POLICIES
 from threads import run_threads
 
+import headgate
 from headgate import NoServerError
 
 NODES = [f"n{i}" for i in range(8)]
@@ -148,14 +149,30 @@ def limiter_calls(limiter, *rates):
     return limiter._check, calls
 
 
-def bucket_calls(bucket):
-    return bucket._check, [
+def address(draw):
+    return f"10.0.0.{draw.randrange(40)}"
+
+
+def address_calls(limiter):
+    return limiter._check, [
+        lambda draw: limiter.allow(address(draw)),
+        lambda draw: (limiter.decide(address(draw)), limiter.peek(address(draw))),
+        lambda draw: (limiter.refund(address(draw)), limiter.reset(address(draw))),
+        lambda draw: (limiter.rates, repr(limiter)),
+        lambda draw: limiter.reconfigure(draw.choice(["50/s", "5/min"])),
+    ]
+
+
+def bucket_calls(bucket, *settings):
+    calls = [
         lambda draw: bucket.consume(draw.choice([1, 1, 2])),
         lambda draw: (bucket.decide(), bucket.peek(), bucket.available, repr(bucket)),
         lambda draw: bucket.acquire(timeout=0.001),
         lambda draw: bucket.reserve(1).cancel(),
-        lambda draw: bucket.reconfigure(draw.choice([50, 60]), draw.choice([1000, 2000])),
     ]
+    if settings:
+        calls.append(lambda draw: bucket.reconfigure(*draw.choice(settings)))
+    return bucket._check, calls
 
 
 def hot_key_calls(hot):
@@ -168,8 +185,34 @@ def hot_key_calls(hot):
     ]
 
 
-def address(draw):
-    return f"10.0.0.{draw.randrange(40)}"
+def level_calls(limits):
+    def keys(draw):
+        return {"user": name(draw), "all": "all"}
+
+    return limits._check, [
+        lambda draw: limits.allow(**keys(draw)),
+        lambda draw: (limits.decide(**keys(draw)), limits.peek(**keys(draw)), limits.refund(**keys(draw))),
+        lambda draw: limits.reserve(**keys(draw)).cancel(),
+        lambda draw: (limits.rates, repr(limits)),
+        lambda draw: limits.reconfigure(user=draw.choice(["50/s", "9/s"])),
+        lambda draw: (limits.override("user", "k1", "1/s"), limits.exempt("user", "k2")),
+        lambda draw: limits.restore("user", "k1", "k2"),
+    ]
+
+
+def permit_calls(limiter):
+    return limiter._check, [
+        lambda draw: limiter.acquire().release(draw.choice(["success", "dropped", "ignored"])),
+        lambda draw: bool(limiter.acquire()),  # which is deleted without release
+        lambda draw: (limiter.limit, limiter.inflight, repr(limiter)),
+    ]
+
+
+def throttle_calls(throttle):
+    return throttle._check, [
+        lambda draw: throttle.allow() and throttle.accept(),
+        lambda draw: (throttle.rejection_probability, throttle.requests, throttle.accepts, repr(throttle)),
+    ]
 
 
 BALANCERS = ("RoundRobin", "WeightedRoundRobin", "RandomChoice", "LeastLoaded", "PowerOfTwo", "PeakEWMA")
@@ -194,7 +237,8 @@ CASES = {
        for kind in BALANCERS},
     "KeyHash": lambda twin: balancer_calls(twin.balance.KeyHash(NODES), name),
     "AddressHash": lambda twin: balancer_calls(twin.balance.AddressHash(NODES), address),
-    "TokenBucket": lambda twin: bucket_calls(twin.bucket.TokenBucket(50, 1000)),
+    "TokenBucket": lambda twin: bucket_calls(
+        twin.bucket.TokenBucket(50, 1000), (50, 1000), (60, 2000)),
     "RateLimiter": lambda twin: limiter_calls(
         twin.keyed.RateLimiter("50/s", max_keys=50), "50/s", "5/min"),
     "RateLimiter tiers": lambda twin: limiter_calls(
@@ -204,12 +248,19 @@ CASES = {
     "HotKeys": lambda twin: hot_key_calls(twin.hotkeys.HotKeys(20)),
     "HotKeys halved": lambda twin: hot_key_calls(twin.hotkeys.HotKeys(20, half_life=0.001)),
 }
+COMPOSITES = {  # of the twin that is in use
+    "AddressLimiter": lambda path: address_calls(headgate.AddressLimiter("50/s")),
+    "RateLimits": lambda path: level_calls(headgate.RateLimits(user="50/s", all="900/min")),
+    "Throttle": lambda path: throttle_calls(headgate.Throttle()),
+    **{f"ConcurrencyLimiter {algorithm}": lambda path, algorithm=algorithm: permit_calls(
+        headgate.ConcurrencyLimiter(10, algorithm=algorithm)) for algorithm in ("fixed", "gradient")},
+    "ConcurrencyLimiter shared": lambda path: permit_calls(headgate.ConcurrencyLimiter(2, path=path)),
+    "TokenBucket shared": lambda path: bucket_calls(headgate.TokenBucket(50, 1000, path=path)),
+    "RateLimiter shared": lambda path: limiter_calls(headgate.RateLimiter("50/s", max_keys=50, path=path)),
+}
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_everything_at_once(twin, case):
-    check, calls = CASES[case](twin)
-
+def everything_at_once(check, calls):
     def work(number):
         draw = random.Random(number)
         for call in draw.choices(calls, k=CALLS):
@@ -218,3 +269,14 @@ def test_everything_at_once(twin, case):
     run_threads(work, count=4)
     if check is not None:
         check()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everything_at_once(twin, case):
+    everything_at_once(*CASES[case](twin))
+
+
+@pytest.mark.filterwarnings("ignore:.*deleted without release:ResourceWarning")
+@pytest.mark.parametrize("case", COMPOSITES)
+def test_composites_at_once(case, tmp_path):
+    everything_at_once(*COMPOSITES[case](tmp_path / "state"))

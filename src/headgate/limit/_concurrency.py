@@ -373,7 +373,10 @@ class ConcurrencyLimiter:
         """Give back the permits that were deleted without release; how many they were."""
         lost = 0
         while self._lost:
-            owner, mark = self._lost.popleft()
+            try:
+                owner, mark = self._lost.popleft()
+            except IndexError:  # another thread took the last
+                break
             lost += owner == ledger.owner and ledger.give(mark)  # or else taken before a fork
         return lost
 

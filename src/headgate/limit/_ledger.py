@@ -167,11 +167,15 @@ class SharedLedger(SharedFile):
             self._free_dead()
             self._permits.recount(self._count)
 
+    def _slots(self) -> enumerate[int]:
+        """The slots with their places, as they are now."""
+        return enumerate(self._permits.load_from(_SLOT), _SLOT)
+
     def _count(self) -> int:
-        return sum([word & _PERMITS for word in self._words[_AT_SLOTS:]])
+        return sum([word & _PERMITS for _, word in self._slots()])
 
     def _free_dead(self) -> None:
-        for at, word in enumerate(self._words[_AT_SLOTS:].tolist(), _SLOT):
+        for at, word in self._slots():
             if word and not _is_alive(word):
                 self._permits.cas(at, word, 0)
 
@@ -189,11 +193,11 @@ class SharedLedger(SharedFile):
         return slot
 
     def _slot_of(self, own: int) -> int:
-        found = (at for at, word in enumerate(self._words[_AT_SLOTS:], _SLOT) if word & ~_PERMITS == own)
+        found = (at for at, word in self._slots() if word & ~_PERMITS == own)
         return next(found, 0)
 
     def _free_slot(self, own: int) -> int:
-        free = (at for at, word in enumerate(self._words[_AT_SLOTS:], _SLOT) if not word)
+        free = (at for at, word in self._slots() if not word)
         return next((at for at in free if self._permits.cas(at, 0, own)), 0)
 
 

@@ -76,6 +76,18 @@ cdef class Words:
         """
         return hg_load(self._at(at))
 
+    def load_from(self, at):
+        """The words from `at` on, each of them read by an atomic step of its own.
+
+        Complexity: O(n) for n words.
+
+        >>> Words(bytearray(24)).load_from(1)
+        [0, 0]
+        """
+        cdef Py_ssize_t count = self.view.len // <Py_ssize_t>sizeof(uint64_t) - <Py_ssize_t>at, place
+        cdef uint64_t *words = self._at(at)
+        return [hg_load(words + place) for place in range(count)]
+
     def add(self, at, number):
         """Add a non-negative number; the sum, modulo 2**64.
 

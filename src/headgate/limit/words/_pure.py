@@ -47,6 +47,16 @@ class Words:
         """
         return self._words[self._at(at)]
 
+    def load_from(self, at):
+        """The words from `at` on, each of them read by an atomic step of its own.
+
+        Complexity: O(n) for n words.
+
+        >>> Words(bytearray(24)).load_from(1)
+        [0, 0]
+        """
+        return [self._words[place] for place in range(self._at(at), len(self._words))]
+
     def add(self, at, number):
         """Add a non-negative number; the sum, modulo 2**64.
 
