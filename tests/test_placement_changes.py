@@ -186,7 +186,7 @@ def test_a_warning_made_an_error_leaves_the_weights_as_they_were(twin):
     ring.set_weight("a", 0)  # which is meant to own nothing
     ring.set_weight("a", 1000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headgate.schemes.warn", lambda *arguments, **options: 1 / 0)
+        patch.setattr("headgate.schemes._program.warn", lambda *arguments, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ring.set_weight("b", 1)
     assert ring.weights == {"a": 1000, "b": 1000}

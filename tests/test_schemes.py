@@ -2,7 +2,6 @@
 
 import array
 import copy
-import doctest
 import json
 import pickle
 import random
@@ -369,7 +368,3 @@ def test_shares_of_rings_that_hash_keys_otherwise_do_not_compare(twin):
     with pytest.raises(ValueError, match=r"^other must hash keys as this ring does, got <HashRing nodes=0 "):
         own.diff(twin.placement.HashRing(scheme="nginx"))
     assert own.diff(twin.placement.HashRing(["b"], scheme="envoy")) == {("a", "b"): 1.0}
-
-
-def test_docstring_examples():
-    assert doctest.testmod(schemes).failed == 0

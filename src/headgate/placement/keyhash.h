@@ -1,4 +1,4 @@
-/* How the programs that a ring can agree with hash a key; the reference is headgate/schemes.py. */
+/* How the programs that a ring can agree with hash a key; the reference is headgate/schemes/_hashes.py. */
 #ifndef HEADGATE_KEYHASH_H
 #define HEADGATE_KEYHASH_H
 

@@ -1,0 +1,44 @@
+"""libmemcached."""
+
+from collections.abc import Sequence
+
+from headgate.schemes._hashes import KEY_HASHES
+from headgate.schemes._ketama import ketama_digests, memcached_points, starved_ketama, without_default_port
+from headgate.schemes._program import Points, Program, check_choice, check_flag
+from headgate.schemes._scheme import Options, Scheme
+
+
+def libmemcached(weighted: bool = True, hash: str = "md5") -> Scheme:
+    """libmemcached's ketama, as in its clients pylibmc and PHP's memcached.
+
+    `weighted` is MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED: MD5 points in proportion to the weights, keys
+    by MD5. Else MEMCACHED_BEHAVIOR_KETAMA: 100 points a node by `hash`, ``"default"`` (Jenkins'
+    one-at-a-time) or ``"md5"``, which also hashes the keys; as soon as one weight is above 1 the
+    points are the weighted ones. Nodes are ``host:port``; port 11211 is left out.
+
+    Quirks kept: point counts are rounded in single precision, so 100 equal nodes get 156 points
+    each instead of 160, and a light node may get none; a warning tells.
+
+    Source: libhashkit and libmemcached/hosts.cc of libmemcached 1.1.4.
+
+    Raises ValueError for another `hash`, TypeError unless `weighted` is a bool.
+
+    >>> libmemcached(weighted=False)
+    libmemcached(weighted=False, hash='md5')
+    """
+    check_flag("weighted", weighted)
+    check_choice("hash", hash, ("default", "md5"))
+    key_hash = "md5" if weighted or hash == "md5" else "one_at_a_time"
+    hash_point = KEY_HASHES[key_hash]
+
+    def points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
+        if weighted or max(weights, default=1) > 1:
+            return memcached_points(names, weights)
+        plain = [without_default_port(name) for name in names]
+        return [[hash_point(b"%b-%d" % (name, j)) for j in range(100)] for name in plain]
+
+    def starved(weights: Sequence[int]) -> int | None:
+        return starved_ketama(weights, ketama_digests) if weighted or max(weights) > 1 else None
+
+    options: Options = {"weighted": weighted, "hash": hash}
+    return Program("libmemcached", options, points, key_hash=key_hash, starved=starved)
