@@ -1,1 +1,1 @@
-"""What several ideas share and no call spends its time in."""
+"""Code that several ideas share; nothing in it is hot."""

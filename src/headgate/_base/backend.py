@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _has_compiled() -> bool:
-    """Whether the compiled twin was built; importlib.util, which could tell too, imports slowly."""
+    """Whether the compiled twin was built; importlib.util would do, but imports slowly."""
     package = os.path.dirname(os.path.dirname(__file__))
     return PathFinder.find_spec("_compiled", [os.path.join(package, "hashing")]) is not None
 

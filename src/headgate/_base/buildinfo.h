@@ -1,4 +1,4 @@
-/* What the compiler says of itself. HG_COMPILE_FLAGS comes from setup.py. */
+/* Macros that name the compiler. HG_COMPILE_FLAGS comes from setup.py. */
 #ifndef HEADGATE_BUILDINFO_H
 #define HEADGATE_BUILDINFO_H
 

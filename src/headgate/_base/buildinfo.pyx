@@ -11,9 +11,9 @@ cdef extern from "buildinfo.h":
 
 
 def build_info():
-    """The compiler, its flags, Cython, the Python whose headers were used, and what they gave.
+    """The compiler, its flags, Cython, the Python whose headers were used, and what they provide.
 
-    ``atomics_lock_free`` tells whether 64-bit compare-and-swap is an instruction, not a lock.
+    ``atomics_lock_free`` is whether 64-bit compare-and-swap is an instruction, not a lock.
 
     >>> sorted(build_info())
     ['atomics_lock_free', 'compiler', 'cython', 'flags', 'free_threaded', 'python']

@@ -17,7 +17,7 @@ def checked_clock(clock: Callable[[], int] | None) -> Callable[[], int] | None:
 
 
 def checked_now(now: int) -> int:
-    """What a clock answered, if that is integer nanoseconds."""
+    """The time that a clock returned, if it is integer nanoseconds."""
     if not isinstance(now, int):
         raise TypeError(f"clock must return an int, got {now!r}")
     if not -_MOST_NANOSECONDS < now < _MOST_NANOSECONDS:

@@ -13,7 +13,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | get
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
     """Make `data` the content of `path`, so that a reader finds the old content or the new, and never a part.
 
-    The data goes to a new file in the same folder, under a name that nobody can foresee, which takes the
+    The data goes to a new file in the same folder, under an unpredictable name, which takes the
     place of `path` once it is on the disk. A regular file keeps its mode; a link is replaced, not followed;
     a device or a pipe is written to. Raises OSError, with `path` as it was.
     """

@@ -30,7 +30,7 @@ _objects: weakref.WeakSet[Renewed] = weakref.WeakSet()
 
 
 def new_lock() -> Any:
-    """A re-entrant lock that nobody holds in the child of a fork.
+    """A re-entrant lock that is free in the child of a fork.
 
     >>> with new_lock():
     ...     "held"

@@ -26,6 +26,6 @@ def key_bytes(key: Any, name: str) -> bytes:
 
 
 def key_name(key: Any) -> bytes:
-    """A name for a key of a limit: its bytes, after a letter that tells text, bytes and numbers apart."""
+    """A name for a key of a limit: its bytes, after a letter that distinguishes text, bytes and numbers."""
     kind = b"s" if isinstance(key, str) else b"b" if isinstance(key, bytes) else b"i"
     return kind + key_bytes(key, "key")

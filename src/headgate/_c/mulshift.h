@@ -1,4 +1,4 @@
-/* The units of headgate/_units.py: what the refill brings in a time, and debts in other units. */
+/* The units of headgate/limit/_units.py: what the refill brings in a time, and debts in other units. */
 #ifndef HEADGATE_MULSHIFT_H
 #define HEADGATE_MULSHIFT_H
 

@@ -1,18 +1,18 @@
-/* Where a hash stands in a table, so that nobody who does not know the table's secret can choose keys that collide.
+/* The home of a hash in a table, such that keys that collide cannot be chosen without the table's secret.
  *
  * hg_scatter multiplies hash + a by hash ^ b and folds the halves of the product. Callers choose their hashes
  * freely - that of an int is the int - so a fixed function of the hash can be inverted, and hashes that share a
  * home be listed. Nor is it enough to multiply by one secret word: that is linear, evenly spaced hashes stay evenly
  * spaced whatever the word is, and for one word in some hundred they crowd into one run of a table with linear
  * probing. Here both factors depend on the hash and on a secret, and one adds where the other xors: the product is
- * quadratic in the hash, and differences of hashes tell nothing about those of homes.
+ * quadratic in the hash, and differences of hashes do not determine those of homes.
  *
  * hg_home is the 32 bits of which a table takes a home. The low bits of the folded product are not enough: where hashes
  * are spaced by a power of two they are still nearly linear, and one table in some hundred crowds. A second product, by
  * the odd constant of Fibonacci hashing, brings all lower bits into bits 32 to 63, the quadratic ones among them; the
  * lengths of the runs are then those of random homes.
  *
- * Keys with one and the same hash still share their home: no table can tell them apart by it, dict neither.
+ * Keys with one and the same hash still share their home, as in a dict.
  *
  * Secrets are drawn with SipHash from 128 bits of the operating system, one for each array of cells that is made.
  */
@@ -49,7 +49,7 @@ static inline uint32_t hg_home(uint64_t hash, const hg_secret *secret)
     return (uint32_t)(hg_scatter(hash, secret) * UINT64_C(0x9E3779B97F4A7C15) >> 32);
 }
 
-/* Seed this module's secrets with 16 bytes that nobody can guess. */
+/* Seed this module's secrets with 16 unpredictable bytes. */
 static inline void hg_seed_secrets(const char *seed)
 {
     memcpy(hg_secrets.key, seed, sizeof hg_secrets.key);

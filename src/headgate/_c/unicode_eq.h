@@ -1,4 +1,4 @@
-/* Hash and equality of exact str objects, without a call where CPython stores the answer. */
+/* Hash and equality of exact str objects, without a call where CPython stores the result. */
 #ifndef HEADGATE_UNICODE_EQ_H
 #define HEADGATE_UNICODE_EQ_H
 
