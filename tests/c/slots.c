@@ -4,17 +4,10 @@
 
 enum { CELLS = 8, LAST = CELLS - 1 };
 
-typedef struct {
-    int64_t hash;
-    uint32_t prev, next;
-} record;
-
 static hg_table table;
-static record records[CELLS];
+static hg_node records[CELLS];
 
-#define HASHES (&records[0].hash)
-#define LINKS (&records[0].prev)
-#define STRIDE sizeof(record)
+#define STRIDE sizeof(hg_node)
 
 /* The slot gets a hash whose home is this cell, another one for each slot. */
 static void enter_at(uint32_t home, uint32_t slot)
@@ -58,11 +51,11 @@ static void test_removal_shifts_back_across_the_end(void)
     enter_at(1, 3);
     enter_at(LAST, 4);
     check_cells(2, 3, 4, 1);
-    CHECK(hg_table_probes(&table, HASHES, STRIDE) == 1 + 2 + 1 + 4);
-    hg_table_leave(&table, HASHES, STRIDE, 1);
+    CHECK(hg_table_probes(&table, records, STRIDE) == 1 + 2 + 1 + 4);
+    hg_table_leave(&table, records, STRIDE, 1);
     check_cells(4, 3, 0, 2);
     CHECK(!hg_table_has(&table, records[1].hash, 1) && hg_table_has(&table, records[4].hash, 4));
-    hg_table_leave(&table, HASHES, STRIDE, 2);
+    hg_table_leave(&table, records, STRIDE, 2);
     check_cells(0, 3, 0, 4);
     CHECK(hg_table_filled(&table) == 2);
 }
@@ -73,9 +66,9 @@ static void test_probe_passes_other_hashes(void)
     hg_table_clear(&table);
     enter_at(LAST, 1);
     enter_at(LAST, 2);
-    at = hg_table_probe(&table, HASHES, STRIDE, records[2].hash, LAST);
+    at = hg_table_probe(&table, records, STRIDE, records[2].hash, LAST);
     CHECK(at == 0 && table.cells[at] == 2);
-    at = hg_table_probe(&table, HASHES, STRIDE, records[2].hash, hg_table_next(&table, at));
+    at = hg_table_probe(&table, records, STRIDE, records[2].hash, hg_table_next(&table, at));
     CHECK(at == 1 && table.cells[at] == 0);
 }
 
@@ -92,7 +85,7 @@ static void test_every_edit_has_its_version(void)
     hg_table_set(&table, 3, 1);
     CHECK(table.version > version);
     version = table.version;
-    hg_table_leave(&table, HASHES, STRIDE, 1);
+    hg_table_leave(&table, records, STRIDE, 1);
     CHECK(table.version > version);
     version = table.version;
     hg_table_shrink(&table);
@@ -102,25 +95,25 @@ static void test_every_edit_has_its_version(void)
 static void test_list(void)
 {
     records[0].prev = records[0].next = 0;
-    hg_list_append(LINKS, STRIDE, 0, 1);
-    hg_list_append(LINKS, STRIDE, 0, 2);
-    hg_list_insert(LINKS, STRIDE, 1, 3, 2);
+    hg_list_append(records, STRIDE, 0, 1);
+    hg_list_append(records, STRIDE, 0, 2);
+    hg_list_insert(records, STRIDE, 1, 3, 2);
     CHECK(records[0].next == 1 && records[1].next == 3 && records[3].next == 2 && records[2].next == 0);
     CHECK(records[0].prev == 2 && records[2].prev == 3 && records[3].prev == 1 && records[1].prev == 0);
-    hg_list_remove(LINKS, STRIDE, 1);
-    hg_list_remove(LINKS, STRIDE, 2);
+    hg_list_remove(records, STRIDE, 1);
+    hg_list_remove(records, STRIDE, 2);
     CHECK(records[0].next == 3 && records[0].prev == 3 && records[3].next == 0 && records[3].prev == 0);
-    hg_list_remove(LINKS, STRIDE, 3);
+    hg_list_remove(records, STRIDE, 3);
     CHECK(records[0].next == 0 && records[0].prev == 0);
 }
 
 static void test_chain(void)
 {
     uint32_t first = 0;
-    hg_chain_push(LINKS, STRIDE, &first, 1);
-    hg_chain_push(LINKS, STRIDE, &first, 2);
-    CHECK(hg_chain_pop(LINKS, STRIDE, &first) == 2 && hg_chain_pop(LINKS, STRIDE, &first) == 1);
-    CHECK(hg_chain_pop(LINKS, STRIDE, &first) == 0 && hg_chain_pop(LINKS, STRIDE, &first) == 0);
+    hg_chain_push(records, STRIDE, &first, 1);
+    hg_chain_push(records, STRIDE, &first, 2);
+    CHECK(hg_chain_pop(records, STRIDE, &first) == 2 && hg_chain_pop(records, STRIDE, &first) == 1);
+    CHECK(hg_chain_pop(records, STRIDE, &first) == 0 && hg_chain_pop(records, STRIDE, &first) == 0);
 }
 
 int main(void)

@@ -5,8 +5,8 @@
 enum { ENDS = 3, MOST = 64 };
 
 typedef struct {
-    int64_t hash, more;
-    uint32_t prev, next, list;
+    int64_t hash;
+    uint32_t prev, next, more;
 } record;
 
 typedef struct {
@@ -19,8 +19,6 @@ static record *records;
 static uint32_t capacity, used, free_slot;
 static row lists[ENDS], freed;
 
-#define HASHES (&records[0].hash)
-#define LINKS (&records[0].prev)
 #define STRIDE sizeof(record)
 
 static void insert(row *into, uint32_t at, uint32_t slot)
@@ -78,8 +76,8 @@ static void rebuild(uint32_t slots, uint64_t least)
 static void check_hash(int64_t hash)
 {
     uint8_t found[MOST + ENDS] = {0};
-    uint32_t at = hg_table_probe(&table, HASHES, STRIDE, hash, hg_table_home(&table, hash));
-    for (; table.cells[at] != 0; at = hg_table_probe(&table, HASHES, STRIDE, hash, hg_table_next(&table, at)))
+    uint32_t at = hg_table_probe(&table, records, STRIDE, hash, hg_table_home(&table, hash));
+    for (; table.cells[at] != 0; at = hg_table_probe(&table, records, STRIDE, hash, hg_table_next(&table, at)))
         CHECK(found[table.cells[at]]++ == 0);
     for (uint32_t end = 0; end < ENDS; end++)
         for (uint32_t i = 0; i < lists[end].count; i++)
@@ -104,7 +102,7 @@ static void check(void)
         CHECK(records[prev].next == end && records[end].prev == prev);
     }
     CHECK(hg_table_filled(&table) == live());
-    CHECK(hg_table_probes(&table, HASHES, STRIDE) == probes);
+    CHECK(hg_table_probes(&table, records, STRIDE) == probes);
     slot = free_slot;
     for (uint32_t i = freed.count; i > 0; i--) {
         CHECK(slot == freed.slots[i - 1] && !hg_table_has(&table, records[slot].hash, slot));
@@ -140,7 +138,7 @@ static void add(fuzz_input *input)
             return;
         rebuild(capacity == 0 ? 8 : 2 * capacity, fuzz_take(input, 1));
     }
-    slot = hg_chain_pop(LINKS, STRIDE, &free_slot);
+    slot = hg_chain_pop(records, STRIDE, &free_slot);
     CHECK(slot == (freed.count > 0 ? freed.slots[freed.count - 1] : 0));
     if (slot == 0)
         slot = ++used;
@@ -148,7 +146,7 @@ static void add(fuzz_input *input)
         freed.count--;
     records[slot].hash = some_hash(input);
     hg_table_enter(&table, records[slot].hash, slot);
-    hg_list_append(LINKS, STRIDE, index_of(list), slot);
+    hg_list_append(records, STRIDE, index_of(list), slot);
     insert(list, list->count, slot);
 }
 
@@ -159,10 +157,10 @@ static void replace(row *list, uint32_t at, int64_t hash)
     uint32_t vacant = hg_table_home(&table, hash);
     uint64_t version = table.version;
     while (table.cells[vacant] != 0)
-        vacant = hg_table_probe(&table, HASHES, STRIDE, hash, hg_table_next(&table, vacant));
+        vacant = hg_table_probe(&table, records, STRIDE, hash, hg_table_next(&table, vacant));
     records[slot].hash = hash;
     hg_table_set(&table, vacant, slot);
-    hg_table_empty(&table, HASHES, STRIDE, hole);
+    hg_table_empty(&table, records, STRIDE, hole);
     CHECK(table.version > version);
 }
 
@@ -170,9 +168,9 @@ static void drop(row *list, uint32_t at)
 {
     uint32_t slot = list->slots[at];
     uint64_t version = table.version;
-    hg_table_leave(&table, HASHES, STRIDE, slot);
-    hg_list_remove(LINKS, STRIDE, slot);
-    hg_chain_push(LINKS, STRIDE, &free_slot, slot);
+    hg_table_leave(&table, records, STRIDE, slot);
+    hg_list_remove(records, STRIDE, slot);
+    hg_chain_push(records, STRIDE, &free_slot, slot);
     removed(list, at);
     insert(&freed, freed.count, slot);
     CHECK(table.version > version);
@@ -182,14 +180,14 @@ static void drop(row *list, uint32_t at)
 static void move(row *from, uint32_t at, row *into, uint32_t place)
 {
     uint32_t slot = from->slots[at];
-    hg_list_remove(LINKS, STRIDE, slot);
+    hg_list_remove(records, STRIDE, slot);
     removed(from, at);
     if (place < into->count) {
         uint32_t prev = into->slots[place];
-        hg_list_insert(LINKS, STRIDE, prev, slot, records[prev].next);
+        hg_list_insert(records, STRIDE, prev, slot, records[prev].next);
         insert(into, place + 1, slot);
     } else {
-        hg_list_append(LINKS, STRIDE, index_of(into), slot);
+        hg_list_append(records, STRIDE, index_of(into), slot);
         insert(into, into->count, slot);
     }
 }

@@ -1,6 +1,6 @@
 /* Tables of linked slots: cells that lead from a hash to a slot, circular lists, and a chain of free slots.
  *
- *   cells (u32)      records of any struct that has a hash, and prev and next side by side
+ *   cells (u32)      records, any struct that begins so
  *   +---+            slot   hash   prev   next
  *   | 0 |             0      -      2      1      <- where a list begins and ends
  *   | 1 | --------->  1     h(a)    0      2      <- the oldest of the list
@@ -11,8 +11,8 @@
  * The number of cells is a power of two; a home is by scatter.h, probing is linear, and a removal shifts back. 0 in
  * a cell means empty, so slot 0 is never in the table, and one cell at least must stay empty.
  *
- * A record is found by its slot: `hashes` and `links` point at the hash and at prev of slot 0, `stride` is the size
- * of a record, a constant wherever these functions are inlined.
+ * A record begins as hg_node does; where it is in no table, the hash may be any 8 bytes. `records` points at slot 0,
+ * `stride` is the size of a record, a constant wherever these functions are inlined.
  */
 #ifndef HEADGATE_SLOTS_H
 #define HEADGATE_SLOTS_H
@@ -23,6 +23,20 @@
 #include <string.h>
 #include "scatter.h"
 
+/* For the rare case, so that it takes no registers from the frequent one. */
+#if defined(__GNUC__)
+#define HG_APART __attribute__((noinline))
+#elif defined(_MSC_VER)
+#define HG_APART __declspec(noinline)
+#else
+#define HG_APART
+#endif
+
+typedef struct {
+    int64_t hash;
+    uint32_t prev, next;
+} hg_node;
+
 typedef struct {
     uint32_t *cells;
     uint64_t version; /* counts edits of the cells: a probe that ran other code starts over when it has changed */
@@ -30,9 +44,17 @@ typedef struct {
     uint32_t mask;
 } hg_table;
 
-static inline int64_t hg_hash_at(const int64_t *hashes, size_t stride, uint32_t slot)
+static inline int64_t *hg_hash_of(const void *records, size_t stride, uint32_t slot)
 {
-    return *(const int64_t *)(const void *)((const char *)hashes + slot * stride);
+    return (int64_t *)((char *)records + slot * stride);
+}
+
+enum { HG_PREV, HG_NEXT };
+
+/* The two links of a slot. No hg_node is read through, as compilers may take those of other structs for others. */
+static inline uint32_t *hg_links_of(const void *records, size_t stride, uint32_t slot)
+{
+    return (uint32_t *)((char *)records + slot * stride + offsetof(hg_node, prev));
 }
 
 /* ---- memory ---- */
@@ -82,7 +104,7 @@ static inline void hg_table_shrink(hg_table *table)
 
 static inline uint32_t hg_table_home(const hg_table *table, int64_t hash)
 {
-    return (uint32_t)hg_scatter((uint64_t)hash, &table->secret) & table->mask;
+    return hg_home((uint64_t)hash, &table->secret) & table->mask;
 }
 
 static inline uint32_t hg_table_next(const hg_table *table, uint32_t at)
@@ -91,11 +113,11 @@ static inline uint32_t hg_table_next(const hg_table *table, uint32_t at)
 }
 
 /* The first cell, from `at` on, that is empty or whose slot has this hash. */
-static inline uint32_t hg_table_probe(const hg_table *table, const int64_t *hashes, size_t stride, int64_t hash,
+static inline uint32_t hg_table_probe(const hg_table *table, const void *records, size_t stride, int64_t hash,
                                       uint32_t at)
 {
     uint32_t slot;
-    while ((slot = table->cells[at]) != 0 && hg_hash_at(hashes, stride, slot) != hash)
+    while ((slot = table->cells[at]) != 0 && *hg_hash_of(records, stride, slot) != hash)
         at = hg_table_next(table, at);
     return at;
 }
@@ -123,23 +145,32 @@ static inline void hg_table_enter(hg_table *table, int64_t hash, uint32_t slot)
     hg_table_set(table, at, slot);
 }
 
-/* Take the slot of a cell out, and shift back those that its place had pushed on. */
-static inline void hg_table_empty(hg_table *table, const int64_t *hashes, size_t stride, uint32_t hole)
+/* Shift back into a cell those that its slot had pushed on, and return the cell that is then to be empty. */
+static HG_APART uint32_t hg_table_shift_back(const hg_table *table, const void *records, size_t stride, uint32_t hole)
 {
     uint32_t *cells = table->cells, mask = table->mask, at = hole, slot;
+    hg_secret secret = table->secret;
     while ((slot = cells[at = (at + 1) & mask]) != 0) {
-        uint32_t home = hg_table_home(table, hg_hash_at(hashes, stride, slot));
+        uint32_t home = hg_home((uint64_t)*hg_hash_of(records, stride, slot), &secret);
         if (((at - home) & mask) >= ((at - hole) & mask)) {
             cells[hole] = slot;
             hole = at;
         }
     }
-    hg_table_set(table, hole, 0);
+    return hole;
 }
 
-static inline void hg_table_leave(hg_table *table, const int64_t *hashes, size_t stride, uint32_t slot)
+/* Take the slot of a cell out. */
+static inline void hg_table_empty(hg_table *table, const void *records, size_t stride, uint32_t at)
 {
-    hg_table_empty(table, hashes, stride, hg_table_cell(table, hg_hash_at(hashes, stride, slot), slot));
+    if (table->cells[hg_table_next(table, at)] != 0)
+        at = hg_table_shift_back(table, records, stride, at);
+    hg_table_set(table, at, 0);
+}
+
+static inline void hg_table_leave(hg_table *table, const void *records, size_t stride, uint32_t slot)
+{
+    hg_table_empty(table, records, stride, hg_table_cell(table, *hg_hash_of(records, stride, slot), slot));
 }
 
 /* Whether a slot is reachable from the home of its hash. */
@@ -161,65 +192,57 @@ static inline uint64_t hg_table_filled(const hg_table *table)
 }
 
 /* How many cells the lookups of all slots read. */
-static inline uint64_t hg_table_probes(const hg_table *table, const int64_t *hashes, size_t stride)
+static inline uint64_t hg_table_probes(const hg_table *table, const void *records, size_t stride)
 {
     uint64_t probes = 0;
     for (uint64_t at = 0; at <= table->mask; at++) {
         uint32_t slot = table->cells[at];
         if (slot != 0)
-            probes += 1 + (((uint32_t)at - hg_table_home(table, hg_hash_at(hashes, stride, slot))) & table->mask);
+            probes += 1 + (((uint32_t)at - hg_table_home(table, *hg_hash_of(records, stride, slot))) & table->mask);
     }
     return probes;
 }
 
 /* ---- the lists ---- */
 
-static inline uint32_t *hg_prev(uint32_t *links, size_t stride, uint32_t slot)
-{
-    return (uint32_t *)(void *)((char *)links + slot * stride);
-}
-
-static inline uint32_t *hg_next(uint32_t *links, size_t stride, uint32_t slot)
-{
-    return hg_prev(links, stride, slot) + 1;
-}
-
 /* Link a slot between two that are neighbours, or one and the same where it is alone. */
-static inline void hg_list_insert(uint32_t *links, size_t stride, uint32_t prev, uint32_t slot, uint32_t next)
+static inline void hg_list_insert(void *records, size_t stride, uint32_t prev, uint32_t slot, uint32_t next)
 {
-    *hg_prev(links, stride, slot) = prev;
-    *hg_next(links, stride, slot) = next;
-    *hg_next(links, stride, prev) = slot;
-    *hg_prev(links, stride, next) = slot;
+    uint32_t *own = hg_links_of(records, stride, slot);
+    own[HG_PREV] = prev;
+    own[HG_NEXT] = next;
+    hg_links_of(records, stride, prev)[HG_NEXT] = slot;
+    hg_links_of(records, stride, next)[HG_PREV] = slot;
 }
 
 /* Link a slot before `end`: as the newest, where `end` is where the list begins and ends. */
-static inline void hg_list_append(uint32_t *links, size_t stride, uint32_t end, uint32_t slot)
+static inline void hg_list_append(void *records, size_t stride, uint32_t end, uint32_t slot)
 {
-    hg_list_insert(links, stride, *hg_prev(links, stride, end), slot, end);
+    hg_list_insert(records, stride, hg_links_of(records, stride, end)[HG_PREV], slot, end);
 }
 
-static inline void hg_list_remove(uint32_t *links, size_t stride, uint32_t slot)
+static inline void hg_list_remove(void *records, size_t stride, uint32_t slot)
 {
-    uint32_t prev = *hg_prev(links, stride, slot), next = *hg_next(links, stride, slot);
-    *hg_next(links, stride, prev) = next;
-    *hg_prev(links, stride, next) = prev;
+    const uint32_t *own = hg_links_of(records, stride, slot);
+    uint32_t prev = own[HG_PREV], next = own[HG_NEXT];
+    hg_links_of(records, stride, prev)[HG_NEXT] = next;
+    hg_links_of(records, stride, next)[HG_PREV] = prev;
 }
 
 /* ---- the chain ---- */
 
-static inline void hg_chain_push(uint32_t *links, size_t stride, uint32_t *free_slot, uint32_t slot)
+static inline void hg_chain_push(void *records, size_t stride, uint32_t *free_slot, uint32_t slot)
 {
-    *hg_next(links, stride, slot) = *free_slot;
+    hg_links_of(records, stride, slot)[HG_NEXT] = *free_slot;
     *free_slot = slot;
 }
 
 /* The slot that was freed last, or 0. */
-static inline uint32_t hg_chain_pop(uint32_t *links, size_t stride, uint32_t *free_slot)
+static inline uint32_t hg_chain_pop(void *records, size_t stride, uint32_t *free_slot)
 {
     uint32_t slot = *free_slot;
     if (slot != 0)
-        *free_slot = *hg_next(links, stride, slot);
+        *free_slot = hg_links_of(records, stride, slot)[HG_NEXT];
     return slot;
 }
 

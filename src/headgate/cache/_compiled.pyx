@@ -11,7 +11,7 @@
     | 0 |     |  +->  4    h(b)    3     0             "b"      value     <- most recently used
     | 5 | ----+       5     -      -     6             None     None      <- free, chained by next
     +---+
-    home(hash): by a secret of the table, see scatter.h; linear probing; removal shifts back
+    nodes, their table and their lists are those of slots.h
     marks (u8), ranks and side (u32, u64) as a policy needs them: its counts, and which list a slot is in
     timers: due, prev, next of a slot in the wheel of wheel.h; hards: due by ttl, where there is a tti too
     labels: a Python list of a _Label a slot; tagged: tag -> {label: None}
@@ -28,14 +28,14 @@ Invariants (`_check` walks them all)
 - A slot is in the wheel exactly when its due is not NEVER, and has a label exactly when it has tags.
 
 Foreign code - ``__hash__``, getsizeof, the clock, ``__eq__`` in `_find`, finalizers run by an allocation -
-runs before the first edit. `version` counts structural edits: a probe that called ``__eq__`` starts over when
-it changed. From the first edit to the last nothing of Python is allocated and nothing released. Evicted
+runs before the first edit. The table's version counts its edits: a probe that called ``__eq__`` starts over
+when it changed. From the first edit to the last nothing of Python is allocated and nothing released. Evicted
 references are dropped last, and then the listener is called; both may re-enter.
 """
 cimport cython
 from cpython.dict cimport PyDict_Contains, PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
 from cpython.list cimport PyList_New
-from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool, PyTypeObject
+from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
 from libc.math cimport rint
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -47,10 +47,34 @@ from headgate._c.atomics cimport hg_add
 from headgate._c.clock cimport hg_monotonic_ns
 from headgate._c.fields cimport hg_get, hg_set
 from headgate._c.mulshift cimport hg_mulshift
-from headgate._c.scatter cimport hg_draw_secret, hg_home, hg_secret, hg_seed_secrets
+from headgate._c.own_method cimport hg_own_method
+from headgate._c.scatter cimport hg_seed_secrets
+from headgate._c.slots cimport (
+    hg_chain_pop,
+    hg_chain_push,
+    hg_list_append,
+    hg_list_insert,
+    hg_list_remove,
+    hg_node,
+    hg_table,
+    hg_table_adopt,
+    hg_table_allocate,
+    hg_table_cell,
+    hg_table_empty,
+    hg_table_enter,
+    hg_table_filled,
+    hg_table_has,
+    hg_table_home,
+    hg_table_leave,
+    hg_table_next,
+    hg_table_probe,
+    hg_table_probes,
+    hg_table_set,
+    hg_table_shrink,
+    hg_table_size,
+)
 from headgate._c.unicode_eq cimport hg_hash, hg_str_equal
 from headgate._c.xxh64 cimport hg_splitmix64
-
 
 from collections.abc import Mapping, MutableMapping
 from operator import index
@@ -86,20 +110,6 @@ cdef extern from "Python.h":
     int Py_ReprEnter(object o) except -1
     void Py_ReprLeave(object o)
     PyObject *Py_None
-
-cdef extern from *:
-    """
-    /* CPython specialises a call only where the descriptor's type is the very type of the object. */
-    static int hg_own_method(PyTypeObject *cls, PyObject *name, PyObject *inherited)
-    {
-        PyObject *own = PyDescr_NewMethod(cls, ((PyMethodDescrObject *)inherited)->d_method);
-        int failed = own == NULL ? -1 : PyDict_SetItem(cls->tp_dict, name, own);
-        Py_XDECREF(own);
-        PyType_Modified(cls);
-        return failed;
-    }
-    """
-    int hg_own_method(PyTypeObject *cls, object name, object inherited) except -1
 
 cdef extern from "wheel.h" nogil:
     ctypedef struct hg_timer:
@@ -145,11 +155,6 @@ cdef extern from "sketch.h" nogil:
     void hg_sketch_add(hg_sketch *sketch, int64_t hash)
     unsigned hg_sketch_frequency(hg_sketch *sketch, int64_t hash)
 
-cdef struct Node:
-    Py_hash_t hash
-    uint32_t prev
-    uint32_t next
-
 cdef enum:
     NIL = 0
     FIRST_CAPACITY = 8
@@ -174,8 +179,8 @@ cdef extern from *:
 
 
 cdef struct Slab:
-    Node *nodes
-    uint32_t *table
+    hg_node *nodes
+    uint32_t *cells
     uint32_t *places
     int64_t *sizes
     uint8_t *marks
@@ -187,7 +192,7 @@ cdef struct Slab:
 
 cdef void _free_slab(Slab *slab) noexcept:
     free(slab.nodes)
-    free(slab.table)
+    free(slab.cells)
     free(slab.places)
     free(slab.sizes)
     free(slab.marks)
@@ -254,8 +259,8 @@ cdef class _Cache:
     cdef object listener
     cdef object tick
     cdef object flights
-    cdef Node *nodes
-    cdef uint32_t *table
+    cdef hg_node *nodes
+    cdef hg_table table
     cdef int64_t *sizes
     cdef uint8_t *marks
     cdef uint32_t *ranks
@@ -263,7 +268,6 @@ cdef class _Cache:
     cdef hg_timer *timers
     cdef int64_t *hards
     cdef hg_wheel *wheel
-    cdef uint64_t version
     cdef int64_t room
     cdef int64_t filled
     cdef int64_t lifetime
@@ -279,8 +283,6 @@ cdef class _Cache:
     cdef uint64_t failure_count
     cdef uint64_t load_time
     cdef uint64_t emptied
-    cdef hg_secret secret
-    cdef uint32_t mask
     cdef uint32_t vacant  # the cell where the last probe in vain has ended
     cdef uint32_t capacity
     cdef uint32_t count
@@ -301,9 +303,9 @@ cdef class _Cache:
     def __cinit__(self, *args, **kwargs):
         self.lifetime = self.idle = NEVER
         self.entries = [None] * (2 * <Py_ssize_t>LISTS)
-        self.nodes = <Node *>malloc(LISTS * sizeof(Node))
-        self.table = <uint32_t *>calloc(1, sizeof(uint32_t))
-        if self.nodes == NULL or self.table == NULL:
+        self.nodes = <hg_node *>malloc(LISTS * sizeof(hg_node))
+        self.table.cells = hg_table_allocate(1)
+        if self.nodes == NULL or self.table.cells == NULL:
             raise MemoryError
         self._forget_slots()
 
@@ -339,7 +341,7 @@ cdef class _Cache:
 
     def __dealloc__(self):
         free(self.nodes)
-        free(self.table)
+        free(self.table.cells)
         free(self.wheel)
         self._free_extras()
 
@@ -423,7 +425,7 @@ cdef class _Cache:
 
     @cython.final
     cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
-        return hg_home(<uint64_t>hash, &self.secret) & self.mask
+        return hg_table_home(&self.table, hash)
 
     @cython.final
     cdef uint32_t _find(self, PyObject *key, Py_hash_t hash) except 0xFFFFFFFF:
@@ -436,71 +438,40 @@ cdef class _Cache:
             self._wipe()
         at = self._home(hash)
         while True:
-            slot = self.table[at]
+            at = hg_table_probe(&self.table, self.nodes, sizeof(hg_node), hash, at)
+            slot = self.table.cells[at]
             if slot == NIL:
                 self.vacant = at
                 return NIL
-            if self.nodes[slot].hash == hash:
-                stored = self._key(slot)
-                if stored == key:
+            stored = self._key(slot)
+            if stored == key:
+                return slot
+            if PyUnicode_CheckExact(stored) and PyUnicode_CheckExact(key):
+                if hg_str_equal(stored, key):
                     return slot
-                if PyUnicode_CheckExact(stored) and PyUnicode_CheckExact(key):
-                    if hg_str_equal(stored, key):
-                        return slot
-                else:
-                    version = self.version
-                    Py_INCREF(stored)
-                    try:
-                        equal = PyObject_RichCompareBool(<object>stored, <object>key, Py_EQ)
-                    finally:
-                        Py_DECREF(stored)
-                    if version != self.version:
-                        at = self._home(hash)
-                        continue
-                    if equal:
-                        return slot
-            at = (at + 1) & self.mask
+            else:
+                version = self.table.version
+                Py_INCREF(stored)
+                try:
+                    equal = PyObject_RichCompareBool(<object>stored, <object>key, Py_EQ)
+                finally:
+                    Py_DECREF(stored)
+                if version != self.table.version:
+                    at = self._home(hash)
+                    continue
+                if equal:
+                    return slot
+            at = hg_table_next(&self.table, at)
 
     @cython.final
     cdef inline uint32_t _seek(self, PyObject *key, Py_hash_t hash) except 0xFFFFFFFF:
         """`_find`, spared where the very key object stands at its home."""
         cdef uint32_t slot
         if self._intact():
-            slot = self.table[self._home(hash)]
+            slot = self.table.cells[self._home(hash)]
             if slot != NIL and self._key(slot) == key:
                 return slot
         return self._find(key, hash)
-
-    @cython.final
-    cdef void _enter(self, uint32_t slot) noexcept:
-        """Write `slot` into the table."""
-        cdef uint32_t at = self._home(self.nodes[slot].hash)
-        while self.table[at] != NIL:
-            at = (at + 1) & self.mask
-        self.table[at] = slot
-
-    @cython.final
-    cdef inline uint32_t _cell(self, uint32_t slot) noexcept:
-        """Where in the table a live slot stands."""
-        cdef uint32_t at = self._home(self.nodes[slot].hash)
-        while self.table[at] != slot:
-            at = (at + 1) & self.mask
-        return at
-
-    @cython.final
-    cdef void _empty_cell(self, uint32_t hole) noexcept:
-        """Take a slot out of the table and shift back those that its place had pushed on."""
-        cdef uint32_t at = hole, other, home
-        while True:
-            at = (at + 1) & self.mask
-            other = self.table[at]
-            if other == NIL:
-                break
-            home = self._home(self.nodes[other].hash)
-            if ((at - home) & self.mask) >= ((at - hole) & self.mask):
-                self.table[hole] = other
-                hole = at
-        self.table[hole] = NIL
 
     @cython.final
     cdef int _wipe(self) except -1:
@@ -514,18 +485,16 @@ cdef class _Cache:
     cdef void _forget_slots(self) noexcept:
         """Shrink the slab to its sentinels, after the entries were taken away."""
         cdef uint32_t end
-        self.nodes = <Node *>realloc(self.nodes, LISTS * sizeof(Node))
-        self.table = <uint32_t *>realloc(self.table, sizeof(uint32_t))
+        self.nodes = <hg_node *>realloc(self.nodes, LISTS * sizeof(hg_node))
+        hg_table_shrink(&self.table)
         self._free_extras()
         if self.wheel != NULL:
             hg_wheel_clear(self.wheel)
-        self.capacity = self.count = self.free = self.mask = 0
+        self.capacity = self.count = self.free = 0
         self.used = LISTS - 1
         self.filled = 0
-        self.table[0] = NIL
         for end in range(LISTS):
             self.nodes[end].prev = self.nodes[end].next = end
-        self.version += 1
         self._empty_policy()
 
     @cython.final
@@ -544,16 +513,14 @@ cdef class _Cache:
     @cython.final
     cdef int _move(self, uint32_t capacity) except -1:
         """Move the live entries into a slab of `capacity` slots, unless the cache changes meanwhile."""
-        cdef uint64_t version = self.version
-        cdef uint32_t cells = 4, at, slot, last = LISTS - 1
+        cdef uint64_t version = self.table.version, cells = hg_table_size((5 * <uint64_t>capacity + 1) // 2)
+        cdef uint32_t at, slot, last = LISTS - 1
         cdef size_t slots = <size_t>capacity + LISTS
         cdef list entries = [None] * (2 * <Py_ssize_t>slots)
         cdef list labels = [None] * <Py_ssize_t>slots if self.labels is not None else None
         cdef Slab old, new
-        if version != self.version or not self._intact() or (labels is None) != (self.labels is None):
+        if version != self.table.version or not self._intact() or (labels is None) != (self.labels is None):
             return 0
-        while 2 * <uint64_t>cells < 5 * <uint64_t>capacity:
-            cells *= 2
         old = self._slab()
         if not self._allocate(&new, slots, cells):
             _free_slab(&new)
@@ -581,15 +548,14 @@ cdef class _Cache:
                 if PyList_GET_ITEM(<PyObject *>labels, at) != Py_None:
                     (<_Label>PyList_GET_ITEM(<PyObject *>labels, at)).slot = at
         self._move_wheel(&new)
-        self.nodes, self.table, self.sizes, self.marks = new.nodes, new.table, new.sizes, new.marks
+        self.nodes, self.sizes, self.marks = new.nodes, new.sizes, new.marks
         self.ranks, self.side, self.timers, self.hards = new.ranks, new.side, new.timers, new.hards
         self.entries, entries = entries, self.entries
         self.labels, labels = labels, self.labels
-        self.mask, self.secret = cells - 1, hg_draw_secret()
         self.capacity, self.used, self.free = capacity, last, NIL
-        self.version += 1
+        hg_table_adopt(&self.table, new.cells, cells)
         for slot in range(LISTS, last + 1):
-            self._enter(slot)
+            hg_table_enter(&self.table, self.nodes[slot].hash, slot)
         self._move_policy(new.places, old.side)
         old.places = new.places
         _free_slab(&old)
@@ -597,21 +563,22 @@ cdef class _Cache:
 
     @cython.final
     cdef Slab _slab(self) noexcept:
+        """The arrays but the cells, which the table frees when it adopts others."""
         cdef Slab slab
-        slab.nodes, slab.table, slab.sizes, slab.marks = self.nodes, self.table, self.sizes, self.marks
+        slab.nodes, slab.sizes, slab.marks = self.nodes, self.sizes, self.marks
         slab.ranks, slab.side, slab.timers, slab.hards = self.ranks, self.side, self.timers, self.hards
-        slab.places = NULL
+        slab.cells = slab.places = NULL
         return slab
 
     @cython.final
-    cdef bint _allocate(self, Slab *slab, size_t slots, size_t cells) noexcept:
+    cdef bint _allocate(self, Slab *slab, size_t slots, uint64_t cells) noexcept:
         """The arrays of a slab; whether there was memory for all of them."""
         cdef size_t slot
         memset(slab, 0, sizeof(Slab))
-        slab.nodes = <Node *>malloc(slots * sizeof(Node))
-        slab.table = <uint32_t *>calloc(cells, sizeof(uint32_t))
+        slab.nodes = <hg_node *>malloc(slots * sizeof(hg_node))
+        slab.cells = hg_table_allocate(cells)
         slab.places = <uint32_t *>calloc(<size_t>self._slots(), sizeof(uint32_t))
-        if slab.nodes == NULL or slab.table == NULL or slab.places == NULL:
+        if slab.nodes == NULL or slab.cells == NULL or slab.places == NULL:
             return False
         if self.sizer is not None:
             slab.sizes = <int64_t *>calloc(slots, sizeof(int64_t))
@@ -655,10 +622,8 @@ cdef class _Cache:
 
     @cython.final
     cdef uint32_t _take_slot(self) noexcept:
-        cdef uint32_t slot = self.free
-        if slot != NIL:
-            self.free = self.nodes[slot].next
-        else:
+        cdef uint32_t slot = hg_chain_pop(self.nodes, sizeof(hg_node), &self.free)
+        if slot == NIL:
             self.used += 1
             slot = self.used
         return slot
@@ -680,17 +645,16 @@ cdef class _Cache:
         self.nodes[slot].hash = hash
         if self.sizes != NULL:
             self.sizes[slot] = size
-        self._enter(slot)
+        hg_table_enter(&self.table, hash, slot)
         self._join(slot)
         self.count += 1
         self.filled += size
-        self.version += 1
         return slot
 
     @cython.final
     cdef void _remove(self, uint32_t slot, PyObject **key, PyObject **value) noexcept:
         """Take an entry out; the caller owns the two references and drops them last."""
-        self._empty_cell(self._cell(slot))
+        hg_table_leave(&self.table, self.nodes, sizeof(hg_node), slot)
         self._part(slot)
         if self.timers != NULL and self.timers[slot].due != NEVER:
             hg_wheel_remove(self.wheel, self.timers, slot)
@@ -704,9 +668,7 @@ cdef class _Cache:
         PyList_SET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot + 1, Py_None)
         self.count -= 1
         self.filled -= self._size(slot)
-        self.version += 1
-        self.nodes[slot].next = self.free
-        self.free = slot
+        hg_chain_push(self.nodes, sizeof(hg_node), &self.free, slot)
 
     @cython.final
     cdef inline PyObject *_exchange_item(self, Py_ssize_t i, PyObject *item) noexcept:
@@ -724,32 +686,26 @@ cdef class _Cache:
         It is entered where the probe has ended, while the victim still stands in the table; so there is no
         second probe, and a slot that nobody holds is never seen. The caller drops the old references last.
         """
-        cdef uint32_t slot = self._victim(1), hole = self._cell(slot)
+        cdef uint32_t slot = self._victim(1), hole
         self._part(slot)
+        hole = hg_table_cell(&self.table, self.nodes[slot].hash, slot)
         self.nodes[slot].hash = hash
-        self.table[self.vacant] = slot
-        self._empty_cell(hole)
+        hg_table_set(&self.table, self.vacant, slot)
+        hg_table_empty(&self.table, self.nodes, sizeof(hg_node), hole)
         old_key[0] = self._exchange_item(2 * <Py_ssize_t>slot, key)
         old_value[0] = self._exchange_item(2 * <Py_ssize_t>slot + 1, value)
         self._join(slot)
         self.eviction_count += 1
-        self.version += 1
 
     # ---- the lists: the oldest follows the sentinel, the newest precedes it ------------------
 
     @cython.final
     cdef inline void _link(self, uint32_t slot, uint32_t end) noexcept:
-        cdef uint32_t last = self.nodes[end].prev
-        self.nodes[slot].prev = last
-        self.nodes[slot].next = end
-        self.nodes[last].next = slot
-        self.nodes[end].prev = slot
+        hg_list_append(self.nodes, sizeof(hg_node), end, slot)
 
     @cython.final
     cdef inline void _unlink(self, uint32_t slot) noexcept:
-        cdef uint32_t prev = self.nodes[slot].prev, next = self.nodes[slot].next
-        self.nodes[prev].next = next
-        self.nodes[next].prev = prev
+        hg_list_remove(self.nodes, sizeof(hg_node), slot)
 
     @cython.final
     cdef inline void _renew(self, uint32_t slot) noexcept:
@@ -1259,7 +1215,7 @@ cdef class _Cache:
 
     @cython.final
     cdef size_t _slab_bytes(self) noexcept:
-        cdef size_t slot = sizeof(Node) + 2 * sizeof(PyObject *)
+        cdef size_t slot = sizeof(hg_node) + 2 * sizeof(PyObject *)
         cdef size_t fixed = self._policy_bytes()
         if self.sizes != NULL:
             slot += sizeof(int64_t)
@@ -1275,7 +1231,7 @@ cdef class _Cache:
             slot += sizeof(PyObject *)
         if self.wheel != NULL:
             fixed += sizeof(hg_wheel)
-        return fixed + <size_t>self._slots() * slot + (<size_t>self.mask + 1) * sizeof(uint32_t)
+        return fixed + <size_t>self._slots() * slot + (<size_t>self.table.mask + 1) * sizeof(uint32_t)
 
     cdef size_t _policy_bytes(self) noexcept:
         return 0
@@ -2010,17 +1966,14 @@ cdef class _Cache:
         assert self._intact(), "the list of entries fits the capacity"
         assert self.used < self.capacity + LISTS
         assert self.capacity <= self._limit() or self.capacity == FIRST_CAPACITY
-        assert 2 * (<uint64_t>self.mask + 1) >= 5 * <uint64_t>self.capacity or self.capacity == 0
+        assert 2 * (<uint64_t>self.table.mask + 1) >= 5 * <uint64_t>self.capacity or self.capacity == 0
         for end in range(LISTS):
             prev = end
             slot = self.nodes[end].next
             while slot != end:
                 assert self.nodes[slot].prev == prev, "the lists are doubly linked"
                 assert LISTS <= slot <= self.used
-                at = self._home(self.nodes[slot].hash)
-                while self.table[at] != slot:
-                    assert self.table[at] != NIL, "a live slot is reachable from its home"
-                    at = (at + 1) & self.mask
+                assert hg_table_has(&self.table, self.nodes[slot].hash, slot), "a live slot is reachable"
                 filled += self._size(slot)
                 leased += self._due(slot) != NEVER
                 seen += 1
@@ -2029,9 +1982,7 @@ cdef class _Cache:
             assert self.nodes[end].prev == prev
         assert seen == self.count, "the lists hold every live slot"
         assert filled == self.filled <= self.room, "currsize is the sum of the sizes, within maxsize"
-        for at in range(self.mask + 1):
-            seen -= self.table[at] != NIL
-        assert seen == 0, "the table holds every live slot once"
+        assert hg_table_filled(&self.table) == seen, "the table holds every live slot once"
         slot = self.free
         while slot != NIL:
             assert self._key(slot) == Py_None and self._value(slot) == Py_None, "free slots hold nothing"
@@ -2052,12 +2003,8 @@ cdef class _Cache:
 
     def _probes(self):
         """How many cells of the table the lookups of all keys read."""
-        cdef uint64_t cells = 0
-        cdef uint32_t at
         with cython.critical_section(self):
-            for at in range(self.mask + 1):
-                if self.table[at] != NIL:
-                    cells += 1 + ((at - self._home(self.nodes[self.table[at]].hash)) & self.mask)
+            cells = hg_table_probes(&self.table, self.nodes, sizeof(hg_node))
         return cells
 
     @cython.final
@@ -2230,11 +2177,7 @@ cdef class LFUCache(_Cache):
 
     @cython.final
     cdef void _insert_after(self, uint32_t slot, uint32_t prev) noexcept:
-        cdef uint32_t next = self.nodes[prev].next
-        self.nodes[slot].prev = prev
-        self.nodes[slot].next = next
-        self.nodes[prev].next = slot
-        self.nodes[next].prev = slot
+        hg_list_insert(self.nodes, sizeof(hg_node), prev, slot, self.nodes[prev].next)
 
     @cython.final
     cdef bint _leave_group(self, uint32_t slot) noexcept:
@@ -2780,5 +2723,5 @@ cdef class RRCache(_Cache):
 
 for cls in (LRUCache, TTLCache, FIFOCache, LFUCache, SieveCache, S3FIFOCache, TinyLFUCache, RRCache):
     for name in ("get", "peek", "put"):
-        hg_own_method(<PyTypeObject *>cls, name, _Cache.__dict__[name])
+        hg_own_method(cls, name)
 del cls, name
