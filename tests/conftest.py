@@ -28,21 +28,12 @@ def homes(module):
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--exhaustive", action="store_true", help="ten times the examples, and tests marked exhaustive, too"
-    )
+    parser.addoption("--exhaustive", action="store_true", help="more examples, more steps, whole traces")
 
 
 def pytest_configure(config):
     if config.option.exhaustive:
         settings.load_profile("exhaustive")
-
-
-def pytest_collection_modifyitems(config, items):
-    if not config.option.exhaustive:
-        marked = [item for item in items if item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=marked)
-        items[:] = [item for item in items if item not in marked]
 
 
 def pytest_collection_finish():
@@ -122,6 +113,12 @@ class FakeClock:
 
     def advance(self, seconds):
         self.now += round(seconds * 1e9)
+
+
+@pytest.fixture(scope="session")
+def exhaustive(request):
+    """Whether a test tries all that it can."""
+    return request.config.option.exhaustive
 
 
 @pytest.fixture

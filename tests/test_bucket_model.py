@@ -188,7 +188,7 @@ class BucketMachine(RuleBasedStateMachine):
 
 
 TestBucketMachine = BucketMachine.TestCase
-TestBucketMachine.settings = settings(max_examples=5 * EXAMPLES, stateful_step_count=40, deadline=None)
+TestBucketMachine.settings = settings(max_examples=2 * EXAMPLES, stateful_step_count=40, deadline=None)
 
 
 STEPS = st.lists(
@@ -197,7 +197,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=5 * EXAMPLES, deadline=None)
+@settings(max_examples=2 * EXAMPLES, deadline=None)
 @given(capacity=st.one_of(st.integers(1, 10**6), st.floats(0.5, 1e6)), rate=RATES, steps=STEPS)
 @example(capacity=1, rate=1, steps=[(-10**9, 0, "c"), (-1000, 0, "r"), (333_333_334, 2, "c")])
 def test_twins_agree_on_everything(capacity, rate, steps):

@@ -180,7 +180,7 @@ def in_child(work, meanwhile=lambda: None):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_others_use_at_the_fork_works_in_the_child(twin, name, tmp_path):
+def test_what_others_use_at_the_fork_works_in_the_child(twin, name, tmp_path, exhaustive):
     thing, use = made(twin, name, tmp_path)
 
     def work():
@@ -192,7 +192,7 @@ def test_what_others_use_at_the_fork_works_in_the_child(twin, name, tmp_path):
     counted = Amid(lambda: use(thing), -1)
     steps = counted.steps
     counted.end()
-    for number in range(0, steps, 1 + steps // 12):
+    for number in range(0, steps, 1 if exhaustive else 1 + steps // 4):
         amid = Amid(lambda: use(thing), number)
         assert in_child(work, amid.end), f"the child hangs or fails when its parent was at step {number}"
     work()

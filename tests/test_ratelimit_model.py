@@ -245,7 +245,7 @@ class RateMachine(RuleBasedStateMachine):
 
 
 TestRateMachine = RateMachine.TestCase
-TestRateMachine.settings = settings(max_examples=5 * EXAMPLES, stateful_step_count=30, deadline=None)
+TestRateMachine.settings = settings(max_examples=2 * EXAMPLES, stateful_step_count=30, deadline=None)
 
 
 class FullTable:

@@ -167,4 +167,4 @@ class StrictMachine(RuleBasedStateMachine):
 
 
 TestStrictMachine = StrictMachine.TestCase
-TestStrictMachine.settings = settings(max_examples=10 * EXAMPLES, stateful_step_count=30, deadline=None)
+TestStrictMachine.settings = settings(max_examples=2 * EXAMPLES, stateful_step_count=30, deadline=None)

@@ -36,11 +36,11 @@ class Scale(NamedTuple):
         return self._replace(**sizes)
 
 
-# A table that grows by doubling is as full at 250,000 entries as at 1,000,000.
+# A table that grows by doubling is as full at 125,000 entries as at 1,000,000.
 QUICK = Scale(
-    rounds=9,
-    processes=3,
-    seconds=1.6,
+    rounds=6,
+    processes=2,
+    seconds=1.0,
     trial_ns=2_000_000,
     hot=1_000,
     requests=20_000,
@@ -48,8 +48,8 @@ QUICK = Scale(
     nodes=100,
     many_nodes=1_000,
     replicas=160,
-    keys=100_000,
-    entries=250_000,
+    keys=50_000,
+    entries=125_000,
     starts=7,
 )
 FULL = QUICK._replace(
@@ -59,6 +59,7 @@ FULL = QUICK._replace(
     trial_ns=10_000_000,
     requests=200_000,
     distinct=100_000,
+    keys=100_000,
     entries=1_000_000,
     starts=21,
 )
