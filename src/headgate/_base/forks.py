@@ -11,8 +11,9 @@ threads, since finalizers and signal handlers may use it there.
 from __future__ import annotations
 
 import os
+import sys
 import weakref
-from threading import RLock
+from _thread import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
         """An object that has something to make new in a child."""
 
         def _renew(self) -> None: ...
+
+
+class _Lock(RLock):  # type: ignore[misc]  # final to typeshed only
+    """A lock that ``with`` frees wherever an exception comes out of a signal handler.
+
+    CPython 3.14 and later may run a handler after ``__enter__`` is called and before the block is entered.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> bool:  # type: ignore[override]
+        depth = self._recursion_count()  # type: ignore[attr-defined]
+        try:
+            return self.acquire()
+        except BaseException:
+            if self._recursion_count() > depth:  # type: ignore[attr-defined]
+                self.release()
+            raise
 
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -36,7 +55,7 @@ def new_lock() -> Any:
     ...     "held"
     'held'
     """
-    lock = RLock()
+    lock = _Lock() if sys.version_info >= (3, 14) else RLock()
     _locks.add(lock)
     return lock
 

@@ -189,8 +189,8 @@ class FileLock:
     def locked(self, function: Callable[..., Any], *args: Any, patience: float = _PATIENCE) -> Any:
         """What ``function(*args)`` returns, called while the file is locked.
 
-        An exception out of a signal handler leaves nothing locked, since all that takes and frees a lock is
-        written in C, and nothing is called on the way to the last line.
+        An exception out of a signal handler leaves nothing locked: wherever it comes, ``with`` frees the lock
+        of threads, and nothing is called on the way to the line that frees the file's.
 
         Raises HeadgateError if another process holds the lock for longer than `patience` seconds, as one that
         is stopped may do.
