@@ -9,7 +9,7 @@
     | 3 | ----+---->  2    h(..)   3     0             (1, 2)              f(1, 2)   <- most recently used
     | 1 | ----+---->  3    h(..)   1     2             (1, KEYWORDS,       f(1, b=2)
     +---+                                               ("b",), 2)
-    home(hash): by a secret of the table, see scatter.h; linear probing; removal shifts back
+    nodes, their table and their list are those of slots.h
 
 A key is what tells two calls apart. The only argument, an exact str or int, is its own key. Every other
 call has a flat one, a tuple: the positional arguments; with keywords KEYWORDS, their names in the order of
@@ -24,9 +24,9 @@ Invariants (`_check` walks them all)
   it has torn it down in a dead cycle, `_intact` notices and nothing is remembered from then on.
 
 Foreign code - ``__hash__``, ``__eq__`` in `_find_flat`, the function, finalizers run by an allocation -
-runs before the first edit. `version` counts edits: a probe that called ``__eq__`` starts over when it
-changed, and a result is stored without another look when no edit came between. From the first edit to the
-last nothing is allocated and nothing released. Evicted references are dropped last.
+runs before the first edit. The table's version counts its edits: a probe that called ``__eq__`` starts over
+when it changed, and a result is stored without another look when no edit came between. From the first edit to
+the last nothing is allocated and nothing released. Evicted references are dropped last.
 
 ``cached`` puts a `_Front` before such `_Results`, or before a user's cache; the rest of it is not hot, and
 shared with the pure twin.
@@ -38,7 +38,27 @@ from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
 from headgate._c.clock cimport hg_monotonic_ns
-from headgate._c.scatter cimport hg_draw_secret, hg_home, hg_scatter, hg_secret, hg_seed_secrets
+from headgate._c.scatter cimport hg_draw_secret, hg_scatter, hg_secret, hg_seed_secrets
+from headgate._c.slots cimport (
+    hg_list_append,
+    hg_list_remove,
+    hg_node,
+    hg_table,
+    hg_table_adopt,
+    hg_table_allocate,
+    hg_table_cell,
+    hg_table_enter,
+    hg_table_filled,
+    hg_table_has,
+    hg_table_home,
+    hg_table_leave,
+    hg_table_next,
+    hg_table_probe,
+    hg_table_probes,
+    hg_table_set,
+    hg_table_shrink,
+    hg_table_size,
+)
 from headgate._c.unicode_eq cimport hg_hash, hg_str_equal
 
 from functools import _CacheInfo, update_wrapper
@@ -77,11 +97,6 @@ cdef extern from "memo.h":
     PyObject *hg_call(PyObject *function, PyObject **args, size_t count) except NULL
     PyObject *hg_placed(PyObject *places, PyObject *instance) except? NULL
     void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset, bint binds)
-
-cdef struct Node:
-    Py_hash_t hash
-    uint32_t prev
-    uint32_t next
 
 cdef struct Call:
     PyObject **args
@@ -245,25 +260,22 @@ cdef class _Results:
 
     cdef object __weakref__
     cdef list entries
-    cdef Node *nodes
-    cdef uint32_t *table
+    cdef hg_node *nodes
+    cdef hg_table table
     cdef Py_ssize_t maxsize
-    cdef uint64_t version
-    cdef hg_secret secret
-    cdef uint32_t mask
     cdef uint32_t capacity
     cdef uint32_t count
 
     def __cinit__(self):
         self.entries = [None, None]
-        self.nodes = <Node *>calloc(1, sizeof(Node))
-        self.table = <uint32_t *>calloc(1, sizeof(uint32_t))
-        if self.nodes == NULL or self.table == NULL:
+        self.nodes = <hg_node *>calloc(1, sizeof(hg_node))
+        self.table.cells = hg_table_allocate(1)
+        if self.nodes == NULL or self.table.cells == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         free(self.nodes)
-        free(self.table)
+        free(self.table.cells)
 
     # ---- the slab and its table -------------------------------------------------------------
 
@@ -282,12 +294,12 @@ cdef class _Results:
 
     @cython.final
     cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
-        return hg_home(<uint64_t>hash, &self.secret) & self.mask
+        return hg_table_home(&self.table, hash)
 
     @cython.final
     cdef inline uint32_t _find_own(self, PyObject *key, Py_hash_t hash) noexcept:
         """The slot of an exact str or int, or NIL; runs no foreign code."""
-        cdef uint32_t at = self._home(hash), slot = self.table[at]
+        cdef uint32_t at = self._home(hash), slot = self.table.cells[at]
         cdef PyObject *stored
         while slot != NIL:
             stored = self._key(slot)
@@ -299,8 +311,8 @@ cdef class _Results:
                         return slot
                 elif PyObject_RichCompareBool(<object>stored, <object>key, Py_EQ):
                     return slot
-            at = (at + 1) & self.mask
-            slot = self.table[at]
+            at = hg_table_next(&self.table, at)
+            slot = self.table.cells[at]
         return NIL
 
     @cython.final
@@ -311,19 +323,20 @@ cdef class _Results:
         cdef int equal
         cdef object stored
         while True:
-            slot = self.table[at]
+            at = hg_table_probe(&self.table, self.nodes, sizeof(hg_node), call.hash, at)
+            slot = self.table.cells[at]
             if slot == NIL:
                 return NIL
-            if self.nodes[slot].hash == call.hash and PyTuple_CheckExact(self._key(slot)):
+            if PyTuple_CheckExact(self._key(slot)):
                 stored = <object>self._key(slot)
-                version = self.version
+                version = self.table.version
                 equal = _matches(<PyObject *>stored, call)
-                if version != self.version or not self._intact():
+                if version != self.table.version or not self._intact():
                     at = self._restart(call)
                     continue
                 if equal:
                     return slot
-            at = (at + 1) & self.mask
+            at = hg_table_next(&self.table, at)
 
     @cython.final
     cdef uint32_t _restart(self, Call *call) except 0xFFFFFFFF:
@@ -340,33 +353,6 @@ cdef class _Results:
         return self._find_flat(call)
 
     @cython.final
-    cdef void _enter(self, uint32_t slot) noexcept:
-        """Write `slot` into the table."""
-        cdef uint32_t at = self._home(self.nodes[slot].hash)
-        while self.table[at] != NIL:
-            at = (at + 1) & self.mask
-        self.table[at] = slot
-
-    @cython.final
-    cdef void _leave(self, uint32_t slot) noexcept:
-        """Take `slot` out of the table and shift back those that its place had pushed on."""
-        cdef uint32_t hole = self._home(self.nodes[slot].hash)
-        cdef uint32_t at, other, home
-        while self.table[hole] != slot:
-            hole = (hole + 1) & self.mask
-        at = hole
-        while True:
-            at = (at + 1) & self.mask
-            other = self.table[at]
-            if other == NIL:
-                break
-            home = self._home(self.nodes[other].hash)
-            if ((at - home) & self.mask) >= ((at - hole) & self.mask):
-                self.table[hole] = other
-                hole = at
-        self.table[hole] = NIL
-
-    @cython.final
     cdef int _mend(self) except -1:
         """Be empty, when the garbage collector has torn the entries down."""
         if not self._intact():
@@ -378,12 +364,10 @@ cdef class _Results:
         """Shrink the slab to its sentinel and answer what it held."""
         cdef list nothing = [None, None]
         self.entries, nothing = nothing, self.entries
-        self.nodes = <Node *>realloc(self.nodes, sizeof(Node))
-        self.table = <uint32_t *>realloc(self.table, sizeof(uint32_t))
-        self.capacity = self.count = self.mask = 0
-        self.table[0] = NIL
+        self.nodes = <hg_node *>realloc(self.nodes, sizeof(hg_node))
+        hg_table_shrink(&self.table)
+        self.capacity = self.count = 0
         self.nodes[0].prev = self.nodes[0].next = 0
-        self.version += 1
         return nothing
 
     @cython.final
@@ -395,52 +379,43 @@ cdef class _Results:
     @cython.final
     cdef int _grow(self) except -1:
         """Double the slab, unless foreign code was faster."""
-        cdef uint64_t version = self.version
+        cdef uint64_t version = self.table.version, size
         cdef uint32_t capacity = max(<uint32_t>FIRST_CAPACITY, 2 * self.capacity)
-        cdef uint32_t cells = 4, slot
+        cdef uint32_t slot
         cdef list entries
-        cdef Node *nodes
-        cdef uint32_t *table
+        cdef hg_node *nodes
+        cdef uint32_t *cells
         cdef Py_ssize_t i
         capacity = min(capacity, self._room())
         entries = [None] * (2 * (<Py_ssize_t>capacity + 1))
-        if version != self.version or not self._intact():
+        if version != self.table.version or not self._intact():
             return 0
-        while 2 * <uint64_t>cells < 5 * <uint64_t>capacity:
-            cells *= 2
-        nodes = <Node *>realloc(self.nodes, (<size_t>capacity + 1) * sizeof(Node))
+        nodes = <hg_node *>realloc(self.nodes, (<size_t>capacity + 1) * sizeof(hg_node))
         if nodes == NULL:
             raise MemoryError
         self.nodes = nodes
-        table = <uint32_t *>calloc(cells, sizeof(uint32_t))
-        if table == NULL:
+        size = hg_table_size((5 * <uint64_t>capacity + 1) // 2)
+        cells = hg_table_allocate(size)
+        if cells == NULL:
             raise MemoryError
-        free(self.table)
-        self.table = table
+        hg_table_adopt(&self.table, cells, size)
         for i in range(PyList_GET_SIZE(<PyObject *>self.entries)):
             _swap(entries, i, self.entries, i)
         self.entries, entries = entries, self.entries
-        self.mask, self.secret, self.capacity = cells - 1, hg_draw_secret(), capacity
-        self.version += 1
+        self.capacity = capacity
         for slot in range(1, self.count + 1):
-            self._enter(slot)
+            hg_table_enter(&self.table, self.nodes[slot].hash, slot)
         return 0
 
     # ---- the order: least recently used first -----------------------------------------------
 
     @cython.final
     cdef inline void _link(self, uint32_t slot) noexcept:
-        cdef uint32_t last = self.nodes[0].prev
-        self.nodes[slot].prev = last
-        self.nodes[slot].next = 0
-        self.nodes[last].next = slot
-        self.nodes[0].prev = slot
+        hg_list_append(self.nodes, sizeof(hg_node), 0, slot)
 
     @cython.final
     cdef inline void _unlink(self, uint32_t slot) noexcept:
-        cdef uint32_t prev = self.nodes[slot].prev, next = self.nodes[slot].next
-        self.nodes[prev].next = next
-        self.nodes[next].prev = prev
+        hg_list_remove(self.nodes, sizeof(hg_node), slot)
 
     @cython.final
     cdef inline void _touch(self, uint32_t slot) noexcept:
@@ -460,11 +435,11 @@ cdef class _Results:
         cdef PyObject *old_result = NULL
         cdef uint32_t slot = NIL
         with cython.critical_section(self):
-            while version != self.version or not self._has_place():
+            while version != self.table.version or not self._has_place():
                 if not self._has_place():
                     self._grow()
                 slot = self._find(call)
-                version = self.version
+                version = self.table.version
                 if slot != NIL:
                     break
             if slot == NIL:
@@ -472,9 +447,8 @@ cdef class _Results:
                 old_key = self._exchange(2 * <Py_ssize_t>slot, key)
                 old_result = self._exchange(2 * <Py_ssize_t>slot + 1, result)
                 self.nodes[slot].hash = call.hash
-                self._enter(slot)
+                hg_table_enter(&self.table, call.hash, slot)
                 self._link(slot)
-                self.version += 1
             elif not keep:
                 old_result = self._exchange(2 * <Py_ssize_t>slot + 1, result)
         Py_XDECREF(old_key)
@@ -492,7 +466,7 @@ cdef class _Results:
             self.count += 1
             return self.count
         cdef uint32_t slot = self.nodes[0].next
-        self._leave(slot)
+        hg_table_leave(&self.table, self.nodes, sizeof(hg_node), slot)
         self._unlink(slot)
         return slot
 
@@ -550,11 +524,10 @@ cdef class _Results:
             slot = self._find(&call)
             if slot != NIL:
                 last = self.count
-                self._leave(slot)
+                hg_table_leave(&self.table, self.nodes, sizeof(hg_node), slot)
                 self._unlink(slot)
                 self._move(last, slot)
                 self.count -= 1
-                self.version += 1
                 old_key = self._exchange(2 * <Py_ssize_t>last, <PyObject *>None)
                 result = self._exchange(2 * <Py_ssize_t>last + 1, <PyObject *>None)
         Py_XDECREF(old_key)
@@ -569,14 +542,10 @@ cdef class _Results:
     @cython.final
     cdef void _move(self, uint32_t slot, uint32_t unused) noexcept:
         """Let the entry of `slot` take an unused one, whose own entry goes into `slot`."""
-        cdef uint32_t at
-        cdef Node *node = &self.nodes[slot]
+        cdef hg_node *node = &self.nodes[slot]
         if slot == unused:
             return
-        at = self._home(node.hash)
-        while self.table[at] != slot:
-            at = (at + 1) & self.mask
-        self.table[at] = unused
+        hg_table_set(&self.table, hg_table_cell(&self.table, node.hash, slot), unused)
         self.nodes[node.prev].next = self.nodes[node.next].prev = unused
         self.nodes[unused] = node[0]
         _swap(self.entries, 2 * <Py_ssize_t>slot, self.entries, 2 * <Py_ssize_t>unused)
@@ -606,41 +575,32 @@ cdef class _Results:
         """The bytes of the object and its slab, without keys and results."""
         cdef size_t cells, slots
         with cython.critical_section(self):
-            cells, slots = <size_t>self.mask + 1, <size_t>self.capacity + 1
+            cells, slots = <size_t>self.table.mask + 1, <size_t>self.capacity + 1
         return (object.__sizeof__(self) + cells * sizeof(uint32_t)
-                + slots * (sizeof(Node) + 2 * sizeof(PyObject *)))
+                + slots * (sizeof(hg_node) + 2 * sizeof(PyObject *)))
 
     def _check(self):
-        cdef uint32_t slot, at, seen = 0, prev = 0
+        cdef uint32_t slot, seen = 0, prev = 0
         assert self._intact(), "the list of entries fits the capacity"
         assert self.count <= self.capacity <= self._room()
-        assert 2 * (<uint64_t>self.mask + 1) >= 5 * <uint64_t>self.capacity or self.capacity == 0
+        assert 2 * (<uint64_t>self.table.mask + 1) >= 5 * <uint64_t>self.capacity or self.capacity == 0
         slot = self.nodes[0].next
         while slot != 0:
             assert slot <= self.count and self.nodes[slot].prev == prev, "the list is doubly linked"
-            at = self._home(self.nodes[slot].hash)
-            while self.table[at] != slot:
-                assert self.table[at] != NIL, "a live slot is reachable from its home"
-                at = (at + 1) & self.mask
+            assert hg_table_has(&self.table, self.nodes[slot].hash, slot), "a live slot is reachable"
             seen += 1
             prev = slot
             slot = self.nodes[slot].next
         assert self.nodes[0].prev == prev
         assert seen == self.count, "the list holds every live slot"
-        for at in range(self.mask + 1):
-            seen -= self.table[at] != NIL
-        assert seen == 0, "the table holds every live slot once"
+        assert hg_table_filled(&self.table) == seen, "the table holds every live slot once"
         for slot in range(self.count + 1, self.capacity + 1):
             assert self.entries[2 * slot] is self.entries[2 * slot + 1] is None, "unused slots hold nothing"
 
     def _probes(self):
         """How many cells of the table the lookups of all keys read."""
-        cdef uint64_t cells = 0
-        cdef uint32_t at
         with cython.critical_section(self):
-            for at in range(self.mask + 1):
-                if self.table[at] != NIL:
-                    cells += 1 + ((at - self._home(self.nodes[self.table[at]].hash)) & self.mask)
+            cells = hg_table_probes(&self.table, self.nodes, sizeof(hg_node))
         return cells
 
 
@@ -748,7 +708,7 @@ cdef PyObject *_call(_Memoizer self, PyObject **args, size_t nargsf, PyObject *n
             Py_INCREF(result)
         else:
             self.misses += 1
-            version = self.version
+            version = self.table.version
     return result if result != NULL else _given(self._miss(&call, nargsf, version))
 
 
