@@ -1,4 +1,4 @@
-"""The own scheme as a sorted list of tuples: what both twins must agree with."""
+"""headgate's own scheme as a sorted list of tuples, with which both twins must agree."""
 
 from bisect import bisect_left
 

@@ -1,4 +1,4 @@
-"""BoundedLoad: nobody above the bound, keys stay where they can, picks end once."""
+"""BoundedLoad: no node above its bound, keys stay where possible, picks end once."""
 
 import copy
 import gc
@@ -17,18 +17,18 @@ NODES = [f"n{i}" for i in range(10)]
 
 
 def placements(twin):
-    room = twin.placement
-    return [room.HashRing(NODES), room.Rendezvous(NODES), room.Maglev(NODES, 1009)]
+    module = twin.placement
+    return [module.HashRing(NODES), module.Rendezvous(NODES), module.Maglev(NODES, 1009)]
 
 
-def test_a_pick_follows_the_preference_until_there_is_room(twin):
+def test_a_pick_is_the_first_preferred_node_below_its_bound(twin):
     for placement in placements(twin):
         bounded, picks = twin.placement.BoundedLoad(placement, 1.5), []
         loads = dict.fromkeys(placement.nodes, 0)
         for i in range(300):
             key = f"user:{i % 7}"
-            room = math.ceil(1.5 * (i + 1) / len(NODES))
-            expected = next(node for node in placement.preference(key) if loads[node] < room)
+            bound = math.ceil(1.5 * (i + 1) / len(NODES))
+            expected = next(node for node in placement.preference(key) if loads[node] < bound)
             picks.append(bounded.pick(key))
             assert picks[-1].server == expected
             loads[expected] += 1
@@ -40,7 +40,7 @@ def test_a_pick_follows_the_preference_until_there_is_room(twin):
 
 
 def test_a_random_walk_never_exceeds_the_bound(both_twins):
-    """Both twins take the same steps; members come and go, weights differ."""
+    """Both twins do the same steps, while members are added and removed and weights differ."""
     sides = []
     for twin in both_twins:
         ring = twin.placement.HashRing({f"n{i}": 1 + i % 3 for i in range(8)}, 20)
@@ -69,11 +69,11 @@ def test_a_random_walk_never_exceeds_the_bound(both_twins):
 
 
 def test_few_keys_are_sent_on(twin):
-    """With c = 1.25 and balanced keys nearly all stay where the placement has them."""
-    race = twin.placement.Rendezvous(NODES)
-    bounded = twin.placement.BoundedLoad(race)
+    """With c = 1.25 and balanced keys, nearly all stay on the node of the placement."""
+    placement = twin.placement.Rendezvous(NODES)
+    bounded = twin.placement.BoundedLoad(placement)
     picks = [(key, bounded.pick(key)) for key in range(2000)]
-    assert sum(pick.server != race.get_node(key) for key, pick in picks[200:]) < 40
+    assert sum(pick.server != placement.get_node(key) for key, pick in picks[200:]) < 40
     assert max(bounded.loads.values()) <= math.ceil(1.25 * 200)
 
 
@@ -156,7 +156,7 @@ def test_a_node_that_returns_has_what_is_still_in_flight(twin):
 
 
 @pytest.mark.parametrize("c", [1, 1.25])
-def test_a_node_that_owns_nothing_takes_what_no_other_has_room_for(twin, c):
+def test_a_node_without_points_gets_picks_that_no_other_node_can_take(twin, c):
     placement = twin.placement.Maglev(["a", "b", "idle"], 2)
     assert placement.ownership()["idle"] == 0
     bounded, picks = twin.placement.BoundedLoad(placement, c), []
@@ -164,10 +164,10 @@ def test_a_node_that_owns_nothing_takes_what_no_other_has_room_for(twin, c):
     for i in range(60):
         before = bounded.loads
         picks.append(bounded.pick(f"user:{i % 7}"))
-        room = math.ceil(c * (i + 1) / 3)
-        assert max(bounded.loads.values()) <= room
+        bound = math.ceil(c * (i + 1) / 3)
+        assert max(bounded.loads.values()) <= bound
         if picks[-1].server == "idle":
-            assert before["a"] == before["b"] == room
+            assert before["a"] == before["b"] == bound
         bounded._check()
     assert bounded.loads["idle"] > 0
     with pytest.raises(NoServerError, match="every server is excluded"):
@@ -233,7 +233,7 @@ def test_a_cycle_is_collected(twin):
 
 
 def test_threads_keep_the_bound_and_leave_nothing(twin):
-    """A million picks on the compiled twin; each thread holds 21 at most, so the greatest bound is known."""
+    """A million picks on the compiled twin; each thread holds at most 21, so the largest bound is known."""
     ring = twin.placement.HashRing(NODES, 20)
     bounded = twin.placement.BoundedLoad(ring, 1.25)
     rounds = 125_000 if twin.name == "compiled" else 12_500
@@ -261,7 +261,7 @@ def test_threads_keep_the_bound_and_leave_nothing(twin):
 
 
 def test_threads_never_exceed_a_bound_that_stands_still(twin):
-    """With c = 1 and as many picks held as 8 threads want, loads are as even as can be."""
+    """With c = 1 and many picks held by 8 threads, loads are as even as possible."""
     bounded = twin.placement.BoundedLoad(twin.placement.Rendezvous(NODES), 1)
     held = [[] for _ in range(8)]
     run_threads(lambda number: held[number].extend(bounded.pick(i) for i in range(125)))
@@ -280,7 +280,7 @@ def test_nothing_that_counts_is_copied(twin):
 
 
 def test_finalizers_find_the_counts_whole(twin):
-    """They pick, and end picks or drop them, of a placement that changes."""
+    """Threads pick, and end or drop picks, while the placement changes."""
     rng, picks, held = random.Random(4), [], []
     ring = twin.placement.HashRing(NODES, 5)
     bounded = twin.placement.BoundedLoad(ring, 1.1)

@@ -1,4 +1,4 @@
-"""jump_hash and redis_slot against recorded answers and published ones."""
+"""jump_hash and redis_slot against recorded and published results."""
 
 import json
 from binascii import crc_hqx
@@ -9,7 +9,7 @@ from ring_model import name_of
 from xxhash import xxh64_intdigest
 
 VECTORS = Path(__file__).parents[2] / "shared" / "vectors"
-RECORDED = pytest.mark.skipif(not VECTORS.exists(), reason="the recorded answers are not beside the project")
+RECORDED = pytest.mark.skipif(not VECTORS.exists(), reason="the recorded results are not beside the project")
 
 
 def naive_jump(key, buckets):
@@ -35,7 +35,7 @@ def test_every_recorded_slot(twin):
 
 
 def test_published_buckets(twin):
-    """Those that other implementations test themselves with."""
+    """Those of other implementations' tests."""
     assert twin.placement.jump_hash(256, 1024) == 520
     assert twin.placement.jump_hash(1, 1) == twin.placement.jump_hash(0, 60) == 0
     assert twin.placement.jump_hash(42, 57) == 43
@@ -78,13 +78,13 @@ def test_odd_tags(twin, key):
 
 
 WRONG = [
-    (lambda room: room.jump_hash(1, 0), ValueError, "buckets must be in [1, 2**31], got 0"),
-    (lambda room: room.jump_hash(1, 10**10), ValueError, f"buckets must be in [1, 2**31], got {10**10}"),
-    (lambda room: room.jump_hash(1, 1.0), TypeError, "buckets must be an int, got 1.0"),
-    (lambda room: room.jump_hash(2**64, 1), ValueError, f"key must be in [-2**63, 2**64), got {2**64}"),
-    (lambda room: room.jump_hash(None, 1), TypeError, "key must be str, bytes or int, got None"),
-    (lambda room: room.redis_slot(1.5), TypeError, "key must be str, bytes or int, got 1.5"),
-    (lambda room: room.redis_slot(2**63), ValueError, f"key must be in [-2**63, 2**63), got {2**63}"),
+    (lambda module: module.jump_hash(1, 0), ValueError, "buckets must be in [1, 2**31], got 0"),
+    (lambda module: module.jump_hash(1, 10**10), ValueError, f"buckets must be in [1, 2**31], got {10**10}"),
+    (lambda module: module.jump_hash(1, 1.0), TypeError, "buckets must be an int, got 1.0"),
+    (lambda module: module.jump_hash(2**64, 1), ValueError, f"key must be in [-2**63, 2**64), got {2**64}"),
+    (lambda module: module.jump_hash(None, 1), TypeError, "key must be str, bytes or int, got None"),
+    (lambda module: module.redis_slot(1.5), TypeError, "key must be str, bytes or int, got 1.5"),
+    (lambda module: module.redis_slot(2**63), ValueError, f"key must be in [-2**63, 2**63), got {2**63}"),
 ]
 
 

@@ -39,7 +39,7 @@ def test_some_recorded_rows(twin, case):
     assert {key: maglev.get_node(key) for key in case["keys"]} == case["keys"]
 
 
-@pytest.mark.skipif(not VECTORS.exists(), reason="the recorded answers of Envoy are not beside the project")
+@pytest.mark.skipif(not VECTORS.exists(), reason="the recorded results of Envoy are not beside the project")
 def test_every_recorded_row(twin):
     for case in json.loads(VECTORS.read_text())["cases"]:
         weights = dict(zip(case["nodes"], case["weights"], strict=True))
@@ -68,7 +68,7 @@ def test_shares_are_even(twin):
     assert max(shares.values()) * 100 < 1.002
 
 
-def test_order_of_arrival_does_not_matter(twin):
+def test_insertion_order_does_not_matter(twin):
     maglev = twin.placement.Maglev(["c", "a"], 1009)
     maglev.get_node("x")
     maglev.add_node("b")

@@ -1,4 +1,4 @@
-"""One node more: the share of keys that moves, real ones and all, and where to."""
+"""One node more: the share of keys that move, of real keys and of all, and where they move."""
 
 import pytest
 
@@ -28,8 +28,8 @@ def test_one_node_more_takes_its_share_and_nothing_else_moves(twin, make):
     assert len(moved) / len(keys) == pytest.approx(1 / 101, rel=TOLERANCE[twin.name])
 
 
-@pytest.mark.parametrize("make", [lambda room, nodes: room.HashRing(nodes, 1000),
-                                  lambda room, nodes: room.Rendezvous(nodes)])
+@pytest.mark.parametrize("make", [lambda module, nodes: module.HashRing(nodes, 1000),
+                                  lambda module, nodes: module.Rendezvous(nodes)])
 def test_the_share_of_all_keys(twin, make):
     moved = make(twin.placement, range(100)).diff(make(twin.placement, range(101)))
     assert {new for _, new in moved} == {100}

@@ -1,4 +1,4 @@
-"""Our own scheme with another hash function, beside a few lines of hashlib."""
+"""headgate's own scheme with another hash function, compared with a few lines of hashlib."""
 
 import array
 import copy
@@ -73,7 +73,7 @@ def test_a_function_is_called_with_the_bytes_of_names_and_keys(twin):
 
 
 def test_known_vectors(twin):
-    """Where FIPS 202's hash of the empty string lies, and two names beside it: written down once."""
+    """The position of FIPS 202's hash of the empty string and of two names, recorded once."""
     assert schemes.headgate("sha3_256").hash(b"") == 0x66D71EBFF8C6FFA7 == sha3(b"")
     ring = twin.placement.HashRing(["a", "b", "c"], 1, scheme=schemes.headgate("sha3_256"))
     points = {node: splitmix64(sha3(node.encode())) for node in "abc"}
@@ -133,7 +133,7 @@ def test_copies_and_pickles(both_twins):
 
 
 class Picky:
-    """A hash function that raises or misbehaves for data that is listed."""
+    """A hash function that raises or misbehaves for listed data."""
 
     def __init__(self):
         self.wrong = {}
@@ -188,7 +188,7 @@ def test_an_error_amid_a_build_is_the_callers_and_is_over_after_it(twin):
 
 
 def test_bounded_load_hashes_before_it_counts(twin):
-    """A hash function that picks itself finds the counts whole."""
+    """A hash function that itself picks sees consistent counts."""
     picks = []
 
     def nested(data):

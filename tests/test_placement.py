@@ -1,4 +1,4 @@
-"""HashRing: where keys go, what changes move, and what wrong input leaves untouched."""
+"""HashRing: where keys are placed, which keys a change moves, and that wrong input changes nothing."""
 
 import array
 import copy
@@ -18,7 +18,7 @@ KEYS = [f"user:{i}" for i in range(2000)]
 
 
 class Server:
-    """A node that only node_key can name."""
+    """A node whose name only node_key returns."""
 
     def __init__(self, name):
         self.name = name

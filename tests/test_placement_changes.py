@@ -1,4 +1,4 @@
-"""A change of a weight or of all nodes is one step, and a node of weight 0 is a member that owns nothing."""
+"""A change of a weight or of all nodes is one step, and a node of weight 0 is a member without keys."""
 
 import array
 import copy
@@ -13,13 +13,13 @@ from headgate import NoServerError, schemes
 KEYS = [f"user:{i}" for i in range(120)]
 WEIGHTS = {"a": 1, "b": 2, "c": 3, "d": 2}
 MAKERS = {
-    "HashRing": lambda room, nodes: room.HashRing(nodes, 40),
-    "nginx": lambda room, nodes: room.HashRing(nodes, scheme="nginx"),
-    "libmemcached": lambda room, nodes: room.HashRing(nodes, scheme="libmemcached"),
-    "envoy": lambda room, nodes: room.HashRing(nodes, scheme="envoy"),
-    "sha256": lambda room, nodes: room.HashRing(nodes, scheme=schemes.headgate(hash="sha256")),
-    "Rendezvous": lambda room, nodes: room.Rendezvous(nodes),
-    "Maglev": lambda room, nodes: room.Maglev(nodes, 251),
+    "HashRing": lambda module, nodes: module.HashRing(nodes, 40),
+    "nginx": lambda module, nodes: module.HashRing(nodes, scheme="nginx"),
+    "libmemcached": lambda module, nodes: module.HashRing(nodes, scheme="libmemcached"),
+    "envoy": lambda module, nodes: module.HashRing(nodes, scheme="envoy"),
+    "sha256": lambda module, nodes: module.HashRing(nodes, scheme=schemes.headgate(hash="sha256")),
+    "Rendezvous": lambda module, nodes: module.Rendezvous(nodes),
+    "Maglev": lambda module, nodes: module.Maglev(nodes, 251),
 }
 
 
@@ -30,7 +30,7 @@ def make(request, twin):
 
 
 def moved(before, after):
-    """The pairs (old node, new node) of keys that are elsewhere."""
+    """The pairs (old node, new node) of the keys that moved."""
     return {(old, new) for old, new in zip(before, after, strict=True) if old != new}
 
 
@@ -119,13 +119,13 @@ def test_copies_and_pickles_keep_weight_0(make):
 
 
 def test_pymemcache_drains_too(twin):
-    race = twin.placement.Rendezvous([f"n{i}" for i in range(20)], scheme="pymemcache")
+    placement = twin.placement.Rendezvous([f"n{i}" for i in range(20)], scheme="pymemcache")
     others = twin.placement.Rendezvous([f"n{i}" for i in range(20) if i not in (0, 7)], scheme="pymemcache")
-    race.set_weight("n7", 0)
-    race.set_weight("n0", 0)
-    race._check()
-    assert race.get_many(KEYS) == others.get_many(KEYS)
-    assert [race.preference(key) for key in KEYS] == [others.preference(key) for key in KEYS]
+    placement.set_weight("n7", 0)
+    placement.set_weight("n0", 0)
+    placement._check()
+    assert placement.get_many(KEYS) == others.get_many(KEYS)
+    assert [placement.preference(key) for key in KEYS] == [others.preference(key) for key in KEYS]
 
 
 def test_all_nodes_are_replaced(make):
@@ -179,11 +179,11 @@ def test_wrong_input_leaves_everything_as_it_was(make, act, error, message):
 
 def test_a_warning_made_an_error_leaves_the_weights_as_they_were(twin):
     ring = twin.placement.HashRing({"a": 1000, "b": 1000}, scheme="libmemcached")
-    with pytest.warns(RuntimeWarning, match="too light for a point"):
+    with pytest.warns(RuntimeWarning, match="too small for a point"):
         ring.set_weight("b", 1)
-    with pytest.warns(RuntimeWarning, match="too light for a point"):
+    with pytest.warns(RuntimeWarning, match="too small for a point"):
         ring.replace_nodes({"a": 1, "b": 1000})
-    ring.set_weight("a", 0)  # which is meant to own nothing
+    ring.set_weight("a", 0)  # no warning: it is not meant to own keys
     ring.set_weight("a", 1000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headgate.schemes._program.warn", lambda *arguments, **options: 1 / 0)
@@ -240,7 +240,7 @@ def test_bounded_load_follows_weights(twin):
     assert bounded.loads == {"a": 3, "b": 3, "c": 3}
     ring.set_weight("b", 0)
     more = [bounded.pick(key) for key in KEYS[:6]]
-    assert bounded.loads == {"a": 6, "b": 3, "c": 6}  # what drains counts in no average
+    assert bounded.loads == {"a": 6, "b": 3, "c": 6}  # draining nodes do not count in the average
     bounded._check()
     for pick in picks:
         pick.done()
@@ -269,22 +269,22 @@ def test_bounded_load_follows_weights(twin):
 ], ids=["heavy", "heavy ints", "light"])
 def test_weights_at_the_ends_of_the_range(twin, weights):
     small = {"a": 2, "b": 2, "c": 1}
-    room = twin.placement
-    for cls in (room.Rendezvous, lambda nodes: room.Maglev(nodes, 8191)):
+    module = twin.placement
+    for cls in (module.Rendezvous, lambda nodes: module.Maglev(nodes, 8191)):
         placement, same = cls(weights), cls(small)
         assert placement.get_many(KEYS) == same.get_many(KEYS)
         assert placement.ownership() == same.ownership()
         assert placement.diff(cls(["x"])) == pytest.approx(same.diff(cls(["x"])))
         assert cls(["a", "x"]).diff(placement) == pytest.approx(cls(["a", "x"]).diff(same))
-        bounded, other = room.BoundedLoad(placement), room.BoundedLoad(same)
+        bounded, other = module.BoundedLoad(placement), module.BoundedLoad(same)
         picks = [(bounded.pick(key), other.pick(key)) for key in KEYS[:40]]
         assert [one.server for one, _ in picks] == [one.server for _, one in picks]
         assert bounded.loads == other.loads
 
 
 def test_a_weight_beside_one_that_is_beyond_compare(twin):
-    weights, room = {"a": 1.7e308, "b": 5e-324}, twin.placement
-    for cls in (room.Rendezvous, lambda nodes: room.Maglev(nodes, 8191)):
+    weights, module = {"a": 1.7e308, "b": 5e-324}, twin.placement
+    for cls in (module.Rendezvous, lambda nodes: module.Maglev(nodes, 8191)):
         placement = cls(weights)
         assert set(placement.get_many(KEYS)) == {"a"}
         assert placement.ownership()["a"] == pytest.approx(1, abs=0.01)

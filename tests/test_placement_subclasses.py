@@ -1,4 +1,4 @@
-"""What a user's subclass of a placement adds to it is there in copies and pickles."""
+"""Attributes that a user's subclass of a placement adds are copied and pickled."""
 
 import copy
 import pickle
@@ -47,8 +47,8 @@ def test_attributes_are_carried(make, way):
 
 
 def test_twins_carry_alike(both_twins):
-    for room in (twin.placement for twin in both_twins):
-        class Own(room.HashRing):
+    for module in (twin.placement for twin in both_twins):
+        class Own(module.HashRing):
             __slots__ = ("__dict__", "label")
 
         ring = Own(["a"])
@@ -56,4 +56,4 @@ def test_twins_carry_alike(both_twins):
         other = copy.copy(ring)
         assert (other.label, other.more, vars(other)) == (1, 2, {"more": 2})
         assert ring.__reduce__()[2] == ({"more": 2}, {"label": 1})
-        assert room.HashRing(["a"]).__reduce__()[2] is None
+        assert module.HashRing(["a"]).__reduce__()[2] is None

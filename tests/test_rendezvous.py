@@ -1,4 +1,4 @@
-"""Rendezvous: shares by weight, least movement, pymemcache's form, and its protocol."""
+"""Rendezvous: shares by weight, minimal movement, pymemcache's scheme, and its protocol."""
 
 import copy
 import json
@@ -19,15 +19,16 @@ KEYS = [f"user:{i}" for i in range(3000)]
 
 
 def naive(weights, key, seed=0):
-    """The nodes by their time, the earliest first."""
+    """The nodes by distance, the nearest first."""
     hash = xxh64_intdigest(name_of(key), seed)
     draws = {node: splitmix64(xxh64_intdigest(name_of(node)) ^ hash) for node in weights}
-    times = {node: -log(((draws[node] >> 12) + 0.5) * 2.0**-52) / weight for node, weight in weights.items()}
-    return sorted(weights, key=times.get)
+    distances = {node: -log(((draws[node] >> 12) + 0.5) * 2.0**-52) / weight
+                 for node, weight in weights.items()}
+    return sorted(weights, key=distances.get)
 
 
 def murmur3(text, seed):
-    """pymemcache's murmur3 of 32 bits: the low byte of each code point counts."""
+    """pymemcache's murmur3 of 32 bits, over the low byte of each code point."""
     data = bytes(ord(char) & 0xFF for char in text)
     h, mask = seed, 0xFFFFFFFF
     for at in range(0, len(data), 4):
@@ -45,46 +46,47 @@ def murmur3(text, seed):
 @pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
 def test_it_is_the_naive_race(twin, step, seed):
     weights = {node: 1 + i % 4 * step for i, node in enumerate(NODES)}
-    race = twin.placement.Rendezvous(weights, seed=seed)
+    placement = twin.placement.Rendezvous(weights, seed=seed)
     for key in [*KEYS[:200], b"", "é", -1, 2**63 - 1, "x" * 300]:
         order = naive(weights, key, seed)
-        assert race.get_node(key) == order[0]
-        assert race.preference(key) == order
-        assert race.get_nodes(key, 3) == order[:3]
-    assert race.get_many(KEYS[:50]) == [race.get_node(key) for key in KEYS[:50]]
-    race._check()
+        assert placement.get_node(key) == order[0]
+        assert placement.preference(key) == order
+        assert placement.get_nodes(key, 3) == order[:3]
+    assert placement.get_many(KEYS[:50]) == [placement.get_node(key) for key in KEYS[:50]]
+    placement._check()
 
 
 def test_golden_placement_is_stable(twin):
     for case in GOLDEN:
-        race = twin.placement.Rendezvous(case["weights"], scheme=case["scheme"], seed=case["seed"])
-        assert {key: race.get_node(key) for key in case["keys"]} == case["keys"]
+        placement = twin.placement.Rendezvous(case["weights"], scheme=case["scheme"], seed=case["seed"])
+        assert {key: placement.get_node(key) for key in case["keys"]} == case["keys"]
 
 
-@pytest.mark.skipif(not VECTORS.exists(), reason="the recorded answers are not beside the project")
+@pytest.mark.skipif(not VECTORS.exists(), reason="the recorded results are not beside the project")
 def test_every_recorded_row_of_pymemcache(twin):
     for case in json.loads(VECTORS.read_text())["cases"]:
-        race = twin.placement.Rendezvous(case["nodes"], scheme="pymemcache", seed=case["seed"])
-        assert {key: race.get_node(key) for key in case["keys"]} == case["keys"]
+        placement = twin.placement.Rendezvous(case["nodes"], scheme="pymemcache", seed=case["seed"])
+        assert {key: placement.get_node(key) for key in case["keys"]} == case["keys"]
 
 
 @pytest.mark.parametrize("nodes", [
     NODES,
     ["", "a", "bc", "déf", "日本語", "\U0001f600x", "abcde"],
     ["only"],
-    [f"{'n' * (i % 5)}{i}{end}" for i in range(40) for end in "aš"],  # two ends of one low byte: a tie
+    [f"{'n' * (i % 5)}{i}{end}" for i in range(40) for end in "aš"],  # the same low byte: equal scores
 ])
 def test_pymemcache_counts_low_bytes(twin, nodes):
     """All lengths of prefix and key modulo 4, and text beyond ASCII."""
-    race = twin.placement.Rendezvous(nodes, scheme="pymemcache", seed=3)
+    placement = twin.placement.Rendezvous(nodes, scheme="pymemcache", seed=3)
     rng = random.Random(1)
     sizes = [*range(40), *range(50, 70), *range(120, 135)]
     texts = ["".join(rng.choices("ab-é日\U0001f600\xad", k=k)) for k in sizes for _ in range(3)]
-    race._check()
+    placement._check()
     for text in texts:
         scores = {node: murmur3(f"{node}-{text}", 3) for node in nodes}
-        assert race.preference(text) == sorted(nodes, key=lambda node: (scores[node], node), reverse=True)
-        assert race.get_node(text) == race.get_node(text.encode()) == race.preference(text)[0]
+        order = sorted(nodes, key=lambda node: (scores[node], node), reverse=True)
+        assert placement.preference(text) == order
+        assert placement.get_node(text) == placement.get_node(text.encode()) == order[0]
 
 
 def test_pymemcache_reads_any_bytes_alike_on_both_twins(both_twins):
@@ -100,10 +102,10 @@ def test_pymemcache_reads_any_bytes_alike_on_both_twins(both_twins):
 
 def test_shares_follow_weights(twin):
     weights = {f"n{i}": 1 + i for i in range(6)}
-    race = twin.placement.Rendezvous(weights)
-    shares = race.ownership()
+    placement = twin.placement.Rendezvous(weights)
+    shares = placement.ownership()
     assert shares == {node: weight / 21 for node, weight in weights.items()}
-    hits = Counter(race.get_many(KEYS))
+    hits = Counter(placement.get_many(KEYS))
     for node, share in shares.items():
         assert hits[node] / len(KEYS) == pytest.approx(share, abs=0.025)
 
@@ -120,10 +122,10 @@ def test_a_new_node_takes_its_share_and_nothing_else_moves(twin):
 
 
 def test_preference_agrees_with_removal(twin):
-    race = twin.placement.Rendezvous({node: 1 + i % 3 for i, node in enumerate(NODES)})
+    placement = twin.placement.Rendezvous({node: 1 + i % 3 for i, node in enumerate(NODES)})
     for key in KEYS[:10]:
-        shrinking = copy.copy(race)
-        for node in race.preference(key):
+        shrinking = copy.copy(placement)
+        for node in placement.preference(key):
             assert shrinking.get_node(key) == node
             shrinking.remove_node(node)
 
@@ -140,35 +142,35 @@ def test_diff_is_the_expected_movement(twin):
 
 
 def test_diff_with_an_empty_side(twin):
-    race, empty = twin.placement.Rendezvous({"a": 1, "b": 3}), twin.placement.Rendezvous()
-    assert race.diff(empty) == {("a", None): 0.25, ("b", None): 0.75}
-    assert empty.diff(race) == {(None, "a"): 0.25, (None, "b"): 0.75}
-    assert empty.diff(empty) == race.diff(race) == {}
+    placement, empty = twin.placement.Rendezvous({"a": 1, "b": 3}), twin.placement.Rendezvous()
+    assert placement.diff(empty) == {("a", None): 0.25, ("b", None): 0.75}
+    assert empty.diff(placement) == {(None, "a"): 0.25, (None, "b"): 0.75}
+    assert empty.diff(empty) == placement.diff(placement) == {}
 
 
 WRONG = [
-    (lambda race: race.__init__([], scheme="ring"), ValueError,
+    (lambda placement: placement.__init__([], scheme="ring"), ValueError,
      "scheme must be one of headgate, pymemcache, got 'ring'"),
-    (lambda race: race.__init__([], seed=-1), ValueError, "seed must be in [0, 2**32), got -1"),
-    (lambda race: race.__init__([], seed="x"), TypeError, "seed must be an int, got 'x'"),
-    (lambda race: race.__init__({"a": 2}, scheme="pymemcache"), ValueError,
+    (lambda placement: placement.__init__([], seed=-1), ValueError, "seed must be in [0, 2**32), got -1"),
+    (lambda placement: placement.__init__([], seed="x"), TypeError, "seed must be an int, got 'x'"),
+    (lambda placement: placement.__init__({"a": 2}, scheme="pymemcache"), ValueError,
      "weight must be 0 or 1 under the scheme pymemcache, got 2"),
-    (lambda race: race.add_node("x", 10**400), ValueError,
+    (lambda placement: placement.add_node("x", 10**400), ValueError,
      f"weight must be finite and not negative, got {10**400}"),
-    (lambda race: race.diff([]), TypeError, "other must be a Rendezvous, got []"),
-    (lambda race: race.diff(type(race)(seed=1)), ValueError,
+    (lambda placement: placement.diff([]), TypeError, "other must be a Rendezvous, got []"),
+    (lambda placement: placement.diff(type(placement)(seed=1)), ValueError,
      "other must hash keys as this placement does, got <Rendezvous nodes=0 scheme='headgate' seed=1>"),
 ]
 
 
 @pytest.mark.parametrize("act, error, message", WRONG, ids=[message for *_, message in WRONG])
 def test_wrong_input_leaves_it_untouched(twin, act, error, message):
-    race = twin.placement.Rendezvous(["a", "b"])
+    placement = twin.placement.Rendezvous(["a", "b"])
     with pytest.raises(error) as caught:
-        act(race)
+        act(placement)
     assert caught.value.args == (message,)
-    assert race == twin.placement.Rendezvous(["b", "a"])
-    race._check()
+    assert placement == twin.placement.Rendezvous(["b", "a"])
+    placement._check()
 
 
 def test_pickles_agree(both_twins):

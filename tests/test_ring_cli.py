@@ -1,4 +1,4 @@
-"""``headgate ring``: nodes from every kind of file, loads, changes, and what is said about them."""
+"""``headgate ring``: nodes from every kind of file, loads, changes, and the report on them."""
 
 import io
 import json
@@ -262,13 +262,13 @@ def test_wrong_changes_are_named(nodes, capsys, arguments, message):
     assert re.match(rf"headgate ring: .*{re.escape(message)}", capsys.readouterr().err)
 
 
-def test_a_node_too_light_for_a_point_is_reported(tmp_path, capsys):
+def test_a_weight_too_small_for_a_point_is_reported(tmp_path, capsys):
     path = tmp_path / "nodes"
     path.write_text("heavy 5000\nlight\n")
     assert main(["ring", str(path), *SAMPLE, "--scheme", "libmemcached"]) == 0
     assert capsys.readouterr().err == (
-        "headgate ring: weight 1 of 5001 in all is too light for a point under the scheme libmemcached: "
-        "that node gets no key\n")
+        "headgate ring: weight 1 of 5001 in total is too small for a point under the scheme libmemcached: "
+        "the node has no keys\n")
 
 
 def test_a_log_without_keys(nodes, tmp_path, capsys):
@@ -278,7 +278,7 @@ def test_a_log_without_keys(nodes, tmp_path, capsys):
     assert capsys.readouterr().err == f"headgate ring: {log} has no keys\n"
 
 
-# what is said
+# the report
 
 
 @pytest.mark.parametrize("width", [40, 56, 80])

@@ -1,4 +1,4 @@
-"""What HashRing holds on to, and what it lets go."""
+"""References that HashRing holds and releases."""
 
 import copy
 import gc
@@ -72,11 +72,11 @@ def test_a_cycle_through_node_key_is_collected(twin):
 
 
 def test_a_dying_node_may_use_the_ring(twin):
-    answers = []
+    seen = []
 
     class Dying(Node):
         def __del__(self):
-            answers.append((self in ring, ring.get_node("x") in ring.nodes))
+            seen.append((self in ring, ring.get_node("x") in ring.nodes))
             ring._check()
 
     ring = twin.placement.HashRing([Node("a"), Dying("b")], node_key=name_of)
@@ -85,7 +85,7 @@ def test_a_dying_node_may_use_the_ring(twin):
     ring.add_node(Dying("c"))
     ring.get_node("x")
     ring.replace_nodes([Node("d")])
-    assert answers == [(False, True)] * 2
+    assert seen == [(False, True)] * 2
 
 
 def test_memory_of_many_changes_is_bounded(twin):

@@ -1,4 +1,4 @@
-"""Both twins of HashRing step by step beside a sorted list of tuples."""
+"""Both twins of HashRing against a sorted list of tuples, step by step."""
 
 import array
 import copy
@@ -24,7 +24,7 @@ class RingMachine(RuleBasedStateMachine):
         self.rings = [Twin(name).placement.HashRing([], self.replicas) for name in twin_names()]
 
     def both(self, act):
-        """Acts on the model and the rings: one result or one error for all."""
+        """Does the same on the model and the rings, and expects the same result or error."""
         outcomes = []
         for ring in [self.model, *self.rings]:
             try:
@@ -92,5 +92,5 @@ TestRing = RingMachine.TestCase
 @pytest.mark.parametrize("old", [{}, {"a": 1}, {"a": 1, "b": 2}])
 @pytest.mark.parametrize("new", [{"a": 1}, {"b": 2, "c": 1}, {"a": 3}])
 def test_the_twins_agree_on_diff(both_twins, old, new):
-    answers = [twin.placement.HashRing(old, 20).diff(twin.placement.HashRing(new, 30)) for twin in both_twins]
-    assert list(answers[0].items()) == list(answers[1].items())
+    moves = [twin.placement.HashRing(old, 20).diff(twin.placement.HashRing(new, 30)) for twin in both_twins]
+    assert list(moves[0].items()) == list(moves[1].items())

@@ -1,4 +1,4 @@
-"""Pickles of HashRing: the same bytes from both twins, read by both, and for ever."""
+"""Pickles of HashRing: both twins write the same bytes, and read those of all versions."""
 
 import copy
 import pickle

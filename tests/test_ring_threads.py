@@ -1,4 +1,4 @@
-"""Lookups in HashRing go on, and are right, while other threads change it."""
+"""Lookups in HashRing continue, and are correct, while other threads change it."""
 
 import array
 import sys
@@ -22,7 +22,7 @@ def quick_switches():
 
 
 def run_all(*works):
-    """Runs the works in threads that start together; the first error of any is raised."""
+    """Calls the functions in threads that start together; raises the first error of any."""
     barrier, errors = threading.Barrier(len(works)), []
 
     def run(work):
@@ -43,7 +43,7 @@ def run_all(*works):
 
 
 def test_lookups_while_nodes_change(twin, quick_switches):
-    """Every answer was in the ring at that time: the i-th change lasts from phase 2i + 1 to 2i + 2."""
+    """Every node returned was in the ring at that time: the i-th change is from phase 2i + 1 to 2i + 2."""
     ring = twin.placement.HashRing(STAYING, 20)
     known, hashes = {*STAYING, *COMING}, array.array("Q", [i * 2**57 for i in range(128)])
     lookups, done, phase = [], threading.Event(), [0]
@@ -68,8 +68,8 @@ def test_lookups_while_nodes_change(twin, quick_switches):
         count = 0
         while not done.is_set():
             before = phase[0]
-            answers = {ring.get_node(f"key{count}"), *ring.get_many(["a", b"b", count])}
-            assert answers <= present(before, phase[0])
+            found = {ring.get_node(f"key{count}"), *ring.get_many(["a", b"b", count])}
+            assert found <= present(before, phase[0])
             assert len(set(ring.get_nodes(count, 3)) & known) == 3
             assert 0 <= min(ring.locate(hashes)) <= max(ring.locate(hashes)) <= len(STAYING)
             count += 1

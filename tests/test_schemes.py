@@ -1,4 +1,4 @@
-"""Foreign schemes of HashRing against what the real programs answered."""
+"""Foreign schemes of HashRing against recorded results of the real programs."""
 
 import array
 import copy
@@ -16,7 +16,7 @@ from headgate import schemes
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "schemes.json").read_text())
 VECTORS = Path(__file__).parents[2] / "shared" / "vectors"
 RECORDED = pytest.mark.skipif(
-    not VECTORS.exists(), reason="the recorded answers of the programs are not beside the project"
+    not VECTORS.exists(), reason="the recorded results of the programs are not beside the project"
 )
 NODES = [f"10.0.{i}.1:11211" for i in range(12)]
 
@@ -136,7 +136,7 @@ def test_the_twins_hash_every_key_alike(both_twins, scheme):
 
 @EACH
 def test_a_node_that_leaves_is_as_if_it_had_never_been(twin, scheme):
-    """Whatever was merged before, the ring is that of its members."""
+    """The ring depends only on its members, not on earlier merges."""
     nodes, keys = nodes_for(scheme), random_keys(100)
     ring = twin.placement.HashRing(nodes, scheme=scheme)
     ring.get_node("x")
@@ -155,7 +155,7 @@ def test_a_node_that_leaves_is_as_if_it_had_never_been(twin, scheme):
 
 @pytest.mark.parametrize("scheme", ["nginx", "haproxy", "uhashring", "twemproxy"])
 def test_preference_agrees_with_removal(twin, scheme):
-    """With counts that the other nodes do not change; equal nodes do not change twemproxy's either."""
+    """For programs whose point counts do not depend on other nodes; twemproxy's do not among equal nodes."""
     ring = twin.placement.HashRing(nodes_for(schemes.find(scheme)), scheme=scheme)
     for key in random_keys(30):
         shrinking, order = copy.copy(ring), ring.preference(key)
@@ -184,7 +184,7 @@ def test_shares_are_what_the_arcs_say(twin, scheme):
 
 
 def test_exact_shares_of_a_nearest_ring(twin):
-    """Every position at an edge between two of HAProxy's points, asked for one by one."""
+    """Every position at a boundary between two of HAProxy's points."""
     ring = twin.placement.HashRing([1, 2, 3], scheme="haproxy")
     points = sorted(point for own in schemes.haproxy().points(
         [bytes([i, 0, 0, 0, 0, 0, 0, 0]) for i in (1, 2, 3)], [1, 1, 1]) for point in own)
@@ -200,7 +200,7 @@ def test_exact_shares_of_a_nearest_ring(twin):
 
 
 def test_single_precision_costs_points(twin):
-    """As libmemcached counts: 25, 47, 50 ... equal nodes get 156 points each, most others 160."""
+    """As in libmemcached, 25, 47, 50 ... equal nodes have 156 points each, most other numbers 160."""
     def counts(weights):
         names = [b"n%d" % i for i in range(len(weights))]
         return [len(own) for own in schemes.libmemcached().points(names, weights)]
@@ -226,9 +226,9 @@ def test_recorded_point_counts():
 
 
 @pytest.mark.parametrize("scheme", ["libmemcached", "twemproxy", schemes.uhashring(ketama=True)])
-def test_a_node_too_light_for_a_point_warns(twin, scheme):
+def test_a_weight_too_small_for_a_point_warns(twin, scheme):
     ring = twin.placement.HashRing({"heavy": 5000, "b": 5000}, scheme=scheme)
-    message = r"^weight 1 of 10001 in all is too light for a point under the scheme \w+: that node "
+    message = r"^weight 1 of 10001 in total is too small for a point under the scheme \w+: the node "
     with pytest.warns(RuntimeWarning, match=message) as caught:
         ring.add_node("light", 1)
         twin.placement.HashRing(ring.weights, scheme=scheme)
@@ -239,7 +239,7 @@ def test_a_node_too_light_for_a_point_warns(twin, scheme):
 
 
 def envoy_weights():
-    """Those of fleets on small rings, and of one that has more shares than the ring has points."""
+    """Weights on small rings, and of a fleet with more shares than the ring has points."""
     rng = random.Random(6)
     yield 1024, 8388608, [2, 3, 1500, 1, 1]
     for _ in range(300):
@@ -257,7 +257,7 @@ def test_envoy_warns_of_the_nodes_without_a_point_and_of_no_others():
         assert [str(warning.message).split()[1] for warning in caught] == [str(w) for w in starved[:1]]
 
 
-def test_weighted_libmemcached_hashes_keys_by_md5_whatever_is_said(twin):
+def test_weighted_libmemcached_always_hashes_keys_by_md5(twin):
     """As pylibmc does: KETAMA_WEIGHTED sets the hash."""
     weights, keys = {"a": 1, "b": 1, "c": 2}, random_keys(300)
     plain = twin.placement.HashRing(weights, scheme="libmemcached")

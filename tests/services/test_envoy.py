@@ -1,4 +1,4 @@
-"""Envoy sends 1,000 fresh requests where our picks of the same scheme say."""
+"""Envoy sends 1,000 new requests to the hosts that placements of the same scheme return."""
 
 import json
 from functools import partial
@@ -22,7 +22,7 @@ CLUSTERS = {
 
 
 def hash_key(fleet, name):
-    """What a host is hashed by: in one fleet its metadata."""
+    """The name by which a host is hashed: in one fleet its metadata."""
     return f"größe {name}" if fleet == "named" else name
 
 
@@ -32,7 +32,7 @@ def address(name):
 
 
 def listener(name, route):
-    """One that sends every request by `route`."""
+    """An Envoy that routes every request by `route`."""
     manager = {
         "@type": "type.googleapis.com/envoy.extensions.filters.network."
                  "http_connection_manager.v3.HttpConnectionManager",
@@ -81,16 +81,16 @@ def envoy(tmp_path_factory):
 def test_envoy_hashes_on_its_ring_to_our_pick(envoy, twins, fleet, scheme):
     proxy, origins = envoy
     keys = fresh_keys()
-    answers = ask(proxy.port, fleet, keys)
+    hosts = ask(proxy.port, fleet, keys)
     for twin in twins:
         ring = twin.placement.HashRing(origins, scheme=scheme, node_key=partial(hash_key, fleet))
-        assert answers == ring.get_many(keys)
+        assert hosts == ring.get_many(keys)
 
 
 @pytest.mark.parametrize(("fleet", "size"), [("maglev", 65537), ("little maglev", 13)])
 def test_envoy_hashes_by_maglev_to_our_pick(envoy, twins, fleet, size):
     proxy, origins = envoy
     keys = fresh_keys()
-    answers = ask(proxy.port, fleet, keys)
+    hosts = ask(proxy.port, fleet, keys)
     for twin in twins:
-        assert answers == twin.placement.Maglev(origins, size).get_many(keys)
+        assert hosts == twin.placement.Maglev(origins, size).get_many(keys)

@@ -1,4 +1,4 @@
-"""memcached clients and a proxy put 1,000 fresh keys where our rings of the same scheme have them."""
+"""memcached clients and a proxy store 1,000 new keys where rings of the same scheme place them."""
 
 import secrets
 from contextlib import ExitStack, closing
@@ -24,13 +24,13 @@ fleet:
 
 @pytest.fixture
 def fleet():
-    """The names of some servers of memcached."""
+    """The names of some memcached servers."""
     with ExitStack() as stack:
         yield [stack.enter_context(memcached()).name for _ in WEIGHTS]
 
 
 def check(fleet, store, places):
-    """Fresh keys that `store` is given, with their value, are where all `places` have them."""
+    """New keys that `store` is called with, and their value, are where all `places` return."""
     keys = [secrets.token_urlsafe(1 + secrets.randbelow(60)) for _ in range(1000)]
     for key in keys:
         store(key, "1")

@@ -1,4 +1,4 @@
-"""The hasher for pymemcache: by its contract, against its own placements, and on a fleet of memcached."""
+"""The hasher for pymemcache: its contract, pymemcache's own placement, and several memcached servers."""
 
 import threading
 from contextlib import ExitStack, closing
@@ -134,7 +134,7 @@ def fleet():
 
 @pytest.fixture
 def connect(fleet):
-    """A function that makes a HashClient of the fleet, closed after the test."""
+    """A function that returns a HashClient of the fleet, which is closed after the test."""
     with ExitStack() as stack:
         def connect(scheme, **options):
             servers = [server.name for server in fleet]
@@ -167,7 +167,7 @@ def test_a_server_dies_and_comes_back(fleet, connect, pooled):
     lost = {key for key in KEYS if owners[key] == dead.name}
     assert 0 < len(lost) < len(KEYS)
     dead.kill()
-    for _ in range(2):  # a connection is found closed, then a new one refused
+    for _ in range(2):  # first a connection is closed, then a new one is refused
         assert set(client.get_many(KEYS)) == set(KEYS) - lost
     assert dead.name not in placement
     assert client.set_many(dict.fromkeys(lost, "2")) == []

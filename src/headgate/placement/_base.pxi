@@ -10,15 +10,15 @@ from types import GenericAlias
 from headgate._base.checks import checked_int
 from headgate._base.pickling import carried, carry, initialized, name_class, restore
 from headgate.placement._members import (
-    active,
-    admitted,
-    arranged,
-    collected,
-    join,
-    member,
+    active_ranks,
+    add_member,
+    checked_node,
+    find_member,
+    make_members,
     name_bytes,
-    proportions,
-    weighted,
+    normalized_weights,
+    ordered_members,
+    weighted_nodes,
 )
 
 
@@ -30,39 +30,39 @@ cdef void *_allocate(size_t count, size_t size) except NULL:
 
 
 cdef class _View:
-    """The nodes after one change and whatever finds them: all that a lookup needs, never changed."""
+    """An immutable snapshot of the nodes, with the data structure that lookups search."""
 
     cdef tuple nodes
     cdef tuple names
-    cdef list weights    # proportions
-    cdef list active     # the ranks of the nodes that own something
+    cdef list weights    # normalized
+    cdef list active     # the ranks of the nodes of a weight above 0
 
-    cdef int begin(self, hg_key *key) except -1:
-        """Does what foreign code is needed for to find a key; a lookup does so if it has not been done."""
+    cdef int prepare(self, hg_key *key) except -1:
+        """Runs the foreign code that a lookup of the key needs; without this call the lookup runs it."""
         return 0
 
-    cdef int make(self, core, list items, rules) except -1:
-        """Derives what lookups need from `items`, pairs (name, (node, weight)), and the core of before."""
+    cdef int build(self, core, list items, rules) except -1:
+        """Builds the structure for `items`, pairs (name, (node, weight)), from the previous view's core."""
         return 0
 
     cdef object core(self):
-        """What the next view may be made from; it holds no node."""
+        """What the next view may be built from, without references to nodes."""
         return None
 
     cdef Py_ssize_t rank(self, hg_key *key) except -2:
-        """The index of a key's node, or -1."""
+        """The rank of a key's node, its index in `nodes`; -1 if there is none."""
         return -1
 
-    cdef Py_ssize_t order(self, hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
-        """Writes the ranks of the first nodes of a key, returns how many; makes no object once begun."""
+    cdef Py_ssize_t preference(self, hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
+        """Writes the ranks of a key's first nodes, returns how many; creates no object if prepared."""
         return 0
 
-    cdef list prefer(self, hg_key *key, Py_ssize_t limit):
-        """The first nodes of a key."""
+    cdef list preferred_nodes(self, hg_key *key, Py_ssize_t limit):
+        """A key's first nodes."""
         cdef uint32_t *ranks = <uint32_t *>_allocate(limit, sizeof(uint32_t))
         cdef Py_ssize_t i
         try:
-            return [self.nodes[ranks[i]] for i in range(self.order(key, limit, ranks))]
+            return [self.nodes[ranks[i]] for i in range(self.preference(key, limit, ranks))]
         finally:
             free(ranks)
 
@@ -74,14 +74,14 @@ cdef class _View:
 cdef class _Placement:
     """Members, and the view of them that lookups read.
 
-    A subclass has a `_rules_class`, and makes the view; `_core` is what one view leaves for the next.
+    A subclass has a `_rules_class` and creates the view; `_core` is the core of the last view.
     """
 
     cdef dict _members
     cdef object _node_key
     cdef object _rules
     cdef object _core
-    cdef bint _made
+    cdef bint _initialized
     cdef uint64_t _version
     cdef _View _view
     cdef object __weakref__
@@ -94,66 +94,66 @@ cdef class _Placement:
         self._rules = self._rules_class()
 
     @cython.final
-    cdef _fill(self, dict members, rules, node_key, core=None):
-        """Take on the first membership; what was there is dropped last."""
+    cdef _initialize(self, dict members, rules, node_key, core=None):
+        """Sets the first members; old references are dropped last."""
         with cython.critical_section(self):
-            if self._made:
+            if self._initialized:
                 raise initialized(self)
-            self._made = True
+            self._initialized = True
             _dropped = self._members, self._rules, self._node_key, self._core, self._view
             self._members, self._rules, self._node_key, self._core = members, rules, node_key, core
             self._view = None
             self._version += 1
 
     @cython.final
-    cdef _View _changed(self):
-        """Called once a change is made; answers the stale view, for the caller to drop last."""
+    cdef _View _invalidate(self):
+        """Called after each change; returns the stale view, for the caller to drop last."""
         view = self._view
         self._view = None
         self._version += 1
         return view
 
     @cython.final
-    cdef inline _View _current(self):
-        """What lookups read: the view of the members as they are now."""
+    cdef inline _View _current_view(self):
+        """The view of the current members."""
         cdef _View view
         with cython.critical_section(self):
             view = self._view
-        return self._settled() if view is None else view
+        return self._rebuild() if view is None else view
 
     @cython.final
-    cdef list _arranged(self):
-        """The members as pairs (name, (node, weight)) in the order of `nodes`, between two changes."""
+    cdef list _ordered_members(self):
+        """A consistent list of the members, pairs (name, (node, weight)) in the order of `nodes`."""
         cdef uint64_t version
         while True:
             with cython.critical_section(self):
                 version, members, rules = self._version, self._members, self._rules
-            items = arranged(members, rules)
+            items = ordered_members(members, rules)
             with cython.critical_section(self):
                 if self._version == version:
                     return items
 
     @cython.final
-    cdef dict _present(self):
-        """The dict of members, which another thread may exchange."""
+    cdef dict _current_members(self):
+        """The dict of members, which another thread may replace."""
         with cython.critical_section(self):
             return self._members
 
     @cython.final
-    cdef _View _settled(self):
+    cdef _View _rebuild(self):
         cdef _View view
         cdef uint64_t version
         while True:
             with cython.critical_section(self):
                 version, rules, core = self._version, self._rules, self._core
                 members = self._members
-            items = arranged(members, rules)
+            items = ordered_members(members, rules)
             view = self._new_view()
             view.nodes = tuple([node for _, (node, _) in items])
             view.names = tuple([name for name, _ in items])
-            view.weights = proportions(items)
-            view.active = active(items)
-            view.make(core, items, rules)
+            view.weights = normalized_weights(items)
+            view.active = active_ranks(items)
+            view.build(core, items, rules)
             core = view.core()
             with cython.critical_section(self):
                 if self._version == version:
@@ -161,16 +161,16 @@ cdef class _Placement:
                     return view
 
     cdef _View _new_view(self):
-        """A view to be made."""
+        """A view to be built."""
         return _View()
 
     def add_node(self, node, weight=1):
         """Adds `node`, which takes its share from the others in proportion to `weight`.
 
-        One of weight 0 is a member that owns nothing. The placement is rebuilt at the next lookup, so a
-        loop of changes costs one rebuild.
+        A node of weight 0 is a member that owns no keys. The placement is rebuilt at the next lookup, so
+        any number of changes in a row costs one rebuild.
 
-        Raises ValueError if a node of this name is a member or `weight` is negative or not
+        Raises ValueError if a node of this name is already a member or `weight` is negative or not
         finite, TypeError if the node's name is neither str, bytes nor int.
 
         Complexity: O(1).
@@ -180,16 +180,16 @@ cdef class _Placement:
         >>> ring.weights
         {'a': 1, 'b': 0.5}
         """
-        name, entry = admitted(node, weight, self._node_key, self._rules)
-        self._rules.warn(self._present(), {name: entry})
+        name, entry = checked_node(node, weight, self._node_key, self._rules)
+        self._rules.warn(self._current_members(), {name: entry})
         with cython.critical_section(self):
-            join(self._members, name, entry)
-            _dropped = self._changed()
+            add_member(self._members, name, entry)
+            _dropped = self._invalidate()
 
     def remove_node(self, node):
-        """Removes `node`; its keys fall to the others.
+        """Removes `node`; its keys move to the others.
 
-        Raises KeyError if it is no member, TypeError if its name is neither str, bytes nor int.
+        Raises KeyError if it is not a member, TypeError if its name is neither str, bytes nor int.
 
         Complexity: O(1); the next lookup rebuilds.
 
@@ -202,17 +202,17 @@ cdef class _Placement:
         with cython.critical_section(self):
             entry = self._members.pop(name, None)
             if entry is not None:
-                _dropped = self._changed()
+                _dropped = self._invalidate()
         if entry is None:
             raise KeyError(f"node must be a member, got {node!r}")
 
     def set_weight(self, node, weight):
-        """Gives `node` another weight; 0 leaves it a member that owns nothing, which drains it.
+        """Changes the weight of `node`; with 0 it remains a member that owns no keys, which drains it.
 
-        It is one change: no lookup sees the placement without the node, and but for Maglev only keys that
-        the node gains or loses move.
+        This is one change: no lookup sees the placement without the node, and except in Maglev only keys
+        that the node gains or loses move.
 
-        Raises KeyError if it is no member, ValueError if `weight` is negative or not finite, TypeError if
+        Raises KeyError if it is not a member, ValueError if `weight` is negative or not finite, TypeError if
         it is neither int nor float or the node's name is neither str, bytes nor int.
 
         Complexity: O(1); the next lookup rebuilds.
@@ -222,20 +222,20 @@ cdef class _Placement:
         >>> ring.weights, ring.get_node("user:1")
         ({'a': 0, 'b': 1}, 'b')
         """
-        name, changed = admitted(node, weight, self._node_key, self._rules)
-        self._rules.warn(self._present(), {name: changed})
+        name, changed = checked_node(node, weight, self._node_key, self._rules)
+        self._rules.warn(self._current_members(), {name: changed})
         with cython.critical_section(self):
-            entry = member(self._members, name, node)
+            entry = find_member(self._members, name, node)
             entry[0] = entry[0][0], changed[0][1]
-            _dropped = self._changed()
+            _dropped = self._invalidate()
 
     def replace_nodes(self, nodes):
-        """Makes `nodes`, an iterable of nodes or a mapping of node to weight, all that there are.
+        """Replaces all nodes by `nodes`, an iterable of nodes or a mapping of node to weight.
 
-        It is one change: every lookup sees the nodes of before or these. Keys move as they would between
-        two placements, so that nodes that stay keep what is theirs.
+        This is one change: every lookup sees either the old nodes or the new ones. Only the keys move that
+        the two placements assign to different nodes.
 
-        Raises ValueError or TypeError as the constructor does, and leaves everything as it was.
+        Raises ValueError or TypeError as the constructor does, and then changes nothing.
 
         Complexity: O(n) for n nodes; the next lookup rebuilds.
 
@@ -244,9 +244,9 @@ cdef class _Placement:
         >>> ring.weights
         {'b': 1, 'c': 2}
         """
-        members = collected(weighted(nodes), self._node_key, self._rules)
+        members = make_members(weighted_nodes(nodes), self._node_key, self._rules)
         with cython.critical_section(self):
-            _dropped = self._members, self._changed()
+            _dropped = self._members, self._invalidate()
             self._members = members
 
     @cython.binding(False)
@@ -267,15 +267,15 @@ cdef class _Placement:
         """
         cdef hg_key plain
         hg_key_of(key, b"key", &plain)
-        return self._current().owner(&plain)
+        return self._current_view().owner(&plain)
 
     def get_nodes(self, key, n, /):
-        """The first `n` distinct nodes in the order in which `key` prefers them, or all that own something.
+        """The first `n` distinct nodes in the preference order of `key`, or all that own keys if fewer.
 
-        The first is ``get_node(key)``. In a HashRing and in Rendezvous each next one is where the
-        key falls when those before it leave.
+        The first is ``get_node(key)``. In HashRing and Rendezvous each further one is the node that the
+        key moves to when those before it are removed.
 
-        Raises ValueError if `n` is negative, TypeError if it is no int, and for a wrong `key`
+        Raises ValueError if `n` is negative, TypeError if it is not an int, and for a wrong `key`
         as get_node does.
 
         Complexity: O(n log n) expected for equal weights.
@@ -288,11 +288,11 @@ cdef class _Placement:
         if n < 0:
             raise ValueError(f"n must not be negative, got {n!r}")
         hg_key_of(key, b"key", &plain)
-        view = self._current()
-        return view.prefer(&plain, min(n, len(view.active)))
+        view = self._current_view()
+        return view.preferred_nodes(&plain, min(n, len(view.active)))
 
     def preference(self, key, /):
-        """All nodes that own something in the order in which `key` prefers them: get_nodes without a bound.
+        """All nodes that own keys, in the preference order of `key`: get_nodes without a bound.
 
         Raises TypeError and ValueError for a wrong `key` as get_node does.
 
@@ -303,13 +303,13 @@ cdef class _Placement:
         """
         cdef hg_key plain
         hg_key_of(key, b"key", &plain)
-        view = self._current()
-        return view.prefer(&plain, len(view.active))
+        view = self._current_view()
+        return view.preferred_nodes(&plain, len(view.active))
 
     def get_many(self, keys, /):
         """The list of the nodes that `keys` belong to, all from one state of the membership.
 
-        Raises TypeError if `keys` is no iterable of keys, and for a wrong key as get_node does.
+        Raises TypeError if `keys` is not an iterable of keys, and for a wrong key as get_node does.
 
         Complexity: as get_node for each key.
 
@@ -321,7 +321,7 @@ cdef class _Placement:
         if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
             raise TypeError(f"keys must be an iterable of keys, got {keys!r}")
         keys = tuple(keys)
-        view = self._current()
+        view = self._current_view()
         result = []
         for key in <tuple>keys:
             hg_key_of(key, b"key", &plain)
@@ -330,14 +330,14 @@ cdef class _Placement:
 
     @property
     def nodes(self):
-        """The nodes as a tuple, sorted by their names' bytes; in the order of arrival under a foreign scheme.
+        """The nodes as a tuple, sorted by their names as bytes; in insertion order under a foreign scheme.
 
         Complexity: O(1), or that of a rebuild after a change.
 
         >>> HashRing(["b", "a"]).nodes
         ('a', 'b')
         """
-        return self._current().nodes
+        return self._current_view().nodes
 
     @property
     def weights(self):
@@ -348,14 +348,14 @@ cdef class _Placement:
         >>> HashRing({"a": 1, "b": 2.5}).weights
         {'a': 1, 'b': 2.5}
         """
-        return {node: weight for _, (node, weight) in self._arranged()}
+        return {node: weight for _, (node, weight) in self._ordered_members()}
 
     def __len__(self):
-        return len(self._present())
+        return len(self._current_members())
 
     def __contains__(self, node):
         name = name_bytes(node, self._node_key)
-        return name in self._present()
+        return name in self._current_members()
 
     def __iter__(self):
         return iter(self.nodes)
@@ -363,7 +363,7 @@ cdef class _Placement:
     @cython.final
     cdef tuple _identity(self):
         """What makes two placements equal."""
-        names = [(name, weight) for name, (_, weight) in self._arranged()]
+        names = [(name, weight) for name, (_, weight) in self._ordered_members()]
         return type(self._rules), self._rules.identity(), names
 
     def __eq__(self, other):
@@ -373,14 +373,14 @@ cdef class _Placement:
 
     def __copy__(self):
         cdef _Placement other = type(self).__new__(type(self))
-        members = {name: [pair] for name, pair in self._arranged()}
+        members = {name: [pair] for name, pair in self._ordered_members()}
         with cython.critical_section(self):
-            other._fill(members, self._rules, self._node_key, self._core)
+            other._initialize(members, self._rules, self._node_key, self._core)
         carry(other, carried(self))
         return other
 
     def __reduce__(self):
-        pairs = tuple([entry for _, entry in self._arranged()])
+        pairs = tuple([entry for _, entry in self._ordered_members()])
         state = 1, pairs, *self._rules.arguments, self._node_key
         return restore, (name_class(self), state), carried(self)
 
@@ -391,5 +391,5 @@ cdef class _Placement:
         _, pairs, *arguments, node_key = state
         cdef _Placement self = cls.__new__(cls)
         rules = cls._rules_class(*arguments)
-        self._fill(collected(pairs, node_key, rules), rules, node_key)
+        self._initialize(make_members(pairs, node_key, rules), rules, node_key)
         return self

@@ -9,21 +9,21 @@ from headgate._base.keys import key_bytes
 from headgate._base.pickling import carried, carry, initialized, name_class, restore
 from headgate.hashing._pure import _xxh64_bytes
 from headgate.placement._members import (
-    active,
-    admitted,
-    arranged,
-    collected,
-    join,
-    member,
+    active_ranks,
+    add_member,
+    checked_node,
+    find_member,
+    make_members,
     name_bytes,
-    proportions,
-    weighted,
+    normalized_weights,
+    ordered_members,
+    weighted_nodes,
 )
 
 
 @lru_cache(maxsize=4096)
 def _short_hash(key):
-    """XXH64 of a short str: services ask for the same keys again and again."""
+    """XXH64 of a short str, cached because services look up the same keys repeatedly."""
     return _xxh64_bytes(key.encode())
 
 
@@ -34,9 +34,11 @@ def _key_hash(key):
 
 
 class _View:
-    """The nodes after one change and whatever finds them: all that a lookup needs, never changed.
+    """An immutable snapshot of the nodes, with the data structure that lookups search.
 
-    `weights` are proportions, and `active` the ranks of the nodes that own something.
+    `weights` are normalized, `active` has the ranks of the nodes of a weight above 0, and `change` is the
+    token of the last change before it. A subclass has `rank(key)`, the rank of a key's node, its index in
+    `nodes`, or -1 if there is none, and `preference(key, limit)`, the ranks of a key's first nodes.
     """
 
     __slots__ = ("active", "change", "names", "nodes", "weights")
@@ -45,12 +47,12 @@ class _View:
         """`items` are pairs (name, (node, weight)) in the order of `nodes`."""
         self.change = change
         self.names = tuple([name for name, _ in items])
-        self.weights = proportions(items)
-        self.active = active(items)
+        self.weights = normalized_weights(items)
+        self.active = active_ranks(items)
         self.nodes = tuple([node for _, (node, _) in items])
 
-    def begin(self, key):
-        """The checked key, as far as foreign code is needed to find it."""
+    def prepare(self, key):
+        """The checked key, in a form whose lookup runs no foreign code."""
         key_bytes(key, "key")
         return key
 
@@ -61,64 +63,64 @@ _STALE = _View(None, ())
 class _Placement:
     """Members, and the view of them that lookups read.
 
-    A subclass has a `_rules_class`, and `_make(change, items)` that returns a view with
-    `rank(key)`, the index of a key's node or -1, and `ranks(key, limit)`, those of its first nodes.
-    `_core` is what it keeps from one view for the next. There is no lock: each change of the members is
-    one step, and one made to a dict of members that is being replaced came before that.
+    A subclass has a `_rules_class` and `_make_view(change, items)`; in `_core` it keeps what the next view
+    is built from. There is no lock: each change of the members is one step, and an edit of a dict of members
+    that is being replaced happened before the replacement.
     """
 
-    __slots__ = ("__weakref__", "_change", "_core", "_made", "_members", "_node_key", "_rules", "_view")
+    __slots__ = ("__weakref__", "_change", "_core", "_initialized", "_members", "_node_key", "_rules",
+                 "_view")
 
     __hash__ = None
     __class_getitem__ = classmethod(GenericAlias)
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
-        self._fill({}, cls._rules_class(), None)
-        self._made = False
+        self._assign({}, cls._rules_class(), None)
+        self._initialized = False
         return self
 
-    def _begin(self, members, rules, node_key, core=None):
-        """Take on the first membership."""
-        if self._made:
+    def _initialize(self, members, rules, node_key, core=None):
+        """Sets the first members."""
+        if self._initialized:
             raise initialized(self)
-        self._made = True
-        self._fill(members, rules, node_key, core)
+        self._initialized = True
+        self._assign(members, rules, node_key, core)
 
-    def _fill(self, members, rules, node_key, core=None):
-        """Takes on a whole new membership."""
+    def _assign(self, members, rules, node_key, core=None):
+        """Replaces the members and all that belongs to them."""
         self._members, self._rules, self._node_key, self._core = members, rules, node_key, core
-        self._changed()
+        self._invalidate()
 
-    def _changed(self):
-        """Called once a change is made: the view is stale, and holds no node any more."""
+    def _invalidate(self):
+        """Called after each change: drops the view, which is stale, and with it its references to nodes."""
         self._change = object()
         self._view = _STALE
 
-    def _current(self):
-        """What lookups read: the view of the members as they are now."""
+    def _current_view(self):
+        """The view of the current members."""
         view = self._view
-        return view if view.change is self._change else self._settled()
+        return view if view.change is self._change else self._rebuild()
 
-    def _arranged(self):
-        """The members in the order of `nodes`, between two changes, and the token of the first."""
+    def _ordered_members(self):
+        """The token of the last change, and a consistent list of the members in the order of `nodes`."""
         while True:
             change = self._change
-            items = arranged(self._members, self._rules)
+            items = ordered_members(self._members, self._rules)
             if change is self._change:
                 return change, items
 
-    def _settled(self):
-        view = self._view = self._make(*self._arranged())
+    def _rebuild(self):
+        view = self._view = self._make_view(*self._ordered_members())
         return view
 
     def add_node(self, node, weight=1):
         """Adds `node`, which takes its share from the others in proportion to `weight`.
 
-        One of weight 0 is a member that owns nothing. The placement is rebuilt at the next lookup, so a
-        loop of changes costs one rebuild.
+        A node of weight 0 is a member that owns no keys. The placement is rebuilt at the next lookup, so
+        any number of changes in a row costs one rebuild.
 
-        Raises ValueError if a node of this name is a member or `weight` is negative or not
+        Raises ValueError if a node of this name is already a member or `weight` is negative or not
         finite, TypeError if the node's name is neither str, bytes nor int.
 
         Complexity: O(1).
@@ -128,15 +130,15 @@ class _Placement:
         >>> ring.weights
         {'a': 1, 'b': 0.5}
         """
-        name, entry = admitted(node, weight, self._node_key, self._rules)
+        name, entry = checked_node(node, weight, self._node_key, self._rules)
         self._rules.warn(self._members, {name: entry})
-        join(self._members, name, entry)
-        self._changed()
+        add_member(self._members, name, entry)
+        self._invalidate()
 
     def remove_node(self, node):
-        """Removes `node`; its keys fall to the others.
+        """Removes `node`; its keys move to the others.
 
-        Raises KeyError if it is no member, TypeError if its name is neither str, bytes nor int.
+        Raises KeyError if it is not a member, TypeError if its name is neither str, bytes nor int.
 
         Complexity: O(1); the next lookup rebuilds.
 
@@ -147,15 +149,15 @@ class _Placement:
         """
         if self._members.pop(name_bytes(node, self._node_key), None) is None:
             raise KeyError(f"node must be a member, got {node!r}")
-        self._changed()
+        self._invalidate()
 
     def set_weight(self, node, weight):
-        """Gives `node` another weight; 0 leaves it a member that owns nothing, which drains it.
+        """Changes the weight of `node`; with 0 it remains a member that owns no keys, which drains it.
 
-        It is one change: no lookup sees the placement without the node, and but for Maglev only keys that
-        the node gains or loses move.
+        This is one change: no lookup sees the placement without the node, and except in Maglev only keys
+        that the node gains or loses move.
 
-        Raises KeyError if it is no member, ValueError if `weight` is negative or not finite, TypeError if
+        Raises KeyError if it is not a member, ValueError if `weight` is negative or not finite, TypeError if
         it is neither int nor float or the node's name is neither str, bytes nor int.
 
         Complexity: O(1); the next lookup rebuilds.
@@ -165,19 +167,19 @@ class _Placement:
         >>> ring.weights, ring.get_node("user:1")
         ({'a': 0, 'b': 1}, 'b')
         """
-        name, changed = admitted(node, weight, self._node_key, self._rules)
-        entry = member(self._members, name, node)
+        name, changed = checked_node(node, weight, self._node_key, self._rules)
+        entry = find_member(self._members, name, node)
         self._rules.warn(self._members, {name: changed})
         entry[0] = entry[0][0], changed[0][1]
-        self._changed()
+        self._invalidate()
 
     def replace_nodes(self, nodes):
-        """Makes `nodes`, an iterable of nodes or a mapping of node to weight, all that there are.
+        """Replaces all nodes by `nodes`, an iterable of nodes or a mapping of node to weight.
 
-        It is one change: every lookup sees the nodes of before or these. Keys move as they would between
-        two placements, so that nodes that stay keep what is theirs.
+        This is one change: every lookup sees either the old nodes or the new ones. Only the keys move that
+        the two placements assign to different nodes.
 
-        Raises ValueError or TypeError as the constructor does, and leaves everything as it was.
+        Raises ValueError or TypeError as the constructor does, and then changes nothing.
 
         Complexity: O(n) for n nodes; the next lookup rebuilds.
 
@@ -186,8 +188,8 @@ class _Placement:
         >>> ring.weights
         {'b': 1, 'c': 2}
         """
-        self._members = collected(weighted(nodes), self._node_key, self._rules)
-        self._changed()
+        self._members = make_members(weighted_nodes(nodes), self._node_key, self._rules)
+        self._invalidate()
 
     def get_node(self, key, /):
         """The node that `key` belongs to, or None if there is none.
@@ -204,17 +206,17 @@ class _Placement:
         """
         view = self._view
         if view.change is not self._change:
-            view = self._settled()
+            view = self._rebuild()
         rank = view.rank(key)
         return view.nodes[rank] if rank >= 0 else None
 
     def get_nodes(self, key, n, /):
-        """The first `n` distinct nodes in the order in which `key` prefers them, or all that own something.
+        """The first `n` distinct nodes in the preference order of `key`, or all that own keys if fewer.
 
-        The first is ``get_node(key)``. In a HashRing and in Rendezvous each next one is where the
-        key falls when those before it leave.
+        The first is ``get_node(key)``. In HashRing and Rendezvous each further one is the node that the
+        key moves to when those before it are removed.
 
-        Raises ValueError if `n` is negative, TypeError if it is no int, and for a wrong `key`
+        Raises ValueError if `n` is negative, TypeError if it is not an int, and for a wrong `key`
         as get_node does.
 
         Complexity: O(n log n) expected for equal weights.
@@ -225,11 +227,11 @@ class _Placement:
         n = checked_int("n", n)
         if n < 0:
             raise ValueError(f"n must not be negative, got {n!r}")
-        view = self._current()
-        return [view.nodes[rank] for rank in view.ranks(key, min(n, len(view.active)))]
+        view = self._current_view()
+        return [view.nodes[rank] for rank in view.preference(key, min(n, len(view.active)))]
 
     def preference(self, key, /):
-        """All nodes that own something in the order in which `key` prefers them: get_nodes without a bound.
+        """All nodes that own keys, in the preference order of `key`: get_nodes without a bound.
 
         Raises TypeError and ValueError for a wrong `key` as get_node does.
 
@@ -238,13 +240,13 @@ class _Placement:
         >>> HashRing(["a", "b", "c"]).preference("user:1")
         ['a', 'c', 'b']
         """
-        view = self._current()
-        return [view.nodes[rank] for rank in view.ranks(key, len(view.active))]
+        view = self._current_view()
+        return [view.nodes[rank] for rank in view.preference(key, len(view.active))]
 
     def get_many(self, keys, /):
         """The list of the nodes that `keys` belong to, all from one state of the membership.
 
-        Raises TypeError if `keys` is no iterable of keys, and for a wrong key as get_node does.
+        Raises TypeError if `keys` is not an iterable of keys, and for a wrong key as get_node does.
 
         Complexity: as get_node for each key.
 
@@ -254,20 +256,20 @@ class _Placement:
         if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
             raise TypeError(f"keys must be an iterable of keys, got {keys!r}")
         keys = tuple(keys)
-        view = self._current()
+        view = self._current_view()
         nodes = (*view.nodes, None)
         return [nodes[view.rank(key)] for key in keys]
 
     @property
     def nodes(self):
-        """The nodes as a tuple, sorted by their names' bytes; in the order of arrival under a foreign scheme.
+        """The nodes as a tuple, sorted by their names as bytes; in insertion order under a foreign scheme.
 
         Complexity: O(1), or that of a rebuild after a change.
 
         >>> HashRing(["b", "a"]).nodes
         ('a', 'b')
         """
-        return self._current().nodes
+        return self._current_view().nodes
 
     @property
     def weights(self):
@@ -278,7 +280,7 @@ class _Placement:
         >>> HashRing({"a": 1, "b": 2.5}).weights
         {'a': 1, 'b': 2.5}
         """
-        _, items = self._arranged()
+        _, items = self._ordered_members()
         return {node: weight for _, (node, weight) in items}
 
     def __len__(self):
@@ -292,7 +294,7 @@ class _Placement:
 
     def _identity(self):
         """What makes two placements equal."""
-        _, items = self._arranged()
+        _, items = self._ordered_members()
         return type(self._rules), self._rules.identity(), [(name, weight) for name, (_, weight) in items]
 
     def __eq__(self, other):
@@ -301,15 +303,15 @@ class _Placement:
         return self._identity() == other._identity()
 
     def __copy__(self):
-        _, items = self._arranged()
+        _, items = self._ordered_members()
         other = type(self).__new__(type(self))
         members = {name: [pair] for name, pair in items}
-        other._begin(members, self._rules, self._node_key, self._core)
+        other._initialize(members, self._rules, self._node_key, self._core)
         carry(other, carried(self))
         return other
 
     def __reduce__(self):
-        _, items = self._arranged()
+        _, items = self._ordered_members()
         pairs = tuple([entry for _, entry in items])
         state = 1, pairs, *self._rules.arguments, self._node_key
         return restore, (name_class(self), state), carried(self)
@@ -321,5 +323,5 @@ class _Placement:
         _, pairs, *arguments, node_key = state
         self = cls.__new__(cls)
         rules = cls._rules_class(*arguments)
-        self._begin(collected(pairs, node_key, rules), rules, node_key)
+        self._initialize(make_members(pairs, node_key, rules), rules, node_key)
         return self

@@ -9,15 +9,15 @@ from headgate.placement._base import _key_hash
 
 
 def jump_hash(key, buckets, /):
-    """The bucket, in [0, buckets), that jump consistent hashing gives `key`.
+    """The bucket of `key`, in [0, buckets), by jump consistent hashing.
 
-    From n to n + 1 buckets 1 / (n + 1) of the keys move, all to the new one; buckets leave only at
-    the end. An ``int`` in [-2**63, 2**64) is the hash itself, modulo 2**64; a ``str`` or ``bytes`` is
-    hashed by XXH64.
+    When n buckets become n + 1, 1 / (n + 1) of the keys move, all to the new bucket; only the last
+    bucket can be removed. An ``int`` in [-2**63, 2**64) is itself the hash, modulo 2**64; a ``str`` or
+    ``bytes`` is hashed by XXH64.
 
     Source: Lamping and Veach, "A fast, minimal memory, consistent hash algorithm", 2014.
 
-    Raises TypeError if `key` is neither str, bytes nor int or `buckets` is no int, ValueError if
+    Raises TypeError if `key` is neither str, bytes nor int or `buckets` is not an int, ValueError if
     they are out of range; `buckets` is in [1, 2**31].
 
     Complexity: O(log buckets).
@@ -44,10 +44,10 @@ def jump_hash(key, buckets, /):
 
 
 def redis_slot(key, /):
-    """The slot, in [0, 16384), of `key` in a Redis or Valkey cluster.
+    """The slot of `key`, in [0, 16384), in a Redis or Valkey cluster.
 
-    What stands between the first ``{`` and the next ``}`` is hashed alone, unless it is empty: keys
-    with one such tag share a slot. The hash is CRC-16/XMODEM.
+    If there is a hash tag, text between the first ``{`` and the next ``}``, only that is hashed: keys
+    with the same tag are in the same slot. The hash is CRC-16/XMODEM.
 
     Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 

@@ -1,8 +1,8 @@
-"""What every placement knows of its nodes, in one copy for both twins: names, weights, rules.
+"""Members of a placement, one copy for both twins: names, weights and the rules of each placement.
 
-Nothing here is on the path of a lookup. A node's name is bytes, made from the node or from what
-`node_key` returns; members are a dict from name to entry, the list [(node, weight)], in the order
-of arrival. A member of weight 0 owns nothing.
+Nothing here is called by a lookup. The name of a node is the bytes of the node or of what `node_key`
+returns. Members are a dict of name to entry, the list [(node, weight)], in insertion order. A member of
+weight 0 owns no keys.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     NodeKey = Callable[[Any], str | bytes | int] | None
 
 MAX_POINTS = 2**24
-_LIGHTEST = 2.0**-300
+_LEAST_WEIGHT = 2.0**-300
 
 
 def _exact(name: str, value: Any) -> float:
-    """The value as an exact int or float, so that arithmetic on it is no foreign code."""
+    """The value as an exact int or float, so that arithmetic on it runs no foreign code."""
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be an int or a float, got {value!r}")
     return int.__pos__(value) if isinstance(value, int) else float.__pos__(value)
 
 
 def checked_weight(weight: Any) -> float:
-    """The exact weight of a balancer's server."""
+    """The weight of a balancer's server, as an exact type."""
     exact = _exact("weight", weight)
     if not 0 < exact <= float_info.max:
         raise ValueError(f"weight must be positive and finite, got {weight!r}")
     return exact
 
 
-def _checked_share(weight: Any) -> float:
-    """The exact weight of a placement's node, which may be 0."""
+def _checked_node_weight(weight: Any) -> float:
+    """The weight of a placement's node, which may be 0, as an exact type."""
     exact = _exact("weight", weight)
     if not 0 <= exact <= float_info.max:
         raise ValueError(f"weight must be finite and not negative, got {weight!r}")
@@ -54,14 +54,14 @@ def _checked_share(weight: Any) -> float:
 
 
 def checked_bound(c: Any) -> float:
-    """How many times its share a server may take."""
+    """The bound of BoundedLoad."""
     exact = _exact("c", c)
     if not 1 <= exact <= float_info.max:
         raise ValueError(f"c must be finite and at least 1, got {c!r}")
     return float(exact)
 
 
-def weighted(nodes: Any) -> list[tuple[Any, Any]]:
+def weighted_nodes(nodes: Any) -> list[tuple[Any, Any]]:
     """The pairs (node, weight) of a constructor's argument."""
     if isinstance(nodes, Mapping):
         return list(nodes.items())
@@ -70,8 +70,8 @@ def weighted(nodes: Any) -> list[tuple[Any, Any]]:
     return [(node, 1) for node in nodes]
 
 
-def resolved(scheme: Any) -> tuple[Program | None, Scheme | None]:
-    """The foreign program that an argument names, and our own scheme where it does not hash by XXH64."""
+def resolve_scheme(scheme: Any) -> tuple[Program | None, Scheme | None]:
+    """The program that the argument `scheme` names, or headgate's own scheme if it does not hash by XXH64."""
     if isinstance(scheme, str) and scheme == "headgate":
         return None, None
     from headgate.schemes import Program, find, headgate
@@ -83,9 +83,9 @@ def resolved(scheme: Any) -> tuple[Program | None, Scheme | None]:
 
 
 class Rules:
-    """What the constructor of a placement fixed besides its nodes; `arguments` are what it was given.
+    """What the constructor of a placement sets besides its nodes; `arguments` are those of the constructor.
 
-    `ordered` says whether the order of arrival is part of the membership; else nodes are sorted by name.
+    `ordered` is whether nodes keep their insertion order; otherwise they are sorted by name.
     """
 
     __slots__ = ("arguments", "ordered")
@@ -94,21 +94,22 @@ class Rules:
         self.arguments = arguments
         self.ordered = ordered
 
-    def admit(self, name: bytes, node: Any, number: int | None, weight: float) -> None:
-        """Raises ValueError for a node that has no place here; `number` is its name if that is an int."""
+    def check(self, name: bytes, node: Any, number: int | None, weight: float) -> None:
+        """Raises ValueError for a node that cannot be a member; `number` is its name if that is an int."""
 
     def warn(self, members: Members, change: Members) -> None:
-        """Warns of weights, those of the members after a change, that leave a node without keys."""
+        """Warns if a node would have no keys because of its weight, once `change` is applied to `members`."""
 
     def identity(self) -> tuple[Any, ...]:
-        """What makes two sets of rules equal."""
+        """What two equal placements have in common besides the members."""
         return self.arguments
 
 
 class RingRules(Rules):
     """A ring's `replicas` and `scheme`.
 
-    `program` is a foreign one or None, `own` our own one with another hash function than XXH64 or None.
+    `program` is the scheme of another program or None, `own` is headgate's own scheme if it hashes by another
+    function than XXH64, else None.
     """
 
     __slots__ = ("own", "program", "replicas")
@@ -117,20 +118,20 @@ class RingRules(Rules):
         self.replicas = checked_int("replicas", replicas)
         if not 1 <= self.replicas <= MAX_POINTS:
             raise ValueError(f"replicas must be in [1, {MAX_POINTS}], got {replicas!r}")
-        self.program, self.own = resolved(scheme)
+        self.program, self.own = resolve_scheme(scheme)
         super().__init__(self.replicas, scheme, ordered=self.program is not None)
 
     def count(self, weight: float) -> int:
-        """How many points of our own scheme a node of this weight has."""
+        """The number of points of a node of this weight under headgate's own scheme."""
         return max(1, round(weight * self.replicas)) if weight else 0
 
     def hashing(self) -> tuple[Any, ...]:
-        """How keys are hashed: shares of the circle compare only where this is the same."""
+        """How keys are hashed: shares of two rings are comparable only if this is the same."""
         if self.program is not None:
             return self.program.key_hash, self.program.exclusive
         return self.own or "xxh64", False
 
-    def admit(self, name: bytes, node: Any, number: int | None, weight: float) -> None:
+    def check(self, name: bytes, node: Any, number: int | None, weight: float) -> None:
         if self.program is not None:
             self.program.check(node, number, weight)
         if weight * (self.program.points_per_weight if self.program else self.replicas) > MAX_POINTS:
@@ -147,8 +148,8 @@ class RingRules(Rules):
         return self.replicas, self.program, self.own
 
 
-class RaceRules(Rules):
-    """Rendezvous: the `scheme` by which nodes draw, and its `seed`; `murmur` is pymemcache's."""
+class RendezvousRules(Rules):
+    """The `scheme` and `seed` of a Rendezvous; `murmur` is whether it is pymemcache's scheme."""
 
     __slots__ = ("murmur", "scheme", "seed")
 
@@ -161,13 +162,13 @@ class RaceRules(Rules):
         self.murmur = scheme == "pymemcache"
         super().__init__(scheme, self.seed)
 
-    def admit(self, name: bytes, node: Any, number: int | None, weight: float) -> None:
+    def check(self, name: bytes, node: Any, number: int | None, weight: float) -> None:
         if self.murmur and weight not in (0, 1):
             raise ValueError(f"weight must be 0 or 1 under the scheme pymemcache, got {weight!r}")
 
 
 class MaglevRules(Rules):
-    """Maglev: the `size` of its table."""
+    """The `size` of the table of a Maglev."""
 
     __slots__ = ("size",)
 
@@ -179,72 +180,73 @@ class MaglevRules(Rules):
 
 
 def low_bytes(text: bytes) -> bytes:
-    """The low byte of each code point of UTF-8; bytes that are none stay."""
+    """The low byte of each code point of UTF-8; other bytes are unchanged."""
     return bytes([ord(char) & 0xFF for char in text.decode("utf-8", "surrogateescape")])
 
 
 def name_bytes(node: Any, node_key: NodeKey) -> bytes:
-    """What decides where a node stands."""
+    """The name of a node, which decides its placement."""
     return key_bytes(node, "node") if node_key is None else key_bytes(node_key(node), "node_key(node)")
 
 
-def admitted(node: Any, weight: Any, node_key: NodeKey, rules: Rules) -> tuple[bytes, list[Any]]:
-    """The name and the entry of a node that may be a member."""
+def checked_node(node: Any, weight: Any, node_key: NodeKey, rules: Rules) -> tuple[bytes, list[Any]]:
+    """The name and the entry of a node, if it may be a member."""
     key = node if node_key is None else node_key(node)
     name = key_bytes(key, "node" if node_key is None else "node_key(node)")
-    weight = _checked_share(weight)
+    weight = _checked_node_weight(weight)
     number = int.from_bytes(name, "little", signed=True) if isinstance(key, int) else None
-    rules.admit(name, node, number, weight)
+    rules.check(name, node, number, weight)
     return name, [(node, weight)]
 
 
-def join(members: Members, name: bytes, entry: list[Any]) -> None:
-    """Adds a member in one step that no other thread can divide."""
+def add_member(members: Members, name: bytes, entry: list[Any]) -> None:
+    """Adds a member, atomically."""
     if members.setdefault(name, entry) is not entry:
         raise ValueError(f"node must not be a member already, got {entry[0][0]!r}")
 
 
-def member(members: Members, name: bytes, node: Any) -> list[Any]:
-    """The entry of a member; to store another pair in it is one step that no other thread can divide."""
+def find_member(members: Members, name: bytes, node: Any) -> list[Any]:
+    """The entry of a member; storing another pair in it is atomic."""
     entry = members.get(name)
     if entry is None:
         raise KeyError(f"node must be a member, got {node!r}")
     return entry
 
 
-def collected(pairs: Any, node_key: Any, rules: Rules) -> Members:
-    """The members that a constructor is given."""
+def make_members(pairs: Any, node_key: Any, rules: Rules) -> Members:
+    """The members of a placement from pairs (node, weight)."""
     checked_callable("node_key", node_key)
     members: Members = {}
     for node, weight in pairs:
-        join(members, *admitted(node, weight, node_key, rules))
+        add_member(members, *checked_node(node, weight, node_key, rules))
     rules.warn(members, {})
-    return {name: [pair] for name, pair in arranged(members, rules)}
+    return {name: [pair] for name, pair in ordered_members(members, rules)}
 
 
-def arranged(members: Members, rules: Rules) -> list[Item]:
+def ordered_members(members: Members, rules: Rules) -> list[Item]:
     """The members as pairs (name, (node, weight)) in the order of `nodes`."""
     items = [(name, pair) for name, (pair,) in members.copy().items()]
     return items if rules.ordered else sorted(items, key=itemgetter(0))
 
 
-def active(items: Sequence[Item]) -> list[int]:
-    """The ranks of the nodes that own something."""
+def active_ranks(items: Sequence[Item]) -> list[int]:
+    """The ranks of the nodes of a weight above 0."""
     return [rank for rank, (_, (_, weight)) in enumerate(items) if weight]
 
 
-def proportions(items: Sequence[Item]) -> list[float]:
-    """The weights, scaled by a power of two so that no sum and no ratio of them leaves the range of a float.
+def normalized_weights(items: Sequence[Item]) -> list[float]:
+    """The weights scaled by a power of two, so that no sum or ratio of them leaves the range of a float.
 
-    That changes no bit of a ratio. The heaviest is in [0.5, 1), what is lighter than 2**-300 is made that.
+    That changes no bit of a ratio. The largest is in [0.5, 1); a weight below 2**-300 is raised to that.
     """
     weights = [weight for _, (_, weight) in items]
-    kinds = set(weights)  # few, mostly
-    _, exponent = frexp(max(kinds, default=0))
-    scaled = {weight: max(ldexp(weight, -exponent), _LIGHTEST) if weight else 0.0 for weight in kinds}
+    distinct = set(weights)  # mostly few
+    _, exponent = frexp(max(distinct, default=0))
+    scaled = {weight: max(ldexp(weight, -exponent), _LEAST_WEIGHT) if weight else 0.0 for weight in distinct}
     return [scaled[weight] for weight in weights]
 
 
-def rates(items: Sequence[Item]) -> dict[bytes, float]:
-    """{name: proportion} of the nodes that own something."""
-    return {name: rate for (name, _), rate in zip(items, proportions(items), strict=True) if rate}
+def active_weights(items: Sequence[Item]) -> dict[bytes, float]:
+    """{name: normalized weight} of the nodes of a weight above 0."""
+    weights = normalized_weights(items)
+    return {name: weight for (name, _), weight in zip(items, weights, strict=True) if weight}

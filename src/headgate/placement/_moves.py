@@ -1,9 +1,9 @@
 """How keys move between two memberships under weighted rendezvous hashing, in closed form.
 
-A node of weight w answers a key at the time E / w, E being exponential; the first to answer wins.
-Let node i have weight w[i] before and v[i] after (0 where absent), and r[i] = w[i] / v[i]. A key moves
-from a to b if a is first before at t, b is first after at x * t, and each other node has E beyond
-both; integrating over t leaves
+A node of weight w has the distance E / w from a key, where E = -ln(u) is exponentially distributed; the
+nearest node owns the key. Let node i have weight w[i] before and v[i] after (0 if absent), and
+r[i] = w[i] / v[i]. A key moves from a to b if a is the nearest before, at distance t, b is the nearest after,
+at distance x * t, and every other node is farther away both times; integrating over t leaves
 
     w[a] * v[b] * integral of dx / M(x)**2 from r[b] to r[a],    M(x) = sum of max(w[i], v[i] * x)
 
@@ -33,7 +33,7 @@ def _integral(old: Weights, new: Weights, ratios: Mapping[bytes, float]) -> dict
 
 
 def expected_moves(old: Weights, new: Weights) -> dict[tuple[bytes | None, bytes | None], float]:
-    """{(old name, new name): share of all keys}; the name is None on the side that is empty."""
+    """{(old name, new name): share of all keys}; the name is None on a side without nodes."""
     if not old or not new:
         whole = old or new
         total = sum(whole.values())

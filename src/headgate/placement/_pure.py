@@ -1,4 +1,4 @@
-"""Consistent-hash placement in pure Python; the picture stands in docs/internals/placement.md."""
+"""Consistent-hash placement in pure Python; see docs/internals/placement.md for the data structures."""
 
 from headgate.placement._base import _Placement
 from headgate.placement._bounded import BoundedLoad

@@ -12,17 +12,23 @@ from headgate._c.xxh64 cimport hg_splitmix64
 from array import array as new_array
 
 from headgate.hashing._compiled import splitmix64, xxh64
-from headgate.placement._members import RingRules, active, arranged, collected, weighted
+from headgate.placement._members import (
+    RingRules,
+    active_ranks,
+    make_members,
+    ordered_members,
+    weighted_nodes,
+)
 
 
 cdef extern from "keyhash.h" nogil:
-    int HG_XXH64, HG_WORD, HG_MD5, HG_MD5_TOP, HG_CRC32, HG_CRC32_15, HG_ONE_AT_A_TIME, HG_FNV1A_64
+    int HG_XXH64, HG_GIVEN_HASH, HG_MD5, HG_MD5_TOP, HG_CRC32, HG_CRC32_15, HG_ONE_AT_A_TIME, HG_FNV1A_64
     int HG_SDBM, HG_DJB2, HG_WT6, HG_AVALANCHE
     uint64_t hg_hash_key(int kind, const unsigned char *data, size_t size)
 
 
 cdef extern from "ring.h" nogil:
-    const uint32_t HG_GONE
+    const uint32_t HG_REMOVED
 
     ctypedef struct hg_point:
         uint64_t at
@@ -30,7 +36,7 @@ cdef extern from "ring.h" nogil:
 
     hg_point *hg_sort_points(hg_point *points, hg_point *spare, size_t count)
     size_t hg_merge_points(const hg_point *old, size_t old_count, const uint32_t *ranks,
-                           const hg_point *fresh, size_t fresh_count, hg_point *out)
+                           const hg_point *added, size_t added_count, hg_point *out)
     int hg_bits(size_t count)
     void hg_index(const hg_point *points, size_t count, uint32_t *buckets, int bits)
     const hg_point *hg_find(const hg_point *points, const uint32_t *buckets, int shift, uint64_t hash)
@@ -59,7 +65,7 @@ cdef dict _KEY_HASHES = {
 
 @cython.final
 cdef class _Table:
-    """The arrays of a ring for one membership."""
+    """The arrays of a ring for one membership; immutable once it is finished and indexed."""
 
     cdef hg_point *points
     cdef uint32_t *buckets
@@ -75,8 +81,8 @@ cdef class _Table:
         free(self.points)
         free(self.buckets)
 
-    cdef _Table close(self, Py_ssize_t count):
-        """Sets the sentinel, once the points are in place."""
+    cdef _Table finish(self, Py_ssize_t count):
+        """Sets the sentinel behind the points."""
         self.points[count].at = UINT64_MAX
         self.points[count].owner = self.points[0].owner if count else 0
         self.count = count
@@ -100,18 +106,18 @@ cdef class _Table:
         assert self.buckets[<size_t>1 << (64 - self.shift)] == self.count
 
     cdef inline const hg_point *find(self, uint64_t position) noexcept nogil:
-        """The first point at or after `position`, maybe the sentinel."""
+        """The first point at or after `position`, which may be the sentinel."""
         return hg_find(self.points, self.buckets, self.shift, position)
 
     cdef inline const hg_point *wrap(self, const hg_point *point) noexcept nogil:
-        """The point itself, on the circle: past the last comes the first, before the first the last."""
+        """The point, with the first after the last and the last before the first."""
         if point < self.points:
             return self.points + self.count - 1
         return <const hg_point *>self.points if point == self.points + self.count else point
 
 
-cdef int _spread(hg_point *out, uint64_t base, uint32_t owner, Py_ssize_t count) except -1:
-    """The points of our own scheme for one node."""
+cdef int _own_points(hg_point *out, uint64_t base, uint32_t owner, Py_ssize_t count) except -1:
+    """The points of one node under headgate's own scheme."""
     cdef Py_ssize_t i
     for i in range(count):
         out[i].at = hg_splitmix64(base + <uint64_t>i)
@@ -120,7 +126,7 @@ cdef int _spread(hg_point *out, uint64_t base, uint32_t owner, Py_ssize_t count)
 
 
 cdef int _copy_points(hg_point *out, points, uint32_t owner, bint wide) except -1:
-    """The points of a foreign scheme for one node; those of 32 bits go to the upper half."""
+    """The points of one node under a foreign scheme; points of 32 bits are shifted to the upper half."""
     cdef uint64_t point
     cdef Py_ssize_t i = 0
     for point in points:
@@ -130,51 +136,53 @@ cdef int _copy_points(hg_point *out, points, uint32_t owner, bint wide) except -
     return 0
 
 
-cdef _Table _merged(_Table old, const uint32_t *ranks, dict added, rules, dict new_ranks):
-    """The table of what `ranks` keeps of the old one, and the points of `added`, rank -> (name, weight)."""
+cdef _Table _merge(_Table old, const uint32_t *ranks, dict added, rules, dict new_ranks):
+    """The table of the old points, with owners mapped by `ranks`, and of the points of `added`.
+
+    `added` is rank -> (name, weight).
+    """
     cdef bint own = rules.program is None
     hash = xxh64 if rules.own is None else rules.own.hash
     cdef Py_ssize_t total = 0, at = 0
-    cdef hg_point *fresh = NULL
+    cdef hg_point *new_points = NULL
     cdef hg_point *spare = NULL
     cdef _Table table
     if own:
-        placed = [rules.count(weight) for _, weight in added.values()]
-        sizes = placed
+        points_of_nodes = counts = [rules.count(weight) for _, weight in added.values()]
     else:
         names, weights = [name for name, _ in added.values()], [weight for _, weight in added.values()]
-        placed = rules.program.points(names, weights)
-        sizes = [len(points) for points in placed]
-    for size in sizes:
-        total += size
+        points_of_nodes = rules.program.points(names, weights)
+        counts = [len(points) for points in points_of_nodes]
+    for count in counts:
+        total += count
     if total >= UINT32_MAX - old.count:
         raise MemoryError
     try:
-        fresh = <hg_point *>_allocate(total, sizeof(hg_point))
+        new_points = <hg_point *>_allocate(total, sizeof(hg_point))
         spare = <hg_point *>_allocate(total, sizeof(hg_point))
-        for (rank, (name, _)), points, size in zip(added.items(), placed, sizes, strict=True):
+        for (rank, (name, _)), points, count in zip(added.items(), points_of_nodes, counts, strict=True):
             if own:
-                _spread(fresh + at, hash(name), rank, size)
+                _own_points(new_points + at, hash(name), rank, count)
             else:
-                _copy_points(fresh + at, points, rank, rules.program.wide)
-            at += size
+                _copy_points(new_points + at, points, rank, rules.program.wide)
+            at += count
         table = _Table(old.count + total, new_ranks)
         at = hg_merge_points(old.points, old.count, ranks,
-                             hg_sort_points(fresh, spare, total), total, table.points)
-        return table.close(at).index()
+                             hg_sort_points(new_points, spare, total), total, table.points)
+        return table.finish(at).index()
     finally:
-        free(fresh)
+        free(new_points)
         free(spare)
 
 
-cdef _Table _rebuilt(_Table old, list items, rules):
-    """The table for `items`, pairs (name, (node, weight)) in rank order, made from the one before.
+cdef _Table _rebuild_table(_Table old, list items, rules):
+    """The table for `items`, pairs (name, (node, weight)) by rank, made from the previous table.
 
-    Points of nodes that stay are kept, as long as they stay in the order of before.
+    The points of a node are kept if its weight and its order among the other nodes kept are the same.
     """
     if old is None or (rules.program is not None and not rules.program.points_per_weight):
-        old = _Table(0, {}).close(0)
-    cdef Py_ssize_t last = -1, known, rank
+        old = _Table(0, {}).finish(0)
+    cdef Py_ssize_t last = -1, old_rank, rank
     cdef dict new_ranks = {}, added = {}
     cdef uint32_t *ranks = <uint32_t *>_allocate(len(old.ranks), sizeof(uint32_t))
     memset(ranks, 0xFF, len(old.ranks) * sizeof(uint32_t))
@@ -182,13 +190,13 @@ cdef _Table _rebuilt(_Table old, list items, rules):
         for rank in range(len(items)):
             name, (_, weight) = items[rank]
             new_ranks[name] = rank, weight
-            known, known_weight = old.ranks.get(name, (-1, None))
-            if known > last and known_weight == weight:
-                last = known
+            old_rank, old_weight = old.ranks.get(name, (-1, None))
+            if old_rank > last and old_weight == weight:
+                last = old_rank
                 ranks[last] = rank
             elif weight:
                 added[rank] = name, weight
-        return _merged(old, ranks, added, rules, new_ranks)
+        return _merge(old, ranks, added, rules, new_ranks)
     finally:
         free(ranks)
 
@@ -199,23 +207,23 @@ cdef class _RingView(_View):
     cdef int shift
     cdef bint exclusive
     cdef bint nearest
-    cdef object hash    # the user's, if `hash_kind` is that of a word
+    cdef object hash    # the user's function, if `hash_kind` is HG_GIVEN_HASH
 
-    cdef int make(self, core, list items, rules) except -1:
-        self.table = _rebuilt(core, items, rules)
+    cdef int build(self, core, list items, rules) except -1:
+        self.table = _rebuild_table(core, items, rules)
         if rules.program is not None:
             self.hash_kind = _KEY_HASHES[rules.program.key_hash]
             self.shift = 0 if rules.program.wide else 32
             self.exclusive = rules.program.exclusive
             self.nearest = rules.program.nearest
         elif rules.own is not None:
-            self.hash_kind, self.hash = HG_WORD, rules.own.hash
+            self.hash_kind, self.hash = HG_GIVEN_HASH, rules.own.hash
         return 0
 
-    cdef int begin(self, hg_key *key) except -1:
-        """Puts the user's hash of a key in its place, marked by the lack of data."""
+    cdef int prepare(self, hg_key *key) except -1:
+        """Stores the hash of a key by the user's function in the key, marked by NULL as data."""
         cdef uint64_t hash
-        if self.hash_kind == HG_WORD and key.data != NULL:
+        if self.hash_kind == HG_GIVEN_HASH and key.data != NULL:
             hash = self.hash(PyBytes_FromStringAndSize(<const char *>key.data, key.size))
             memcpy(key.word, &hash, sizeof(hash))
             key.data = NULL
@@ -223,14 +231,14 @@ cdef class _RingView(_View):
 
     cdef inline uint64_t position(self, hg_key *key) except? 0:
         cdef uint64_t hash
-        if self.hash_kind != HG_WORD:
+        if self.hash_kind != HG_GIVEN_HASH:
             return self.at(hg_hash_key(self.hash_kind, key.data, key.size))
-        self.begin(key)
+        self.prepare(key)
         memcpy(&hash, key.word, sizeof(hash))
         return hash
 
     cdef inline uint64_t at(self, uint64_t hash) noexcept nogil:
-        """The position on the circle of a hash of the scheme."""
+        """The position on the ring of a hash of the scheme."""
         return (hash + self.exclusive) << self.shift
 
     cdef inline const hg_point *find(self, uint64_t position) noexcept nogil:
@@ -248,7 +256,7 @@ cdef class _RingView(_View):
     cdef Py_ssize_t rank(self, hg_key *key) except -2:
         return self.find(self.position(key)).owner if self.table.count else -1
 
-    cdef Py_ssize_t order(self, hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
+    cdef Py_ssize_t preference(self, hg_key *key, Py_ssize_t limit, uint32_t *out) except -1:
         cdef _Table table = self.table
         cdef uint64_t position = self.position(key)
         cdef const hg_point *after = table.wrap(table.find(position))
@@ -280,16 +288,16 @@ cdef class _RingView(_View):
         return 0
 
     cdef _Table arcs(self):
-        """A table whose points are the last positions of the arcs that their owners have."""
+        """A table whose points are the last positions of the arcs of their owners."""
         if not self.nearest:
             return self.table
         cdef _Table table = _Table(self.table.count, self.table.ranks)
         hg_midpoints(self.table.points, self.table.count, table.points)
-        return table.close(self.table.count)
+        return table.finish(self.table.count)
 
 
 cdef list _shares(_RingView view):
-    """How many of the 2**64 positions each rank owns."""
+    """How many of the 2**64 positions the node of each rank owns."""
     cdef _Table table = view.arcs()
     cdef Py_ssize_t i, nodes = len(view.nodes)
     cdef uint64_t *low = <uint64_t *>_allocate(nodes + 1, 2 * sizeof(uint64_t))
@@ -312,7 +320,7 @@ cdef list _shares(_RingView view):
         free(low)
 
 
-cdef dict _moved(_RingView old, _RingView new):
+cdef dict _moved_positions(_RingView old, _RingView new):
     """{(old rank or -1, new rank or -1): how many positions}, where the owners' names differ."""
     cdef _Table a = old.arcs(), b = new.arcs()
     cdef dict moved = {}
@@ -335,8 +343,8 @@ cdef dict _moved(_RingView old, _RingView new):
         start = end
 
 
-cdef object _hashes_view(object hashes):
-    """A memoryview of `hashes`, checked to be words of 64 bits in a row."""
+cdef object _checked_hashes(object hashes):
+    """A memoryview of `hashes`, checked to be contiguous and of unsigned 64-bit integers."""
     try:
         view = memoryview(hashes)
     except TypeError:
@@ -355,29 +363,29 @@ cdef class HashRing(_Placement):
 
     `nodes` is an iterable of nodes, or a mapping of node to weight. A node of weight 1 owns
     `replicas` points on a circle of 64-bit hashes, one of weight w ``max(1, round(w * replicas))``;
-    a key belongs to the owner of the first point at or after its hash. More points a node
-    balance better: with 100 nodes the fullest holds 1.22 times the mean at 150, 1.11 at 500.
+    a key belongs to the owner of the first point at or after its hash. More points per node balance
+    better: of 100 nodes the most loaded has 1.22 times the mean at 150 points, 1.11 at 500.
 
-    A node is a ``str``, ``bytes`` or ``int``, or anything for which `node_key` returns one of
-    these; that name alone decides where it stands. A node of weight 0 owns nothing. Placement depends
-    on the membership, not on the order of insertion, the process or the platform. A node that joins
-    or leaves moves only the keys that it gains or loses.
+    A node is a ``str``, ``bytes`` or ``int``, or any object for which `node_key` returns one of
+    these; its points depend on that name only. A node of weight 0 owns no keys. Placement depends
+    on the membership, not on insertion order, process or platform. Adding or removing a node moves
+    only the keys that it gains or loses.
 
-    `scheme` says how points are placed and keys hashed: ``"headgate"`` takes XXH64 of the name
-    as base and splitmix64(base + i) as point i, and XXH64 of the key. ``"libmemcached"``,
-    ``"uhashring"``, ``"twemproxy"``, ``"nginx"``, ``"envoy"`` and ``"haproxy"`` agree with these
-    programs, weights being ints then and `replicas` unused; see headgate.schemes for their options,
-    and for ``headgate(hash=...)``, which takes another hash function than XXH64.
+    `scheme` determines how points are placed and keys are hashed: ``"headgate"`` uses XXH64 of the
+    name as base, splitmix64(base + i) as point i, and XXH64 of the key. ``"libmemcached"``,
+    ``"uhashring"``, ``"twemproxy"``, ``"nginx"``, ``"envoy"`` and ``"haproxy"`` place keys as these
+    programs do; weights are then ints and `replicas` is not used. See headgate.schemes for their
+    options, and for ``headgate(hash=...)``, which replaces XXH64 by another hash function.
 
     Keys are ``str`` (hashed as UTF-8), ``bytes``, or ``int`` in [-2**63, 2**63), hashed as 8 bytes
-    of little-endian two's complement. Lookups from any thread go on while nodes change.
+    of little-endian two's complement. Lookups in any thread continue while nodes change.
 
     Source: Karger et al., "Consistent hashing and random trees", 1997.
 
-    Raises TypeError or ValueError if an argument is of a wrong type or range, ValueError if two
-    nodes have one name.
+    Raises TypeError or ValueError if an argument has a wrong type or is out of range, ValueError if
+    two nodes have the same name.
 
-    Complexity: O(p) for p points in all, at the first lookup and the first after any number of
+    Complexity: O(p) for p points in total, at the first lookup and at the first after any number of
     changes.
 
     >>> ring = HashRing(["a", "b", "c"])
@@ -409,35 +417,36 @@ cdef class HashRing(_Placement):
         """
         cdef hg_key plain
         hg_key_of(key, b"key", &plain)
-        return self._current().owner(&plain)
+        return self._current_view().owner(&plain)
 
     def __init__(self, nodes=(), replicas=150, *, scheme="headgate", node_key=None):
         rules = RingRules(replicas, scheme)
-        self._fill(collected(weighted(nodes), node_key, rules), rules, node_key)
+        self._initialize(make_members(weighted_nodes(nodes), node_key, rules), rules, node_key)
 
     cdef _View _new_view(self):
         return _RingView()
 
     def locate(self, hashes, /):
-        """For each hash of a buffer, the index in `nodes` of its owner; -1 in an empty ring.
+        """Returns an ``array("i")``: for each hash of a buffer, the index of its owner in `nodes`.
 
         `hashes` is a contiguous buffer of unsigned 64-bit integers, such as ``array("Q")`` or a
-        numpy array: what the scheme hashes keys to, XXH64 for our own, modulo 2**32 where a scheme
-        has 32 bits. Answers an ``array("i")``. Other threads run meanwhile on the compiled twin.
+        numpy array: hashes of keys under the scheme, which is XXH64 for headgate's own, taken modulo
+        2**32 if the scheme has 32 bits. In an empty ring every index is -1. The compiled twin releases
+        the GIL.
 
-        Raises TypeError if `hashes` is no buffer, ValueError if it holds other items or is not
+        Raises TypeError if `hashes` is not a buffer, ValueError if it has other items or is not
         one-dimensional and contiguous.
 
-        Complexity: O(1) expected a hash.
+        Complexity: O(1) expected per hash.
 
         >>> ring = HashRing(["a", "b"])
         >>> ring.locate(memoryview(bytes(16)).cast("Q"))
         array('i', [0, 0])
         """
         cdef Py_buffer buffer
-        cdef _RingView view = <_RingView>self._current()
+        cdef _RingView view = <_RingView>self._current_view()
         cdef array result
-        PyObject_GetBuffer(_hashes_view(hashes), &buffer, PyBUF_SIMPLE)
+        PyObject_GetBuffer(_checked_hashes(hashes), &buffer, PyBUF_SIMPLE)
         try:
             result = clone(_INDICES, buffer.len // 8, False)
             with nogil:
@@ -448,7 +457,7 @@ cdef class HashRing(_Placement):
 
     @property
     def replicas(self):
-        """How many points a node of weight 1 owns under our own scheme.
+        """The number of points of a node of weight 1 under headgate's own scheme.
 
         Complexity: O(1).
 
@@ -459,7 +468,7 @@ cdef class HashRing(_Placement):
 
     @property
     def scheme(self):
-        """How points are placed and keys are hashed, as it was given.
+        """The scheme by which points are placed and keys are hashed, as given to the constructor.
 
         Complexity: O(1).
 
@@ -476,7 +485,7 @@ cdef class HashRing(_Placement):
         >>> HashRing(["a"]).ownership()
         {'a': 1.0}
         """
-        view = <_RingView>self._current()
+        view = <_RingView>self._current_view()
         return {node: share / 2**64 for node, share in zip(view.nodes, _shares(view), strict=True)}
 
     def diff(self, other, /):
@@ -485,7 +494,7 @@ cdef class HashRing(_Placement):
         Shares are exact, of all hashes; a node of the same name in both rings has not moved.
         The node of an empty ring is None.
 
-        Raises TypeError if `other` is no HashRing, ValueError if it hashes keys otherwise.
+        Raises TypeError if `other` is not a HashRing, ValueError if it hashes keys differently.
 
         Complexity: O(p) for the points of both.
 
@@ -497,22 +506,22 @@ cdef class HashRing(_Placement):
             raise TypeError(f"other must be a HashRing, got {other!r}")
         if self._rules.hashing() != (<HashRing>other)._rules.hashing():
             raise ValueError(f"other must hash keys as this ring does, got {other!r}")
-        old, new = <_RingView>self._current(), <_RingView>(<HashRing>other)._current()
+        old, new = <_RingView>self._current_view(), <_RingView>(<HashRing>other)._current_view()
         return {(old.nodes[was] if was >= 0 else None, new.nodes[now] if now >= 0 else None): share / 2**64
-                for (was, now), share in _moved(old, new).items()}
+                for (was, now), share in _moved_positions(old, new).items()}
 
     def __repr__(self):
         return f"<{type(self).__name__} nodes={len(self)} replicas={self.replicas} scheme={self.scheme!r}>"
 
     def _check(self):
         """Asserts every invariant of the structure."""
-        view = <_RingView>self._current()
+        view = <_RingView>self._current_view()
         cdef _Table table = view.table
         cdef Py_ssize_t i
-        items = arranged(self._members, self._rules)
+        items = ordered_members(self._members, self._rules)
         assert view.nodes == tuple([node for _, (node, _) in items])
         assert table.ranks == {name: (rank, weight) for rank, (name, (_, weight)) in enumerate(items)}
-        assert view.active == active(items)
+        assert view.active == active_ranks(items)
         program, own_hash = self._rules.program, self._rules.own
         hash = xxh64 if own_hash is None else own_hash.hash
         names, weights = [view.names[i] for i in view.active], [items[i][1][1] for i in view.active]

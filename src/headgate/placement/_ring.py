@@ -7,15 +7,15 @@ from itertools import compress
 from headgate._base.keys import key_bytes
 from headgate.hashing._pure import _MASK, _xxh64_bytes, splitmix64
 from headgate.placement._base import _key_hash, _Placement, _View
-from headgate.placement._members import RingRules, active, arranged, collected, weighted
+from headgate.placement._members import RingRules, active_ranks, make_members, ordered_members, weighted_nodes
 
 _LOW = 0xFFFF_FFFF
 
 
 class _Table:
-    """The points of a ring, sorted, with the rank of the owner of each; never changed.
+    """The sorted points of a ring, with the rank of the owner of each; immutable.
 
-    Hashes of 32 bits stand in the upper half; then the lower half of a point is all ones.
+    Hashes of 32 bits are in the upper half of a position; the lower half of such a point is all ones.
     """
 
     __slots__ = ("nearest", "owners", "points", "ranks")
@@ -27,7 +27,7 @@ class _Table:
         self.nearest = nearest
 
     def find(self, position):
-        """The index of the first point at or after `position`, or of the nearer neighbour."""
+        """The index of the first point at or after `position`, or of the nearer point if `nearest` is set."""
         points = self.points
         at = bisect_left(points, position)
         if self.nearest and self._before_is_nearer(position, at):
@@ -35,7 +35,7 @@ class _Table:
         return at % len(points)
 
     def _before_is_nearer(self, position, at, before=None):
-        """Whether the point before is no farther than the one at or after `position`."""
+        """Whether the point before `position` is no farther than the one at or after it."""
         points, count = self.points, len(self.points)
         before = at - 1 if before is None else before
         behind = (position | _LOW) - points[before % count] & _MASK
@@ -70,28 +70,28 @@ class _Table:
         return [*zip(ends, owners, strict=True), (_MASK, owners[0])]
 
 
-def _spread(base, count):
-    """The points of our own scheme for one node."""
+def _own_points(base, count):
+    """The points of one node under headgate's own scheme."""
     return [splitmix64(base + i) for i in range(count)]
 
 
-def _placed(added, rules):
-    """The points of each of `added`, pairs (name, weight) of nodes that own something."""
+def _points_of(added, rules):
+    """The points of each of `added`, pairs (name, weight) of nodes of a weight above 0."""
     if rules.program is None:
         hash = _xxh64_bytes if rules.own is None else rules.own.hash
-        return [_spread(hash(name), rules.count(weight)) for name, weight in added]
+        return [_own_points(hash(name), rules.count(weight)) for name, weight in added]
     names, weights = [name for name, _ in added], [weight for _, weight in added]
     points = rules.program.points(names, weights)
     return points if rules.program.wide else [[point << 32 | _LOW for point in own] for own in points]
 
 
-def _merged(points, owners, fresh):
-    """Sorted points and their owners with `fresh`, sorted integers point << 32 | owner, put between."""
+def _merge(points, owners, pairs):
+    """Merges sorted points and their owners with sorted `pairs`, integers point << 32 | owner."""
     if not points:
-        return array("Q", [pair >> 32 for pair in fresh]), array("I", [pair & _LOW for pair in fresh])
+        return array("Q", [pair >> 32 for pair in pairs]), array("I", [pair & _LOW for pair in pairs])
     new_points, new_owners = array("Q"), array("I")
     at = 0
-    for pair in fresh:
+    for pair in pairs:
         point, owner = pair >> 32, pair & _LOW
         stop = bisect_left(points, point, at)
         while stop < len(points) and points[stop] == point and owners[stop] < owner:
@@ -104,35 +104,35 @@ def _merged(points, owners, fresh):
     return new_points + points[at:], new_owners + owners[at:]
 
 
-def _rebuilt(old, items, rules):
-    """The table for `items`, pairs (name, (node, weight)) in rank order, made from the one before.
+def _rebuild_table(old, items, rules):
+    """The table for `items`, pairs (name, (node, weight)) by rank, made from the previous table.
 
-    Points of nodes that stay are kept, as long as they stay in the order of before.
+    The points of a node are kept if its weight and its order among the other nodes kept are the same.
     """
     if old is None or (rules.program is not None and not rules.program.points_per_weight):
         old = _Table(array("Q"), array("I"), {}, False)
-    moves, ranks, added = [None] * len(old.ranks), {}, {}
+    new_ranks, ranks, added = [None] * len(old.ranks), {}, {}
     last = -1
     for rank, (name, (_, weight)) in enumerate(items):
         ranks[name] = rank, weight
-        known = old.ranks.get(name, (-1, None))
-        if known[1] == weight and known[0] > last:
-            last = known[0]
-            moves[last] = rank
+        old_rank, old_weight = old.ranks.get(name, (-1, None))
+        if old_rank > last and old_weight == weight:
+            last = old_rank
+            new_ranks[last] = rank
         elif weight:
             added[rank] = name, weight
-    placed = zip(added, _placed(added.values(), rules), strict=True)
-    fresh = sorted([point << 32 | rank for rank, own in placed for point in own])
+    points_by_rank = zip(added, _points_of(added.values(), rules), strict=True)
+    added_points = sorted([point << 32 | rank for rank, own in points_by_rank for point in own])
     points, owners = old.points, old.owners
-    if None in moves:
-        stays = [moves[owner] is not None for owner in owners]
-        points, owners = array("Q", compress(points, stays)), array("I", compress(owners, stays))
-    points, owners = _merged(points, array("I", map(moves.__getitem__, owners)), fresh)
+    if None in new_ranks:
+        kept = [new_ranks[owner] is not None for owner in owners]
+        points, owners = array("Q", compress(points, kept)), array("I", compress(owners, kept))
+    points, owners = _merge(points, array("I", map(new_ranks.__getitem__, owners)), added_points)
     return _Table(points, owners, ranks, rules.program is not None and rules.program.nearest)
 
 
 def _shares(table, nodes):
-    """How many of the 2**64 positions each of so many ranks owns."""
+    """How many of the 2**64 positions the node of each rank owns; `nodes` is the number of nodes."""
     shares = [0] * nodes
     before = -1
     for last, owner in table.arcs() if table.owners else ():
@@ -141,7 +141,7 @@ def _shares(table, nodes):
     return shares
 
 
-def _moved(old, new):
+def _moved_positions(old, new):
     """{(old rank or -1, new rank or -1): how many positions}, where the owners' names differ."""
     moved = {}
     same = [new.ranks.get(name, (-2,))[0] for name in old.ranks]
@@ -161,8 +161,8 @@ def _moved(old, new):
         before = last
 
 
-def _hashes_view(hashes):
-    """A memoryview of `hashes`, checked to be words of 64 bits in a row."""
+def _checked_hashes(hashes):
+    """A memoryview of `hashes`, checked to be contiguous and of unsigned 64-bit integers."""
     try:
         view = memoryview(hashes)
     except TypeError:
@@ -184,7 +184,7 @@ class _RingView(_View):
         self.program = program
 
     def at(self, hash):
-        """The position on the circle of a hash of the scheme."""
+        """The position on the ring of a hash of the scheme."""
         if self.program is None:
             return hash
         return hash + self.program.exclusive << (0 if self.program.wide else 32) & _MASK
@@ -199,16 +199,16 @@ class _RingView(_View):
         table = self.table
         return table.owners[table.find(position)] if table.owners else -1
 
-    def ranks(self, key, limit):
+    def preference(self, key, limit):
         return self.table.walk(self.position(key), limit)
 
 
 class _Position(int):
-    """A position on the circle in the place of a key."""
+    """The position of a key, which `prepare` returns in place of the key."""
 
 
 class _OwnHashView(_RingView):
-    """A ring under the user's hash function."""
+    """A ring under another hash function than XXH64."""
 
     __slots__ = ("hash",)
 
@@ -216,7 +216,7 @@ class _OwnHashView(_RingView):
         super().__init__(change, items, table, None)
         self.hash = hash
 
-    def begin(self, key):
+    def prepare(self, key):
         return _Position(self.hash(key_bytes(key, "key")))
 
     def position(self, key):
@@ -228,29 +228,29 @@ class HashRing(_Placement):
 
     `nodes` is an iterable of nodes, or a mapping of node to weight. A node of weight 1 owns
     `replicas` points on a circle of 64-bit hashes, one of weight w ``max(1, round(w * replicas))``;
-    a key belongs to the owner of the first point at or after its hash. More points a node
-    balance better: with 100 nodes the fullest holds 1.22 times the mean at 150, 1.11 at 500.
+    a key belongs to the owner of the first point at or after its hash. More points per node balance
+    better: of 100 nodes the most loaded has 1.22 times the mean at 150 points, 1.11 at 500.
 
-    A node is a ``str``, ``bytes`` or ``int``, or anything for which `node_key` returns one of
-    these; that name alone decides where it stands. A node of weight 0 owns nothing. Placement depends
-    on the membership, not on the order of insertion, the process or the platform. A node that joins
-    or leaves moves only the keys that it gains or loses.
+    A node is a ``str``, ``bytes`` or ``int``, or any object for which `node_key` returns one of
+    these; its points depend on that name only. A node of weight 0 owns no keys. Placement depends
+    on the membership, not on insertion order, process or platform. Adding or removing a node moves
+    only the keys that it gains or loses.
 
-    `scheme` says how points are placed and keys hashed: ``"headgate"`` takes XXH64 of the name
-    as base and splitmix64(base + i) as point i, and XXH64 of the key. ``"libmemcached"``,
-    ``"uhashring"``, ``"twemproxy"``, ``"nginx"``, ``"envoy"`` and ``"haproxy"`` agree with these
-    programs, weights being ints then and `replicas` unused; see headgate.schemes for their options,
-    and for ``headgate(hash=...)``, which takes another hash function than XXH64.
+    `scheme` determines how points are placed and keys are hashed: ``"headgate"`` uses XXH64 of the
+    name as base, splitmix64(base + i) as point i, and XXH64 of the key. ``"libmemcached"``,
+    ``"uhashring"``, ``"twemproxy"``, ``"nginx"``, ``"envoy"`` and ``"haproxy"`` place keys as these
+    programs do; weights are then ints and `replicas` is not used. See headgate.schemes for their
+    options, and for ``headgate(hash=...)``, which replaces XXH64 by another hash function.
 
     Keys are ``str`` (hashed as UTF-8), ``bytes``, or ``int`` in [-2**63, 2**63), hashed as 8 bytes
-    of little-endian two's complement. Lookups from any thread go on while nodes change.
+    of little-endian two's complement. Lookups in any thread continue while nodes change.
 
     Source: Karger et al., "Consistent hashing and random trees", 1997.
 
-    Raises TypeError or ValueError if an argument is of a wrong type or range, ValueError if two
-    nodes have one name.
+    Raises TypeError or ValueError if an argument has a wrong type or is out of range, ValueError if
+    two nodes have the same name.
 
-    Complexity: O(p) for p points in all, at the first lookup and the first after any number of
+    Complexity: O(p) for p points in total, at the first lookup and at the first after any number of
     changes.
 
     >>> ring = HashRing(["a", "b", "c"])
@@ -267,40 +267,41 @@ class HashRing(_Placement):
 
     def __init__(self, nodes=(), replicas=150, *, scheme="headgate", node_key=None):
         rules = RingRules(replicas, scheme)
-        self._begin(collected(weighted(nodes), node_key, rules), rules, node_key)
+        self._initialize(make_members(weighted_nodes(nodes), node_key, rules), rules, node_key)
 
-    def _make(self, change, items):
+    def _make_view(self, change, items):
         rules = self._rules
-        table = self._core = _rebuilt(self._core, items, rules)
+        table = self._core = _rebuild_table(self._core, items, rules)
         if rules.own is not None:
             return _OwnHashView(change, items, table, rules.own.hash)
         return _RingView(change, items, table, rules.program)
 
     def locate(self, hashes, /):
-        """For each hash of a buffer, the index in `nodes` of its owner; -1 in an empty ring.
+        """Returns an ``array("i")``: for each hash of a buffer, the index of its owner in `nodes`.
 
         `hashes` is a contiguous buffer of unsigned 64-bit integers, such as ``array("Q")`` or a
-        numpy array: what the scheme hashes keys to, XXH64 for our own, modulo 2**32 where a scheme
-        has 32 bits. Answers an ``array("i")``. Other threads run meanwhile on the compiled twin.
+        numpy array: hashes of keys under the scheme, which is XXH64 for headgate's own, taken modulo
+        2**32 if the scheme has 32 bits. In an empty ring every index is -1. The compiled twin releases
+        the GIL.
 
-        Raises TypeError if `hashes` is no buffer, ValueError if it holds other items or is not
+        Raises TypeError if `hashes` is not a buffer, ValueError if it has other items or is not
         one-dimensional and contiguous.
 
-        Complexity: O(1) expected a hash.
+        Complexity: O(1) expected per hash.
 
         >>> ring = HashRing(["a", "b"])
         >>> ring.locate(memoryview(bytes(16)).cast("Q"))
         array('i', [0, 0])
         """
-        view = self._current()
-        hashes, table = _hashes_view(hashes), view.table
+        view = self._current_view()
+        hashes, table = _checked_hashes(hashes), view.table
         if not table.owners:
             return array("i", [-1]) * len(hashes)
         return array("i", [table.owners[table.find(view.at(hash))] for hash in hashes])
 
     @property
     def replicas(self):
-        """How many points a node of weight 1 owns under our own scheme.
+        """The number of points of a node of weight 1 under headgate's own scheme.
 
         Complexity: O(1).
 
@@ -311,7 +312,7 @@ class HashRing(_Placement):
 
     @property
     def scheme(self):
-        """How points are placed and keys are hashed, as it was given.
+        """The scheme by which points are placed and keys are hashed, as given to the constructor.
 
         Complexity: O(1).
 
@@ -328,7 +329,7 @@ class HashRing(_Placement):
         >>> HashRing(["a"]).ownership()
         {'a': 1.0}
         """
-        view = self._current()
+        view = self._current_view()
         shares = _shares(view.table, len(view.nodes))
         return {node: share / 2**64 for node, share in zip(view.nodes, shares, strict=True)}
 
@@ -338,7 +339,7 @@ class HashRing(_Placement):
         Shares are exact, of all hashes; a node of the same name in both rings has not moved.
         The node of an empty ring is None.
 
-        Raises TypeError if `other` is no HashRing, ValueError if it hashes keys otherwise.
+        Raises TypeError if `other` is not a HashRing, ValueError if it hashes keys differently.
 
         Complexity: O(p) for the points of both.
 
@@ -349,22 +350,22 @@ class HashRing(_Placement):
             raise TypeError(f"other must be a HashRing, got {other!r}")
         if self._rules.hashing() != other._rules.hashing():
             raise ValueError(f"other must hash keys as this ring does, got {other!r}")
-        old, new = self._current(), other._current()
+        old, new = self._current_view(), other._current_view()
         olds, news = (*old.nodes, None), (*new.nodes, None)
         return {(olds[was], news[now]): share / 2**64
-                for (was, now), share in _moved(old.table, new.table).items()}
+                for (was, now), share in _moved_positions(old.table, new.table).items()}
 
     def __repr__(self):
         return f"<{type(self).__name__} nodes={len(self)} replicas={self.replicas} scheme={self.scheme!r}>"
 
     def _check(self):
         """Asserts every invariant of the structure."""
-        view = self._current()
-        table, items = view.table, arranged(self._members, self._rules)
+        view = self._current_view()
+        table, items = view.table, ordered_members(self._members, self._rules)
         assert view.nodes == tuple([node for _, (node, _) in items])
-        assert view.active == active(items)
+        assert view.active == active_ranks(items)
         assert table.ranks == {name: (rank, weight) for rank, (name, (_, weight)) in enumerate(items)}
-        placed = _placed([(name, weight) for name, (_, weight) in items if weight], self._rules)
+        placed = _points_of([(name, weight) for name, (_, weight) in items if weight], self._rules)
         placed = zip(view.active, placed, strict=True)
         expected = sorted([(point, rank) for rank, own in placed for point in own])
         assert expected == list(zip(table.points, table.owners, strict=True))

@@ -32,7 +32,7 @@ static unsigned hg_crc16(const unsigned char *p, size_t size)
     return crc;
 }
 
-/* Hashes what stands between the first { and the next }, if anything does, else the whole key. */
+/* Hashes the text between the first { and the next }, if there is any, else the whole key. */
 static unsigned hg_redis_slot(const unsigned char *p, size_t size)
 {
     const unsigned char *open = size ? memchr(p, '{', size) : NULL;

@@ -1,17 +1,18 @@
-/* How the programs that a ring can agree with hash a key; the reference is headgate/schemes/_hashes.py. */
+/* The key hashes of other programs; the reference is headgate/schemes/_hashes.py. */
 #ifndef HEADGATE_KEYHASH_H
 #define HEADGATE_KEYHASH_H
 
 #include "md5.h"
 #include "xxh64.h"
 
-/* HG_WORD is a hash that the caller has: no function of this file. */
+/* HG_GIVEN_HASH is a hash that the caller computes, by no function of this file. */
 enum hg_key_hash {
-    HG_XXH64, HG_WORD, HG_MD5, HG_MD5_TOP, HG_CRC32, HG_CRC32_15, HG_ONE_AT_A_TIME, HG_FNV1A_64, HG_SDBM, HG_DJB2, HG_WT6,
+    HG_XXH64, HG_GIVEN_HASH, HG_MD5, HG_MD5_TOP, HG_CRC32, HG_CRC32_15, HG_ONE_AT_A_TIME, HG_FNV1A_64,
+    HG_SDBM, HG_DJB2, HG_WT6,
     HG_AVALANCHE = 32 /* a flag */
 };
 
-/* CRC-32 by half bytes: the table stays in one cache line. */
+/* CRC-32 by half bytes: the table fits in one cache line. */
 static uint32_t hg_crc32(const unsigned char *p, size_t size)
 {
     static const uint32_t table[16] = {
@@ -73,9 +74,9 @@ static uint32_t hg_wt6(const unsigned char *p, size_t size)
     for (size_t i = 0; i < size; i++) {
         h0 = ~(h0 ^ p[i]);
         h1 = ~(h1 + p[i]);
-        uint32_t turned = hg_rotl32(h1, step0);
+        uint32_t rotated = hg_rotl32(h1, step0);
         h1 = hg_rotl32(h0, step1);
-        h0 = turned;
+        h0 = rotated;
         uint32_t mixed = (h0 >> 16 ^ h1) & 0xffff;
         step0 = mixed & 31;
         step1 = mixed >> 11;

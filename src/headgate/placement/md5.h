@@ -1,5 +1,5 @@
-/* The first half of an MD5 digest, as two little-endian words of 32 bits; own code, from RFC 1321.
- * Short keys are one block, or two: no state is kept between calls. */
+/* The first half of an MD5 digest, as two little-endian words of 32 bits, written from RFC 1321.
+ * A short key is one block or two, so no state is kept between calls. */
 #ifndef HEADGATE_MD5_H
 #define HEADGATE_MD5_H
 
@@ -16,7 +16,7 @@ static const uint32_t hg_md5_sines[64] = {
     0xf4292244, 0x432aff97, 0xab9423a7, 0xfc93a039, 0x655b59c3, 0x8f0ccc92, 0xffeff47d, 0x85845dd1,
     0x6fa87e4f, 0xfe2ce6e0, 0xa3014314, 0x4e0811a1, 0xf7537e82, 0xbd3af235, 0x2ad7d2bb, 0xeb86d391,
 };
-static const uint8_t hg_md5_turns[16] = {7, 12, 17, 22, 5, 9, 14, 20, 4, 11, 16, 23, 6, 10, 15, 21};
+static const uint8_t hg_md5_rotations[16] = {7, 12, 17, 22, 5, 9, 14, 20, 4, 11, 16, 23, 6, 10, 15, 21};
 
 static inline uint32_t hg_md5_mix(int round, uint32_t b, uint32_t c, uint32_t d)
 {
@@ -36,11 +36,11 @@ static void hg_md5_block(uint32_t state[4], const unsigned char *block)
         for (int i = 0; i < 16; i++) {
             uint32_t word = hg_read32(block + 4 * ((i * step[round] + offset[round]) & 15));
             uint32_t sum = a + hg_md5_mix(round, b, c, d) + word + hg_md5_sines[16 * round + i];
-            int turn = hg_md5_turns[4 * round + (i & 3)];
+            int rotation = hg_md5_rotations[4 * round + (i & 3)];
             a = d;
             d = c;
             c = b;
-            b += sum << turn | sum >> (32 - turn);
+            b += sum << rotation | sum >> (32 - rotation);
         }
     state[0] += a;
     state[1] += b;

@@ -2,8 +2,8 @@
  *
  *   buckets   [0 | 2 | 3 | 6 | ...]          buckets[q] = first i with points[i].at >> shift >= q
  *              |   |   \____\___
- *   points    [p0  p1  p2  p3  p4  p5 ... | sentinel]    past the last point lies the first one
- *              o0  o1  o2  o3  o4  o5 ... | o0            again, at 2^64-1: a scan needs no bound
+ *   points    [p0  p1  p2  p3  p4  p5 ... | sentinel]    at 2^64-1, with the owner of the first
+ *              o0  o1  o2  o3  o4  o5 ... | o0            point: a scan needs no bound
  */
 #ifndef HEADGATE_RING_H
 #define HEADGATE_RING_H
@@ -12,15 +12,15 @@
 #include <string.h>
 
 #define HG_SCAN 16
-#define HG_GONE UINT32_MAX
+#define HG_REMOVED UINT32_MAX
 
 typedef struct {
     uint64_t at;
     uint32_t owner;
 } hg_point;
 
-/* Sorts by place, stably: eight passes of a byte each; a pass over equal bytes is skipped.
- * Returns the array that holds the result, one of the two. */
+/* Stable radix sort by position, in eight passes of a byte each; a pass over equal bytes is skipped.
+ * Returns the one of the two arrays that has the result. */
 static hg_point *hg_sort_points(hg_point *from, hg_point *to, size_t count)
 {
     for (int bits = 0; bits < 64 && count > 1; bits += 8) {
@@ -48,27 +48,27 @@ static inline int hg_before(hg_point a, hg_point b)
     return a.at < b.at || (a.at == b.at && a.owner < b.owner);
 }
 
-/* Merges `old`, its owners renumbered by `ranks` (HG_GONE drops a point), with the sorted `fresh`
- * into `out`. Of equal points the lower owner stands first. Returns how many there are. */
+/* Merges `old`, with its owners mapped by `ranks` (HG_REMOVED drops a point), and the sorted `added`
+ * into `out`. Equal points are sorted by owner. Returns the number of points. */
 static size_t hg_merge_points(const hg_point *old, size_t old_count, const uint32_t *ranks,
-                              const hg_point *fresh, size_t fresh_count, hg_point *out)
+                              const hg_point *added, size_t added_count, hg_point *out)
 {
-    const hg_point *end = fresh + fresh_count;
+    const hg_point *end = added + added_count;
     hg_point *start = out;
     for (size_t i = 0; i < old_count; i++) {
         hg_point point = {old[i].at, ranks[old[i].owner]};
-        if (point.owner == HG_GONE)
+        if (point.owner == HG_REMOVED)
             continue;
-        while (fresh < end && hg_before(*fresh, point))
-            *out++ = *fresh++;
+        while (added < end && hg_before(*added, point))
+            *out++ = *added++;
         *out++ = point;
     }
-    while (fresh < end)
-        *out++ = *fresh++;
+    while (added < end)
+        *out++ = *added++;
     return (size_t)(out - start);
 }
 
-/* The index bits for `count` points: about one point a bucket. */
+/* The number of bits of the index for `count` points: about one point per bucket. */
 static int hg_bits(size_t count)
 {
     int bits = 1;
@@ -77,8 +77,8 @@ static int hg_bits(size_t count)
     return bits;
 }
 
-/* Two passes without a branch to mispredict: the first point of each bucket that has one, then
- * what empty buckets borrow from the next. */
+/* Two passes without a branch that could be mispredicted: the first point of each bucket that has one,
+ * then the gaps, filled from the next bucket. */
 static void hg_index(const hg_point *points, size_t count, uint32_t *buckets, int bits)
 {
     size_t last = (size_t)1 << bits;
@@ -105,8 +105,8 @@ static const hg_point *hg_bisect(const hg_point *low, const hg_point *high, uint
     return low;
 }
 
-/* The first point at or after `hash`; past the last one the sentinel. A crowded bucket, as a
- * skewed hash makes, is searched by halves. */
+/* The first point at or after `hash`, which may be the sentinel. A bucket with many points, as skewed
+ * hashes cause, is searched by bisection. */
 static inline const hg_point *hg_find(const hg_point *points, const uint32_t *buckets, int shift, uint64_t hash)
 {
     const uint32_t *bucket = buckets + (hash >> shift);
@@ -117,16 +117,16 @@ static inline const hg_point *hg_find(const hg_point *points, const uint32_t *bu
     return point;
 }
 
-/* Whether `before` is no farther from `hash` than `after`, for hashes of 32 bits, which stand in the
- * upper half; the lower half of a point is all ones. */
+/* Whether `before` is no farther from `hash` than `after`, for hashes of 32 bits in the upper half;
+ * the lower half of a point is all ones. */
 static inline int hg_before_is_nearer(const hg_point *before, const hg_point *after, uint64_t hash)
 {
     hash |= UINT32_MAX;
     return hash - before->at <= after->at - hash;
 }
 
-/* The last hash for which each point is the nearest, as points of their own; sorted again, as the
- * one past the last point may lie behind 2^64. */
+/* For each point the last hash for which it is the nearest, as a sorted array of points; that of the last
+ * point may wrap around and is then the first. */
 static void hg_midpoints(const hg_point *points, size_t count, hg_point *out)
 {
     for (size_t i = 0; i < count; i++) {

@@ -1,10 +1,10 @@
-"""How the programs of a fleet place points and hash keys, so that a HashRing agrees with them.
+"""Schemes of HashRing: how other programs place points and hash keys.
 
-A `Scheme` says where the points of a node lie, how a key is hashed and how the circle is searched.
-The functions here make one with the options of the program: ``HashRing(nodes, scheme=haproxy())``;
-``scheme="haproxy"`` is the same with the program's defaults. `headgate` is our own scheme, with another
-hash function if there must be one. Both twins share this one copy; the compiled twin hashes keys by
-functions of its own, which tests hold against those here.
+A `Scheme` determines the points of a node, the hash of a key and the search of the ring. Each function of
+this package returns the scheme of a program with its options: ``HashRing(nodes, scheme=haproxy())``;
+``scheme="haproxy"`` is the same with default options. `headgate` returns headgate's own scheme, with another
+hash function. Both twins share this code, but the compiled twin hashes keys by functions of its own, which
+tests compare with those here.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _MAKERS: dict[str, Callable[..., Scheme]] = {
 
 
 def find(scheme: object) -> Scheme:
-    """The scheme that an argument names or is."""
+    """The scheme that `scheme` is or names."""
     if isinstance(scheme, Scheme):
         return scheme
     if isinstance(scheme, str) and scheme in _MAKERS:

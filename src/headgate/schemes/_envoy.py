@@ -27,11 +27,11 @@ def _murmur64a(data: bytes) -> int:
 
 
 def envoy(hash: str = "xxhash", minimum_ring_size: int = 1024, maximum_ring_size: int = 8388608) -> Scheme:
-    """Envoy's RING_HASH: nodes by ``"xxhash"`` or ``"murmur2"``, keys always by XXH64.
+    """Envoy's RING_HASH: nodes are hashed by ``"xxhash"`` or ``"murmur2"``, keys always by XXH64.
 
-    Nodes are ``ip:port``, or what the metadata ``envoy.lb`` has as ``hash_key``. Every node has a
-    multiple of its share of the weights in points, at least one for the lightest, so counts depend
-    on the other nodes; what is lost in doubles, and to `maximum_ring_size`, is lost here too.
+    Nodes are ``ip:port``, or the ``hash_key`` of the metadata ``envoy.lb``. Points are in proportion to
+    the weights, at least one for the least weight, so their number depends on the other nodes. Points that
+    Envoy loses by rounding, or to `maximum_ring_size`, are also missing here.
 
     Source: ring_hash_lb.cc of Envoy 1.40.
 
@@ -68,7 +68,7 @@ def envoy(hash: str = "xxhash", minimum_ring_size: int = 1024, maximum_ring_size
                 for name, count in zip(names, counts(weights), strict=True)]
 
     def starved(weights: Sequence[int]) -> int | None:
-        if scale_of(weights) * min(weights) / sum(weights) > 1.5:  # too much to lose in rounding
+        if scale_of(weights) * min(weights) / sum(weights) > 1.5:  # too many points to lose all by rounding
             return None
         given = zip(weights, counts(weights), strict=True)
         return next((weight for weight, count in given if not count), None)

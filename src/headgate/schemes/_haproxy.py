@@ -22,12 +22,12 @@ def _check(node: object, number: int | None, weight: int) -> None:
 
 
 def haproxy(hash: str | None = None, avalanche: bool | None = None) -> Scheme:
-    """HAProxy's ``hash-type consistent``: 16 points a unit of weight, the *nearer* neighbour wins.
+    """HAProxy's ``hash-type consistent``: 16 points per unit of weight; the *nearest* point owns a key.
 
-    Nodes are the ids of the servers, as int, in [1, 2**31); weights go up to 256. `hash` is
-    ``"sdbm"``, ``"djb2"``, ``"wt6"`` or ``"crc32"``; None is HAProxy's own default, sdbm with
-    avalanche. `avalanche` mixes the hash of the key once more, as the configuration's word
-    ``avalanche`` does; None means only where no hash is named.
+    Nodes are the ids of the servers, as int, in [1, 2**31); weights are at most 256. `hash` is
+    ``"sdbm"``, ``"djb2"``, ``"wt6"`` or ``"crc32"``; None is HAProxy's default, sdbm with avalanche.
+    `avalanche` mixes the hash of the key once more, as the keyword ``avalanche`` of the configuration
+    does; None means True if `hash` is None, else False.
 
     Source: lb_chash.c and hash.c of HAProxy 2.6.12.
 

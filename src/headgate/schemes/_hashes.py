@@ -14,7 +14,7 @@ md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
 def _signed(data: bytes) -> tuple[int, ...]:
-    """The bytes as signed chars."""
+    """The bytes as values of a signed char."""
     return tuple(byte - 256 if byte & 128 else byte for byte in data)
 
 
@@ -29,7 +29,7 @@ def md5_top(data: bytes) -> int:
 
 
 def _crc32_15(data: bytes) -> int:
-    """The 15 bits of a CRC-32 that memcached clients take."""
+    """The 15 bits of a CRC-32 that memcached clients use."""
     return crc32(data) >> 16 & 0x7FFF
 
 
@@ -46,7 +46,7 @@ def _one_at_a_time(data: bytes) -> int:
 
 
 def _fnv1a_64_word(data: bytes) -> int:
-    """FNV-1a of 64 bits as it comes out of a 32-bit variable, over signed chars."""
+    """FNV-1a of 64 bits, computed in a 32-bit variable, over signed chars."""
     h = 0x84222325
     for byte in _signed(data):
         h = (h ^ byte) * 0x1B3 & MASK32
@@ -68,7 +68,7 @@ def _djb2(data: bytes) -> int:
 
 
 def _wt6(data: bytes) -> int:
-    """HAProxy's wt6: two words rotated by distances that the words themselves give."""
+    """HAProxy's wt6: two words, rotated by numbers of bits that depend on them."""
     h0, h1, step0, step1 = 0xA53C965A, 0x5CA6953A, 6, 18
     for byte in data:
         h0 = ~(h0 ^ byte) & MASK32
@@ -80,7 +80,7 @@ def _wt6(data: bytes) -> int:
 
 
 def full_hash(a: int) -> int:
-    """HAProxy's function of this name: Jenkins' integer mix of six steps, then a multiplication."""
+    """HAProxy's function of this name: Jenkins' integer hash in six steps, then a multiplication."""
     a = (a + 0x7ED55D16 + (a << 12)) & MASK32
     a = a ^ 0xC761C23C ^ a >> 19
     a = (a + 0x165667B1 + (a << 5)) & MASK32

@@ -11,7 +11,7 @@ from headgate.schemes._scheme import Scheme
 
 
 def _checked_word(hash: Hash, data: bytes) -> int:
-    """What a hash function of the user's makes of `data`."""
+    """The hash of `data` by a function of the user."""
     word = checked_int("hash(data)", hash(data))
     if not 0 <= word <= 0xFFFF_FFFF_FFFF_FFFF:
         raise ValueError(f"hash(data) must be in [0, 2**64), got {word!r}")
@@ -19,13 +19,13 @@ def _checked_word(hash: Hash, data: bytes) -> int:
 
 
 def _digest_word(name: str, data: bytes) -> int:
-    """The first eight bytes of a digest of hashlib, little-endian; those of a SHAKE may be of any length."""
+    """The first eight bytes of a digest of hashlib, little-endian; SHAKE digests are of any length."""
     digest: Any = hashlib.new(name, data, usedforsecurity=False)
     return int.from_bytes(digest.digest()[:8] if digest.digest_size else digest.digest(8), "little")
 
 
 def _hash_of(hash: object) -> Hash:
-    """The function that the argument of `headgate` names or is."""
+    """The function that the argument `hash` is or names."""
     if callable(hash):
         return partial(_checked_word, hash)
     if not isinstance(hash, str):
@@ -40,19 +40,20 @@ def _hash_of(hash: object) -> Hash:
 
 
 def headgate(hash: str | Hash = "xxh64") -> Scheme:
-    """headgate's own scheme, with `hash` for the names of nodes and for keys.
+    """headgate's own scheme, with `hash` as the hash function of node names and keys.
 
-    A node of weight w has ``max(1, round(w * replicas))`` points, splitmix64(hash(name) + i) being the i-th,
-    and a key belongs to the owner of the first point at or after hash(key). `hash` is called with bytes and
-    returns an int in [0, 2**64). The name of a hash of hashlib, such as ``"sha256"``, ``"sha3_256"`` or
-    ``"blake2b"``, stands for the first eight bytes of its digest, read as little-endian. The shares are only
-    as even as the hash is.
+    A node of weight w has ``max(1, round(w * replicas))`` points, of which the i-th is
+    splitmix64(hash(name) + i), and a key belongs to the owner of the first point at or after hash(key).
+    `hash` is called with bytes and returns an int in [0, 2**64). The name of a hash of hashlib, such as
+    ``"sha256"``, ``"sha3_256"`` or ``"blake2b"``, means the first eight bytes of its digest, as a
+    little-endian int. Shares are only as even as the hash.
 
-    What the function raises is raised by the change or the lookup that called it, and changes nothing. A ring
-    is pickled with a reference to the function, so that a lambda cannot be.
+    An exception of the function is raised by the change or lookup that called it, which then changes
+    nothing. A pickle of a ring has a reference to the function, so a ring with a lambda cannot be pickled.
 
-    Raises ValueError if hashlib has no such name, TypeError if `hash` is neither a str nor callable. Where a
-    hash is used it is a TypeError if it is no int, a ValueError if it is out of range.
+    Raises ValueError if hashlib has no such name, TypeError if `hash` is neither a str nor callable.
+    Changes and lookups raise TypeError if the function does not return an int, ValueError if that is out of
+    range.
 
     >>> from headgate import HashRing
     >>> HashRing(["a", "b", "c"], scheme=headgate(hash="sha3_256")).get_node("user:1")

@@ -1,4 +1,4 @@
-"""Ketama, as several programs have it: points by MD5, in proportion to the weights."""
+"""Ketama, which several programs use: points by MD5, in proportion to the weights."""
 
 from collections.abc import Callable, Sequence
 from struct import Struct, pack, unpack
@@ -14,14 +14,14 @@ def _float32(x: float) -> float:
 
 
 def without_default_port(name: bytes) -> bytes:
-    """memcached clients write host for host:11211."""
+    """The name as memcached clients hash it: ``host`` for ``host:11211``."""
     return name.removesuffix(b":11211")
 
 
 def ketama_digests(weight: int, nodes: int, total: int) -> int:
-    """How many MD5 digests a node gets, as libmemcached and twemproxy count: in single precision.
+    """The number of MD5 digests of a node, in single precision as in libmemcached and twemproxy.
 
-    What is lost there gives 156 points instead of 160 to each of 25, 47, 50, 55 ... equal nodes.
+    By its rounding, each of 25, 47, 50, 55 ... equal nodes has 156 points instead of 160.
     """
     share = _float32(_float32(weight) / _float32(total))
     per_node = _float32(_float32(share * 160) / 4)
@@ -30,7 +30,7 @@ def ketama_digests(weight: int, nodes: int, total: int) -> int:
 
 def ketama_points(names: Sequence[bytes], weights: Sequence[int],
                   digests: Callable[[int, int, int], int]) -> Points:
-    """Four little-endian words of md5(name-j) for each of a node's digests."""
+    """For each digest of a node the four little-endian words of md5(name-j)."""
     total = sum(weights)
     return [
         [word for j in range(digests(weight, len(names), total))

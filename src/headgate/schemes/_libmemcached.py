@@ -9,15 +9,15 @@ from headgate.schemes._scheme import Options, Scheme
 
 
 def libmemcached(weighted: bool = True, hash: str = "md5") -> Scheme:
-    """libmemcached's ketama, as in its clients pylibmc and PHP's memcached.
+    """libmemcached's ketama, as in pylibmc and PHP's memcached, which use it.
 
-    `weighted` is MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED: MD5 points in proportion to the weights, keys
-    by MD5. Else MEMCACHED_BEHAVIOR_KETAMA: 100 points a node by `hash`, ``"default"`` (Jenkins'
-    one-at-a-time) or ``"md5"``, which also hashes the keys; as soon as one weight is above 1 the
-    points are the weighted ones. Nodes are ``host:port``; port 11211 is left out.
+    If `weighted` is true, MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED: points by MD5 in proportion to the
+    weights, keys by MD5. Otherwise MEMCACHED_BEHAVIOR_KETAMA: 100 points per node by `hash`,
+    ``"default"`` (Jenkins' one-at-a-time) or ``"md5"``, which also hashes the keys; if any weight is
+    above 1, points are as with `weighted`. Nodes are ``host:port``; port 11211 is omitted.
 
-    Quirks kept: point counts are rounded in single precision, so 100 equal nodes get 156 points
-    each instead of 160, and a light node may get none; a warning tells.
+    Point counts are rounded in single precision, as in libmemcached, so 100 equal nodes have 156 points
+    each instead of 160, and a node of small weight may have none, which is a RuntimeWarning.
 
     Source: libhashkit and libmemcached/hosts.cc of libmemcached 1.1.4.
 

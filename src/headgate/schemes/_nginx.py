@@ -8,7 +8,7 @@ from headgate.schemes._scheme import Scheme
 
 
 def _base(server: bytes) -> int:
-    """CRC-32 of host, NUL, port; a ``unix:`` path has no port."""
+    """CRC-32 of host, NUL and port; a ``unix:`` path has no port."""
     if server[:5].lower() == b"unix:":
         return crc32(server[5:] + b"\0")
     host, colon, port = server.rpartition(b":")
@@ -29,9 +29,9 @@ def _points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
 
 
 def nginx() -> Scheme:
-    """nginx's ``hash ... consistent``, also that of Cache::Memcached::Fast: 160 points a unit of weight.
+    """nginx's ``hash ... consistent`` and Cache::Memcached::Fast: 160 points per unit of weight.
 
-    Nodes are the server strings as the configuration has them. Of equal points the first server's wins.
+    Nodes are the server strings of the configuration. Of equal points, that of the first server is used.
 
     Source: ngx_http_upstream_hash_module.c of nginx 1.22.1.
 

@@ -10,8 +10,8 @@ from headgate.schemes._scheme import Options, Scheme
 Points = Sequence[Sequence[int]]
 
 
-def _level_of_the_caller() -> int:
-    """How many frames above its caller the package was called; the compiled twin has none."""
+def _stacklevel() -> int:
+    """The `stacklevel` of a warning for the caller of this package; compiled functions have no frames."""
     package, level = __name__.partition(".")[0], 1
     frame = _getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
@@ -20,7 +20,13 @@ def _level_of_the_caller() -> int:
 
 
 class Program(Scheme):
-    """The scheme of another program."""
+    """The scheme of another program.
+
+    `key_hash` is a name of KEY_HASHES. `points_per_weight` is 0 if it depends on the other nodes. Hashes have
+    64 bits if `wide`, else 32. A key belongs to the owner of the first point at or after its hash, after
+    its hash if `exclusive`, or of the nearest point if `nearest`. `starved` returns the weight of a node
+    without points, or None. `check` raises ValueError for a node that the program does not support.
+    """
 
     __slots__ = ("_check", "_points", "_starved", "exclusive", "key_hash", "nearest", "points_per_weight",
                  "wide")
@@ -50,11 +56,11 @@ class Program(Scheme):
         self._check = check
 
     def points(self, names: Sequence[bytes], weights: Sequence[int]) -> Points:
-        """The points of each node, given all nodes or, where `points_per_weight` is set, any of them."""
+        """The points of each node, given all nodes or, if `points_per_weight` is set, any of them."""
         return self._points(names, weights)
 
     def check(self, node: object, number: int | None, weight: float) -> None:
-        """Refuses what the program could not be configured with; `number` is the node's name if an int."""
+        """Raises ValueError for a node that the program does not support; `number` is its name if an int."""
         if not isinstance(weight, int):
             raise ValueError(f"weight must be an int under the scheme {self.name}, got {weight!r}")
         if weight >= 2**32:
@@ -64,22 +70,24 @@ class Program(Scheme):
 
     @property
     def may_starve(self) -> bool:
-        """Whether a node may be so light that it gets no point."""
+        """Whether the weight of a node may be too small for a point."""
         return self._starved is not None
 
     def warn(self, weights: Sequence[int]) -> None:
-        """Warns of a node that is so light among the others that the program gives it no point."""
+        """Warns if the weight of a node, compared with the others, is too small for a point."""
         starved = self._starved(weights) if self._starved is not None and weights else None
         if starved is not None:
-            warn(f"weight {starved} of {sum(weights)} in all is too light for a point under the scheme "
-                 f"{self.name}: that node gets no key", RuntimeWarning, stacklevel=_level_of_the_caller())
+            warn(f"weight {starved} of {sum(weights)} in total is too small for a point under the scheme "
+                 f"{self.name}: the node has no keys", RuntimeWarning, stacklevel=_stacklevel())
 
 
 def check_choice(name: str, value: object, choices: Sequence[str | None]) -> None:
+    """Raises ValueError if `value` is not one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 def check_flag(name: str, value: object) -> None:
+    """Raises TypeError if `value` is not a bool."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be a bool, got {value!r}")

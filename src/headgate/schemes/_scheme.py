@@ -11,9 +11,9 @@ Options = Mapping[str, str | int | bool | Hash | None]
 
 
 class Scheme:
-    """How points are placed and keys are hashed; made by the functions of this module.
+    """How points are placed and keys are hashed; returned by the functions of `headgate.schemes`.
 
-    `name` and `options` say which and how. Two schemes are equal when these are.
+    `name` is that of the function and `options` are its arguments. Schemes are equal if both are.
     """
 
     __slots__ = ("hash", "name", "options")

@@ -8,11 +8,11 @@ from headgate.schemes._scheme import Scheme
 
 
 def twemproxy(hash: str = "fnv1a_64") -> Scheme:
-    """twemproxy's ketama, keys hashed by ``"fnv1a_64"``, ``"md5"``, ``"crc32"`` or ``"crc32a"``.
+    """twemproxy's ketama, with keys hashed by ``"fnv1a_64"``, ``"md5"``, ``"crc32"`` or ``"crc32a"``.
 
-    Nodes are ``host:port``, port 11211 left out, or the names that the configuration gives the
-    servers. Points are libmemcached's weighted ones, with its rounding; ``"crc32"`` is 15 bits of
-    the CRC, ``"crc32a"`` all of it, and ``"fnv1a_64"`` is cut to 32 bits on the way.
+    Nodes are ``host:port``, without port 11211, or the names of the servers in the configuration.
+    Points are those of libmemcached with weights, rounded in the same way. ``"crc32"`` is 15 bits of the
+    CRC, ``"crc32a"`` all of it, and ``"fnv1a_64"`` is truncated to 32 bits at each step.
 
     Source: src/hashkit of twemproxy 0.5.0.
 

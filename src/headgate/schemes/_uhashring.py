@@ -14,7 +14,7 @@ def _uhashring_digests(weight: int, nodes: int, total: int) -> int:
 
 
 def _last_writers(points: Points) -> Points:
-    """Leaves each point to the last node that has it."""
+    """Each point only for the last node that has it."""
     owners = {point: owner for owner, own in enumerate(points) for point in own}
     return [[point for point in own if owners[point] == owner] for owner, own in enumerate(points)]
 
@@ -22,9 +22,9 @@ def _last_writers(points: Points) -> Points:
 def uhashring(ketama: bool = False) -> Scheme:
     """The Python package uhashring: its default ring, or its ketama mode.
 
-    Both take the owner of the first point *after* a key's hash. The default has 160 points for each
-    unit of weight, 128-bit MD5 of ``name-i``, of which the upper half is compared here. In ketama
-    mode counts are exact integers, and of equal points the last node's wins.
+    In both, a key belongs to the owner of the first point *after* its hash. The default ring has 160
+    points per unit of weight, the 128-bit MD5 of ``name-i``, of which headgate compares the upper half. In
+    ketama mode, point counts are exact integers, and of equal points that of the last node is used.
 
     Source: ring_meta.py and ring_ketama.py of uhashring 2.5.
 

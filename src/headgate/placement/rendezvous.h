@@ -1,6 +1,7 @@
-/* Rendezvous hashing: every node scores a key, the highest score wins, on a tie the later node. */
-#ifndef HEADGATE_RACE_H
-#define HEADGATE_RACE_H
+/* Rendezvous hashing: every node has a score for a key, and the highest owns the key; of equal scores, that of
+ * the node of higher rank. */
+#ifndef HEADGATE_RENDEZVOUS_H
+#define HEADGATE_RENDEZVOUS_H
 
 #include "xxh64.h"
 #include <math.h>
@@ -9,66 +10,67 @@
 typedef struct {
     uint64_t score;
     uint32_t rank;
-} hg_racer;
+} hg_candidate;
 
-static int hg_compare_racers(const void *a, const void *b)
+static int hg_compare_candidates(const void *a, const void *b)
 {
-    const hg_racer *x = (const hg_racer *)a, *y = (const hg_racer *)b;
+    const hg_candidate *x = (const hg_candidate *)a, *y = (const hg_candidate *)b;
     if (x->score != y->score)
         return x->score < y->score ? 1 : -1;
     return x->rank < y->rank ? 1 : -1;
 }
 
-static inline uint64_t hg_draw(uint64_t base, uint64_t key) { return hg_splitmix64(base ^ key); }
+/* The pseudo-random draw of a node for a key. */
+static inline uint64_t hg_draw(uint64_t name_hash, uint64_t key_hash) { return hg_splitmix64(name_hash ^ key_hash); }
 
-/* The time -ln(u) / weight at which a node answers, u being the draw in (0, 1). */
-static inline double hg_time(uint64_t draw, double weight)
+/* The distance -ln(u) / weight of a node from a key, where u is the draw scaled to (0, 1). */
+static inline double hg_distance(uint64_t draw, double weight)
 {
     return -log(((double)(draw >> 12) + 0.5) * 0x1p-52) / weight;
 }
 
-/* Times as scores: the earlier, the higher. Positive doubles are in the order of their bits. */
-static inline uint64_t hg_score_of_time(double time)
+/* A distance as a score: the smaller, the higher. Positive doubles have the order of their bits. */
+static inline uint64_t hg_score_of_distance(double distance)
 {
     uint64_t bits;
-    memcpy(&bits, &time, sizeof(bits));
+    memcpy(&bits, &distance, sizeof(bits));
     return ~bits;
 }
 
-static size_t hg_best_of_equals(const uint64_t *bases, size_t count, uint64_t key)
+static size_t hg_best_of_equals(const uint64_t *name_hashes, size_t count, uint64_t key_hash)
 {
     size_t best = 0;
     uint64_t high = 0;
     for (size_t i = 0; i < count; i++) {
-        uint64_t draw = hg_draw(bases[i], key);
+        uint64_t draw = hg_draw(name_hashes[i], key_hash);
         best = draw >= high ? i : best;
         high = draw >= high ? draw : high;
     }
     return best;
 }
 
-/* -ln(u) >= 1 - u spares most logarithms: a node that could not win even then is passed over. */
-static size_t hg_best_of_weighted(const uint64_t *bases, const double *weights, size_t count, uint64_t key)
+/* As -ln(u) >= 1 - u, a node is skipped if even (1 - u) / weight is too large, which avoids most logarithms. */
+static size_t hg_best_of_weighted(const uint64_t *name_hashes, const double *weights, size_t count, uint64_t key_hash)
 {
     size_t best = 0;
-    double first = INFINITY;
+    double nearest = INFINITY;
     for (size_t i = 0; i < count; i++) {
-        uint64_t draw = hg_draw(bases[i], key);
+        uint64_t draw = hg_draw(name_hashes[i], key_hash);
         double least = 1.0 - ((double)(draw >> 12) + 0.5) * 0x1p-52;
-        if (least > first * weights[i] * (1 + 1e-12))
+        if (least > nearest * weights[i] * (1 + 1e-12))
             continue;
-        double time = hg_time(draw, weights[i]);
-        if (time <= first) {
-            first = time;
+        double distance = hg_distance(draw, weights[i]);
+        if (distance <= nearest) {
+            nearest = distance;
             best = i;
         }
     }
     return best;
 }
 
-/* MurmurHash3 of 32 bits, begun: what all keys of a node have in front. Eight nodes stand side by side, all with as
- * many bytes behind the last block of four, so that compilers turn the loops over them into vector instructions.
- * GCC would unroll such short loops before; what it is told to is made for AVX2 too, whose multiplication is fast. */
+/* The states of MurmurHash3 of 32 bits after the prefixes of eight nodes, all with the same number of bytes after the
+ * last block of four, so that compilers vectorize the loops over them. GCC would unroll such short loops first, which
+ * the pragma prevents. They are also compiled for AVX2, whose multiplication is fast. */
 enum { HG_LANES = 8 };
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -82,7 +84,7 @@ enum { HG_LANES = 8 };
 
 typedef struct {
     uint32_t state[HG_LANES];
-    uint32_t rest[HG_LANES]; /* the bytes after the last block, times the first factor */
+    uint32_t rest[HG_LANES]; /* the bytes after the last block of four, times the first factor */
     uint32_t size[HG_LANES];
     uint32_t rank[HG_LANES];
     uint32_t rest_size;
@@ -132,17 +134,18 @@ static void hg_murmur_begin(hg_prefixes *all, size_t lane, uint32_t rank, const 
     all->rest_size = (uint32_t)(size - whole);
 }
 
-/* What a key adds behind prefixes that leave some bytes over: but for its first word the same to all of them. */
+/* The words of a key, mixed, for all prefixes with the same number of remaining bytes: only the first word, which
+ * contains these bytes, depends on the prefix. */
 typedef struct {
     uint32_t first; /* times the first factor */
     uint32_t *mixed;
     size_t count;
     uint32_t rest;
     uint32_t size;
-    int joined; /* whether prefix and key make up a first word */
+    int joined; /* whether prefix and key fill a first word */
 } hg_suffix;
 
-/* `mixed` needs room for size / 4 words. */
+/* `have` is the number of remaining bytes of the prefix; `mixed` has size / 4 words. */
 static void hg_suffix_begin(hg_suffix *suffix, const unsigned char *p, size_t size, uint32_t have, uint32_t *mixed)
 {
     size_t at = size < 4 - have ? size : 4 - have;
@@ -173,9 +176,9 @@ HG_INLINE void hg_murmur_end(const hg_prefixes *all, const hg_suffix *suffix, ui
         scores[i] = hg_murmur_last(h[i] ^ (all->size[i] + suffix->size));
 }
 
-/* The scores of all nodes by rank; prefixes that leave as much over stand together. */
+/* The scores of all nodes; groups of prefixes with the same number of remaining bytes are adjacent. */
 static void hg_scores_of_prefixes(const hg_prefixes *all, size_t count, const unsigned char *p, size_t size,
-                                  uint32_t *mixed, hg_racer *racers)
+                                  uint32_t *mixed, hg_candidate *candidates)
 {
     hg_suffix suffix;
     uint32_t scores[HG_LANES];
@@ -184,7 +187,7 @@ static void hg_scores_of_prefixes(const hg_prefixes *all, size_t count, const un
             hg_suffix_begin(&suffix, p, size, all[at].rest_size, mixed);
         hg_murmur_end(&all[at], &suffix, scores);
         HG_EACH_LANE(i)
-            racers[all[at].rank[i]].score = scores[i];
+            candidates[all[at].rank[i]].score = scores[i];
     }
 }
 
@@ -229,7 +232,7 @@ static size_t hg_best_of_prefixes(const hg_prefixes *all, size_t count, const un
     return hg_best_of_lanes(all, count, p, size, mixed);
 }
 
-/* The length of the UTF-8 sequence at `p`, its code point in `code`; 0 if it is none. */
+/* The length of the UTF-8 sequence at `p`, whose code point is stored in `code`; 0 if there is none. */
 static size_t hg_utf8(const unsigned char *p, size_t size, uint32_t *code)
 {
     size_t length = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >> 4 == 0xe ? 3 : p[0] >> 3 == 0x1e ? 4 : 0;
@@ -245,7 +248,7 @@ static size_t hg_utf8(const unsigned char *p, size_t size, uint32_t *code)
     return overlong || *code > 0x10ffff || *code >> 11 == 0x1b ? 0 : length;
 }
 
-/* The low byte of each code point of UTF-8; bytes that are none stay. Returns the new size. */
+/* The low byte of each code point of UTF-8; other bytes are unchanged. Returns the new size. */
 static size_t hg_low_bytes(const unsigned char *p, size_t size, unsigned char *out)
 {
     size_t made = 0;
