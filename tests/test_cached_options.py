@@ -9,6 +9,8 @@ from random import Random
 import pytest
 from watchdog import PATIENCE, in_a_loop
 
+from headgate.memoize._results import _Results
+
 
 def letters(*names):
     return [name.upper() for name in names]
@@ -360,8 +362,7 @@ def test_a_class_is_a_function(twin):
 
 
 def new_results(twin, maxsize):
-    memoize = twin.memoize
-    return (memoize._new_results if twin.name == "compiled" else memoize._Results)(maxsize)
+    return twin.memoize._new_results(maxsize) if twin.name == "compiled" else _Results(maxsize)
 
 
 @pytest.mark.parametrize("maxsize", [1, 2, 7, 40, None])
