@@ -61,7 +61,7 @@ def test_round_robins_with_a_seed_begin_at_the_first_server(twin, name, first):
 
 def test_a_sequence_without_a_seed_is_the_one_of_nginx_from_another_place(twin):
     places = set()
-    for _ in range(60):
+    for _ in range(200):  # one of the seven places is missed once in 10**12 runs
         balancer = twin.balance.WeightedRoundRobin({"a": 5, "b": 1, "c": 1})
         sequence = "".join(balancer.get_server() for _ in range(14))
         assert sequence in "aabacaa" * 3
@@ -88,7 +88,7 @@ def test_shares_are_those_of_the_weights(twin, clock, name, fleet, callers):
 def test_many_callers_of_one_request_each_share_by_weight(twin, name):
     cls = getattr(twin.balance, name)
     got = Counter(cls({"a": 1, "b": 4}).get_server() for _ in range(1000))
-    assert 130 < got["a"] < 280
+    assert 100 < got["a"] < 310
 
 
 @pytest.mark.parametrize("name", BY_LOAD)
@@ -251,8 +251,8 @@ def in_child(balancer):
 @pytest.mark.parametrize("name", KEYLESS)
 def test_children_of_a_fork_begin_anywhere_unless_there_is_a_seed(twin, name):
     cls = getattr(twin.balance, name)
-    balancer = cls("abcdefghijklmnop"[i] for i in range(16))
-    assert len({in_child(balancer) for _ in range(6)}) > 1
+    balancer = cls(map(str, range(1000)))
+    assert len({in_child(balancer) for _ in range(5)}) > 1  # all begin alike once in 10**12 runs
     balancer._check()
     seeded = cls(["a", "b", "c"], seed=4)
     assert len({in_child(seeded) for _ in range(2)}) == 1
