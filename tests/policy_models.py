@@ -3,7 +3,7 @@
 A model keeps lists of keys, oldest first, and searches them; `Naive` adds sizes, lifetimes and the methods.
 """
 
-from headgate.cache._pure import _Echoes, _Sketch
+from headgate.cache.policies.tinylfu import _Echoes, _Sketch
 from headgate.hashing._pure import splitmix64
 
 NEVER = 2**63 - 1

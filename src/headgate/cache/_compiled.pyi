@@ -23,7 +23,9 @@ _T = TypeVar("_T")
 _Reason = Literal["size", "expired", "replaced", "removed"]
 
 @disjoint_base
-class _Cache(MutableMapping[_K, _V], Generic[_K, _V]):
+class _Table: ...
+
+class _Cache(_Table, MutableMapping[_K, _V], Generic[_K, _V]):
     __hash__: ClassVar[None]  # type: ignore[assignment]
     __reversed__: ClassVar[None]
     def __init__(

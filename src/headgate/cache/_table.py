@@ -1,0 +1,253 @@
+"""Where the entries of a cache are found, and the lists in which its policy keeps them."""
+
+import sys
+
+from headgate._base.forks import new_lock
+from headgate.cache._views import _ABSENT
+
+_COUNTED = ("expired", "replaced", "removed", "loads", "failures", "nanoseconds")
+_PLAIN = frozenset({bool, bytes, float, int, str, type, type(None)})
+_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _is_plain(key, depth=2):
+    """Whether a dict hashes and compares `key` without running code of its own."""
+    kind = type(key)
+    return kind in _PLAIN or (kind is tuple and depth > 0 and (
+        _PLAIN.issuperset(map(type, key)) or all(_is_plain(part, depth - 1) for part in key)))
+
+
+def _itself(entry):
+    return entry
+
+
+class _Entry:
+    """A key, its value and its place; `bucket` is the hash under which `_odd` has it, None in `_data`."""
+
+    __slots__ = (
+        "bucket", "due", "end", "hard", "hash", "key", "mark", "next", "prev", "size", "stamp", "tags",
+        "value",
+    )
+
+    def __init__(self, key=None, bucket=None):
+        self.key, self.bucket = key, bucket
+        self.prev = self.next = self.value = None
+        self.stamp = 0
+        self.tags = ()
+
+
+class _End(_Entry):
+    """The end of a list: the oldest entry follows it, the newest precedes it, `size` is that of all."""
+
+    __slots__ = ()
+
+    def __init__(self):
+        super().__init__()
+        self.prev = self.next = self
+        self.end = None
+        self.size = 0
+
+
+class _Table:
+    """The state of a cache, how an entry is found, and the lists."""
+
+    __slots__ = (
+        "__weakref__",
+        "_births",
+        "_clock",
+        "_count",
+        "_counts",
+        "_data",
+        "_draws",
+        "_ends",
+        "_evictions",
+        "_filled",
+        "_flights",
+        "_generation",
+        "_heap",
+        "_hits",
+        "_idle",
+        "_jitter",
+        "_lifetime",
+        "_listener",
+        "_lock",
+        "_made",
+        "_misses",
+        "_odd",
+        "_plain",
+        "_room",
+        "_seed",
+        "_sizer",
+        "_slow",
+        "_stamps",
+        "_tagged",
+        "_timed",
+        "_version",
+    )
+
+    _LISTS = 1
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        self._lock = new_lock()
+        self._hits = self._misses = self._evictions = self._version = self._births = self._generation = 0
+        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._room = self._draws = self._seed = self._stamps = 0
+        self._sizer = self._listener = self._clock = self._lifetime = self._idle = self._flights = None
+        self._jitter, self._plain, self._made = 0.0, False, False
+        self._data = self._odd = self._heap = self._tagged = self._ends = None
+        self._set_timed(False)
+        self._empty()
+        return self
+
+    def _set_timed(self, timed):
+        """Say whether entries may have a lifetime; readers take the lock then, or where there is no GIL."""
+        self._timed, self._slow = timed, timed or not _GIL
+
+    def _empty(self):
+        """Start anew without entries, and return what was there for the caller to drop."""
+        data, odd, heap, tagged = {}, {}, [], {}
+        ends = tuple([self._new_end() for _ in range(self._LISTS)])
+        data, self._data = self._data, data
+        odd, self._odd = self._odd, odd
+        heap, self._heap = self._heap, heap
+        tagged, self._tagged = self._tagged, tagged
+        ends, self._ends = self._ends, ends
+        self._filled = self._count = 0
+        self._version += 1
+        self._births += 1
+        return data, odd, heap, tagged, ends
+
+    @staticmethod
+    def _new_end():
+        return _End()
+
+    def __del__(self, is_finalizing=sys.is_finalizing):
+        """Break the cycles of links, so that the entries go at once; at the end of an interpreter the names
+        of this module may be gone."""
+        if is_finalizing():
+            return
+        old = self._empty()
+        self._unchain(self._snapshot(ends=old[-1]), old[-1])
+
+    def _unchain(self, entries, ends):
+        """Make all entries of lists dead."""
+        for entry in entries:
+            entry.prev = entry.next = entry.end = None
+        for end in list(self._all_ends(ends)):
+            end.prev = end.next = None
+
+    # ---- keys -------------------------------------------------------------------------------
+
+    def _seek(self, key):
+        """The entry of `key` as it is found now, or None; runs code of keys, so no lock may be held."""
+        data, odd = self._data, self._odd
+        entry = data.get(key) if data or not odd else None
+        return self._seek_odd(key) if entry is None and odd else entry
+
+    def _seek_odd(self, key):
+        """The entry of `key` in the bucket of its hash, or None."""
+        for entry in self._odd.get(hash(key), ()):
+            if entry.key is key or entry.key == key:
+                return entry
+        return None
+
+    def _is_current(self, entry, births):
+        """Whether what `_seek` found still holds, where `births` was counted before; the lock is held."""
+        if entry is None:
+            return births == self._births
+        return entry.next is not None or self._is_filed(entry)
+
+    def _is_filed(self, entry):
+        """Whether `_seek` finds `entry`; a dead one only while it is given another place."""
+        if entry.bucket is not None:
+            return any(other is entry for other in self._odd.get(entry.bucket, ()))
+        data, key = self._data, entry.key
+        return key in data and data[key] is entry
+
+    def _forget_key(self, entry):
+        """Let `entry` be found no more."""
+        if entry.bucket is None:
+            data, key = self._data, entry.key
+            if key in data and data[key] is entry:
+                del data[key]
+            return
+        odd, home = self._odd, entry.bucket
+        while True:
+            group = odd.get(home, ())
+            rest = tuple([other for other in group if other is not entry])
+            if len(rest) == len(group):
+                return
+            if home in odd and odd[home] is group:
+                if rest:
+                    odd[home] = rest
+                else:
+                    del odd[home]
+                return
+
+    # ---- entries and their lists ------------------------------------------------------------
+
+    def _move(self, entry, end):
+        """Make a live entry the newest of the list of `end`."""
+        next, last = entry.next, end.prev
+        if next is None or last is None or last is entry:
+            return
+        prev, size = entry.prev, entry.size
+        prev.next = next
+        next.prev = prev
+        entry.end.size -= size
+        entry.prev, entry.next, entry.end = last, end, end
+        last.next = entry
+        end.prev = entry
+        end.size += size
+        self._version += 1
+
+    def _unlink(self, entry):
+        """Take a live entry out of its list and return its value; _ABSENT if a finalizer was faster."""
+        prev, next, value = entry.prev, entry.next, entry.value
+        if next is None:
+            return _ABSENT
+        end, size = entry.end, entry.size
+        prev.next = next
+        next.prev = prev
+        end.size -= size
+        self._filled -= size
+        self._count -= 1
+        self._version += 1
+        entry.prev = entry.next = entry.end = entry.value = None
+        self._left(entry, end, next)
+        return value
+
+    def _first(self, end):
+        """The oldest entry of a list, None if it is empty or has been cleared."""
+        entry = end.next
+        return None if entry is end else entry
+
+    def _snapshot(self, row=_itself, ends=None):
+        """``row(entry)`` of the live entries, or of the lists of `ends`, list by list, the oldest first.
+
+        All are of one moment. Readers take the lock meanwhile, so that none moves an entry.
+        """
+        with self._lock:
+            try:
+                while True:
+                    self._slow = True
+                    version = self._version
+                    rows = self._chained(row, ends or self._ends)
+                    if version == self._version:
+                        return rows
+            finally:
+                self._slow = self._timed or not _GIL  # nothing comes between the look and the setting
+
+    def _chained(self, row, ends):
+        """Rows of the lists of `ends`; at an entry that has left its list the walk ends, to be made anew."""
+        rows = []
+        for end in self._all_ends(ends):
+            entry = end.next
+            while entry is not None and entry.end is end:
+                rows.append(row(entry))
+                entry = entry.next
+        return rows
+
+    def _all_ends(self, ends):
+        return ends

@@ -1,0 +1,1 @@
+"""The eviction policies, a file each for either twin."""
