@@ -10,6 +10,7 @@ import pytest
 from threads import run_threads
 
 import headgate
+from headgate import schemes
 from headgate.errors import NoServerError
 
 KEYS = [f"user:{number}" for number in range(400)]
@@ -31,6 +32,31 @@ def test_keys_are_where_the_placement_has_them(twin, placement):
     assert homes(balancer) == dict(zip(KEYS, nodes.get_many(KEYS), strict=True))
     for key in ["é", "é".encode(), -1, 2**63 - 1, b"\0"]:
         assert balancer.get_server(key) == nodes.get_node(key)
+
+
+def test_picks_that_a_hash_function_suspends_at_once(twin):
+    """One that ends first leaves changes of the members in force, though the other one began amid it."""
+    second_began, first_ended = Event(), Event()
+
+    def hash(data):
+        if data == b"first":
+            second.start()
+            second_began.wait(0.2)  # in vain where a lock keeps the other one out
+        elif data == b"second":
+            second_began.set()
+            first_ended.wait(5)
+        return twin.hashing.xxh64(data)
+
+    ring = partial(twin.placement.HashRing, scheme=schemes.headgate(hash=hash))
+    balancer = twin.balance.KeyHash([*"abc"], placement=ring, max_failures=1)
+    second = Thread(target=balancer.get_server, args=["second"], kwargs={"exclude": [*"ab"]})
+    next(pick for pick in map(balancer.pick, KEYS) if pick.server == "c").done(False)
+    balancer.get_server("first")
+    first_ended.set()
+    second.join()
+    balancer.add_server("d")
+    balancer._check()
+    assert set(homes(balancer).values()) == set("abd")
 
 
 def test_the_placement_is_a_hash_ring_by_default(twin):

@@ -278,7 +278,8 @@ cdef class _Balancer(_Members):
             else:
                 record = self._left(skip)[0] if busy else self._considered(key, skip, now)
         finally:
-            self._busy = busy
+            if not busy:  # or else it is cleared by whoever set it, who may have come to the end before
+                self._busy = False
             if self._stale:
                 self._rebuild(now)
         return record

@@ -182,7 +182,8 @@ class _Balancer(_Members):
             self._stale = True
             raise
         finally:
-            self._busy = busy
+            if not busy:  # or else it is cleared by whoever set it, who may have come to the end before
+                self._busy = False
             if self._stale:
                 self._rebuild(now)
         return record
