@@ -1,16 +1,16 @@
-"""What ``cached`` consists of in both twins; only the front, which looks calls up, is each twin's own.
+"""The cold code of ``cached``, shared by both twins; each twin has a `_Lookup` of its own.
 
-    front (def), or Shell around a front (async def)      the stand-in for the function
+    lookup (def), or _AsyncWrapper around one (async def)   the wrapper of the function
         hit:   the value in the store
         miss:  Memory.trip, then the function and the store; for coroutines, and where there is more to do
-               than to call a function, Memory.answer -> Flights.load -> the function -> the store
+               than to call a function, Memory.resolve -> Flights.load -> the function -> the store
 
     Plan      the function and the arguments of the decorator
-      .places   id(instance) -> (weak reference, stand-in), removed by the reference's callback
-      .held     id(instance) -> (instance, stand-in), for instances without weak references: at most `maxsize`
+      .by_id    id(instance) -> (weak reference, wrapper), removed by the reference's callback
+      ._strong  id(instance) -> (instance, wrapper), for instances without weak references: at most `maxsize`
 
-References go from a stand-in to its front, memory, store and results, and never back, so the results of a
-method go with the instance. Neither memory nor front knows the instance, which comes with every call.
+References go from a wrapper to its lookup, memory, store and results, and never back, so the results of a
+method go with the instance. Neither memory nor lookup knows the instance, which comes with every call.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class KEYWORDS:
 
 
 def call_key(args: tuple[Any, ...], kwargs: dict[str, Any], typed: bool) -> Any:
-    """What tells two calls apart.
+    """The key of a call.
 
     >>> call_key(("a",), {}, False)
     'a'
@@ -67,11 +67,11 @@ def call_key(args: tuple[Any, ...], kwargs: dict[str, Any], typed: bool) -> Any:
     return key
 
 
-# ---- what stands for the function ---------------------------------------------------------------
+# ---- wrappers -----------------------------------------------------------------------------------
 
 
-class Standin:
-    """Stands for a function or, with `bind`, which returns an instance's own stand-in, for a method too."""
+class Wrapper:
+    """Wraps a function or, with `bind`, which returns the wrapper of an instance, a method too."""
 
     __slots__ = ("__dict__", "__weakref__", "_bind", "_is_method", "_memory")
 
@@ -96,7 +96,7 @@ class Standin:
         return MethodType(self._bind(instance), instance)
 
     def _counting(self) -> Any:
-        """The front, which counts."""
+        """The lookup, which holds the counters."""
         return self
 
     def cache_info(self) -> _CacheInfo:
@@ -128,10 +128,10 @@ class Standin:
     def __repr__(self) -> str:
         return f"<cached {self.__wrapped__!r}>"
 
-    def __copy__(self) -> Standin:
+    def __copy__(self) -> Wrapper:
         return self
 
-    def __deepcopy__(self, memo: object) -> Standin:
+    def __deepcopy__(self, memo: object) -> Wrapper:
         return self
 
     def __reduce__(self) -> str:
@@ -139,7 +139,7 @@ class Standin:
 
 
 class _Pending:
-    """What the front of an ``async def`` returns when the value is not there: how to come by it."""
+    """What the lookup of an ``async def`` returns on a miss: a coroutine that returns the value."""
 
     __slots__ = ("coroutine",)
 
@@ -147,32 +147,32 @@ class _Pending:
         self.coroutine = coroutine
 
 
-class _Shell(Standin):
-    """Stands for an ``async def``: awaits what its front does not have."""
+class _AsyncWrapper(Wrapper):
+    """Wraps an ``async def``; awaits what its lookup does not find."""
 
-    __slots__ = ("_front",)
+    __slots__ = ("_lookup",)
 
-    def __init__(self, memory: Memory, front: Any, bind: Callable[[Any], Any] | None) -> None:
+    def __init__(self, memory: Memory, lookup: Any, bind: Callable[[Any], Any] | None) -> None:
         super().__init__(memory, bind)
-        self._front = front
+        self._lookup = lookup
 
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         if self._is_method and self._bind is not None and args:
             return await self._bind(args[0])(*args, **kwargs)
-        found = self._front(*args, **kwargs)
+        found = self._lookup(*args, **kwargs)
         return await found.coroutine if type(found) is _Pending else found
 
     def _counting(self) -> Any:
-        return self._front
+        return self._lookup
 
     @property
     def cache(self) -> Any:
         """The cache of the results, or None for the built-in one."""
-        return self._front.cache
+        return self._lookup.cache
 
 
 class Mark:
-    """Stands for one instance in the keys of a method's results in a cache that instances share."""
+    """Identifies an instance in the keys of a method's results in a cache that instances share."""
 
     __slots__ = ("name",)
 
@@ -183,7 +183,7 @@ class Mark:
         return f"<{self.name} of one instance>"
 
 
-# ---- what is remembered -------------------------------------------------------------------------
+# ---- results ------------------------------------------------------------------------------------
 
 
 class Memory:
@@ -198,14 +198,14 @@ class Memory:
         self._store = plan.new_store()
         self._mark: Any = None
 
-    def aim(self, front: Any, mark: object) -> None:
-        """Let `front` look up here, in a given cache by keys that carry `mark`."""
+    def use(self, lookup: Any, mark: object) -> None:
+        """Let `lookup` use this memory; in a given cache, keys carry `mark`."""
         self._mark = mark
-        front.aim(self._store.cache, self._store.is_fresh if self._store.ages else None, mark)
+        lookup.use(self._store.cache, self._store.is_fresh if self._store.ages else None, mark)
 
-    def info(self, front: Any) -> _CacheInfo:
+    def info(self, lookup: Any) -> _CacheInfo:
         """Hits, misses, bound and size."""
-        hits, misses = front.counts()
+        hits, misses = lookup.counts()
         cache = self._store.cache
         return _CacheInfo(hits, misses, self._plan.maxsize_of(cache), self._size_of(cache))
 
@@ -225,29 +225,29 @@ class Memory:
         return [key for key in keys if type(key) is tuple and key and key[0] is self._mark]
 
     def _require(self, method: str, *needed: str) -> None:
-        """Refuse a method of the stand-in for which a given cache lacks a method."""
+        """Refuse a method of the wrapper for which a given cache lacks a method."""
         cache = self._store.cache
         for name in needed:
             if not hasattr(cache, name):
                 raise TypeError(f"{method} needs a cache with {name}, got {cache!r}")
 
-    def clear(self, front: Any) -> None:
+    def clear(self, lookup: Any) -> None:
         """Forget everything, of all instances too if this is the memory of the function itself."""
         if not self._plan.has_own_results:
             self._require("cache_clear", *(("clear",) if self._mark is None else ("pop", "__iter__")))
         self._flights.ground()
-        front.forget_counts()
+        lookup.forget_counts()
         if self._plan.has_own_results:
             self._store = self._plan.new_store()
-            self.aim(front, None)
+            self.use(lookup, None)
         elif self._mark is None:
             self._store.cache.clear()
         else:
             for key in self._marked_keys("cache_clear"):
                 self._store.pop(key, None)
         if not self._is_of_instance:
-            for standin in self._plan.standins():
-                standin.cache_clear()
+            for wrapper in self._plan.wrappers():
+                wrapper.cache_clear()
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The key of a call."""
@@ -255,38 +255,38 @@ class Memory:
         key = call_key(args, kwargs, plan.typed) if plan.key is None else plan.key(*args, **kwargs)
         return key if self._mark is None else (self._mark, key)
 
-    def contains(self, front: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def contains(self, lookup: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a call would return a result that is here."""
-        key = front.fitted(self.key_of(args, kwargs))
+        key = lookup.stored_key(self.key_of(args, kwargs))
         found = self._store.find(key, _ABSENT)
         return found is not _ABSENT and self._store.is_usable(key, found)
 
-    def invalidate(self, front: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def invalidate(self, lookup: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Forget a call; whether there was one."""
         self._require("cache_invalidate", "pop")
-        key = front.fitted(self.key_of(args, kwargs))
+        key = lookup.stored_key(self.key_of(args, kwargs))
         self._flights.drop(key)
         found = self._store.find(key, _ABSENT)
         usable = found is not _ABSENT and self._store.is_usable(key, found)
         return self._store.pop(key, _GONE) is not _GONE and usable
 
-    # ---- what the front does not have --------------------------------------------------------
+    # ---- misses ------------------------------------------------------------------------------
 
-    def answer(self, front: Any, key: Hashable, found: Any, args: tuple[Any, ...],
+    def resolve(self, lookup: Any, key: Hashable, found: Any, args: tuple[Any, ...],
                kwargs: dict[str, Any]) -> Any:
-        """The result of a call for which `front` has found nothing, or nothing fresh."""
+        """The result of a call for which `lookup` has found nothing, or nothing fresh."""
         store, loader = self._load_of(args, kwargs)
         usable = found is not _ABSENT and self._store.is_usable(key, found)
-        front.count(usable)
+        lookup.count(usable)
         if not usable:
             return self._flights.load(store, key, loader)
         if not self._store.is_fresh(key, found):
             self._refresh(store, key, loader)
         return self._store.result_of(found)
 
-    def trip(self, front: Any, key: Hashable) -> _Trip:
-        """How `front` comes by what it has not found, where nothing but the function has to be called."""
-        front.count(False)
+    def trip(self, lookup: Any, key: Hashable) -> _Trip:
+        """A load for `lookup`, where nothing but the function has to be called."""
+        lookup.count(False)
         return self._flights.trip(self._store, key)
 
     def _load_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -348,11 +348,11 @@ class _AsyncMemory(Memory):
 
     __slots__ = ()
 
-    def answer(self, front: Any, key: Hashable, found: Any, args: tuple[Any, ...],
+    def resolve(self, lookup: Any, key: Hashable, found: Any, args: tuple[Any, ...],
                kwargs: dict[str, Any]) -> Any:
         store, loader = self._load_of(args, kwargs)
         usable = found is not _ABSENT and self._store.is_usable(key, found)
-        front.count(usable)
+        lookup.count(usable)
         if not usable:
             return _Pending(self._flights.load_async(store, key, loader))
         if not self._store.is_fresh(key, found):
@@ -371,16 +371,16 @@ DEFAULT_MAXSIZE = _Default(128)
 
 
 class Plan:
-    """The arguments of the decorator, checked, and the function with all that is remembered of it.
+    """The checked arguments of the decorator, and the function with its wrappers.
 
     Results are in a given cache, in one of a given policy, or in the twin's own `new_results`.
     """
 
-    def __init__(self, new_front: Any, new_results: Any, default_policy: Any, cache: Any, *,
+    def __init__(self, new_lookup: Any, new_results: Any, default_policy: Any, cache: Any, *,
                  maxsize: int | None, policy: Any, ttl: float | None, tti: float | None, stale: float | None,
                  jitter: float, key: Any, typed: bool, keep: Any, tags: Any, on_evict: Any, clock: Any,
                  executor: Any) -> None:
-        self._new_front, self._new_results = new_front, new_results
+        self._new_lookup, self._new_results = new_lookup, new_results
         self.cache, self._maxsize = _checked_cache(cache), _checked_maxsize(maxsize)
         self.key, self.keep = checked_callable("key", key), checked_callable("keep", keep)
         self.typed, self.tags = bool(typed), tags if callable(tags) else checked_tags(tags)
@@ -390,12 +390,12 @@ class Plan:
         self._jitter = checked_fraction("jitter", jitter)
         self._policy: Any = None
         policy = checked_callable("policy", policy)
-        options = _given(tti=tti, jitter=jitter or None, on_evict=on_evict)
+        options = _not_none(tti=tti, jitter=jitter or None, on_evict=on_evict)
         if cache is not None:
-            _refuse_beside(cache, maxsize, _given(policy=policy) | options)
+            _refuse_beside(cache, maxsize, _not_none(policy=policy) | options)
             _refuse_tags(cache, self.tags)
         elif policy is not None or options or self.tags:
-            times = _given(ttl=self._seconds or None, clock=clock)
+            times = _not_none(ttl=self._seconds or None, clock=clock)
             self._policy = partial(policy or default_policy, **options, **times)
         self.has_own_results = cache is None and self._policy is None
         self._passes_ttl = _has_lifetimes(cache) and self.clock is (_clock_of(cache) or time.monotonic_ns)
@@ -429,68 +429,68 @@ class Plan:
         return AgeingStore(self.cache, self, ttl) if ages else Store(self.cache, ttl)
 
     def maxsize_of(self, cache: Any) -> int | None:
-        """What ``cache_info`` says of the bound."""
+        """The `maxsize` of ``cache_info``."""
         return self._maxsize if self.cache is None else getattr(cache, "maxsize", None)
 
     def decorate(self, function: Any) -> Any:
-        """The stand-in for `function`."""
+        """The wrapper for `function`."""
         self.function, self.is_async = _checked_function(function)
-        self.places: dict[int, tuple[ref[Any], Any]] = {}
-        self._held = self._new_results(None if self._maxsize is None else max(1, self._maxsize))
-        return self._new_standin(self.bind)
+        self.by_id: dict[int, tuple[ref[Any], Any]] = {}
+        self._strong = self._new_results(None if self._maxsize is None else max(1, self._maxsize))
+        return self._new_wrapper(self.bind)
 
-    def _new_standin(self, bind: Callable[[Any], Any] | None) -> Any:
-        """A stand-in for the function, or without `bind` for the method of one instance."""
+    def _new_wrapper(self, bind: Callable[[Any], Any] | None) -> Any:
+        """A wrapper for the function, or without `bind` for the method of one instance."""
         memory = (_AsyncMemory if self.is_async else Memory)(self, bind is None)
         clock = self.clock if self.has_own_results and self.ttl else None
         function = None if self.is_async or self.keep or self.tags else self.function
-        front = self._new_front(memory, function, self.key, self.typed, clock, bind, self.places)
-        standin = _Shell(memory, front, bind) if self.is_async else front
-        self._dress(standin)
+        lookup = self._new_lookup(memory, function, self.key, self.typed, clock, bind, self.by_id)
+        wrapper = _AsyncWrapper(memory, lookup, bind) if self.is_async else lookup
+        self._update(wrapper)
         if self.cache is None:
             mark: Any = None
         elif bind is None:
             mark = Mark(getattr(self.function, "__qualname__", repr(self.function)))
         else:
-            mark = standin if self.key is None else None
-        memory.aim(front, mark)
-        return standin
+            mark = wrapper if self.key is None else None
+        memory.use(lookup, mark)
+        return wrapper
 
-    def _dress(self, standin: Any) -> None:
-        """Make a stand-in look like the function."""
-        update_wrapper(standin, self.function)
+    def _update(self, wrapper: Any) -> None:
+        """Give a wrapper the attributes of the function."""
+        update_wrapper(wrapper, self.function)
         for name in _METHODS:  # those of a function that is itself an object with a cache
-            standin.__dict__.pop(name, None)
+            wrapper.__dict__.pop(name, None)
         if self.is_async:  # by which ``inspect`` knows a coroutine function
             code = _code_of(self.function)
-            standin.__name__ = getattr(self.function, "__name__", code.__name__)
-            standin.__code__, standin.__defaults__ = code.__code__, code.__defaults__
-            standin.__kwdefaults__ = code.__kwdefaults__
+            wrapper.__name__ = getattr(self.function, "__name__", code.__name__)
+            wrapper.__code__, wrapper.__defaults__ = code.__code__, code.__defaults__
+            wrapper.__kwdefaults__ = code.__kwdefaults__
 
     # ---- methods -----------------------------------------------------------------------------
 
     def bind(self, instance: Any) -> Any:
-        """The stand-in for the method of `instance`."""
+        """The wrapper for the method of `instance`."""
         identity = id(instance)
-        place = self.places.get(identity) or self._held.get(identity, None)
+        place = self.by_id.get(identity) or self._strong.get(identity, None)
         if place is not None and _is_of(place, instance):
             return place[1]
-        standin = self._new_standin(None)
+        wrapper = self._new_wrapper(None)
         try:
-            owner = ref(instance, partial(self.places.pop, identity))
+            owner = ref(instance, partial(self.by_id.pop, identity))
         except TypeError:
-            return self._held.setdefault(identity, (instance, standin))[1]
-        return self._placed(identity, instance, (owner, standin))
+            return self._strong.setdefault(identity, (instance, wrapper))[1]
+        return self._first(identity, instance, (owner, wrapper))
 
-    def _placed(self, identity: int, instance: Any, new: tuple[ref[Any], Any]) -> Any:
-        """The stand-in of the thread that was first."""
-        while not _is_of(place := self.places.setdefault(identity, new), instance):
-            self.places.pop(identity, None)  # of an instance that is dead, though its callback has not run
+    def _first(self, identity: int, instance: Any, new: tuple[ref[Any], Any]) -> Any:
+        """The wrapper of the thread that was first."""
+        while not _is_of(place := self.by_id.setdefault(identity, new), instance):
+            self.by_id.pop(identity, None)  # of an instance that is dead, though its callback has not run
         return place[1]
 
-    def standins(self) -> list[Any]:
-        """Those of all instances."""
-        return [standin for _, standin in (*self.places.copy().values(), *self._held.values())]
+    def wrappers(self) -> list[Any]:
+        """The wrappers of all instances."""
+        return [wrapper for _, wrapper in (*self.by_id.copy().values(), *self._strong.values())]
 
 
 def _is_of(place: tuple[Any, Any], instance: Any) -> bool:
@@ -502,7 +502,7 @@ def _is_of(place: tuple[Any, Any], instance: Any) -> bool:
 # ---- the checks ---------------------------------------------------------------------------------
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _not_none(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -568,9 +568,9 @@ def _code_of(function: Any) -> Any:
     return inner if hasattr(inner, "__code__") else type(inner).__call__
 
 
-def decorator(new_front: Any, new_results: Any, default_policy: Any, cache: Any, **options: Any) -> Any:
-    """What a twin's ``cached`` returns, by its own front, results and LRUCache."""
-    parts = new_front, new_results, default_policy
+def decorator(new_lookup: Any, new_results: Any, default_policy: Any, cache: Any, **options: Any) -> Any:
+    """What a twin's ``cached`` returns; the twin passes its own lookup, results and LRUCache."""
+    parts = new_lookup, new_results, default_policy
     if isinstance(cache, (classmethod, staticmethod)) or (callable(cache) and not _serves(cache)):
         return Plan(*parts, None, **options).decorate(cache)
 

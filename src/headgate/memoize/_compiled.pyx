@@ -11,7 +11,7 @@
     +---+                                               ("b",), 2)
     nodes, their table and their list are those of slots.h
 
-A key is what tells two calls apart. The only argument, an exact str or int, is its own key. Every other
+A key identifies a call. The only argument, an exact str or int, is its own key. Every other
 call has a flat one, a tuple: the positional arguments; with keywords KEYWORDS, their names in the order of
 the call and their values; and for a typed function the types of all arguments. The tuple is made when a call
 is missed; a lookup hashes the arguments where they lie and compares them with the tuple one by one.
@@ -28,7 +28,7 @@ runs before the first edit. The table's version counts its edits: a probe that c
 when it changed, and a result is stored without another look when no edit came between. From the first edit to
 the last nothing is allocated and nothing released. Evicted references are dropped last.
 
-``cached`` puts a `_Front` before such `_Results`, or before a user's cache; the rest of it is not hot, and
+``cached`` puts a `_Lookup` before such `_Results`, or before a user's cache; the rest of it is not hot, and
 shared with the pure twin.
 """
 cimport cython
@@ -95,7 +95,7 @@ cdef extern from "Python.h":
 
 cdef extern from "memo.h":
     PyObject *hg_call(PyObject *function, PyObject **args, size_t count) except NULL
-    PyObject *hg_placed(PyObject *places, PyObject *instance) except? NULL
+    PyObject *hg_wrapper_of(PyObject *by_id, PyObject *instance) except? NULL
     void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset, bint binds)
 
 cdef enum:
@@ -112,11 +112,11 @@ cdef object MONOTONIC = monotonic_ns
 
 include "_results.pxi"
 include "_lru_cache.pxi"
-include "_front.pxi"
+include "_lookup.pxi"
 
 
 cdef _Memoizer _memoizer = _Memoizer.__new__(_Memoizer)
-cdef _Front _front = _Front.__new__(_Front)
+cdef _Lookup _lookup = _Lookup.__new__(_Lookup)
 hg_call_by_vector(Py_TYPE(<PyObject *>_memoizer),
                   <char *>&_memoizer.vectorcall - <char *><void *>_memoizer, True)
-hg_call_by_vector(Py_TYPE(<PyObject *>_front), <char *>&_front.vectorcall - <char *><void *>_front, False)
+hg_call_by_vector(Py_TYPE(<PyObject *>_lookup), <char *>&_lookup.vectorcall - <char *><void *>_lookup, False)

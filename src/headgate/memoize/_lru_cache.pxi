@@ -63,13 +63,13 @@ cdef class _Memoizer(_Results):
         return self.__qualname__
 
 
-cdef inline PyObject *_given(object result) noexcept:
+cdef inline PyObject *_new_reference(object result) noexcept:
     """`result` with a reference for the caller."""
     Py_INCREF(<PyObject *>result)
     return <PyObject *>result
 
 
-cdef inline object _taken(PyObject *result):
+cdef inline object _owned(PyObject *result):
     """`result`, whose reference is taken over."""
     cdef object taken = <object>result
     Py_DECREF(result)
@@ -85,7 +85,7 @@ cdef PyObject *_call(_Memoizer self, PyObject **args, size_t nargsf, PyObject *n
     if given == 1 and names == NULL and self.own_keys and _is_own_key(args[0]):
         _read_own(&call, args)
     elif self.maxsize == 0:
-        return _given(self._pass_on(args, nargsf, names))
+        return _new_reference(self._pass_on(args, nargsf, names))
     else:
         _read_flat(&call, args, given, names, self.typed)
     with cython.critical_section(self):
@@ -98,7 +98,7 @@ cdef PyObject *_call(_Memoizer self, PyObject **args, size_t nargsf, PyObject *n
         else:
             self.misses += 1
             version = self.table.version
-    return result if result != NULL else _given(self._miss(&call, nargsf, version))
+    return result if result != NULL else _new_reference(self._miss(&call, nargsf, version))
 
 
 cdef _Memoizer _memoize(object function, Py_ssize_t maxsize, bint typed):
@@ -139,9 +139,9 @@ def lru_cache(maxsize=128, typed=False):
     """
     if not isinstance(maxsize, int) and callable(maxsize) and isinstance(typed, bool):
         return _memoize(maxsize, 128, typed)
-    cdef Py_ssize_t room = _checked_maxsize(maxsize)
+    cdef Py_ssize_t bound = _checked_maxsize(maxsize)
 
     def decorating_function(user_function):
-        return _memoize(user_function, room, typed)
+        return _memoize(user_function, bound, typed)
 
     return decorating_function

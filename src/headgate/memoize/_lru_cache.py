@@ -100,9 +100,9 @@ def lru_cache(maxsize=128, typed=False):
     """
     if not isinstance(maxsize, int) and callable(maxsize) and isinstance(typed, bool):
         return _memoize(maxsize, 128, typed)
-    room = _checked_maxsize(maxsize)
+    bound = _checked_maxsize(maxsize)
 
     def decorating_function(user_function):
-        return _memoize(user_function, room, typed)
+        return _memoize(user_function, bound, typed)
 
     return decorating_function

@@ -1,8 +1,8 @@
-"""Where ``cached`` refreshes a stale result, and what becomes of a refresh that never runs.
+"""Refreshes of stale results of ``cached``, including those that never run.
 
 A refresh is handed to an executor and may wait there in a queue, be cancelled, or be lost. Until it runs its
-flight has not started: whoever needs the value by then starts the flight itself, and the late refresh finds
-nothing to do. So no caller ever waits for an executor.
+flight has not started: a caller that needs the value by then starts the flight itself, and the late refresh
+finds nothing to do. So no caller ever waits for an executor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _own_executor: dict[str, Executor] = {}
 
 
 def _default_executor() -> Executor:
-    """The executor of all functions that were given none; its threads start when they are needed."""
+    """The executor of all functions without one of their own; its threads start when needed."""
     if not _own_executor:
         from concurrent.futures import ThreadPoolExecutor
 

@@ -260,7 +260,7 @@ cdef class _Results:
 
     @cython.final
     cdef list _forget(self):
-        """Shrink the slab to its sentinel and answer what it held."""
+        """Shrink the slab to its sentinel and return what it held."""
         cdef list nothing = [None, None]
         self.entries, nothing = nothing, self.entries
         self.nodes = <hg_node *>realloc(self.nodes, sizeof(hg_node))
@@ -277,7 +277,7 @@ cdef class _Results:
 
     @cython.final
     cdef int _grow(self) except -1:
-        """Double the slab, unless foreign code was faster."""
+        """Double the slab, unless foreign code did."""
         cdef uint64_t version = self.table.version, size
         cdef uint32_t capacity = max(<uint32_t>FIRST_CAPACITY, 2 * self.capacity)
         cdef uint32_t slot
@@ -395,7 +395,7 @@ cdef class _Results:
         cdef PyObject *held = <PyObject *>key
         cdef Call call
         _read_key(&call, &held)
-        result = _taken(self._recall(&call))
+        result = _owned(self._recall(&call))
         return default if result is ABSENT else result
 
     def put(self, key, result, /):
@@ -430,7 +430,7 @@ cdef class _Results:
                 old_key = self._exchange(2 * <Py_ssize_t>last, <PyObject *>None)
                 result = self._exchange(2 * <Py_ssize_t>last + 1, <PyObject *>None)
         Py_XDECREF(old_key)
-        return default if result == NULL else _taken(result)
+        return default if result == NULL else _owned(result)
 
     def values(self):
         with cython.critical_section(self):

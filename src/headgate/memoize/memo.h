@@ -1,11 +1,11 @@
-/* What a memoizer asks of C: to be called by vectorcall. */
+/* Calls of memoized functions by vectorcall. */
 #ifndef HEADGATE_MEMO_H
 #define HEADGATE_MEMO_H
 
 #include <Python.h>
 
 /* Objects of `type` hold a vectorcallfunc at `offset`. Those that bind do so as functions: a call by way of an
- * instance has it as its first argument, whether ``__get__`` was asked or not. */
+ * instance has it as its first argument, whether ``__get__`` was called or not. */
 static void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset, int binds)
 {
     type->tp_vectorcall_offset = offset;
@@ -34,26 +34,26 @@ static inline int hg_refers_to(PyObject *reference, PyObject *object)
 #endif
 }
 
-/* The stand-in of `instance` in a dict of (weak reference, stand-in) by address, with a reference; NULL without an
+/* The wrapper of `instance` in a dict of (weak reference, wrapper) by address, with a reference; NULL without an
  * error where there is none. */
-static inline PyObject *hg_placed(PyObject *places, PyObject *instance)
+static inline PyObject *hg_wrapper_of(PyObject *by_id, PyObject *instance)
 {
-    PyObject *address = PyLong_FromVoidPtr(instance), *place = NULL, *standin = NULL;
+    PyObject *address = PyLong_FromVoidPtr(instance), *place = NULL, *wrapper = NULL;
     if (address == NULL)
         return NULL;
 #if PY_VERSION_HEX >= 0x030D0000
-    PyDict_GetItemRef(places, address, &place);
+    PyDict_GetItemRef(by_id, address, &place);
 #else
-    place = PyDict_GetItemWithError(places, address);
+    place = PyDict_GetItemWithError(by_id, address);
     Py_XINCREF(place);
 #endif
     Py_DECREF(address);
     if (place != NULL && hg_refers_to(PyTuple_GET_ITEM(place, 0), instance)) {
-        standin = PyTuple_GET_ITEM(place, 1);
-        Py_INCREF(standin);
+        wrapper = PyTuple_GET_ITEM(place, 1);
+        Py_INCREF(wrapper);
     }
     Py_XDECREF(place);
-    return standin;
+    return wrapper;
 }
 
 #endif

@@ -3,8 +3,8 @@
 
 @cython.final
 @cython.trashcan(True)
-cdef class _Front:
-    """Looks calls up in `_Results` or another cache; its memory gets what is not there, or not fresh."""
+cdef class _Lookup:
+    """Looks calls up in `_Results` or another cache; all but fresh results go to its memory."""
 
     cdef vectorcallfunc vectorcall
     cdef object __weakref__
@@ -17,8 +17,8 @@ cdef class _Front:
     cdef object is_fresh   # None where all that is in another cache is fresh
     cdef object mark       # in the keys of another cache, or None
     cdef object key
-    cdef object bind       # returns an instance's own stand-in; None for that
-    cdef dict places       # id(instance) -> (weak reference, stand-in)
+    cdef object bind       # returns the wrapper of an instance; None in that wrapper
+    cdef dict by_id        # id(instance) -> (weak reference, wrapper)
     cdef object clock      # None where `results` do not age
     cdef uint64_t hits
     cdef uint64_t misses
@@ -28,13 +28,13 @@ cdef class _Front:
     cdef bint is_method
 
     def __cinit__(self, memory=None, function=None, key=None, typed=False, clock=None, bind=None,
-                  dict places=None):
+                  dict by_id=None):
         self.vectorcall = <vectorcallfunc>_look_up
-        self.memory, self.function, self.key, self.bind, self.places = memory, function, key, bind, places
+        self.memory, self.function, self.key, self.bind, self.by_id = memory, function, key, bind, by_id
         self.typed, self.clock, self.skip = typed, clock, bind is None
         self.own_keys = not typed and key is None
 
-    def aim(self, cache, is_fresh, mark):
+    def use(self, cache, is_fresh, mark):
         """Look up in `cache` from now on; another than `_Results` is there from the beginning."""
         if isinstance(cache, _Results):
             with cython.critical_section(self):
@@ -43,7 +43,7 @@ cdef class _Front:
             self.cache, self.get, self.is_fresh, self.mark = cache, cache.get, is_fresh, mark
             self.own_keys = False
 
-    def fitted(self, key):
+    def stored_key(self, key):
         """A key as it stands in the cache."""
         if self.get is not None or self.key is None or _is_own_key(<PyObject *>key):
             return key
@@ -80,11 +80,11 @@ cdef class _Front:
         return PyMethod_New(self._bound(instance), instance)
 
     cdef object _bound(self, object instance):
-        """`bind`, spared where the instance has its place already."""
-        cdef PyObject *standin = NULL
-        if self.places is not None:
-            standin = hg_placed(<PyObject *>self.places, <PyObject *>instance)
-        return self.bind(instance) if standin == NULL else _taken(standin)
+        """The wrapper of an instance; `bind` makes it the first time."""
+        cdef PyObject *wrapper = NULL
+        if self.by_id is not None:
+            wrapper = hg_wrapper_of(<PyObject *>self.by_id, <PyObject *>instance)
+        return self.bind(instance) if wrapper == NULL else _owned(wrapper)
 
     def cache_info(self):
         """Report cache statistics"""
@@ -135,7 +135,7 @@ cdef class _Front:
         else:
             _describe(&call, args, given, names, self.typed)
             key = _key(&call)
-        return self.fitted(key) if self.mark is None else (self.mark, key)
+        return self.stored_key(key) if self.mark is None else (self.mark, key)
 
     cdef PyObject *_recall(self, Call *call) except NULL:
         """What `results` have of a call, or ABSENT."""
@@ -154,10 +154,10 @@ cdef class _Front:
                 fresh = hg_monotonic_ns() < <int64_t>found.fresh_until
             else:
                 fresh = self.clock() < found.fresh_until
-        return _given(found.value) if fresh else NULL
+        return _new_reference(found.value) if fresh else NULL
 
-    cdef object _ask(self, object key, object found, PyObject **args, Py_ssize_t given, PyObject *names):
-        """Come by the result of a call of which nothing, or nothing fresh, was found."""
+    cdef object _resolve(self, object key, object found, PyObject **args, Py_ssize_t given, PyObject *names):
+        """The result of a call that missed, or found nothing fresh."""
         cdef Py_ssize_t i
         cdef dict kwargs
         if found is ABSENT and self.function is not None:
@@ -166,10 +166,10 @@ cdef class _Front:
         if names != NULL:
             for i in range(PyTuple_GET_SIZE(names)):
                 kwargs[<object>PyTuple_GET_ITEM(names, i)] = <object>args[given + i]
-        return self.memory.answer(self, key, found, tuple([<object>args[i] for i in range(given)]), kwargs)
+        return self.memory.resolve(self, key, found, tuple([<object>args[i] for i in range(given)]), kwargs)
 
     cdef object _load(self, object trip, PyObject **args, Py_ssize_t given, PyObject *names):
-        """Call the function, or take the outcome of whoever did."""
+        """Call the function, or return the outcome of a call under way."""
         with trip, trip:
             if trip.join() and not trip.find():
                 trip.keep(PyObject_Vectorcall(self.function, args, <size_t>given, names))
@@ -186,13 +186,13 @@ cdef class _Front:
         request[0], request[1] = <PyObject *>key, <PyObject *>ABSENT
         found = PyObject_Vectorcall(self.get, request, 2, NULL)
         if found is ABSENT or not (self.is_fresh is None or self.is_fresh(key, found)):
-            return self._ask(key, found, args, given, names)
+            return self._resolve(key, found, args, given, names)
         with cython.critical_section(self):
             self.hits += 1
         return found
 
 
-cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *names) except NULL:
+cdef PyObject *_look_up(_Lookup self, PyObject **args, size_t nargsf, PyObject *names) except NULL:
     cdef Py_ssize_t given = PyVectorcall_NARGS(nargsf), skip = min(self.skip, given)
     cdef Call call
     cdef PyObject *found
@@ -201,9 +201,9 @@ cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *n
     if given == skip + 1 and names == NULL and self.own_keys and _is_own_key(args[skip]):
         _read_own(&call, args + skip)
     elif self.is_method and given > 0:
-        return _given(PyObject_Vectorcall(self._bound(<object>args[0]), args, nargsf, names))
+        return _new_reference(PyObject_Vectorcall(self._bound(<object>args[0]), args, nargsf, names))
     elif self.get is not None:
-        return _given(self._look_up_elsewhere(args, given, names))
+        return _new_reference(self._look_up_elsewhere(args, given, names))
     elif self.key is not None:
         key = self._made_key(args + skip, given - skip, names)
         held = <PyObject *>key
@@ -212,12 +212,12 @@ cdef PyObject *_look_up(_Front self, PyObject **args, size_t nargsf, PyObject *n
         _read_flat(&call, args + skip, given - skip, names, self.typed)
     found = self._recall(&call)
     if found == <PyObject *>ABSENT or self.clock is not None:
-        aged = _taken(found)
+        aged = _owned(found)
         found = NULL if self.clock is None else self._fresh(aged)
     if found == NULL:
         if self.key is None:
             key = _key(&call)
-        return _given(self._ask(key, aged, args, given, names))
+        return _new_reference(self._resolve(key, aged, args, given, names))
     with cython.critical_section(self):
         self.hits += 1
     return found
@@ -246,10 +246,10 @@ def cached(cache=None, *, maxsize=DEFAULT_MAXSIZE, policy=None, ttl=None, tti=No
     - `clock`: a callable that returns integer nanoseconds, by default that of `cache` if it has
       lifetimes, otherwise ``time.monotonic_ns``.
 
-    Of all callers who miss the same call one runs the function and the others wait; for coroutines, in
-    each event loop. What it raises reaches those who wait and is not remembered. If its task is
-    cancelled, or it is interrupted, the next who waits takes over. A function that comes back to the same
-    call, directly or through others, is called through. What is being loaded when ``cache_clear()``
+    Of all callers that miss the same call one runs the function and the others wait; for coroutines, in
+    each event loop. What it raises reaches all waiters and is not remembered. If its task is
+    cancelled, or it is interrupted, the next waiter takes over. A function that calls itself with the same
+    arguments, directly or through others, is simply called. What is being loaded when ``cache_clear()``
     is called is not remembered.
 
     The results of a method are remembered by instance, whose ``__eq__`` and ``__hash__`` are not used,
@@ -285,7 +285,7 @@ def cached(cache=None, *, maxsize=DEFAULT_MAXSIZE, policy=None, ttl=None, tti=No
     >>> load.cache_invalidate("a"), load.cache_contains("a")
     (True, False)
     """
-    return decorator(_Front, _new_results, LRUCache, cache, maxsize=maxsize, policy=policy, ttl=ttl, tti=tti,
+    return decorator(_Lookup, _new_results, LRUCache, cache, maxsize=maxsize, policy=policy, ttl=ttl, tti=tti,
                      stale=stale, jitter=jitter, key=key, typed=typed, keep=keep, tags=tags,
                      on_evict=on_evict, clock=clock, executor=executor)
 

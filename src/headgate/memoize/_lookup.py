@@ -2,28 +2,28 @@
 
 from headgate.cache._pure import LRUCache
 from headgate.cache._views import _ABSENT
-from headgate.memoize._cached import DEFAULT_MAXSIZE, Standin, call_key, decorator
+from headgate.memoize._cached import DEFAULT_MAXSIZE, Wrapper, call_key, decorator
 from headgate.memoize._results import _Results
 
 
-class _Front(Standin):
-    """Looks calls up in a cache; its memory gets those that are not there, or not fresh."""
+class _Lookup(Wrapper):
+    """Looks calls up in a cache; all but fresh results go to its memory."""
 
     __slots__ = (
         "_clock", "_function", "_get", "_hits", "_is_fresh", "_key", "_mark", "_misses", "_typed", "cache",
     )
 
-    def __init__(self, memory, function, key, typed, clock, bind, places):
+    def __init__(self, memory, function, key, typed, clock, bind, by_id):
         super().__init__(memory, bind)
         self._function = function  # None where a call is not all that is to be done
         self._key, self._typed, self._clock = key, typed, clock
         self._hits = self._misses = 0
 
-    def aim(self, cache, is_fresh, mark):
+    def use(self, cache, is_fresh, mark):
         self.cache = None if type(cache) is _Results else cache
         self._get, self._is_fresh, self._mark = cache.get, is_fresh, mark
 
-    def fitted(self, key):
+    def stored_key(self, key):
         return key
 
     def count(self, hit):
@@ -48,7 +48,7 @@ class _Front(Standin):
         found = self._get(key, _ABSENT)
         if found is _ABSENT:
             if self._function is None:
-                return self._memory.answer(self, key, found, args, kwargs)
+                return self._memory.resolve(self, key, found, args, kwargs)
             trip = self._memory.trip(self, key)
             with trip, trip:
                 if trip.join() and not trip.find():
@@ -56,10 +56,10 @@ class _Front(Standin):
             return self._function(*args, **kwargs) if trip.is_circular else trip.result()
         if self._clock is not None:
             if self._clock() >= found.fresh_until:
-                return self._memory.answer(self, key, found, args, kwargs)
+                return self._memory.resolve(self, key, found, args, kwargs)
             found = found.value
         elif self._is_fresh is not None and not self._is_fresh(key, found):
-            return self._memory.answer(self, key, found, args, kwargs)
+            return self._memory.resolve(self, key, found, args, kwargs)
         self._hits += 1
         return found
 
@@ -87,10 +87,10 @@ def cached(cache=None, *, maxsize=DEFAULT_MAXSIZE, policy=None, ttl=None, tti=No
     - `clock`: a callable that returns integer nanoseconds, by default that of `cache` if it has
       lifetimes, otherwise ``time.monotonic_ns``.
 
-    Of all callers who miss the same call one runs the function and the others wait; for coroutines, in
-    each event loop. What it raises reaches those who wait and is not remembered. If its task is
-    cancelled, or it is interrupted, the next who waits takes over. A function that comes back to the same
-    call, directly or through others, is called through. What is being loaded when ``cache_clear()``
+    Of all callers that miss the same call one runs the function and the others wait; for coroutines, in
+    each event loop. What it raises reaches all waiters and is not remembered. If its task is
+    cancelled, or it is interrupted, the next waiter takes over. A function that calls itself with the same
+    arguments, directly or through others, is simply called. What is being loaded when ``cache_clear()``
     is called is not remembered.
 
     The results of a method are remembered by instance, whose ``__eq__`` and ``__hash__`` are not used,
@@ -126,6 +126,6 @@ def cached(cache=None, *, maxsize=DEFAULT_MAXSIZE, policy=None, ttl=None, tti=No
     >>> load.cache_invalidate("a"), load.cache_contains("a")
     (True, False)
     """
-    return decorator(_Front, _Results, LRUCache, cache, maxsize=maxsize, policy=policy, ttl=ttl, tti=tti,
+    return decorator(_Lookup, _Results, LRUCache, cache, maxsize=maxsize, policy=policy, ttl=ttl, tti=tti,
                      stale=stale, jitter=jitter, key=key, typed=typed, keep=keep, tags=tags,
                      on_evict=on_evict, clock=clock, executor=executor)
