@@ -26,17 +26,13 @@ Foreign code - the clock, ``__float__`` and ``__index__`` of a cost - runs befor
 """
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
-from libc.math cimport INFINITY, floor, ldexp
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from cpython.mem cimport PyMem_RawFree
+from libc.math cimport INFINITY, ldexp
+from libc.stdint cimport int64_t, uint64_t
 
 from headgate._c.clock cimport hg_monotonic_ns
 from headgate._c.fields cimport hg_get_double, hg_set_double
-from headgate._c.keys cimport hg_key, hg_key_of
-from headgate._c.mulshift cimport hg_units_at
-from headgate._c.siphash cimport hg_siphash13
-from headgate._c.xxh64 cimport hg_splitmix64
-from headgate.limit._amounts cimport MOST_DEBT, Amount, split, to_units
+from headgate.limit._amounts cimport Amount, split
 
 from functools import partial
 from os import urandom
@@ -53,117 +49,18 @@ from headgate.limit._tables import (
     count_lines,
     largest_cost,
     longest_log,
-    no_memory,
     scale_of,
     stride_of,
     tables_of,
 )
 from headgate.limit._reservation import Reservation
-from headgate.limit._units import checked_amount, units_at, unused, wait
-from headgate.limit._units import to_units as units_of
+from headgate.limit._units import checked_amount, wait
 
-
-cdef extern from "cells.h" nogil:
-    enum: HG_CELLS, HG_SWEPT, HG_EVICTIONS, HG_TURNS, HG_CONTROL
-    enum hg_verdict: HG_DENIED, HG_ALLOWED, HG_FULL, HG_AHEAD
-    ctypedef struct hg_scale:
-        uint64_t multiplier
-        int64_t burst
-        unsigned bits
-        unsigned shift
-    ctypedef struct hg_tier:
-        uint64_t *control
-        uint64_t *cells
-        uint64_t lines
-        unsigned stride
-        hg_scale scale
-        int64_t epoch
-        int64_t ceiling
-    ctypedef struct hg_place:
-        uint64_t tag
-        uint32_t first
-        uint32_t second
-    ctypedef struct hg_charge:
-        hg_verdict verdict
-        hg_scale scale
-        uint64_t now
-        uint64_t seen
-        int64_t elapsed
-        int64_t cost
-        int64_t debt
-        int64_t missing
-        bint taken
-        uint64_t moment
-        int64_t rest
-    int64_t hg_gap(uint64_t word, uint64_t now)
-    void hg_look(hg_tier *tier, const hg_place *at, bint evict, bint take, hg_charge *charge)
-    void hg_take(hg_tier *tier, const hg_place *at, bint evict, hg_charge *charge)
-    void hg_mend(hg_tier *tier, const hg_place *at, uint64_t seen, uint64_t now)
-    bint hg_give(hg_tier *tier, const hg_place *at, uint64_t now, int64_t back)
-    void hg_undo(hg_tier *tier, const hg_place *at, uint64_t now, hg_charge *charge)
-    bint hg_sweep(hg_tier *tier, uint64_t now, bint certain)
-    void hg_rescale(hg_tier *tier, hg_scale scale, int64_t now_ns)
-
-cdef extern from "log.h" nogil:
-    ctypedef struct hg_window:
-        int64_t limit
-        uint64_t period
-    ctypedef struct hg_log:
-        uint64_t *times
-        uint64_t length
-        uint64_t longest
-        int count
-        hg_window[8] windows
-    ctypedef struct hg_claim:
-        pass
-    uint64_t hg_moment(int64_t elapsed)
-    ctypedef struct hg_span:
-        uint64_t newest
-    hg_span hg_span_of(const hg_log *log, uint64_t *times)
-    void hg_consult(hg_tier *tier, const hg_log *log, const hg_place *at, bint evict, bint take,
-                    hg_charge *charges)
-    hg_verdict hg_worst(const hg_log *log, const hg_charge *charges)
-    hg_verdict hg_log_take(hg_tier *tier, const hg_log *log, const hg_place *at, bint evict,
-                           hg_charge *charges, hg_claim *claims)
-    void hg_log_mend(hg_tier *tier, const hg_log *log, const hg_place *at, const hg_charge *seen,
-                     uint64_t now, int64_t elapsed)
-    void hg_log_give(hg_tier *tier, const hg_log *log, const hg_place *at, uint64_t now, int64_t elapsed,
-                     int64_t back)
-    uint64_t hg_newest(const hg_tier *tier, const hg_log *log)
-    void hg_log_carry(const hg_tier *from_tier, const hg_log *from_log, hg_tier *tier, const hg_log *log,
-                      int64_t now_ns, uint64_t seen)
+include "_table.pxi"
+include "_log.pxi"
 
 cdef enum:
-    MOST_TIERS = 8
-    FEW_CLAIMS = 16
     HEADER = 4096
-
-cdef uint64_t SPREAD = 0x9E3779B97F4A7C15
-
-
-cdef hg_scale _scale(object rate) except *:
-    cdef hg_scale scale
-    scale.bits, scale.multiplier, scale.shift, scale.burst = scale_of(rate)
-    return scale
-
-
-cdef hg_log _log(tuple windows) except *:
-    """The log of a strict limiter without its memory; one of no length for other limiters."""
-    cdef hg_log log
-    cdef int i
-    log.times = NULL
-    log.length = longest_log(windows) if windows else 0
-    log.longest = 0
-    log.count = len(windows)
-    for i in range(log.count):
-        log.windows[i].limit, log.windows[i].period = windows[i]
-        log.longest = max(log.longest, log.windows[i].period)
-    return log
-
-
-cdef size_t _words(uint64_t lines, uint64_t length) noexcept:
-    """The words of a table with a log of that length for every cell."""
-    return HG_CONTROL + lines * HG_CELLS * (1 + length)
 
 
 def _size(uint64_t lines, bint strict, tuple rates):
@@ -172,31 +69,12 @@ def _size(uint64_t lines, bint strict, tuple rates):
     return _words(lines, length) * sizeof(uint64_t) * (1 if strict else len(rates))
 
 
-cdef void *_memory(uint64_t lines, uint64_t length) except NULL:
-    """The memory of a table, which the system gives as it is used; it must still be aligned."""
-    cdef void *memory = PyMem_RawCalloc(_words(lines, length) + HG_CELLS, sizeof(uint64_t))
-    if memory is NULL:
-        raise no_memory()
-    return memory
-
-
-cdef void *_aligned(void *memory) noexcept:
-    return <void *>((<uintptr_t>memory + 63) & ~<uintptr_t>63)
-
-
-cdef int64_t _entries(object cost, Amount amount) except -1:
-    """How many entries of a log a request takes."""
-    if amount.part != floor(amount.part):
-        raise ValueError(f"cost must be whole with strict=True, got {cost!r}")
-    return to_units(amount, 0)
-
-
 cdef object _wait(hg_charge *charge, object units):
     """The nanoseconds in which so many units come."""
     return wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
 
 
-cdef class RateLimiter:
+cdef class RateLimiter(_Logs):
     """RateLimiter(rate, *, burst=None, max_keys=1_000_000, path=None, mode=0o600, on_full="evict", \
     strict=False, on_mismatch="raise", clock=None)\n--\n
     At most so many requests in so long for each key, in memory of fixed size.
@@ -243,18 +121,10 @@ cdef class RateLimiter:
     """
 
     cdef object __weakref__
-    cdef object tick
     cdef object waiting
-    cdef tuple terms
-    cdef uint64_t[2] secret
-    cdef bint evict
     cdef bint strict
     cdef double largest
     cdef object room
-    cdef int count
-    cdef hg_log log
-    cdef hg_tier[MOST_TIERS] tiers
-    cdef void* memory[MOST_TIERS]
     cdef object table
     cdef Py_buffer view
 
@@ -298,15 +168,14 @@ cdef class RateLimiter:
             self.log = log
             for i in range(len(tables)):
                 if table is None:
-                    self._open(i, lines, stride, scales[i], now)
+                    self._open(i, lines, log.length, stride, scales[i], now)
                 else:
                     self._begin(i, self.view.buf + HEADER + i * size, lines, stride, scales[i], now)
+            if windows:
+                self._begin_log()
             self._offer(rates)
 
     def __dealloc__(self):
-        cdef int i
-        for i in range(MOST_TIERS):
-            PyMem_RawFree(self.memory[i])
         PyBuffer_Release(&self.view)
 
     cdef int _map(self, object table) except -1:
@@ -322,105 +191,6 @@ cdef class RateLimiter:
         self.terms = rates
         hg_set_double(&self.largest, largest_cost(rates))
         return 0
-
-    cdef int _open(self, int which, uint64_t lines, unsigned stride, hg_scale scale, int64_t now) except -1:
-        """An empty table for a tier, in memory of its own."""
-        cdef void *memory = _memory(lines, self.log.length)
-        PyMem_RawFree(self.memory[which])
-        self.memory[which] = memory
-        self._begin(which, _aligned(memory), lines, stride, scale, now)
-        return 0
-
-    cdef void _begin(self, int which, void *memory, uint64_t lines, unsigned stride, hg_scale scale,
-                     int64_t epoch) noexcept:
-        cdef hg_tier *tier = &self.tiers[which]
-        tier.control = <uint64_t *>memory
-        tier.cells = tier.control + HG_CONTROL
-        tier.lines = lines
-        tier.stride = stride
-        tier.scale = scale
-        tier.epoch = epoch
-        tier.ceiling = scale.burst
-        if self.strict:
-            tier.ceiling += <int64_t>1 << 32  # by one a request, however many come in one nanosecond
-            self.log.times = tier.cells + lines * HG_CELLS
-
-    cdef int64_t _now(self) except? -1:
-        if self.tick is None:
-            return hg_monotonic_ns()
-        return checked_now(self.tick())
-
-    cdef int64_t _swept(self) except? -1:
-        """Now, when all lines are swept that are due; a time far back is believed when it is read twice."""
-        cdef int64_t now = self._now()
-        if self._sweep(now, False):
-            return now
-        now = self._now()
-        self._sweep(now, True)
-        return now
-
-    cdef bint _sweep(self, int64_t now, bint certain):
-        cdef int i
-        cdef bint whole = True
-        with cython.critical_section(self):
-            for i in range(self.count):
-                whole &= hg_sweep(&self.tiers[i], self._units(i, now), certain)
-        return whole
-
-    cdef uint64_t _units(self, int which, int64_t now) noexcept nogil:
-        cdef hg_tier *tier = &self.tiers[which]
-        return hg_units_at(now - tier.epoch, tier.scale.multiplier, tier.scale.shift)
-
-    cpdef uint64_t _hash(self, key) except? 0:
-        """The keyed hash of a key, another one for text than for bytes or a number."""
-        cdef hg_key data
-        hg_key_of(key, b"key", &data)
-        return hg_siphash13(self.secret, data.data, data.size) ^ <uint64_t>data.kind * SPREAD
-
-    cdef int _locate(self, object key, hg_place *at) except -1:
-        cdef uint64_t hashed = self._hash(key)
-        at.tag = (hashed >> 41 or 1) << 1 | 1
-        at.first = <uint32_t>hashed
-        at.second = <uint32_t>(hg_splitmix64(hashed) >> 32)
-        return 0
-
-    cdef hg_verdict _settle(self, const hg_place *at, int64_t now, Amount cost, bint take,
-                            hg_charge *charges) noexcept nogil:
-        """Ask every tier; with `take`, charge them in turn, until one denies after all."""
-        cdef int i
-        cdef hg_tier *tier
-        cdef hg_verdict verdict = HG_ALLOWED
-        for i in range(self.count):
-            tier = &self.tiers[i]
-            charges[i].scale = tier.scale
-            charges[i].elapsed = now - tier.epoch
-            charges[i].now = self._units(i, now)
-            charges[i].cost = to_units(cost, tier.scale.bits)
-            charges[i].taken, charges[i].seen = False, 0
-        if not take or self.count > 1:
-            for i in range(self.count):
-                hg_look(&self.tiers[i], at, self.evict, take, &charges[i])
-                if charges[i].verdict != HG_ALLOWED and verdict != HG_AHEAD:
-                    verdict = charges[i].verdict
-        if not take or verdict != HG_ALLOWED:
-            return verdict
-        for i in range(self.count):
-            hg_take(&self.tiers[i], at, self.evict, &charges[i])
-            if charges[i].verdict != HG_ALLOWED:
-                return charges[i].verdict
-        return HG_ALLOWED
-
-    cdef int _undo(self, const hg_place *at, hg_charge *charges, int count) except -1:
-        """Give back what the first tiers took before another denied."""
-        cdef int i
-        cdef int64_t now
-        for i in range(count):
-            while charges[i].taken:
-                now = self._now()
-                with cython.critical_section(self):
-                    hg_undo(&self.tiers[i], at, self._units(i, now), &charges[i])
-        return 0
-
     cdef tuple _charge(self, object key, object cost, bint take, hg_charge *charges, hg_verdict *verdict):
         """Decide; the rates in force at that time."""
         cdef hg_place at
@@ -449,62 +219,6 @@ cdef class RateLimiter:
                 return rates
             now = self._swept()
             self._mend(&at, now, charges, len(rates))
-
-    cdef void _mend(self, const hg_place *at, int64_t now, const hg_charge *charges, int count):
-        """Cut the times that are too far ahead of the clock, as it was read after they were."""
-        cdef int i
-        with cython.critical_section(self):
-            for i in range(min(count, self.count)):
-                if charges[i].verdict == HG_AHEAD:
-                    hg_mend(&self.tiers[i], at, charges[i].seen, self._units(i, now))
-
-    cdef tuple _charge_log(self, const hg_place *at, object cost, Amount amount, bint take,
-                           hg_charge *charges, hg_verdict *verdict):
-        """``_charge`` of a strict limiter."""
-        cdef hg_claim[FEW_CLAIMS] few
-        cdef hg_claim *claims = few
-        cdef int64_t entries = _entries(cost, amount)
-        if take and entries > FEW_CLAIMS:
-            claims = <hg_claim *>PyMem_RawMalloc(entries * sizeof(hg_claim))
-            if claims is NULL:
-                raise MemoryError
-        try:
-            return self._decide_log(at, entries, take, charges, verdict, claims)
-        finally:
-            if claims is not few:
-                PyMem_RawFree(claims)
-
-    cdef tuple _decide_log(self, const hg_place *at, int64_t cost, bint take, hg_charge *charges,
-                           hg_verdict *verdict, hg_claim *claims):
-        cdef int64_t now = self._swept()
-        while True:
-            with cython.critical_section(self):
-                verdict[0] = self._settle_log(at, now, cost, take, charges, claims)
-                rates = self.terms
-            if verdict[0] != HG_AHEAD:
-                return rates
-            now = self._swept()
-            with cython.critical_section(self):
-                hg_log_mend(&self.tiers[0], &self.log, at, charges, self._units(0, now),
-                            now - self.tiers[0].epoch)
-
-    cdef hg_verdict _settle_log(self, const hg_place *at, int64_t now, int64_t cost, bint take,
-                                hg_charge *charges, hg_claim *claims) noexcept nogil:
-        """Ask every window; with `take`, log the request if all of them have room."""
-        cdef int i
-        if self.log.count == 0:  # another thread has called __init__ meanwhile
-            return HG_DENIED
-        for i in range(self.log.count):
-            self._ask_window(&charges[i], now, cost)
-        if take:
-            return hg_log_take(&self.tiers[0], &self.log, at, self.evict, charges, claims)
-        hg_consult(&self.tiers[0], &self.log, at, self.evict, False, charges)
-        return hg_worst(&self.log, charges)
-
-    cdef void _ask_window(self, hg_charge *charge, int64_t now, int64_t cost) noexcept nogil:
-        charge.moment = hg_moment(now - self.tiers[0].epoch)
-        charge.now = self._units(0, now)
-        charge.cost = cost
 
     @cython.binding(False)
     def allow(self, key, cost=1):
@@ -656,13 +370,6 @@ cdef class RateLimiter:
         everything.part = 0.0
         self._give(key, everything)
 
-    cdef int _tiers(self) noexcept:
-        """How many tables there are, which another thread may be changing."""
-        cdef int count
-        with cython.critical_section(self):
-            count = self.count
-        return count
-
     cdef int _give(self, object key, Amount amount) except -1:
         cdef hg_place at
         cdef hg_charge[MOST_TIERS] charges
@@ -671,24 +378,12 @@ cdef class RateLimiter:
         self._charge(key, 0, True, charges, &verdict)  # mends a time that is too far ahead
         self._locate(key, &at)
         while given < self._tiers():
-            given = self._give_from(given, &at, self._swept(), amount)
+            if self.strict:
+                given = self._give_log(&at, self._swept(), amount)
+            else:
+                given = self._give_from(given, &at, self._swept(), amount)
         self.waiting.nudge(key)
         return 0
-
-    cdef int _give_from(self, int which, const hg_place *at, int64_t now, Amount amount) except -1:
-        """Give back at this tier and those after it, up to one for which the clock must be read again."""
-        cdef int i
-        cdef hg_tier *tier
-        with cython.critical_section(self):
-            if self.strict:
-                hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now), now - self.tiers[0].epoch,
-                            to_units(amount, 0))
-                return 1
-            for i in range(which, self.count):
-                tier = &self.tiers[i]
-                if not hg_give(tier, at, self._units(i, now), to_units(amount, tier.scale.bits)):
-                    return i
-            return self.count
 
     def _now_ns(self):
         return self._now()
@@ -712,95 +407,6 @@ cdef class RateLimiter:
             else:
                 done = self._settle_from(done, &at, self._swept(), cost, actual, booked)
         self.waiting.nudge(key)
-
-    cdef bint _settle_log_of(self, const hg_place *at, int64_t now, object cost, object actual,
-                             object booked) except -1:
-        """``_settled`` of a strict limiter: entries that have left all windows do not come back. False if the
-        clock must be read again.
-        """
-        cdef int64_t back
-        if actual > cost:
-            return self._owe_entries(at, now, min(actual - cost, self.log.length))
-        with cython.critical_section(self):
-            back = cost - actual if now - booked < self.log.longest else 0
-            hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now), now - self.tiers[0].epoch, back)
-        return True
-
-    cdef bint _owe_entries(self, const hg_place *at, int64_t now, int64_t most) except -1:
-        """Log so many entries, or as many as have room; False if the clock must be read again."""
-        cdef hg_verdict verdict
-        cdef hg_claim *claims = <hg_claim *>PyMem_RawMalloc(most * sizeof(hg_claim))
-        if claims is NULL:
-            raise MemoryError
-        with cython.critical_section(self):
-            verdict = self._fill_log(at, now, most, claims)
-        PyMem_RawFree(claims)
-        return verdict != HG_AHEAD
-
-    cdef hg_verdict _fill_log(self, const hg_place *at, int64_t now, int64_t most,
-                              hg_claim *claims) noexcept nogil:
-        """Log at most so many entries; once more if another process was quicker."""
-        cdef int i
-        cdef hg_charge[MOST_TIERS] charges
-        cdef hg_verdict verdict = HG_DENIED
-        cdef int64_t entries
-        while verdict == HG_DENIED:
-            for i in range(self.log.count):
-                self._ask_window(&charges[i], now, 0)
-            hg_consult(&self.tiers[0], &self.log, at, self.evict, True, charges)
-            if charges[0].verdict == HG_AHEAD:
-                return HG_AHEAD
-            entries = most
-            for i in range(self.log.count):
-                entries = min(entries, self.log.windows[i].limit - charges[i].debt)
-            if entries <= 0:
-                return HG_ALLOWED
-            for i in range(self.log.count):
-                self._ask_window(&charges[i], now, entries)
-            verdict = hg_log_take(&self.tiers[0], &self.log, at, self.evict, charges, claims)
-        return verdict
-
-    cdef int _settle_from(self, int which, const hg_place *at, int64_t now, object cost, object actual,
-                          object booked) except -1:
-        """Settle at this tier and those after it, up to one for which the clock must be read again."""
-        cdef int i
-        cdef int64_t units
-        with cython.critical_section(self):
-            for i in range(which, self.count):
-                units = self._unused(i, now, cost, actual, booked)
-                if units >= 0:
-                    if not hg_give(&self.tiers[i], at, self._units(i, now), units):
-                        return i
-                elif not self._owe(i, at, now, -units):
-                    return i
-            return self.count
-
-    cdef int64_t _unused(self, int which, object now, object cost, object actual, object booked) except? -1:
-        """The units of a tier to give back; negative if more were used than reserved."""
-        cdef hg_tier *tier = &self.tiers[which]
-        bits, scaled, epoch = tier.scale.bits, (tier.scale.multiplier, tier.scale.shift), tier.epoch
-        if actual > cost:
-            return -min(units_of(actual - cost, bits), <object>MOST_DEBT)
-        came = units_at(now - epoch, *scaled) - units_at(booked - epoch, *scaled)
-        return min(unused(units_of(cost, bits), units_of(actual, bits), came), <object>MOST_DEBT)
-
-    cdef bint _owe(self, int which, const hg_place *at, int64_t now, int64_t units) noexcept nogil:
-        """Charge so many units, or as many as a key may owe; False if the clock must be read again."""
-        cdef hg_tier *tier = &self.tiers[which]
-        cdef hg_charge charge
-        charge.scale = tier.scale
-        charge.elapsed = now - tier.epoch
-        charge.now = self._units(which, now)
-        charge.verdict = HG_DENIED
-        while charge.verdict == HG_DENIED:
-            charge.cost = 0
-            hg_look(tier, at, self.evict, True, &charge)
-            if charge.verdict == HG_ALLOWED:
-                charge.cost = min(units, tier.scale.burst - charge.debt)
-                if charge.cost <= 0:
-                    return True
-                hg_take(tier, at, self.evict, &charge)
-        return charge.verdict != HG_AHEAD
 
     def acquire(self, key, cost=1, timeout=None):
         """Wait until `cost` can be taken for `key`; False if that is not within `timeout` seconds, None for
@@ -859,7 +465,7 @@ cdef class RateLimiter:
         cdef int i
         with cython.critical_section(self):
             for i in range(self.count, len(rates)):
-                self._open(i, self.tiers[0].lines, self.tiers[0].stride, scales[i], now)
+                self._open(i, self.tiers[0].lines, 0, self.tiers[0].stride, scales[i], now)
             for i in range(min(self.count, len(rates))):
                 hg_rescale(&self.tiers[i], scales[i], now)
             self._offer(rates)
@@ -892,6 +498,7 @@ cdef class RateLimiter:
             self.log = log
             memory, self.memory[0] = self.memory[0], memory
             self._begin(0, _aligned(self.memory[0]), before.lines, before.stride, scale, before.epoch)
+            self._begin_log()
             hg_log_carry(&before, &old, &self.tiers[0], &self.log, now, seen)
             self._offer(rates)
         PyMem_RawFree(memory)
@@ -964,16 +571,3 @@ cdef class RateLimiter:
                 assert len(set(whole)) == len(whole)
         if self.strict:
             self._check_logs()
-
-    cdef int _check_logs(self) except -1:
-        """Where an entry counts that is not ahead of the clock, the head is not dead; but if the clock has
-        been far back, heads count from then on, and entries from before may come to count again."""
-        cdef int64_t now = self._now()
-        cdef hg_tier *tier = &self.tiers[0]
-        cdef uint64_t at, moment = hg_moment(now - tier.epoch), newest
-        assert self.log.length == longest_log(checked_windows(self.terms))
-        for at in range(tier.lines * HG_CELLS):
-            newest = hg_span_of(&self.log, &self.log.times[at * self.log.length]).newest
-            if newest + self.log.longest > moment and newest <= moment and not tier.control[HG_TURNS]:
-                assert hg_gap(tier.cells[at], self._units(0, now)) > 0
-        return 0

@@ -1,0 +1,188 @@
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.math cimport floor
+from libc.stdint cimport int64_t, uint64_t
+
+from headgate.limit._amounts cimport Amount, to_units
+
+from headgate.limit._tables import longest_log
+
+
+cdef extern from "log.h" nogil:
+    ctypedef struct hg_window:
+        int64_t limit
+        uint64_t period
+    ctypedef struct hg_log:
+        uint64_t *times
+        uint64_t length
+        uint64_t longest
+        int count
+        hg_window[8] windows
+    ctypedef struct hg_claim:
+        pass
+    uint64_t hg_moment(int64_t elapsed)
+    ctypedef struct hg_span:
+        uint64_t newest
+    hg_span hg_span_of(const hg_log *log, uint64_t *times)
+    void hg_consult(hg_tier *tier, const hg_log *log, const hg_place *at, bint evict, bint take,
+                    hg_charge *charges)
+    hg_verdict hg_worst(const hg_log *log, const hg_charge *charges)
+    hg_verdict hg_log_take(hg_tier *tier, const hg_log *log, const hg_place *at, bint evict,
+                           hg_charge *charges, hg_claim *claims)
+    void hg_log_mend(hg_tier *tier, const hg_log *log, const hg_place *at, const hg_charge *seen,
+                     uint64_t now, int64_t elapsed)
+    void hg_log_give(hg_tier *tier, const hg_log *log, const hg_place *at, uint64_t now, int64_t elapsed,
+                     int64_t back)
+    uint64_t hg_newest(const hg_tier *tier, const hg_log *log)
+    void hg_log_carry(const hg_tier *from_tier, const hg_log *from_log, hg_tier *tier, const hg_log *log,
+                      int64_t now_ns, uint64_t seen)
+
+cdef enum:
+    FEW_CLAIMS = 16
+
+
+cdef hg_log _log(tuple windows) except *:
+    """The log of a strict limiter without its memory; one of no length for other limiters."""
+    cdef hg_log log
+    cdef int i
+    log.times = NULL
+    log.length = longest_log(windows) if windows else 0
+    log.longest = 0
+    log.count = len(windows)
+    for i in range(log.count):
+        log.windows[i].limit, log.windows[i].period = windows[i]
+        log.longest = max(log.longest, log.windows[i].period)
+    return log
+
+
+cdef int64_t _entries(object cost, Amount amount) except -1:
+    """How many entries of a log a request takes."""
+    if amount.part != floor(amount.part):
+        raise ValueError(f"cost must be whole with strict=True, got {cost!r}")
+    return to_units(amount, 0)
+
+
+cdef class _Logs(_Tables):
+    """The logs of a strict limiter, and decisions on them; of no length for other limiters."""
+
+    cdef hg_log log
+
+    cdef void _begin_log(self) noexcept:
+        """Lay the logs out behind the cells of the table."""
+        cdef hg_tier *tier = &self.tiers[0]
+        tier.ceiling += <int64_t>1 << 32  # by one a request, however many come in one nanosecond
+        self.log.times = tier.cells + tier.lines * HG_CELLS
+
+    cdef tuple _charge_log(self, const hg_place *at, object cost, Amount amount, bint take,
+                           hg_charge *charges, hg_verdict *verdict):
+        """``_charge`` of a strict limiter."""
+        cdef hg_claim[FEW_CLAIMS] few
+        cdef hg_claim *claims = few
+        cdef int64_t entries = _entries(cost, amount)
+        if take and entries > FEW_CLAIMS:
+            claims = <hg_claim *>PyMem_RawMalloc(entries * sizeof(hg_claim))
+            if claims is NULL:
+                raise MemoryError
+        try:
+            return self._decide_log(at, entries, take, charges, verdict, claims)
+        finally:
+            if claims is not few:
+                PyMem_RawFree(claims)
+
+    cdef tuple _decide_log(self, const hg_place *at, int64_t cost, bint take, hg_charge *charges,
+                           hg_verdict *verdict, hg_claim *claims):
+        cdef int64_t now = self._swept()
+        while True:
+            with cython.critical_section(self):
+                verdict[0] = self._settle_log(at, now, cost, take, charges, claims)
+                rates = self.terms
+            if verdict[0] != HG_AHEAD:
+                return rates
+            now = self._swept()
+            with cython.critical_section(self):
+                hg_log_mend(&self.tiers[0], &self.log, at, charges, self._units(0, now),
+                            now - self.tiers[0].epoch)
+
+    cdef hg_verdict _settle_log(self, const hg_place *at, int64_t now, int64_t cost, bint take,
+                                hg_charge *charges, hg_claim *claims) noexcept nogil:
+        """Ask every window; with `take`, log the request if all of them have room."""
+        cdef int i
+        if self.log.count == 0:  # another thread has called __init__ meanwhile
+            return HG_DENIED
+        for i in range(self.log.count):
+            self._ask_window(&charges[i], now, cost)
+        if take:
+            return hg_log_take(&self.tiers[0], &self.log, at, self.evict, charges, claims)
+        hg_consult(&self.tiers[0], &self.log, at, self.evict, False, charges)
+        return hg_worst(&self.log, charges)
+
+    cdef void _ask_window(self, hg_charge *charge, int64_t now, int64_t cost) noexcept nogil:
+        charge.moment = hg_moment(now - self.tiers[0].epoch)
+        charge.now = self._units(0, now)
+        charge.cost = cost
+
+    cdef int _give_log(self, const hg_place *at, int64_t now, Amount amount) except -1:
+        """Drop entries of a key."""
+        with cython.critical_section(self):
+            hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now), now - self.tiers[0].epoch,
+                        to_units(amount, 0))
+        return 1
+
+    cdef bint _settle_log_of(self, const hg_place *at, int64_t now, object cost, object actual,
+                             object booked) except -1:
+        """``_settled`` of a strict limiter: entries that have left all windows do not come back. False if the
+        clock must be read again.
+        """
+        cdef int64_t back
+        if actual > cost:
+            return self._owe_entries(at, now, min(actual - cost, self.log.length))
+        with cython.critical_section(self):
+            back = cost - actual if now - booked < self.log.longest else 0
+            hg_log_give(&self.tiers[0], &self.log, at, self._units(0, now), now - self.tiers[0].epoch, back)
+        return True
+
+    cdef bint _owe_entries(self, const hg_place *at, int64_t now, int64_t most) except -1:
+        """Log so many entries, or as many as have room; False if the clock must be read again."""
+        cdef hg_verdict verdict
+        cdef hg_claim *claims = <hg_claim *>PyMem_RawMalloc(most * sizeof(hg_claim))
+        if claims is NULL:
+            raise MemoryError
+        with cython.critical_section(self):
+            verdict = self._fill_log(at, now, most, claims)
+        PyMem_RawFree(claims)
+        return verdict != HG_AHEAD
+
+    cdef hg_verdict _fill_log(self, const hg_place *at, int64_t now, int64_t most,
+                              hg_claim *claims) noexcept nogil:
+        """Log at most so many entries; once more if another process was quicker."""
+        cdef int i
+        cdef hg_charge[MOST_TIERS] charges
+        cdef hg_verdict verdict = HG_DENIED
+        cdef int64_t entries
+        while verdict == HG_DENIED:
+            for i in range(self.log.count):
+                self._ask_window(&charges[i], now, 0)
+            hg_consult(&self.tiers[0], &self.log, at, self.evict, True, charges)
+            if charges[0].verdict == HG_AHEAD:
+                return HG_AHEAD
+            entries = most
+            for i in range(self.log.count):
+                entries = min(entries, self.log.windows[i].limit - charges[i].debt)
+            if entries <= 0:
+                return HG_ALLOWED
+            for i in range(self.log.count):
+                self._ask_window(&charges[i], now, entries)
+            verdict = hg_log_take(&self.tiers[0], &self.log, at, self.evict, charges, claims)
+        return verdict
+
+    cdef int _check_logs(self) except -1:
+        """Where an entry counts that is not ahead of the clock, the head is not dead; but if the clock has
+        been far back, heads count from then on, and entries from before may come to count again."""
+        cdef int64_t now = self._now()
+        cdef hg_tier *tier = &self.tiers[0]
+        cdef uint64_t at, moment = hg_moment(now - tier.epoch), newest
+        assert self.log.length == longest_log(checked_windows(self.terms))
+        for at in range(tier.lines * HG_CELLS):
+            newest = hg_span_of(&self.log, &self.log.times[at * self.log.length]).newest
+            if newest + self.log.longest > moment and newest <= moment and not tier.control[HG_TURNS]:
+                assert hg_gap(tier.cells[at], self._units(0, now)) > 0
+        return 0
