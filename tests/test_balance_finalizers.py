@@ -44,14 +44,15 @@ class Actor:
             pass
 
 
+@pytest.mark.parametrize("seed", [5, 7])
 @pytest.mark.parametrize(("name", "options"), [
     *[(name, {"slow_start": seconds}) for name in NAMES for seconds in (0, 3)],
     ("AddressHash", {"scheme": "nginx"}),
 ])
-def test_finalizers_find_the_balancer_whole(twin, clock, name, options):
+def test_finalizers_find_the_balancer_whole(twin, clock, name, options, seed):
     balancer = getattr(twin.balance, name)([f"s{i}" for i in range(6)], clock=clock, max_failures=2,
                                            ejection_time=1, seed=0, **options)
-    user, finalizer = Actor(balancer, 5), Actor(balancer, 6)
+    user, finalizer = Actor(balancer, seed), Actor(balancer, seed + 1)
     for _ in range(150):
         with struck_by(finalizer.act, 5):
             user.act()

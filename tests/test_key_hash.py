@@ -138,7 +138,7 @@ def test_picks_are_counted_and_no_key_is_kept(twin):
 
 @pytest.mark.parametrize(("options", "error", "message"), [
     ({"placement": 5}, TypeError, "placement must be callable or None, got 5"),
-    ({"placement": list}, TypeError, r"placement must make a HashRing, Rendezvous or Maglev, got \['a'\]"),
+    ({"placement": list}, TypeError, r"placement must return a HashRing, Rendezvous or Maglev, got \['a'\]"),
     ({"servers": [None]}, TypeError, "node must be str, bytes or int, got None"),
     ({"servers": ["a", b"a"]}, ValueError, "node must not be a member already, got b'a'"),
     ({"servers": {"a": 1e9}}, ValueError, "weight must give at most 16777216 points, got 1000000000"),

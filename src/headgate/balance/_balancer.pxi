@@ -25,90 +25,90 @@ cdef extern from *:
     """
     const uint64_t GOLDEN
 
-cdef double TAU = 10e9
-cdef int64_t INTERVAL = 10_000_000_000
-cdef int64_t VOLUME = 20
-cdef double UNKNOWN = 1e18
-cdef double RESOLUTION = 1e6
+cdef double DECAY_TIME = 10e9
+cdef int64_t RATE_INTERVAL = 10_000_000_000
+cdef int64_t MIN_OUTCOMES = 20
+cdef double UNSAMPLED_LOAD = 1e18
+cdef double LATENCY_UNIT = 1e6
 cdef double MARGIN = 2.0
 cdef int64_t SECOND = 1_000_000_000
-cdef int64_t MOST_PENALTY = 1023
-cdef list NOBODY = []
-cdef tuple _NONE = ()
+cdef int64_t MAX_PENALTY = 1023
+cdef list NO_RECORDS = []
+cdef tuple EMPTY = ()
 
 
-cdef inline double _kept(double passed) noexcept:
-    """What a moving average keeps of itself over `passed` nanoseconds; linear where exp would not tell."""
-    cdef double share = passed / TAU
+cdef inline double _decay(double passed) noexcept:
+    """The weight that a moving average keeps after `passed` nanoseconds; linear where exp adds nothing."""
+    cdef double share = passed / DECAY_TIME
     return 1.0 - share if share < 1e-4 else exp(-share)
 
 
-cdef inline double _whole(double number) noexcept:
-    """floor of a number from 0 to 2**63, without a call of the C library."""
+cdef inline double _floor(double number) noexcept:
+    """The floor of a number from 0 to 2**63, without a call of the C library."""
     return <double><int64_t>number
 
 
 cdef inline double _margin(double left, double right) noexcept:
-    """How many times its load must be less for a slot to be preferred."""
+    """How many times less the right load must be to win."""
     return MARGIN if left == right else 1.0
 
 
 @cython.final
-@cython.no_gc_clear  # the record must be there when the last reference goes
+@cython.no_gc_clear  # __dealloc__ needs the record
 @cython.freelist(64)
 cdef class _Pick:
-    """A server picked: `server`, in flight until the ``with`` block or `done(ok)` ends it."""
+    """A pick of `server`, in flight until the ``with`` block or `done` ends it."""
 
     cdef readonly object server
     cdef _Balancer _balancer
     cdef _Record _record
     cdef int64_t _start
-    cdef int64_t _era
+    cdef int64_t _generation
 
     @cython.binding(False)
     def done(self, ok=True, *, overloaded=False):
         """Ends the pick with its outcome and the time since it began; later calls do nothing.
 
-        A server that was `overloaded`, and refused the request as by 429 or 503, has not been fast: it gets
-        fewer picks for a while, as after a failure. If `ok`, this counts neither for nor against ejection.
-        A pick that is dropped unended leaves the flight without an outcome.
+        After a refusal because the server was `overloaded`, such as 429 or 503, the server gets fewer picks
+        for a while, as after a failure, and its latency does not fall; if `ok`, the refusal counts neither
+        for nor against ejection. A pick that is dropped is no longer in flight and has no outcome.
         """
         self._balancer._finish(self, bool(ok), bool(overloaded))
 
-    cdef int _leave(self, kind) except -1:
-        """The end of a block; a cancellation and the like are no outcome."""
+    cdef int _exit(self, kind) except -1:
+        """The end of a block; a BaseException such as a cancellation is no outcome."""
         if kind is None or issubclass(kind, Exception):
             self.done(kind is None)
         else:
-            self._balancer._drop(self)
+            self._balancer._cancel(self)
         return 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
-        self._leave(kind)
+        self._exit(kind)
 
     async def __aenter__(self):
         return self
 
     async def __aexit__(self, kind, error, traceback):
-        self._leave(kind)
+        self._exit(kind)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     def __dealloc__(self):
-        if self._record is not None and self._era == self._balancer._era:
+        if self._record is not None and self._generation == self._balancer._generation:
             self._balancer._abandon(self._record)
 
 
 cdef class _Balancer(_Members):
-    """What all balancers share: members, health, picks in flight, and the draws."""
+    """The base of all balancers: random draws, picks and their outcomes."""
 
-    cdef double *_sums       # of the weights up to each place in `_active`, NULL where all are equal
-    cdef double _typical
-    cdef bint _timed
+    cdef double *_sums       # of the weights up to each index in `_active`, NULL where all are equal
+    cdef double _mean_latency
+    cdef bint _by_latency
     cdef int64_t _sequence
 
     def __dealloc__(self):
@@ -119,13 +119,13 @@ cdef class _Balancer(_Members):
     @cython.final
     cdef inline uint64_t _draw(self) noexcept:
         """The next 64 bits of splitmix64's sequence."""
-        cdef uint64_t drawn = hg_splitmix64(self._state)
-        self._state = self._state + GOLDEN
+        cdef uint64_t drawn = hg_splitmix64(self._random_state)
+        self._random_state = self._random_state + GOLDEN
         return drawn
 
     @cython.final
     cdef inline uint64_t _below(self, uint64_t n) noexcept:
-        """An unbiased number below `n`: the upper half of n * draw, drawn again where that favours some."""
+        """An unbiased number below `n`: the upper half of n * draw, drawn again where that is biased."""
         cdef uint64_t least
         cdef uint64_t drawn = self._draw()
         if drawn * n < n:
@@ -140,13 +140,13 @@ cdef class _Balancer(_Members):
         return <double>(self._draw() >> 11) * (1.0 / 9007199254740992.0)
 
     @cython.final
-    cdef inline bint _scatters(self) noexcept:
-        """Whether the first picks are to begin at a random place."""
+    cdef inline bint _begins_anywhere(self) noexcept:
+        """Whether the first pick is of a random server."""
         return self._fresh and not self._seeded
 
     @cython.final
-    cdef object _weigh(self, list active):
-        """Sum up the weights that `_drawn` draws by; where all are equal it needs none."""
+    cdef object _sum_weights(self, list active):
+        """Sum up the weights for `_draw_record`, which needs no sums if all are equal."""
         cdef double *sums = NULL
         cdef double total = 0.0
         cdef Py_ssize_t at
@@ -161,97 +161,101 @@ cdef class _Balancer(_Members):
         PyMem_Free(sums)
 
     @cython.final
-    cdef list _seats(self, list skip):
-        """The places in `_active` of the records in `skip`, in order."""
+    cdef list _indexes(self, list skip):
+        """The indexes in `_active` of the records in `skip`, sorted."""
         if not skip:
             return []
-        return sorted([(<_Record>record).seat for record in skip if (<_Record>record).seat >= 0])
+        return sorted([(<_Record>record).index for record in skip if (<_Record>record).index >= 0])
 
     @cython.final
-    cdef _Record _drawn(self, list out):
-        """An active record drawn by weight, none of those at the places `out`, which leave at least one."""
+    cdef _Record _draw_record(self, list excluded):
+        """An active record drawn by weight, except those at the indexes `excluded`, which are not all."""
         cdef Py_ssize_t count = len(self._active)
         cdef Py_ssize_t at
-        cdef Py_ssize_t place
+        cdef Py_ssize_t index
         cdef double drawn
         if self._sums == NULL:
-            at = self._below(count - len(out))
-            for place in out:
-                at += at >= place
+            at = self._below(count - len(excluded))
+            for index in excluded:
+                at += at >= index
             return self._active[at]
-        drawn = self._unit() * self._total(out)
-        for place in out:
-            if place == 0 or drawn >= self._sums[place - 1]:
-                drawn += (<_Record>self._active[place]).weight
-        at = min(self._above(drawn), count - 1)
-        while at in out:  # which only rounding leads to
+        drawn = self._unit() * self._weight_without(excluded)
+        for index in excluded:
+            if index == 0 or drawn >= self._sums[index - 1]:
+                drawn += (<_Record>self._active[index]).weight
+        at = min(self._index_of(drawn), count - 1)
+        while at in excluded:  # only after rounding
             at = at + 1 if at + 1 < count else 0
         return self._active[at]
 
     @cython.final
-    cdef Py_ssize_t _drawn_place(self, Py_ssize_t out) noexcept:
-        """The place that `_drawn` draws if weights differ and none is out but that at `out`, or -1."""
+    cdef Py_ssize_t _draw_index(self, Py_ssize_t excluded) noexcept:
+        """What `_draw_record` draws, as an index, if weights differ; `excluded` is one index, or -1."""
         cdef Py_ssize_t count = len(self._active)
         cdef Py_ssize_t at
-        cdef double weight = 0.0 if out < 0 else (<_Record>PyList_GET_ITEM(self._active, out)).weight
-        cdef double drawn = self._unit() * (self._sums[count - 1] - weight)
-        if out == 0 or (out > 0 and drawn >= self._sums[out - 1]):
+        cdef double weight = 0.0
+        cdef double drawn
+        if excluded >= 0:
+            weight = (<_Record>PyList_GET_ITEM(self._active, excluded)).weight
+        drawn = self._unit() * (self._sums[count - 1] - weight)
+        if excluded == 0 or (excluded > 0 and drawn >= self._sums[excluded - 1]):
             drawn += weight
-        at = min(self._above(drawn), count - 1)
-        if at == out:
+        at = min(self._index_of(drawn), count - 1)
+        if at == excluded:
             at = at + 1 if at + 1 < count else 0
         return at
 
     @cython.final
-    cdef Py_ssize_t _above(self, double drawn) noexcept:
-        """The first place whose sum is above a number: bisect_right."""
+    cdef Py_ssize_t _index_of(self, double drawn) noexcept:
+        """The first index whose sum is above a number, as in bisect_right."""
         cdef const double *sums = self._sums
         cdef Py_ssize_t left = len(self._active)
         cdef Py_ssize_t half
-        while left > 1:  # without a branch on the outcome, which no processor could foresee
+        while left > 1:  # without a branch on the outcome, which is unpredictable
             half = left >> 1
             sums += half * (drawn >= sums[half - 1])
             left -= half
         return sums - self._sums + (drawn >= sums[0])
 
     @cython.final
-    cdef double _total(self, list out) except? -1.0:
-        """The weight of the active records that are not at the places `out`."""
+    cdef double _weight_without(self, list excluded) except? -1.0:
+        """The weight of the active records except those at the indexes `excluded`."""
         cdef double total = self._sums[len(self._active) - 1]
-        cdef Py_ssize_t place
-        for place in out:
-            total -= (<_Record>self._active[place]).weight
+        cdef Py_ssize_t index
+        for index in excluded:
+            total -= (<_Record>self._active[index]).weight
         return total
 
     @cython.final
-    cdef _Record _preferred(self, _Record a, double weight, _Record b, double other, double total,
-                            int64_t now):
-        """The one of `a`, drawn by weight, and `b` whose slot carries less; `a` if they carry about the same.
+    cdef _Record _less_loaded(self, _Record a, double weight, _Record b, double other, double total,
+                              int64_t now):
+        """The one of `a`, drawn by weight, and `b` with less load on a slot; `a` if it is about the same.
 
-        A server has a slot for each unit of its weight, the lighter one's being the unit, and its load is
-        spread evenly over them. Of the slots that one of `a` could be compared with, some are again of `a`:
-        `total` is the weight of all. So shares are those of the weights, in an idle fleet and under load.
+        The lighter weight is the unit; a server has a slot for each unit of its weight, and its load is
+        spread evenly over them. Of the slots that one of `a` may be compared with, some belong to `a` itself;
+        `total` is the weight of all servers. So shares are in proportion to the weights at any load.
         """
         cdef double left = a.in_flight + a.penalty
         cdef double right = b.in_flight + b.penalty
         cdef double drawn
         if weight < other:
-            right = _whole(right * (weight / other) + self._unit())
+            right = _floor(right * (weight / other) + self._unit())
         elif weight > other:
             drawn = self._unit() * (total - other)
             if drawn >= total - weight:
                 return a
-            left = _whole(left * (other / weight) + drawn / (total - weight))
+            left = _floor(left * (other / weight) + drawn / (total - weight))
         return b if self._load(b, right, now) * _margin(left, right) < self._load(a, left, now) else a
 
     @cython.final
     cdef inline double _load(self, _Record record, double slot, int64_t now) noexcept:
-        """What a slot of a server carries, this request counted in; if timed, times its latency."""
-        if not self._timed:
+        """The load of a slot of a server, with this request; times the latency for PeakEWMA."""
+        if not self._by_latency:
             return slot + 1.0
-        if record.cost == 0.0 and record.in_flight + record.penalty:
-            return UNKNOWN + slot
-        return (record.cost * _kept(max(now - record.stamp, 0)) + RESOLUTION) * (slot + 1.0)
+        if record.latency == 0.0 and record.in_flight + record.penalty:
+            return UNSAMPLED_LOAD + slot
+        return (record.latency * _decay(max(now - record.sampled_at, 0)) + LATENCY_UNIT) * (slot + 1.0)
+
     # ---- picks ------------------------------------------------------------------------------
 
     cdef _Record _choose(self, key, list skip, int64_t now):
@@ -259,24 +263,24 @@ cdef class _Balancer(_Members):
         raise NotImplementedError
 
     @cython.final
-    cdef list _left(self, list skip):
+    cdef list _remaining(self, list skip):
         """The active records that are not in `skip`."""
         return [record for record in self._active if record not in skip]
 
     @cython.final
-    cdef _Record _chosen(self, key, list skip, int64_t now):
-        """The record that a request goes to; for a finalizer that comes amid an edit, any that is left."""
+    cdef _Record _select(self, key, list skip, int64_t now):
+        """The record that a pick goes to; any remaining one if a finalizer picks during an edit."""
         cdef _Record record
         cdef bint busy
-        self._settle(now)
+        self._apply_due(now)
         busy, self._busy = self._busy, True
         try:
             if not self._active:
                 raise NoServerError("there is no server")
-            if len(skip) >= len(self._active) and not self._left(skip):
-                record = self._resort(key, self._ejected(skip))
+            if len(skip) >= len(self._active) and not self._remaining(skip):
+                record = self._choose_ejected(key, self._ejected_candidates(skip))
             else:
-                record = self._left(skip)[0] if busy else self._considered(key, skip, now)
+                record = self._remaining(skip)[0] if busy else self._choose_in_slow_start(key, skip, now)
         finally:
             if not busy:  # or else it is cleared by whoever set it, who may have come to the end before
                 self._busy = False
@@ -285,54 +289,56 @@ cdef class _Balancer(_Members):
         return record
 
     @cython.final
-    cdef list _ejected(self, list skip):
-        """The ejected records that are not in `skip`, where no active one is left."""
+    cdef list _ejected_candidates(self, list skip):
+        """The ejected records that are not in `skip`, for when no active one is left."""
         left = [record for record in self._members.values()
-                if (<_Record>record).until and not (<_Record>record).draining and record not in skip]
+                if (<_Record>record).ejected_until and not (<_Record>record).draining and record not in skip]
         if not left:
             raise NoServerError("every server is excluded")
         return left
 
-    cdef _Record _resort(self, key, list left):
-        """One of the ejected records, by weight alone: better tried than none."""
+    cdef _Record _choose_ejected(self, key, list left):
+        """One of the ejected records, drawn by weight: better than none."""
         sums = list(accumulate([(<_Record>record).weight for record in left]))
         return left[min(bisect_right(sums, self._unit() * sums[-1]), len(left) - 1)]
 
     @cython.final
-    cdef _Record _considered(self, key, list skip, int64_t now):
-        """The record of this balancer's choice; a warming one is passed over in part."""
+    cdef _Record _choose_in_slow_start(self, key, list skip, int64_t now):
+        """The record that this balancer chooses; some picks pass over one in a slow start."""
         cdef _Record record = self._choose(key, skip, now)
-        if record.warm and self._warms():
+        if record.slow_until and self._redraws():
             tried = list(skip)
-            while record.warm and self._unit() * self._slow_start >= self._warmth(record, now):
+            while record.slow_until and (
+                    self._unit() * self._slow_start >= self._slow_start_elapsed(record, now)):
                 tried.append(record)
-                if len(tried) >= len(self._active) and not self._left(tried):
+                if len(tried) >= len(self._active) and not self._remaining(tried):
                     break
                 record = self._choose(key, tried, now)
         return record
 
-    cdef bint _warms(self) noexcept:
-        """Whether a slow start holds picks back."""
+    cdef bint _redraws(self) noexcept:
+        """Whether some picks of a server in a slow start are chosen again."""
         return True
 
-    cdef double _warmth(self, _Record record, int64_t now) noexcept:
-        """The nanoseconds since a slow start began, a tenth of it at least."""
+    cdef double _slow_start_elapsed(self, _Record record, int64_t now) noexcept:
+        """The nanoseconds since a slow start began, at least a tenth of its length."""
         cdef double span = self._slow_start
-        return max(span - <double>(record.warm - now), span / 10)
+        return max(span - <double>(record.slow_until - now), span / 10)
 
-    cdef list _skipped(self, exclude):
+    cdef list _excluded(self, exclude):
         """The records of the servers in `exclude`."""
-        members = self._current()
+        members = self._current_members()
         found = dict.fromkeys([members.get(server) for server in checked_iterable("exclude", exclude)])
         found.pop(None, None)
         return list(found)
 
     @cython.binding(False)
     def get_server(self, key=None, *, exclude=()):
-        """Names the next server, without counting a request in flight.
+        """Returns the next server, without counting a request in flight.
 
-        `key` is what KeyHash and AddressHash hash; the others ignore it. Those in `exclude` are passed over;
-        where all others are ejected, one of these is taken, by its weight or by what the key prefers.
+        `key` is what KeyHash and AddressHash hash; other balancers ignore it. Servers in `exclude` are passed
+        over; if all others are ejected, one of those is returned, by weight or in the key's order of
+        preference.
 
         Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
         `exclude` is a single server.
@@ -343,24 +349,24 @@ cdef class _Balancer(_Members):
         >>> balancer.get_server(), balancer.get_server(exclude=["b"])
         ('a', 'a')
         """
-        cdef int64_t now = hg_get_time(&self._seen)
-        skip = NOBODY if exclude is _NONE or not exclude else self._skipped(exclude)
+        cdef int64_t now = hg_get_time(&self._rebuilt_at)
+        skip = NO_RECORDS if exclude is EMPTY or not exclude else self._excluded(exclude)
         key = self._read_key(key)
-        if self._timed or hg_get_time(&self._wake) != NEVER:
+        if self._by_latency or hg_get_time(&self._next_event) != NEVER:
             now = self._now()
         with cython.critical_section(self):
-            return self._chosen(key, skip, now).server
+            return self._select(key, skip, now).server
 
     cdef object _read_key(self, key):
-        """What `_choose` is given of a key."""
+        """What `_choose` needs of a key."""
 
     @cython.binding(False)
     def pick(self, key=None, *, exclude=()):
         """Picks the next server and counts the request in flight until it ends.
 
         Returns a context manager, for ``with`` and ``async with``, with the attribute `server` and the method
-        ``done(ok=True, *, overloaded=False)``. Its end measures the latency and feeds outlier ejection;
-        leaving the block by an error is a failure, but a task that is cancelled says nothing of the server.
+        ``done(ok=True, *, overloaded=False)``. Its end records the latency and the outcome, which may eject
+        the server; leaving the block by an error is a failure, but a task's cancellation is no outcome.
         `key` and `exclude` are those of get_server.
 
         Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
@@ -373,125 +379,126 @@ cdef class _Balancer(_Members):
         ...     one.server, two.server
         ('a', 'b')
         """
-        return self._picked(key, exclude)
+        return self._begin_pick(key, exclude)
 
     @cython.final
-    cdef _Pick _picked(self, key, exclude):
+    cdef _Pick _begin_pick(self, key, exclude):
         cdef _Record record
         cdef _Pick pick = _Pick.__new__(_Pick)
         cdef int64_t now
-        skip = NOBODY if exclude is _NONE or not exclude else self._skipped(exclude)
+        skip = NO_RECORDS if exclude is EMPTY or not exclude else self._excluded(exclude)
         key = self._read_key(key)
         now = self._now()
         with cython.critical_section(self):
-            record = self._chosen(key, skip, now)
-            self._count(record, pick, now)
-            self._moved(record)
+            record = self._select(key, skip, now)
+            self._count_pick(record, pick, now)
+            self._load_changed(record)
         return pick
 
     @cython.final
-    cdef inline void _count(self, _Record record, _Pick pick, int64_t now) noexcept:
-        """Take a pick into the flight."""
+    cdef inline void _count_pick(self, _Record record, _Pick pick, int64_t now) noexcept:
+        """Count a pick in flight."""
         record.in_flight += 1
         self._sequence += 1
-        record.turn = self._sequence
+        record.last_pick = self._sequence
         pick.server, pick._balancer, pick._record, pick._start = record.server, self, record, now
-        pick._era = self._era
+        pick._generation = self._generation
 
     @cython.final
     cdef int _finish(self, _Pick pick, bint ok, bint overloaded) except -1:
-        """Count a pick's outcome, once."""
+        """End a pick with its outcome, once."""
         cdef int64_t now = self._now()
         cdef bint good = ok and not overloaded
         cdef _Record record
         with cython.critical_section(self):
             record, pick._record = pick._record, None
-            if record is not None and pick._era == self._era:
+            if record is not None and pick._generation == self._generation:
                 record.in_flight -= 1
-                self._measure(record, now - pick._start, now, good)
-                if not record.until and not record.draining:
+                self._add_sample(record, now - pick._start, now, good)
+                if not record.ejected_until and not record.draining:
                     if not good or record.penalty:
-                        self._punish(record, good, now)
+                        self._update_penalty(record, good, now)
                     if good or not ok:
-                        self._judge(record, ok, now)
-                self._moved(record)
+                        self._add_outcome(record, ok, now)
+                self._load_changed(record)
         return 0
 
     @cython.final
-    cdef int _drop(self, _Pick pick) except -1:
-        """Take a pick out of the flight without an outcome, once."""
+    cdef int _cancel(self, _Pick pick) except -1:
+        """End a pick without an outcome, once."""
         cdef _Record record
         with cython.critical_section(self):
             record, pick._record = pick._record, None
-            if record is not None and pick._era == self._era:
+            if record is not None and pick._generation == self._generation:
                 record.in_flight -= 1
-                self._moved(record)
+                self._load_changed(record)
         return 0
 
     @cython.final
     cdef int _abandon(self, _Record record) except -1:
-        """Take a pick that was dropped out of the flight."""
+        """End a pick that was dropped."""
         with cython.critical_section(self):
             record.in_flight -= 1
-            self._moved(record)
+            self._load_changed(record)
         return 0
 
     @cython.final
-    cdef void _measure(self, _Record record, int64_t taken, int64_t now, bint good) noexcept:
+    cdef void _add_sample(self, _Record record, int64_t taken, int64_t now, bint good) noexcept:
         """Peak EWMA: a slower sample counts at once, a faster one by the time since the last.
 
-        What failed was no faster than its server mostly is, nor than successes of all servers are.
+        A failure counts as at least as slow as the server's average and as the mean of all successes.
         """
         cdef double keep
         cdef double sample = max(taken, 0)
-        cdef double passed = max(now - record.stamp, 0)
+        cdef double passed = max(now - record.sampled_at, 0)
         if not good:
-            sample = max(sample, record.cost, self._typical)
-        elif self._timed:
-            self._typical += (sample - self._typical) / 16.0
-        if sample >= record.cost:
-            record.cost = sample
+            sample = max(sample, record.latency, self._mean_latency)
+        elif self._by_latency:
+            self._mean_latency += (sample - self._mean_latency) / 16.0
+        if sample >= record.latency:
+            record.latency = sample
         else:
-            keep = _kept(passed)
-            record.cost = record.cost * keep + sample * (1.0 - keep)
-        record.stamp = now
+            keep = _decay(passed)
+            record.latency = record.latency * keep + sample * (1.0 - keep)
+        record.sampled_at = now
 
     @cython.final
-    cdef int _punish(self, _Record record, bint good, int64_t now) except -1:
-        """Count a failure as requests in flight for as many seconds, more with each; a success undoes one."""
+    cdef int _update_penalty(self, _Record record, bint good, int64_t now) except -1:
+        """Count a failure as picks in flight for as many seconds, more with each; a success halves them."""
         if good:
             if record.penalty:
                 record.penalty >>= 1
                 if not record.penalty:
                     self._penalized.remove(record)
                     if not self._penalized:
-                        self._lapse = NEVER
-                        self._wake_at(self._due)
+                        self._next_penalty_end = NEVER
+                        self._set_next_event(self._next_return)
             return 0
         if not record.penalty:
             self._penalized.append(record)
-        record.penalty = min(2 * record.penalty + 1, MOST_PENALTY)
-        record.lapses = now + min(record.penalty * SECOND, self._ejection_time)
-        self._lapse = min(self._lapse, record.lapses)
-        self._wake_at(min(self._wake, self._lapse))
+        record.penalty = min(2 * record.penalty + 1, MAX_PENALTY)
+        record.penalty_until = now + min(record.penalty * SECOND, self._ejection_time)
+        self._next_penalty_end = min(self._next_penalty_end, record.penalty_until)
+        self._set_next_event(min(self._next_event, self._next_penalty_end))
         return 0
 
     @cython.final
-    cdef int _judge(self, _Record record, bint ok, int64_t now) except -1:
-        """Feed the outcome of a pick to outlier ejection."""
+    cdef int _add_outcome(self, _Record record, bint ok, int64_t now) except -1:
+        """Count the outcome of a pick, and eject its server if it is an outlier."""
         record.failures = 0 if ok else record.failures + 1
-        if self._success_rate and not 0 <= now - record.window < INTERVAL:
-            record.window, record.good, record.total = now, 0, 0
-        record.total += 1
-        record.good += ok
-        if self._spare > 0 and (record.failures >= self._max_failures or (
-                not ok and record.total >= VOLUME and record.good < self._success_rate * record.total)):
+        if self._success_rate and not 0 <= now - record.window_start < RATE_INTERVAL:
+            record.window_start, record.successes, record.outcomes = now, 0, 0
+        record.outcomes += 1
+        record.successes += ok
+        if self._ejectable > 0 and (record.failures >= self._max_failures or (
+                not ok and record.outcomes >= MIN_OUTCOMES
+                and record.successes < self._success_rate * record.outcomes)):
             self._stale = True
             if now - record.since > 10 * self._ejection_time:
                 record.ejections = 0
             record.ejections += 1
-            record.until = now + self._ejection_time * min(record.ejections, 10)
+            record.ejected_until = now + self._ejection_time * min(record.ejections, 10)
             record.since = now
-            self._spare -= 1
+            self._ejectable -= 1
             self._rebuild(now)
         return 0

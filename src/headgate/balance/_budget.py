@@ -1,4 +1,4 @@
-"""How many retries a fleet may be burdened with, shared by all that send to it."""
+"""A budget for retries, shared by all clients of a fleet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["RetryBudget"]
 
 _CELLS = 10
-_MOST_SECONDS = 86_400
+_MAX_SECONDS = 86_400
 
 
 def _number(name: str, value: float, most: float) -> float:
@@ -27,12 +27,13 @@ def _number(name: str, value: float, most: float) -> float:
 
 
 class RetryBudget:
-    """A bound on retries: a `share` of the requests, and `per_second` more for times when there are few.
+    """A limit on retries: a `share` of the requests, and `per_second` more for when requests are few.
 
     Over the last `window` seconds, counted in tenths, at most ``share * requests + per_second * window``
-    retries are allowed. So servers that fail under load are not buried by what their failures bring: with
-    the defaults, a fleet of which every server fails gets at most 1.2 times the requests, and 10 retries a
-    second. `clock` returns integer nanoseconds, by default the monotonic clock. Every method is atomic among
+    retries are allowed. So servers that fail under load are not overloaded further by retries: with the
+    defaults, a fleet of which every server fails gets at most 1.2 times the requests, and 10 retries a
+    second.
+    `clock` returns integer nanoseconds and defaults to the monotonic clock. Every method is atomic among
     threads.
 
     Source: Finagle, RetryBudget; Linkerd, retry budgets.
@@ -52,20 +53,20 @@ class RetryBudget:
     def __init__(self, share: float = 0.2, per_second: float = 10, *, window: float = 10,
                  clock: Callable[[], int] | None = None) -> None:
         self._share = _number("share", share, 1)
-        seconds = _number("window", window, _MOST_SECONDS)
+        seconds = _number("window", window, _MAX_SECONDS)
         if seconds < 1:
-            raise ValueError(f"window must be from 1 to {_MOST_SECONDS}, got {window!r}")
+            raise ValueError(f"window must be from 1 to {_MAX_SECONDS}, got {window!r}")
         self._reserve = _number("per_second", per_second, 1_000_000) * seconds
         self._width = round(seconds * 1e9 / _CELLS)
         self._clock = checked_clock(clock) or monotonic_ns
-        self._cells = [[-_CELLS, 0, 0] for _ in range(_CELLS)]  # the number of a tenth, requests and retries
+        self._cells = [[-_CELLS, 0, 0] for _ in range(_CELLS)]  # number of a tenth, requests, retries
         self._lock = new_lock()
 
     def _tenth(self) -> int:
         return checked_now(self._clock()) // self._width
 
     def _cell(self, tenth: int) -> list[int]:
-        """The counts of the present tenth; the cell that was the oldest becomes the newest."""
+        """The cell of the present tenth, which replaces the oldest one."""
         cell = self._cells[tenth % _CELLS]
         if cell[0] != tenth:
             cell[:] = tenth, 0, 0
@@ -76,7 +77,7 @@ class RetryBudget:
         return self._reserve + self._share * sum(cell[1] for cell in cells) - sum(cell[2] for cell in cells)
 
     def deposit(self) -> None:
-        """Counts a request, retries left aside.
+        """Counts a request that is not a retry.
 
         Complexity: O(1).
 
@@ -90,7 +91,7 @@ class RetryBudget:
             self._cell(tenth)[1] += 1
 
     def withdraw(self) -> bool:
-        """Counts a retry and returns True if there may be one, else returns False.
+        """Counts a retry and returns True if one is allowed, else returns False.
 
         Complexity: O(1).
 
@@ -105,7 +106,7 @@ class RetryBudget:
 
     @property
     def balance(self) -> float:
-        """How many retries there may be now, not rounded.
+        """How many retries are allowed now, not rounded.
 
         Complexity: O(1).
 

@@ -26,7 +26,7 @@ cdef double WORD = 18446744073709551616.0
 
 
 cdef class _Hashed(_Balancer):
-    """A balancer that hashes keys; its plan is (what makes a placement, the placement, records by id)."""
+    """A balancer that hashes keys; its plan is (factory, placement, records by the id of their server)."""
 
     cdef tuple _plan
 
@@ -35,57 +35,60 @@ cdef class _Hashed(_Balancer):
 
     @cython.final
     cdef tuple _current_plan(self):
-        """The plan as it is now."""
+        """The present plan."""
         with cython.critical_section(self):
             return self._plan
 
-    cdef object _make(self):
+    cdef object _placement_factory(self):
         return self._current_plan()[0]
 
-    cdef object _adopt(self, plan):
+    cdef object _set_plan(self, plan):
         self._plan = plan
 
-    cdef object _planned(self, dict members, make, _Record changed, weight):
+    cdef object _make_plan(self, dict members, factory, _Record changed, weight):
         cdef _Record record
-        if make is None:
+        if factory is None:
             return None, None, {}
         weights = {}
         for record in members.values():
-            share = weight if record is changed else hg_get_double(&record.weight)
-            weights[record.server] = int(share) if share < 2**53 and share == int(share) else share
-        placement = make(weights)
+            exact = weight if record is changed else hg_get_double(&record.weight)
+            weights[record.server] = int(exact) if exact < 2**53 and exact == int(exact) else exact
+        placement = factory(weights)
         if not isinstance(placement, _Placement):
-            raise TypeError(f"placement must make a HashRing, Rendezvous or Maglev, got {placement!r}")
-        return make, placement, {id((<_Record>one).server): one for one in members.values()}
+            raise TypeError(f"placement must return a HashRing, Rendezvous or Maglev, got {placement!r}")
+        return factory, placement, {id((<_Record>one).server): one for one in members.values()}
 
     cdef bint _has_name(self, server) except -1:
         placement = self._current_plan()[1]
         return placement is not None and server in placement
 
-    cdef bint _warms(self) noexcept:
+    cdef bint _redraws(self) noexcept:
         return False
 
     cdef object _read_key(self, key):
         data = self._key_data(key)
         _, placement, records = self._current_plan()
         if placement is not None:
-            _Placement.nodes.__get__(placement)  # builds it, which other threads are not to wait for
+            _Placement.nodes.__get__(placement)  # builds it, without the lock
         return placement, records, data
 
     cdef object _key_data(self, key):
-        """The bytes that a key is placed by."""
+        """The bytes of a key that the placement hashes."""
         return key_bytes(key, "key")
 
     cdef _Record _choose(self, key, list skip, int64_t now):
-        return self._chosen_by_key(key, skip, now)
+        return self._choose_by_key(key, skip, now)
 
     @cython.final
-    cdef _Record _chosen_by_key(self, key, list skip, int64_t now):
-        cdef _Record record = self._preference(key, skip, now, True)
-        return record or self._preference(key, skip, now, False) or self._left(skip)[0]
+    cdef _Record _choose_by_key(self, key, list skip, int64_t now):
+        cdef _Record record = self._choose_preferred(key, skip, now, True)
+        return record or self._choose_preferred(key, skip, now, False) or self._remaining(skip)[0]
 
-    cdef _Record _preference(self, key, list skip, int64_t now, bint warming):
-        """The first active record that a key prefers, or None; `warming` holds back slow starts."""
+    cdef _Record _choose_preferred(self, key, list skip, int64_t now, bint ramped):
+        """The first active record in the key's order of preference, or None.
+
+        If `ramped`, a server in a slow start is passed over for a part of the keys.
+        """
         cdef _Record record
         placement, records, data = key
         count = 0
@@ -95,49 +98,50 @@ cdef class _Hashed(_Balancer):
                 _Placement.get_node(placement, data)]
             for server in found:
                 record = records.get(id(server))
-                if record is not None and record.seat >= 0 and record not in skip and not (
-                        warming and record.warm and self._comes_later(data, record, now)):
+                if record is not None and record.index >= 0 and record not in skip and not (
+                        ramped and record.slow_until and self._held_back(data, record, now)):
                     return record
         return None
 
-    cdef _Record _resort(self, key, list left):
-        """The ejected record that a key prefers."""
+    cdef _Record _choose_ejected(self, key, list left):
+        """The first record of `left`, which are ejected, in the key's order of preference."""
         placement, records, data = key
         found = _Placement.get_nodes(placement, data, len(records)) if placement is not None else ()
         preferred = [records.get(id(server)) for server in found]
         return next((record for record in preferred if record in left), left[0])
 
-    cdef bint _comes_later(self, data, _Record record, int64_t now) except -1:
-        """Whether a key does not go yet to a server in a slow start: keys come one by one, and stay."""
-        cdef double place = <double>hg_splitmix64(xxh64(data)) / WORD
-        return place * self._slow_start >= self._warmth(record, now)
+    cdef bint _held_back(self, data, _Record record, int64_t now) except -1:
+        """Whether a slow start withholds a key from its server: keys come one by one, and stay."""
+        cdef double fraction = <double>hg_splitmix64(xxh64(data)) / WORD
+        return fraction * self._slow_start >= self._slow_start_elapsed(record, now)
 
 
 cdef class KeyHash(_Hashed):
     """KeyHash(servers, *, placement=None, clock=None, seed=None, max_failures=5, \
     success_rate=None, ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
-    The same server for the same `key`, whatever is hashed: a str, bytes or an int.
+    Picks the same server for the same `key`: a str, bytes or an int.
 
-    `placement` is called with a mapping of server to weight and returns the placement of keys: HashRing,
-    which is the default, Rendezvous, Maglev, or such as ``partial(HashRing, scheme="nginx")``. Servers are
-    what its nodes may be: str, bytes or int, and anything else with its `node_key`. While a server is
-    ejected, draining or excluded, each of its keys goes to the next server in the order in which the key
-    prefers them, and no other key moves. In a slow start a server gets its keys one by one. No key is
-    remembered.
+    `placement` is called with a mapping of server to weight and returns the placement of the keys: it is
+    HashRing by default, and may be Rendezvous, Maglev or, for example, ``partial(HashRing, scheme="nginx")``.
+    A server is what may be a node of the placement: a str, bytes or an int, and anything else with its
+    `node_key`. While a server is ejected, draining or excluded, each of its keys goes to the next server in
+    the key's order of preference, and no other key moves. In a slow start a server gets its keys one by one.
+    No key is stored.
 
-    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
-    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
-    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
-    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
-    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
-    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
-    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
+    `servers` is an iterable of hashable servers, or a mapping of server to weight. A server is ejected after
+    `max_failures` consecutive failures, or when less than the fraction `success_rate` of at least 20 picks
+    within 10 seconds succeeded, for `ejection_time` seconds times the number of its ejections (at most 10).
+    At most the fraction `max_ejected` of the servers, rounded up, is ejected at once, and never the last one.
+    If fewer than the fraction `panic_threshold` of the servers, rounded down, would be left, ejections are
+    ignored, and so is load. A server that is added, or returns from an ejection, gets a share of the picks
+    that grows over `slow_start` seconds. `clock` returns integer nanoseconds and defaults to the monotonic
+    clock. All random draws follow from `seed`; without one they differ between balancers. Every method is
+    atomic among threads.
 
-    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+    Raises ValueError or TypeError if an argument is out of range or of the wrong type.
 
-    Complexity: that of the placement a pick, and O(k log k) where k servers that the key prefers are out; a
-    change of the members makes a new placement, which the next pick builds.
+    Complexity: a pick costs what the placement's lookup does, or O(k log k) if the key's k preferred servers
+    are out; a change of the members makes a new placement, which the next pick builds.
 
     >>> balancer = KeyHash(["a", "b", "c"])
     >>> balancer.get_server("user:1"), balancer.get_server("user:1", exclude=["a"])
@@ -147,7 +151,7 @@ cdef class KeyHash(_Hashed):
     def __init__(self, servers, *, placement=None, clock=None, seed=None, max_failures=5, success_rate=None,
                  ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
         checked_callable("placement", placement)
-        self._begin(server_weights(servers), checked_clock(clock), checked_settings(
+        self._initialize(server_weights(servers), checked_clock(clock), checked_settings(
             seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start),
             HashRing if placement is None else placement)
 
@@ -155,24 +159,25 @@ cdef class KeyHash(_Hashed):
 cdef class AddressHash(_Hashed):
     """AddressHash(servers, *, scheme="headgate", clock=None, seed=None, max_failures=5, \
     success_rate=None, ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
-    The same server for the same client address: `key`, IPv4 or IPv6 as text or packed.
+    Picks the same server for the same client address: `key` is IPv4 or IPv6, as text or packed.
 
-    A HashRing places the addresses, IPv6 by its /64, so that a server that joins or leaves moves only its
-    own clients; servers are then str, bytes or int. In a slow start a server gets its clients one by one.
-    With ``scheme="nginx"`` it is nginx's ip_hash, in which a slow start does not hold back.
+    A HashRing places the addresses, IPv6 by its /64 prefix, so only the clients of a server move when it
+    joins or leaves; servers are then str, bytes or int. In a slow start a server gets its clients one by one.
+    With ``scheme="nginx"`` this is nginx's ip_hash, which has no slow start.
 
-    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
-    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
-    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
-    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
-    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
-    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
-    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
+    `servers` is an iterable of hashable servers, or a mapping of server to weight. A server is ejected after
+    `max_failures` consecutive failures, or when less than the fraction `success_rate` of at least 20 picks
+    within 10 seconds succeeded, for `ejection_time` seconds times the number of its ejections (at most 10).
+    At most the fraction `max_ejected` of the servers, rounded up, is ejected at once, and never the last one.
+    If fewer than the fraction `panic_threshold` of the servers, rounded down, would be left, ejections are
+    ignored, and so is load. A server that is added, or returns from an ejection, gets a share of the picks
+    that grows over `slow_start` seconds. `clock` returns integer nanoseconds and defaults to the monotonic
+    clock. All random draws follow from `seed`; without one they differ between balancers. Every method is
+    atomic among threads.
 
-    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+    Raises ValueError or TypeError if an argument is out of range or of the wrong type.
 
-    Complexity: O(1) expected a pick; O(k log k) where k servers that the address prefers are out.
+    Complexity: O(1) expected a pick; O(k log k) if the address's k preferred servers are out.
 
     >>> balancer = AddressHash(["a", "b"])
     >>> balancer.get_server("2001:db8::1") == balancer.get_server("2001:db8::2")
@@ -181,26 +186,27 @@ cdef class AddressHash(_Hashed):
 
     def __init__(self, servers, *, scheme="headgate", clock=None, seed=None, max_failures=5,
                  success_rate=None, ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
-        make = HashRing if checked_scheme(scheme) == "headgate" else None
+        factory = HashRing if checked_scheme(scheme) == "headgate" else None
         pairs = server_weights(servers)
         for _, weight in pairs:
-            self._admitted(weight, make)
-        self._begin(pairs, checked_clock(clock), checked_settings(
-            seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start), make)
+            self._checked_weight(weight, factory)
+        self._initialize(pairs, checked_clock(clock), checked_settings(
+            seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start),
+            factory)
 
-    cdef object _admitted(self, weight, make):
+    cdef object _checked_weight(self, weight, factory):
         weight = server_weight(weight)
-        if make is None and weight != int(weight):
+        if factory is None and weight != int(weight):
             raise ValueError(f"weight must be whole in nginx's scheme, got {weight!r}")
         return weight
 
-    cdef list _line
-    cdef list _ends
+    cdef list _present
+    cdef list _weight_sums
 
-    cdef object _arrange(self, list active):
-        """What nginx's scheme walks over: the servers, those that are out too, and sums of their weights."""
-        self._line = [record for record in self._members.values() if not (<_Record>record).draining]
-        self._ends = list(accumulate([int((<_Record>record).weight) for record in self._line]))
+    cdef object _build(self, list active):
+        """The servers of nginx's scheme, ejected ones too, and the running sums of their weights."""
+        self._present = [record for record in self._members.values() if not (<_Record>record).draining]
+        self._weight_sums = list(accumulate([int((<_Record>record).weight) for record in self._present]))
 
     cdef object _key_data(self, key):
         return address_bytes(key, self._current_plan()[0] is None)
@@ -208,11 +214,11 @@ cdef class AddressHash(_Hashed):
     cdef _Record _choose(self, key, list skip, int64_t now):
         cdef _Record record
         if key[0] is not None:
-            return self._chosen_by_key(key, skip, now)
+            return self._choose_by_key(key, skip, now)
         hashed = 89
-        for _ in range(21):  # nginx hashes on where a server is out, up to 20 times
+        for _ in range(21):  # nginx hashes again if a server is out, up to 20 times
             hashed = nginx_hash(key[2], hashed)
-            record = self._line[bisect_right(self._ends, hashed % self._ends[-1])]
-            if record.seat >= 0 and record not in skip:
+            record = self._present[bisect_right(self._weight_sums, hashed % self._weight_sums[-1])]
+            if record.index >= 0 and record not in skip:
                 return record
-        return self._left(skip)[0]
+        return self._remaining(skip)[0]

@@ -1,4 +1,4 @@
-# The members of a balancer: their records, who of them is active, and the times at which that changes.
+# The members of a balancer: their records, which of them are active, and the times at which that changes.
 cimport cython
 from libc.math cimport ceil, floor
 from libc.stdint cimport int64_t, uint64_t
@@ -36,79 +36,80 @@ cdef class _Record:
     cdef object server
     cdef double weight
     cdef int64_t in_flight
-    cdef double cost
-    cdef int64_t stamp
-    cdef int64_t until
-    cdef int64_t failures
-    cdef int64_t total
-    cdef int64_t good
-    cdef int64_t warm
-    cdef int64_t turn
-    cdef int64_t place
-    cdef int64_t seat
-    cdef int64_t penalty
-    cdef int64_t lapses
-    cdef int64_t window
+    cdef double latency         # the moving average in nanoseconds
+    cdef int64_t sampled_at     # the time of the last sample of the latency
+    cdef int64_t ejected_until  # 0 unless ejected
+    cdef int64_t failures       # in a row
+    cdef int64_t outcomes       # of picks since `window_start`
+    cdef int64_t successes
+    cdef int64_t slow_until     # the end of a slow start, 0 unless in one
+    cdef int64_t last_pick      # the number of its last pick
+    cdef int64_t heap_index
+    cdef int64_t index          # in `_active`, -1 unless active
+    cdef int64_t penalty        # counts as so many picks in flight
+    cdef int64_t penalty_until
+    cdef int64_t window_start
     cdef int64_t ejections
-    cdef int64_t since
+    cdef int64_t since          # the time of the last change of health
     cdef bint draining
 
     def __init__(self, server, weight, now):
         self.server, self.weight = server, float(weight)
-        self.cost = 0.0
-        self.in_flight = self.failures = self.good = self.total = 0
-        self.until = self.warm = self.ejections = self.turn = self.penalty = self.lapses = 0
-        self.stamp = self.window = self.since = now
-        self.place = self.seat = -1
+        self.latency = 0.0
+        self.in_flight = self.failures = self.successes = self.outcomes = 0
+        self.ejected_until = self.slow_until = self.penalty_until = 0
+        self.penalty = self.ejections = self.last_pick = 0
+        self.sampled_at = self.window_start = self.since = now
+        self.heap_index = self.index = -1
         self.draining = False
 
-    cdef object shown(self):
-        health = "draining" if self.draining else "ejected" if self.until else "healthy"
-        return ServerRecord(self.server, self.weight, self.in_flight, self.cost / 1e9, health, self.since)
+    cdef object snapshot(self):
+        health = "draining" if self.draining else "ejected" if self.ejected_until else "healthy"
+        return ServerRecord(self.server, self.weight, self.in_flight, self.latency / 1e9, health, self.since)
 
 
 cdef class _Members:
-    """The servers of a balancer, and those of them that are active."""
+    """The servers of a balancer, and which of them are active."""
 
     cdef object __weakref__
     cdef dict _members
     cdef list _active
     cdef list _penalized
     cdef object _clock
-    cdef uint64_t _state
+    cdef uint64_t _random_state
     cdef bint _seeded
     cdef int64_t _max_failures
     cdef double _success_rate
     cdef int64_t _ejection_time
     cdef double _max_ejected
-    cdef double _panic
+    cdef double _panic_threshold
     cdef int64_t _slow_start
-    cdef int64_t _wake
-    cdef int64_t _due
-    cdef int64_t _lapse
-    cdef int64_t _seen
-    cdef int64_t _spare
+    cdef int64_t _next_event
+    cdef int64_t _next_return
+    cdef int64_t _next_penalty_end
+    cdef int64_t _rebuilt_at
+    cdef int64_t _ejectable
     cdef bint _busy
     cdef bint _stale
-    cdef bint _panicking
+    cdef bint _in_panic
     cdef bint _fresh
-    cdef bint _made
-    cdef int64_t _era
+    cdef bint _initialized
+    cdef int64_t _generation
 
     __class_getitem__ = classmethod(GenericAlias)
 
     def __cinit__(self, *args, **kwargs):
         self._members, self._active, self._penalized = {}, [], []
-        self._wake = self._due = self._lapse = NEVER
+        self._next_event = self._next_return = self._next_penalty_end = NEVER
         self._seeded = True
         renew(self)
 
     def __init__(self, servers, *, clock=None, seed=None, max_failures=5, success_rate=None,
                  ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
-        self._begin(server_weights(servers), checked_clock(clock), checked_settings(
+        self._initialize(server_weights(servers), checked_clock(clock), checked_settings(
             seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start), None)
 
-    cdef object _begin(self, list pairs, clock, tuple settings, make):
+    cdef object _initialize(self, list pairs, clock, tuple settings, factory):
         cdef _Record record
         cdef int64_t now = hg_monotonic_ns() if clock is None else checked_now(clock())
         cdef dict members = {}
@@ -116,31 +117,31 @@ cdef class _Members:
             record = _Record(server, weight, now)
             if members.setdefault(server, record) is not record:
                 raise ValueError(f"server must not be a member already, got {server!r}")
-        plan = self._planned(members, make, None, 0)
+        plan = self._make_plan(members, factory, None, 0)
         with cython.critical_section(self):
-            if self._made:
+            if self._initialized:
                 raise initialized(self)
-            self._made = True
-            (self._state, self._seeded, self._max_failures, self._success_rate, self._ejection_time,
-             self._max_ejected, self._panic, self._slow_start) = settings
+            self._initialized = True
+            (self._random_state, self._seeded, self._max_failures, self._success_rate, self._ejection_time,
+             self._max_ejected, self._panic_threshold, self._slow_start) = settings
             self._clock, self._members, self._fresh = clock, members, True
-            self._adopt(plan)
+            self._set_plan(plan)
             self._rebuild(now)
 
     def _renew(self):
-        """In the child of a fork: nothing is in flight, and draws differ from the parent's.
+        """In the child of a fork: no pick is in flight, and random draws differ from the parent's.
 
-        What another thread was amid is derived anew, and again where this thread itself was amid it.
+        What another thread was deriving is derived again, and once more if this thread was deriving it.
         """
         cdef _Record record
         cdef bint busy = self._busy
         self._busy = False
-        self._era += 1
+        self._generation += 1
         for record in self._members.values():
             record.in_flight = 0
         if not self._seeded:
-            self._state, self._fresh = random_word(), True
-        self._rebuild(self._seen)
+            self._random_state, self._fresh = random_word(), True
+        self._rebuild(self._rebuilt_at)
         self._stale = busy
 
     def __reduce__(self):
@@ -157,10 +158,10 @@ cdef class _Members:
 
     @cython.final
     cdef int _rebuild(self, int64_t now) except -1:
-        """Derive what picks read from the members as they are; again where a finalizer changed them.
+        """Derive what picks read from the members; again if a finalizer changed them meanwhile.
 
-        Whoever changes members says first that all is `_stale`, so that the next pick derives it if an
-        exception out of a signal handler comes in between.
+        A change of the members sets `_stale` first, so that the next pick derives it if a signal handler
+        raises in between.
         """
         self._stale = True
         while self._stale and not self._busy:
@@ -177,117 +178,118 @@ cdef class _Members:
     @cython.final
     cdef int _derive(self, int64_t now) except -1:
         cdef _Record record
-        cdef int64_t due = NEVER
+        cdef int64_t next_return = NEVER
         cdef int64_t most
-        cdef int64_t seat
+        cdef int64_t index
         cdef list present = []
         cdef list healthy = []
-        if now < self._seen - STEP_BACK:
-            self._shift(now - self._seen)
-        hg_set_time(&self._seen, now)
+        if now < self._rebuilt_at - STEP_BACK:
+            self._shift_times(now - self._rebuilt_at)
+        hg_set_time(&self._rebuilt_at, now)
         for record in self._members.values():
-            if record.until and record.until <= now:
-                record.until = 0
-                record.failures = record.good = record.total = 0
-                record.window = record.since = now
+            if record.ejected_until and record.ejected_until <= now:
+                record.ejected_until = 0
+                record.failures = record.successes = record.outcomes = 0
+                record.window_start = record.since = now
                 if self._slow_start:
-                    record.warm = now + self._slow_start
-            if record.warm and record.warm <= now:
-                record.warm = 0
-            if record.until:
-                due = min(due, record.until)
-            if record.warm:
-                due = min(due, record.warm)
+                    record.slow_until = now + self._slow_start
+            if record.slow_until and record.slow_until <= now:
+                record.slow_until = 0
+            if record.ejected_until:
+                next_return = min(next_return, record.ejected_until)
+            if record.slow_until:
+                next_return = min(next_return, record.slow_until)
             if not record.draining:
                 present.append(record)
-                if not record.until:
+                if not record.ejected_until:
                     healthy.append(record)
         most = min(<int64_t>ceil(self._max_ejected * len(present)), <int64_t>len(present) - 1)
-        self._spare = most - <int64_t>(len(present) - len(healthy))
-        self._panicking = not healthy or len(healthy) < floor(self._panic * len(present))
-        if self._panicking:
+        self._ejectable = most - <int64_t>(len(present) - len(healthy))
+        self._in_panic = not healthy or len(healthy) < floor(self._panic_threshold * len(present))
+        if self._in_panic:
             healthy = present
-        self._due = due
-        self._relieved(now)
+        self._next_return = next_return
+        self._end_penalties(now)
         for record in self._active:
-            record.seat = -1
-        for seat in range(len(healthy)):
-            record = healthy[seat]
-            record.seat = seat
-        self._arrange(healthy)
+            record.index = -1
+        for index in range(len(healthy)):
+            record = healthy[index]
+            record.index = index
+        self._build(healthy)
         self._active = healthy
         self._fresh = self._fresh and not healthy
         return 0
 
-    cdef object _shift(self, int64_t step):
-        """Take the clock's step back in all times that are waited for."""
+    cdef object _shift_times(self, int64_t step):
+        """Move all times that are waited for by a step of the clock."""
         cdef _Record record
         for record in self._members.values():
-            if record.until:
-                record.until += step
-            if record.warm:
-                record.warm += step
+            if record.ejected_until:
+                record.ejected_until += step
+            if record.slow_until:
+                record.slow_until += step
             record.since += step
-            record.lapses += step
+            record.penalty_until += step
 
     @cython.final
-    cdef inline void _wake_at(self, int64_t time) noexcept:
-        """Set `_wake`, which get_server reads without the lock."""
-        hg_set_time(&self._wake, time)
+    cdef inline void _set_next_event(self, int64_t time) noexcept:
+        """Set `_next_event`, which get_server reads without the lock."""
+        hg_set_time(&self._next_event, time)
 
     @cython.final
-    cdef inline int _settle(self, int64_t now) except -1:
-        """Rebuild where a server is due, the clock has stepped back, or a finalizer asked for it."""
-        if self._stale or (self._wake != NEVER and not self._seen - STEP_BACK <= now < self._wake):
-            self._woken(now)
+    cdef inline int _apply_due(self, int64_t now) except -1:
+        """Apply the events that are due; rebuild if the clock stepped back or a finalizer left `_stale`."""
+        if self._stale or (
+                self._next_event != NEVER and not self._rebuilt_at - STEP_BACK <= now < self._next_event):
+            self._apply_events(now)
         return 0
 
     @cython.final
-    cdef int _woken(self, int64_t now) except -1:
+    cdef int _apply_events(self, int64_t now) except -1:
         cdef _Record record
-        if self._stale or not self._seen - STEP_BACK <= now < self._due:
+        if self._stale or not self._rebuilt_at - STEP_BACK <= now < self._next_return:
             self._rebuild(now)
         else:
-            for record in self._relieved(now):
-                self._moved(record)
+            for record in self._end_penalties(now):
+                self._load_changed(record)
         return 0
 
-    cdef list _relieved(self, int64_t now):
-        """End the penalties that have lapsed; returns their records."""
+    cdef list _end_penalties(self, int64_t now):
+        """End the penalties whose time is over; returns their records."""
         cdef _Record record
-        lapsed = []
+        ended = []
         kept = []
-        self._lapse = NEVER
+        self._next_penalty_end = NEVER
         for record in self._penalized:
-            if record.until or record.draining or record.lapses <= now:
+            if record.ejected_until or record.draining or record.penalty_until <= now:
                 record.penalty = 0
-                lapsed.append(record)
+                ended.append(record)
             else:
                 kept.append(record)
-                self._lapse = min(self._lapse, record.lapses)
+                self._next_penalty_end = min(self._next_penalty_end, record.penalty_until)
         self._penalized = kept
-        self._wake_at(min(self._due, self._lapse))
-        return lapsed
+        self._set_next_event(min(self._next_return, self._next_penalty_end))
+        return ended
 
-    cdef object _arrange(self, list active):
-        """Derive what this balancer picks by."""
+    cdef object _build(self, list active):
+        """Derive from the active records what this balancer picks by."""
 
-    cdef void _moved(self, _Record record) noexcept:
-        """The load of a record has changed."""
+    cdef void _load_changed(self, _Record record) noexcept:
+        """Called when the load of a record has changed."""
 
-    cdef object _planned(self, dict members, make, _Record changed, weight):
-        """The placement of `members`, with `changed` at another weight, where keys are hashed."""
+    cdef object _make_plan(self, dict members, factory, _Record changed, weight):
+        """The plan for `members`, with `changed` at another weight, if keys are hashed."""
 
-    cdef object _make(self):
-        """What makes the placement, where keys are hashed."""
+    cdef object _placement_factory(self):
+        """The callable that makes the placement, if keys are hashed."""
 
-    cdef object _adopt(self, plan):
-        """Take on a placement."""
+    cdef object _set_plan(self, plan):
+        """Set the plan, if keys are hashed."""
 
     cdef bint _replace(self, dict before, dict after, _Record record, weight, plan, now) except -1:
-        """Take on the members `after`, with `record` at `weight` or at 0 without it, if they were `before`.
+        """Replace the members `before` by `after`; `record` gets `weight`, or is removed if that is 0.
 
-        Returns False, and changes nothing, where another change came first.
+        Returns False, and changes nothing, if the members are no longer `before`.
         """
         with cython.critical_section(self):
             if self._members is not before:
@@ -297,27 +299,27 @@ cdef class _Members:
                 hg_set_double(&record.weight, weight)
             else:
                 record.draining = True
-            self._adopt(plan)
+            self._set_plan(plan)
             self._rebuild(now)
         return True
 
     @cython.final
-    cdef dict _current(self):
-        """The members as they are now."""
+    cdef dict _current_members(self):
+        """The present members."""
         with cython.critical_section(self):
             return self._members
 
-    cdef _Record _known(self, dict members, server):
+    cdef _Record _member(self, dict members, server):
         found = members.get(server)
         if found is None:
             raise KeyError(f"server must be a member, got {server!r}")
         return found
 
     def add_server(self, server, weight=1):
-        """Adds `server`, in a slow start where there is one.
+        """Adds `server`, with a slow start if one is set.
 
-        Raises ValueError if it is a member or `weight` is not positive and finite, TypeError if one has
-        the wrong type.
+        Raises ValueError if it is a member already or `weight` is not positive and finite, TypeError if
+        either has the wrong type.
 
         Complexity: O(n) for n servers.
 
@@ -329,32 +331,32 @@ cdef class _Members:
         cdef _Record record
         cdef dict before
         cdef dict after
-        weight = self._admitted(weight, self._make())
+        weight = self._checked_weight(weight, self._placement_factory())
         now = self._now()
         record = _Record(server, weight, now)
         if self._slow_start:
-            record.warm = now + self._slow_start
+            record.slow_until = now + self._slow_start
         while True:
-            before = self._current()
+            before = self._current_members()
             after = before.copy()
             if after.setdefault(server, record) is not record or self._has_name(server):
                 raise ValueError(f"server must not be a member already, got {server!r}")
-            plan = self._planned(after, self._make(), None, 0)
+            plan = self._make_plan(after, self._placement_factory(), None, 0)
             if self._replace(before, after, record, weight, plan, now):
                 return
 
-    cdef object _admitted(self, weight, make):
-        """The exact weight that a server may have."""
+    cdef object _checked_weight(self, weight, factory):
+        """The exact weight of a server, if it is in range."""
         return server_weight(weight)
 
     cdef bint _has_name(self, server) except -1:
-        """Whether a member that need not equal `server` has its name."""
+        """Whether the placement has a node of the same name as `server`."""
         return False
 
     def remove_server(self, server):
-        """Removes `server` at once; its picks in flight end unheeded.
+        """Removes `server` at once; its picks in flight end without effect.
 
-        Raises KeyError if it is no member.
+        Raises KeyError if it is not a member.
 
         Complexity: O(n) for n servers.
 
@@ -368,18 +370,18 @@ cdef class _Members:
         cdef dict after
         now = self._now()
         while True:
-            before = self._current()
-            record = self._known(before, server)
+            before = self._current_members()
+            record = self._member(before, server)
             after = before.copy()
             del after[record.server]
-            plan = self._planned(after, self._make(), None, 0)
+            plan = self._make_plan(after, self._placement_factory(), None, 0)
             if self._replace(before, after, record, 0, plan, now):
                 return
 
     def drain_server(self, server, draining=True):
-        """Gives `server` no more picks, or gives it some again, while those in flight go on.
+        """Stops picking `server`, or resumes if not `draining`; picks in flight go on.
 
-        Raises KeyError if it is no member.
+        Raises KeyError if it is not a member.
 
         Complexity: O(n) for n servers.
 
@@ -391,7 +393,7 @@ cdef class _Members:
         cdef _Record record
         now = self._now()
         draining = bool(draining)
-        record = self._known(self._current(), server)
+        record = self._member(self._current_members(), server)
         with cython.critical_section(self):
             if record.draining != draining:
                 self._stale = True
@@ -399,9 +401,9 @@ cdef class _Members:
                 self._rebuild(now)
 
     def set_weight(self, server, weight):
-        """Gives `server` another weight.
+        """Changes the weight of `server`.
 
-        Raises KeyError if it is no member, ValueError if `weight` is not positive and finite, TypeError if
+        Raises KeyError if it is not a member, ValueError if `weight` is not positive and finite, TypeError if
         it is neither int nor float.
 
         Complexity: O(n) for n servers.
@@ -413,27 +415,27 @@ cdef class _Members:
         """
         cdef _Record record
         cdef dict before
-        weight = self._admitted(weight, self._make())
+        weight = self._checked_weight(weight, self._placement_factory())
         now = self._now()
         while True:
-            before = self._current()
-            record = self._known(before, server)
-            plan = self._planned(before, self._make(), record, weight)
+            before = self._current_members()
+            record = self._member(before, server)
+            plan = self._make_plan(before, self._placement_factory(), record, weight)
             if self._replace(before, before.copy(), record, weight, plan, now):
                 return
 
     @property
     def servers(self):
-        """The servers as a tuple, in the order of their arrival.
+        """The servers as a tuple, in the order in which they were added.
 
         >>> RoundRobin(["b", "a"]).servers
         ('b', 'a')
         """
-        return tuple(self._current())
+        return tuple(self._current_members())
 
     @property
     def records(self):
-        """A list of `ServerRecord`: weight, picks in flight, latency, health and since when, for each server.
+        """A list of `ServerRecord`, one a server: weight, picks in flight, latency, health and since when.
 
         Complexity: O(n) for n servers.
 
@@ -443,35 +445,35 @@ cdef class _Members:
         cdef _Record record
         now = self._now()
         with cython.critical_section(self):
-            self._settle(now)
-            return [record.shown() for record in self._members.values()]
+            self._apply_due(now)
+            return [record.snapshot() for record in self._members.values()]
 
     def __len__(self):
-        return len(self._current())
+        return len(self._current_members())
 
     def __contains__(self, server):
-        return server in self._current()
+        return server in self._current_members()
 
     def __repr__(self):
-        return f"{type(self).__name__}({list(self._current())!r})"
+        return f"{type(self).__name__}({list(self._current_members())!r})"
 
     def _check(self):
-        """Walk the records and raise AssertionError where an invariant does not hold."""
+        """Check all records; raise AssertionError if an invariant does not hold."""
         cdef _Record record
-        cdef int64_t wake = NEVER
+        cdef int64_t event = NEVER
         present = [record for record in self._members.values() if not (<_Record>record).draining]
-        healthy = [record for record in present if not (<_Record>record).until]
-        assert self._active == (present if self._panicking else healthy)
-        assert [(<_Record>record).seat for record in self._active] == list(range(len(self._active)))
+        healthy = [record for record in present if not (<_Record>record).ejected_until]
+        assert self._active == (present if self._in_panic else healthy)
+        assert [(<_Record>record).index for record in self._active] == list(range(len(self._active)))
         assert self._penalized == [record for record in self._penalized if (<_Record>record).penalty > 0]
         for server, record in self._members.items():
             assert record.server is server
             assert record.in_flight >= 0
             assert record.penalty == 0 or record in self._penalized
-            for time in (record.until, record.warm, record.penalty and record.lapses):
-                wake = min(wake, <int64_t>(time or NEVER))
-        assert self._wake <= wake
+            for time in (record.ejected_until, record.slow_until, record.penalty and record.penalty_until):
+                event = min(event, <int64_t>(time or NEVER))
+        assert self._next_event <= event
         self._check_order()
 
     cdef object _check_order(self):
-        """Validate what this balancer picks by."""
+        """Check what this balancer picks by."""

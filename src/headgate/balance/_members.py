@@ -1,4 +1,4 @@
-"""The members of a balancer: their records, who of them is active, and the times at which that changes."""
+"""The members of a balancer: their records, which of them are active, and the times at which that changes."""
 
 from math import ceil, floor
 from time import monotonic_ns
@@ -23,48 +23,51 @@ class _Record:
     """A server as its balancer knows it."""
 
     __slots__ = (
-        "cost",
         "draining",
+        "ejected_until",
         "ejections",
         "failures",
-        "good",
+        "heap_index",
         "in_flight",
-        "lapses",
+        "index",
+        "last_pick",
+        "latency",
+        "outcomes",
         "penalty",
-        "place",
-        "seat",
+        "penalty_until",
+        "sampled_at",
         "server",
         "since",
-        "stamp",
-        "total",
-        "turn",
-        "until",
-        "warm",
+        "slow_until",
+        "successes",
         "weight",
-        "window",
+        "window_start",
     )
 
     def __init__(self, server, weight, now):
         self.server, self.weight = server, float(weight)
-        self.cost = 0.0
-        self.in_flight = self.failures = self.good = self.total = 0
-        self.until = self.warm = self.ejections = self.turn = self.penalty = self.lapses = 0
-        self.stamp = self.window = self.since = now
-        self.place = self.seat = -1
+        self.latency = 0.0
+        self.in_flight = self.failures = self.successes = self.outcomes = 0
+        self.ejected_until = self.slow_until = self.penalty_until = 0
+        self.penalty = self.ejections = self.last_pick = 0
+        self.sampled_at = self.window_start = self.since = now
+        self.heap_index = self.index = -1
         self.draining = False
 
-    def shown(self):
-        health = "draining" if self.draining else "ejected" if self.until else "healthy"
-        return ServerRecord(self.server, self.weight, self.in_flight, self.cost / 1e9, health, self.since)
+    def snapshot(self):
+        health = "draining" if self.draining else "ejected" if self.ejected_until else "healthy"
+        return ServerRecord(self.server, self.weight, self.in_flight, self.latency / 1e9, health, self.since)
 
 
 class _Members:
-    """The servers of a balancer, and those of them that are active."""
+    """The servers of a balancer, and which of them are active."""
 
-    _clock, _wake, _due, _lapse, _seen, _state, _spare, _era = None, NEVER, NEVER, NEVER, 0, 0, 0, 0
-    _busy = _stale = _panicking = _fresh = False
+    _clock = None
+    _next_event = _next_return = _next_penalty_end = NEVER
+    _rebuilt_at = _random_state = _ejectable = _generation = 0
+    _busy = _stale = _in_panic = _fresh = False
     _seeded = True
-    _made = False
+    _initialized = False
 
     __class_getitem__ = classmethod(GenericAlias)
 
@@ -77,39 +80,39 @@ class _Members:
 
     def __init__(self, servers, *, clock=None, seed=None, max_failures=5, success_rate=None,
                  ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
-        self._begin(server_weights(servers), checked_clock(clock), checked_settings(
+        self._initialize(server_weights(servers), checked_clock(clock), checked_settings(
             seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start), None)
 
-    def _begin(self, pairs, clock, settings, make):
+    def _initialize(self, pairs, clock, settings, factory):
         now = monotonic_ns() if clock is None else checked_now(clock())
         members = {}
         for server, weight in pairs:
             record = _Record(server, weight, now)
             if members.setdefault(server, record) is not record:
                 raise ValueError(f"server must not be a member already, got {server!r}")
-        plan = self._planned(members, make, None, 0)
+        plan = self._make_plan(members, factory, None, 0)
         with self._lock:
-            if self._made:
+            if self._initialized:
                 raise initialized(self)
-            self._made = True
-            (self._state, self._seeded, self._max_failures, self._success_rate, self._ejection_time,
-             self._max_ejected, self._panic, self._slow_start) = settings
+            self._initialized = True
+            (self._random_state, self._seeded, self._max_failures, self._success_rate, self._ejection_time,
+             self._max_ejected, self._panic_threshold, self._slow_start) = settings
             self._clock, self._members, self._fresh = clock, members, True
-            self._adopt(plan)
+            self._set_plan(plan)
             self._rebuild(now)
 
     def _renew(self):
-        """In the child of a fork: nothing is in flight, and draws differ from the parent's.
+        """In the child of a fork: no pick is in flight, and random draws differ from the parent's.
 
-        What another thread was amid is derived anew, and again where this thread itself was amid it.
+        What another thread was deriving is derived again, and once more if this thread was deriving it.
         """
         busy, self._busy = self._busy, False
-        self._era += 1
+        self._generation += 1
         for record in self._members.values():
             record.in_flight = 0
         if not self._seeded:
-            self._state, self._fresh = random_word(), True
-        self._rebuild(self._seen)
+            self._random_state, self._fresh = random_word(), True
+        self._rebuild(self._rebuilt_at)
         self._stale = busy
 
     def __reduce__(self):
@@ -124,10 +127,10 @@ class _Members:
         return checked_now(self._clock())
 
     def _rebuild(self, now):
-        """Derive what picks read from the members as they are; again where a finalizer changed them.
+        """Derive what picks read from the members; again if a finalizer changed them meanwhile.
 
-        Whoever changes members says first that all is `_stale`, so that the next pick derives it if an
-        exception out of a signal handler comes in between.
+        A change of the members sets `_stale` first, so that the next pick derives it if a signal handler
+        raises in between.
         """
         self._stale = True
         while self._stale and not self._busy:
@@ -141,99 +144,100 @@ class _Members:
                 self._busy = False
 
     def _derive(self, now):
-        if now < self._seen - STEP_BACK:
-            self._shift(now - self._seen)
-        self._seen = now
-        due = NEVER
+        if now < self._rebuilt_at - STEP_BACK:
+            self._shift_times(now - self._rebuilt_at)
+        self._rebuilt_at = now
+        next_return = NEVER
         present = []
         healthy = []
         for record in self._members.values():
-            if record.until and record.until <= now:
-                record.until = 0
-                record.failures = record.good = record.total = 0
-                record.window = record.since = now
+            if record.ejected_until and record.ejected_until <= now:
+                record.ejected_until = 0
+                record.failures = record.successes = record.outcomes = 0
+                record.window_start = record.since = now
                 if self._slow_start:
-                    record.warm = now + self._slow_start
-            if record.warm and record.warm <= now:
-                record.warm = 0
-            if record.until:
-                due = min(due, record.until)
-            if record.warm:
-                due = min(due, record.warm)
+                    record.slow_until = now + self._slow_start
+            if record.slow_until and record.slow_until <= now:
+                record.slow_until = 0
+            if record.ejected_until:
+                next_return = min(next_return, record.ejected_until)
+            if record.slow_until:
+                next_return = min(next_return, record.slow_until)
             if not record.draining:
                 present.append(record)
-                if not record.until:
+                if not record.ejected_until:
                     healthy.append(record)
         most = min(ceil(self._max_ejected * len(present)), len(present) - 1)
-        self._spare = most - (len(present) - len(healthy))
-        self._panicking = not healthy or len(healthy) < floor(self._panic * len(present))
-        if self._panicking:
+        self._ejectable = most - (len(present) - len(healthy))
+        self._in_panic = not healthy or len(healthy) < floor(self._panic_threshold * len(present))
+        if self._in_panic:
             healthy = present
-        self._due = due
-        self._relieved(now)
+        self._next_return = next_return
+        self._end_penalties(now)
         for record in self._active:
-            record.seat = -1
-        for seat, record in enumerate(healthy):
-            record.seat = seat
-        self._arrange(healthy)
+            record.index = -1
+        for index, record in enumerate(healthy):
+            record.index = index
+        self._build(healthy)
         self._active = healthy
         self._fresh = self._fresh and not healthy
 
-    def _shift(self, step):
-        """Take the clock's step back in all times that are waited for."""
+    def _shift_times(self, step):
+        """Move all times that are waited for by a step of the clock."""
         for record in self._members.values():
-            if record.until:
-                record.until += step
-            if record.warm:
-                record.warm += step
+            if record.ejected_until:
+                record.ejected_until += step
+            if record.slow_until:
+                record.slow_until += step
             record.since += step
-            record.lapses += step
+            record.penalty_until += step
 
-    def _settle(self, now):
-        """Rebuild where a server is due, the clock has stepped back, or a finalizer asked for it."""
-        back = now < self._seen - STEP_BACK
-        if self._stale or (self._wake != NEVER and (back or now >= self._wake)):
-            if self._stale or back or now >= self._due:
+    def _apply_due(self, now):
+        """Apply the events that are due; rebuild if the clock stepped back or a finalizer left `_stale`."""
+        back = now < self._rebuilt_at - STEP_BACK
+        if self._stale or (self._next_event != NEVER and (back or now >= self._next_event)):
+            if self._stale or back or now >= self._next_return:
                 self._rebuild(now)
             else:
-                for record in self._relieved(now):
-                    self._moved(record)
+                for record in self._end_penalties(now):
+                    self._load_changed(record)
 
-    def _relieved(self, now):
-        """End the penalties that have lapsed; returns their records."""
-        lapsed = []
-        kept = []
-        self._lapse = NEVER
-        for record in self._penalized:
-            if record.until or record.draining or record.lapses <= now:
+    def _end_penalties(self, now):
+        """End the penalties whose time is over; returns their records."""
+        ended = []
+        self._next_penalty_end = NEVER
+        for record in tuple(self._penalized):  # which a finalizer may change meanwhile
+            if not record.penalty:
+                continue
+            if record.ejected_until or record.draining or record.penalty_until <= now:
                 record.penalty = 0
-                lapsed.append(record)
-            else:
-                kept.append(record)
-                self._lapse = min(self._lapse, record.lapses)
-        self._penalized = kept
-        self._wake = min(self._due, self._lapse)
-        return lapsed
+                self._penalized.remove(record)
+                ended.append(record)
+            elif record.penalty_until < self._next_penalty_end:
+                self._next_penalty_end = record.penalty_until
+        penalty_end, next_return = self._next_penalty_end, self._next_return
+        self._next_event = penalty_end if penalty_end < next_return else next_return
+        return ended
 
-    def _arrange(self, active):
-        """Derive what this balancer picks by."""
+    def _build(self, active):
+        """Derive from the active records what this balancer picks by."""
 
-    def _moved(self, record):
-        """The load of a record has changed."""
+    def _load_changed(self, record):
+        """Called when the load of a record has changed."""
 
-    def _planned(self, members, make, changed, weight):
-        """The placement of `members`, with `changed` at another weight, where keys are hashed."""
+    def _make_plan(self, members, factory, changed, weight):
+        """The plan for `members`, with `changed` at another weight, if keys are hashed."""
 
-    def _make(self):
-        """What makes the placement, where keys are hashed."""
+    def _placement_factory(self):
+        """The callable that makes the placement, if keys are hashed."""
 
-    def _adopt(self, plan):
-        """Take on a placement."""
+    def _set_plan(self, plan):
+        """Set the plan, if keys are hashed."""
 
     def _replace(self, before, after, record, weight, plan, now):
-        """Take on the members `after`, with `record` at `weight` or at 0 without it, if they were `before`.
+        """Replace the members `before` by `after`; `record` gets `weight`, or is removed if that is 0.
 
-        Returns False, and changes nothing, where another change came first.
+        Returns False, and changes nothing, if the members are no longer `before`.
         """
         with self._lock:
             if self._members is not before:
@@ -243,21 +247,21 @@ class _Members:
                 record.weight = float(weight)
             else:
                 record.draining = True
-            self._adopt(plan)
+            self._set_plan(plan)
             self._rebuild(now)
         return True
 
-    def _known(self, members, server):
+    def _member(self, members, server):
         found = members.get(server)
         if found is None:
             raise KeyError(f"server must be a member, got {server!r}")
         return found
 
     def add_server(self, server, weight=1):
-        """Adds `server`, in a slow start where there is one.
+        """Adds `server`, with a slow start if one is set.
 
-        Raises ValueError if it is a member or `weight` is not positive and finite, TypeError if one has
-        the wrong type.
+        Raises ValueError if it is a member already or `weight` is not positive and finite, TypeError if
+        either has the wrong type.
 
         Complexity: O(n) for n servers.
 
@@ -266,32 +270,32 @@ class _Members:
         >>> balancer.servers
         ('a', 'b')
         """
-        weight = self._admitted(weight, self._make())
+        weight = self._checked_weight(weight, self._placement_factory())
         now = self._now()
         record = _Record(server, weight, now)
         if self._slow_start:
-            record.warm = now + self._slow_start
+            record.slow_until = now + self._slow_start
         while True:
             before = self._members
             after = before.copy()
             if after.setdefault(server, record) is not record or self._has_name(server):
                 raise ValueError(f"server must not be a member already, got {server!r}")
-            plan = self._planned(after, self._make(), None, 0)
+            plan = self._make_plan(after, self._placement_factory(), None, 0)
             if self._replace(before, after, record, weight, plan, now):
                 return
 
-    def _admitted(self, weight, make):
-        """The exact weight that a server may have."""
+    def _checked_weight(self, weight, factory):
+        """The exact weight of a server, if it is in range."""
         return server_weight(weight)
 
     def _has_name(self, server):
-        """Whether a member that need not equal `server` has its name."""
+        """Whether the placement has a node of the same name as `server`."""
         return False
 
     def remove_server(self, server):
-        """Removes `server` at once; its picks in flight end unheeded.
+        """Removes `server` at once; its picks in flight end without effect.
 
-        Raises KeyError if it is no member.
+        Raises KeyError if it is not a member.
 
         Complexity: O(n) for n servers.
 
@@ -303,17 +307,17 @@ class _Members:
         now = self._now()
         while True:
             before = self._members
-            record = self._known(before, server)
+            record = self._member(before, server)
             after = before.copy()
             del after[record.server]
-            plan = self._planned(after, self._make(), None, 0)
+            plan = self._make_plan(after, self._placement_factory(), None, 0)
             if self._replace(before, after, record, 0, plan, now):
                 return
 
     def drain_server(self, server, draining=True):
-        """Gives `server` no more picks, or gives it some again, while those in flight go on.
+        """Stops picking `server`, or resumes if not `draining`; picks in flight go on.
 
-        Raises KeyError if it is no member.
+        Raises KeyError if it is not a member.
 
         Complexity: O(n) for n servers.
 
@@ -324,7 +328,7 @@ class _Members:
         """
         now = self._now()
         draining = bool(draining)
-        record = self._known(self._members, server)
+        record = self._member(self._members, server)
         with self._lock:
             if record.draining != draining:
                 self._stale = True
@@ -332,9 +336,9 @@ class _Members:
                 self._rebuild(now)
 
     def set_weight(self, server, weight):
-        """Gives `server` another weight.
+        """Changes the weight of `server`.
 
-        Raises KeyError if it is no member, ValueError if `weight` is not positive and finite, TypeError if
+        Raises KeyError if it is not a member, ValueError if `weight` is not positive and finite, TypeError if
         it is neither int nor float.
 
         Complexity: O(n) for n servers.
@@ -344,18 +348,18 @@ class _Members:
         >>> [balancer.get_server() for _ in range(3)]
         ['a', 'b', 'a']
         """
-        weight = self._admitted(weight, self._make())
+        weight = self._checked_weight(weight, self._placement_factory())
         now = self._now()
         while True:
             before = self._members
-            record = self._known(before, server)
-            plan = self._planned(before, self._make(), record, weight)
+            record = self._member(before, server)
+            plan = self._make_plan(before, self._placement_factory(), record, weight)
             if self._replace(before, before.copy(), record, weight, plan, now):
                 return
 
     @property
     def servers(self):
-        """The servers as a tuple, in the order of their arrival.
+        """The servers as a tuple, in the order in which they were added.
 
         >>> RoundRobin(["b", "a"]).servers
         ('b', 'a')
@@ -364,7 +368,7 @@ class _Members:
 
     @property
     def records(self):
-        """A list of `ServerRecord`: weight, picks in flight, latency, health and since when, for each server.
+        """A list of `ServerRecord`, one a server: weight, picks in flight, latency, health and since when.
 
         Complexity: O(n) for n servers.
 
@@ -373,8 +377,8 @@ class _Members:
         """
         now = self._now()
         with self._lock:
-            self._settle(now)
-            return [record.shown() for record in self._members.values()]
+            self._apply_due(now)
+            return [record.snapshot() for record in self._members.values()]
 
     def __len__(self):
         return len(self._members)
@@ -386,21 +390,21 @@ class _Members:
         return f"{type(self).__name__}({list(self._members)!r})"
 
     def _check(self):
-        """Walk the records and raise AssertionError where an invariant does not hold."""
-        wake = NEVER
+        """Check all records; raise AssertionError if an invariant does not hold."""
+        event = NEVER
         present = [record for record in self._members.values() if not record.draining]
-        healthy = [record for record in present if not record.until]
-        assert self._active == (present if self._panicking else healthy)
-        assert [record.seat for record in self._active] == list(range(len(self._active)))
+        healthy = [record for record in present if not record.ejected_until]
+        assert self._active == (present if self._in_panic else healthy)
+        assert [record.index for record in self._active] == list(range(len(self._active)))
         assert self._penalized == [record for record in self._penalized if record.penalty > 0]
         for server, record in self._members.items():
             assert record.server is server
             assert record.in_flight >= 0
             assert record.penalty == 0 or record in self._penalized
-            for time in (record.until, record.warm, record.penalty and record.lapses):
-                wake = min(wake, time or NEVER)
-        assert self._wake <= wake
+            for time in (record.ejected_until, record.slow_until, record.penalty and record.penalty_until):
+                event = min(event, time or NEVER)
+        assert self._next_event <= event
         self._check_order()
 
     def _check_order(self):
-        """Validate what this balancer picks by."""
+        """Check what this balancer picks by."""

@@ -1,4 +1,4 @@
-"""What every balancer knows of its servers, in one copy for both twins: settings, records, addresses."""
+"""Settings, records and addresses of balancers, shared by both twins."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ else:
     _Fields = namedtuple("_Fields", "server weight in_flight latency health since")
 
 _WORD = 2**64
-_MOST_SECONDS = 2**62 / 1e9 / 16
-_MOST_STEPS = 1024
+_MAX_SECONDS = 2**62 / 1e9 / 16
+_MAX_STEPS = 1024
 
 
 class ServerRecord(_Fields["_Server"]):
     """A server as its balancer knows it.
 
-    `latency` is the peak-sensitive moving average in seconds, `health` is ``"healthy"``, ``"ejected"`` or
-    ``"draining"``, and `since` the time of the balancer's clock at which it became so.
+    `latency` is the peak-sensitive moving average in seconds; `health` is ``"healthy"``, ``"ejected"`` or
+    ``"draining"``, and `since` is when it became so, by the balancer's clock.
 
     >>> ServerRecord("a", 1, 0, 0.0, "healthy", 0).health
     'healthy'
@@ -46,7 +46,7 @@ class ServerRecord(_Fields["_Server"]):
 
 
 def server_weights(servers: Any) -> list[tuple[Any, float]]:
-    """The pairs (server, weight) of a constructor's argument."""
+    """The pairs (server, weight) of the constructor's argument."""
     if isinstance(servers, Mapping):
         return [(server, server_weight(weight)) for server, weight in servers.items()]
     if isinstance(servers, (str, bytes)) or not isinstance(servers, Iterable):
@@ -56,7 +56,7 @@ def server_weights(servers: Any) -> list[tuple[Any, float]]:
 
 
 def server_weight(weight: float) -> float:
-    """The exact weight of a server, in a range in which sums and ratios of weights are finite."""
+    """The exact weight of a server; in the range that is allowed, sums and ratios of weights are finite."""
     exact = checked_weight(weight)
     if not 1e-100 <= exact <= 1e100:
         raise ValueError(f"weight must be from 1e-100 to 1e100, got {weight!r}")
@@ -64,15 +64,15 @@ def server_weight(weight: float) -> float:
 
 
 def first_steps(weights: list[float]) -> int:
-    """In how many steps a sequence by weight has been at all of its places; 1024 of them are enough."""
+    """After how many steps a sequence by weight repeats, at most 1024: a random one of them is the first."""
     whole = [int(weight) for weight in weights if weight == int(weight)]
     if len(whole) == len(weights):
-        return min(sum(whole) // gcd(*whole), _MOST_STEPS)
-    return min(ceil(sum(weights) / min(weights)), _MOST_STEPS)
+        return min(sum(whole) // gcd(*whole), _MAX_STEPS)
+    return min(ceil(sum(weights) / min(weights)), _MAX_STEPS)
 
 
 def random_word() -> int:
-    """64 bits from which draws follow."""
+    """A random seed of 64 bits."""
     return int.from_bytes(urandom(8), "little")
 
 
@@ -84,7 +84,7 @@ def checked_scheme(scheme: str) -> str:
 
 def _nanoseconds(name: str, value: float) -> int:
     seconds = checked_number(name, value)
-    if not 0 <= seconds < _MOST_SECONDS:
+    if not 0 <= seconds < _MAX_SECONDS:
         raise ValueError(f"{name} must be finite and non-negative, got {value!r}")
     return round(seconds * 1e9)
 
@@ -114,7 +114,7 @@ def checked_settings(
         seed: int | None, max_failures: int | None, success_rate: float | None, ejection_time: float,
         max_ejected: float, panic_threshold: float, slow_start: float,
 ) -> tuple[int, bool, int, float, int, float, float, int]:
-    """The settings of a balancer as its fields have them, times in nanoseconds."""
+    """The settings of a balancer as it stores them, times in nanoseconds."""
     rate = 0.0 if success_rate is None else _fraction("success_rate", success_rate)
     ejection = _nanoseconds("ejection_time", ejection_time)
     if not ejection:
@@ -125,7 +125,7 @@ def checked_settings(
 
 
 def address_bytes(key: str | bytes, whole: bool) -> bytes:
-    """The packed client address that a key is: IPv4 as 4 bytes, IPv6 `whole` or as the 8 of its /64."""
+    """The packed client address of a key: 4 bytes of IPv4; of IPv6 16 if `whole`, else the 8 of its /64."""
     if isinstance(key, str):
         packed = packed_address(key, "key")
     elif isinstance(key, bytes):

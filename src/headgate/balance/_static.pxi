@@ -1,4 +1,4 @@
-# Balancers that go by weights alone: in turn, or at random.
+# Balancers that ignore load: in turn, or at random, by weight.
 cimport cython
 from libc.stdint cimport int64_t
 
@@ -6,48 +6,49 @@ from headgate.balance._settings import first_steps
 
 
 cdef extern from "smooth.h" nogil:
-    ctypedef struct hg_seat:
+    ctypedef struct hg_smooth_server:
         double weight
 
-    ctypedef struct hg_match:
-        int64_t until
+    ctypedef struct hg_smooth_node:
+        int64_t expiry
         int64_t winner
 
     ctypedef struct hg_smooth:
-        hg_seat *seats
-        hg_match *matches
+        hg_smooth_server *servers
+        hg_smooth_node *nodes
         int64_t count
         int64_t step
         double total
 
-    double hg_stand(const hg_smooth *all, int64_t at)
-    void hg_pay(hg_smooth *all, int64_t at, double price)
-    void hg_play_all(hg_smooth *all)
-    void hg_climb(hg_smooth *all, int64_t at)
-    void hg_advance(hg_smooth *all)
-    bint hg_beats(const hg_smooth *all, int64_t at, int64_t other)
+    double hg_smooth_current(const hg_smooth *all, int64_t at)
+    void hg_smooth_subtract(hg_smooth *all, int64_t at, double price)
+    void hg_smooth_build(hg_smooth *all)
+    void hg_smooth_update_path(hg_smooth *all, int64_t at)
+    void hg_smooth_advance(hg_smooth *all)
+    bint hg_smooth_is_ahead(const hg_smooth *all, int64_t at, int64_t other)
     int64_t hg_smooth_next(hg_smooth *all)
-    int hg_smooth_begin(hg_smooth *all, int64_t count)
+    int hg_smooth_init(hg_smooth *all, int64_t count)
     void hg_smooth_free(hg_smooth *all)
 
-cdef int DRAWS = 64
+cdef int MAX_DRAWS = 64
 
 
 cdef class RoundRobin(_Balancer):
     """RoundRobin(servers, *, clock=None, seed=None, max_failures=5, success_rate=None, \
     ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
-    Servers in turn, from a random one on; from the first with a `seed`.
+    Picks the servers in turn, from a random one on, or from the first if there is a `seed`.
 
-    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
-    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
-    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
-    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
-    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
-    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
-    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
+    `servers` is an iterable of hashable servers, or a mapping of server to weight. A server is ejected after
+    `max_failures` consecutive failures, or when less than the fraction `success_rate` of at least 20 picks
+    within 10 seconds succeeded, for `ejection_time` seconds times the number of its ejections (at most 10).
+    At most the fraction `max_ejected` of the servers, rounded up, is ejected at once, and never the last one.
+    If fewer than the fraction `panic_threshold` of the servers, rounded down, would be left, ejections are
+    ignored, and so is load. A server that is added, or returns from an ejection, gets a share of the picks
+    that grows over `slow_start` seconds. `clock` returns integer nanoseconds and defaults to the monotonic
+    clock. All random draws follow from `seed`; without one they differ between balancers. Every method is
+    atomic among threads.
 
-    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+    Raises ValueError or TypeError if an argument is out of range or of the wrong type.
 
     Complexity: O(1) a pick.
 
@@ -57,33 +58,34 @@ cdef class RoundRobin(_Balancer):
     """
 
     cdef size_t _cursor
-    cdef list _line
+    cdef list _servers
 
     def __cinit__(self, *args, **kwargs):
-        self._line = []
+        self._servers = []
 
-    cdef object _arrange(self, list active):
+    cdef object _build(self, list active):
         cdef _Record record
-        line = [(<_Record>one).server for one in active]
-        coming = self._active[self._cursor:] + self._active[:self._cursor]
+        servers = [(<_Record>one).server for one in active]
+        following = self._active[self._cursor:] + self._active[:self._cursor]
         self._cursor = 0
-        for record in coming:
-            if record.seat >= 0:
-                self._cursor = record.seat
+        for record in following:
+            if record.index >= 0:
+                self._cursor = record.index
                 break
-        if active and self._scatters():
+        if active and self._begins_anywhere():
             self._cursor = self._below(len(active))
-        self._line = line
+        self._servers = servers
 
     cdef object _check_order(self):
-        assert self._line == [(<_Record>record).server for record in self._active]
+        assert self._servers == [(<_Record>record).server for record in self._active]
 
     @cython.binding(False)
     def get_server(self, key=None, *, exclude=()):
-        """Names the next server, without counting a request in flight.
+        """Returns the next server, without counting a request in flight.
 
-        `key` is what KeyHash and AddressHash hash; the others ignore it. Those in `exclude` are passed over;
-        where all others are ejected, one of these is taken, by its weight or by what the key prefers.
+        `key` is what KeyHash and AddressHash hash; other balancers ignore it. Servers in `exclude` are passed
+        over; if all others are ejected, one of those is returned, by weight or in the key's order of
+        preference.
 
         Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
         `exclude` is a single server.
@@ -94,15 +96,15 @@ cdef class RoundRobin(_Balancer):
         >>> balancer.get_server(), balancer.get_server(exclude=["b"])
         ('a', 'a')
         """
-        if exclude is _NONE:
+        if exclude is EMPTY:
             with cython.critical_section(self):
-                if self._wake == NEVER and self._line:
-                    return self._line[self._next(len(self._line))]
+                if self._next_event == NEVER and self._servers:
+                    return self._servers[self._next(len(self._servers))]
         return _Balancer.get_server(self, key, exclude=exclude)
 
     @cython.final
     cdef inline size_t _next(self, size_t count) noexcept:
-        """The place whose turn it is, of `count`."""
+        """The index of the next of `count` servers."""
         cdef size_t at = self._cursor if self._cursor < count else 0
         self._cursor = at + 1
         return at
@@ -117,20 +119,21 @@ cdef class RoundRobin(_Balancer):
 cdef class WeightedRoundRobin(_Balancer):
     """WeightedRoundRobin(servers, *, clock=None, seed=None, max_failures=5, success_rate=None, \
     ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
-    Servers in turn by weight: nginx's smooth weighted round robin, pick for pick.
+    Picks the servers in turn by weight: the sequence of nginx's smooth weighted round robin.
 
-    With a `seed` the sequence begins where nginx's does, else anywhere in it.
+    With a `seed` the sequence begins where nginx's does, otherwise at a random step of it.
 
-    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
-    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
-    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
-    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
-    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
-    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
-    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
+    `servers` is an iterable of hashable servers, or a mapping of server to weight. A server is ejected after
+    `max_failures` consecutive failures, or when less than the fraction `success_rate` of at least 20 picks
+    within 10 seconds succeeded, for `ejection_time` seconds times the number of its ejections (at most 10).
+    At most the fraction `max_ejected` of the servers, rounded up, is ejected at once, and never the last one.
+    If fewer than the fraction `panic_threshold` of the servers, rounded down, would be left, ejections are
+    ignored, and so is load. A server that is added, or returns from an ejection, gets a share of the picks
+    that grows over `slow_start` seconds. `clock` returns integer nanoseconds and defaults to the monotonic
+    clock. All random draws follow from `seed`; without one they differ between balancers. Every method is
+    atomic among threads.
 
-    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+    Raises ValueError or TypeError if an argument is out of range or of the wrong type.
 
     Source: nginx, ngx_http_upstream_round_robin.c.
 
@@ -146,56 +149,56 @@ cdef class WeightedRoundRobin(_Balancer):
     def __dealloc__(self):
         hg_smooth_free(&self._smooth)
 
-    cdef object _arrange(self, list active):
-        """Begins the sequence anew, with all servers at 0, at its first step or without a seed at any."""
+    cdef object _build(self, list active):
+        """Restart the sequence, all current weights being 0; without a seed, at a random step."""
         cdef _Record record
         cdef Py_ssize_t at
         cdef int64_t steps
         weights = [(<_Record>one).weight for one in active]
         steps = self._below(first_steps(weights)) if active and not self._seeded else 0
-        if hg_smooth_begin(&self._smooth, len(active)):
+        if hg_smooth_init(&self._smooth, len(active)):
             raise MemoryError
         for at in range(len(active)):
             record = active[at]
-            self._smooth.seats[at].weight = record.weight
+            self._smooth.servers[at].weight = record.weight
             self._smooth.total += record.weight
-        hg_play_all(&self._smooth)
+        hg_smooth_build(&self._smooth)
         for _ in range(steps):
             hg_smooth_next(&self._smooth)
 
     cdef _Record _choose(self, key, list skip, int64_t now):
         if skip:
-            return self._choose_left(skip)
+            return self._choose_remaining(skip)
         return self._active[hg_smooth_next(&self._smooth)]
 
-    cdef _Record _choose_left(self, list skip):
-        """nginx's step without some servers: these stand still, and nobody pays for them."""
+    cdef _Record _choose_remaining(self, list skip):
+        """nginx's step without some servers: their current weights stay, and their weights do not count."""
         cdef double total = self._smooth.total
         cdef int64_t best
-        cdef int64_t seat
-        hg_advance(&self._smooth)
-        best = self._ahead(1, skip)
-        for seat in self._seats(skip):
-            hg_pay(&self._smooth, seat, self._smooth.seats[seat].weight)
-            hg_climb(&self._smooth, seat)
-            total -= self._smooth.seats[seat].weight
-        hg_pay(&self._smooth, best, total)
-        hg_climb(&self._smooth, best)
+        cdef int64_t index
+        hg_smooth_advance(&self._smooth)
+        best = self._best(1, skip)
+        for index in self._indexes(skip):
+            hg_smooth_subtract(&self._smooth, index, self._smooth.servers[index].weight)
+            hg_smooth_update_path(&self._smooth, index)
+            total -= self._smooth.servers[index].weight
+        hg_smooth_subtract(&self._smooth, best, total)
+        hg_smooth_update_path(&self._smooth, best)
         return self._active[best]
 
-    cdef int64_t _ahead(self, int64_t node, list skip):
-        """Who is ahead below `node` and not in `skip`, or -1."""
+    cdef int64_t _best(self, int64_t node, list skip):
+        """The best server below `node` that is not in `skip`, or -1."""
         cdef int64_t at
         cdef int64_t other
         at = node - self._smooth.count
         if at < 0:
-            at = self._smooth.matches[node].winner
+            at = self._smooth.nodes[node].winner
         if self._active[at] not in skip:
             return at
         if node >= self._smooth.count:
             return -1
-        at, other = self._ahead(2 * node, skip), self._ahead(2 * node + 1, skip)
-        if at < 0 or (other >= 0 and hg_beats(&self._smooth, other, at)):
+        at, other = self._best(2 * node, skip), self._best(2 * node + 1, skip)
+        if at < 0 or (other >= 0 and hg_smooth_is_ahead(&self._smooth, other, at)):
             return other
         return at
 
@@ -205,31 +208,32 @@ cdef class WeightedRoundRobin(_Balancer):
         cdef Py_ssize_t count = len(self._active)
         assert self._smooth.count == count
         for at in range(count):
-            assert self._smooth.seats[at].weight == (<_Record>self._active[at]).weight
+            assert self._smooth.servers[at].weight == (<_Record>self._active[at]).weight
         for node in range(1, count):
-            if self._smooth.matches[node].until > self._smooth.step:
-                below = [(hg_stand(&self._smooth, at), -at) for at in range(count)
+            if self._smooth.nodes[node].expiry > self._smooth.step:
+                below = [(hg_smooth_current(&self._smooth, at), -at) for at in range(count)
                          if (at + count) >> ((at + count).bit_length() - node.bit_length()) == node]
-                first, winner = -max(below)[1], self._smooth.matches[node].winner
-                lead = hg_stand(&self._smooth, first) - hg_stand(&self._smooth, winner)
+                first, winner = -max(below)[1], self._smooth.nodes[node].winner
+                lead = hg_smooth_current(&self._smooth, first) - hg_smooth_current(&self._smooth, winner)
                 assert first == winner or lead <= 1e-9 * self._smooth.total
 
 
 cdef class RandomChoice(_Balancer):
     """RandomChoice(servers, *, clock=None, seed=None, max_failures=5, success_rate=None, \
     ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
-    A server at random, in proportion to the weights.
+    Picks a server at random, in proportion to the weights.
 
-    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
-    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
-    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
-    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
-    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
-    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
-    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
+    `servers` is an iterable of hashable servers, or a mapping of server to weight. A server is ejected after
+    `max_failures` consecutive failures, or when less than the fraction `success_rate` of at least 20 picks
+    within 10 seconds succeeded, for `ejection_time` seconds times the number of its ejections (at most 10).
+    At most the fraction `max_ejected` of the servers, rounded up, is ejected at once, and never the last one.
+    If fewer than the fraction `panic_threshold` of the servers, rounded down, would be left, ejections are
+    ignored, and so is load. A server that is added, or returns from an ejection, gets a share of the picks
+    that grows over `slow_start` seconds. `clock` returns integer nanoseconds and defaults to the monotonic
+    clock. All random draws follow from `seed`; without one they differ between balancers. Every method is
+    atomic among threads.
 
-    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+    Raises ValueError or TypeError if an argument is out of range or of the wrong type.
 
     Source: Vose, "A linear algorithm for generating random numbers with a given distribution", 1991.
 
@@ -243,8 +247,8 @@ cdef class RandomChoice(_Balancer):
     cdef list _chances
     cdef list _aliases
 
-    cdef object _arrange(self, list active):
-        """Vose's alias table: each slot holds its own record up to its chance, above it the alias."""
+    cdef object _build(self, list active):
+        """Build Vose's alias table: a slot yields its own record with its chance, otherwise the alias."""
         cdef _Record record
         total = 0.0
         for record in active:
@@ -265,16 +269,16 @@ cdef class RandomChoice(_Balancer):
     cdef _Record _choose(self, key, list skip, int64_t now):
         cdef Py_ssize_t at
         cdef int _try
-        for _try in range(DRAWS):
+        for _try in range(MAX_DRAWS):
             at = self._below(len(self._active))
             if self._unit() >= self._chances[at]:
                 at = self._aliases[at]
             if not skip or self._active[at] not in skip:
                 return self._active[at]
-        return self._choose_left(self._left(skip))
+        return self._choose_remaining(self._remaining(skip))
 
-    cdef _Record _choose_left(self, list left):
-        """A weighted draw from a few."""
+    cdef _Record _choose_remaining(self, list left):
+        """A draw by weight from the records of a list."""
         cdef _Record record
         cdef double total = 0.0
         cdef double drawn

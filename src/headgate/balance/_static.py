@@ -1,26 +1,27 @@
-"""Balancers that go by weights alone: in turn, or at random."""
+"""Balancers that ignore load: in turn, or at random, by weight."""
 
 from headgate.balance._balancer import _Balancer
 from headgate.balance._members import NEVER
 from headgate.balance._settings import first_steps
 
-DRAWS = 64
+MAX_DRAWS = 64
 _FAR = 2.0**62
 
 
 class RoundRobin(_Balancer):
-    """Servers in turn, from a random one on; from the first with a `seed`.
+    """Picks the servers in turn, from a random one on, or from the first if there is a `seed`.
 
-    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
-    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
-    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
-    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
-    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
-    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
-    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
+    `servers` is an iterable of hashable servers, or a mapping of server to weight. A server is ejected after
+    `max_failures` consecutive failures, or when less than the fraction `success_rate` of at least 20 picks
+    within 10 seconds succeeded, for `ejection_time` seconds times the number of its ejections (at most 10).
+    At most the fraction `max_ejected` of the servers, rounded up, is ejected at once, and never the last one.
+    If fewer than the fraction `panic_threshold` of the servers, rounded down, would be left, ejections are
+    ignored, and so is load. A server that is added, or returns from an ejection, gets a share of the picks
+    that grows over `slow_start` seconds. `clock` returns integer nanoseconds and defaults to the monotonic
+    clock. All random draws follow from `seed`; without one they differ between balancers. Every method is
+    atomic among threads.
 
-    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+    Raises ValueError or TypeError if an argument is out of range or of the wrong type.
 
     Complexity: O(1) a pick.
 
@@ -31,10 +32,10 @@ class RoundRobin(_Balancer):
 
     _cursor = 0
 
-    def _arrange(self, active):
-        coming = self._active[self._cursor:] + self._active[:self._cursor]
-        self._cursor = next((record.seat for record in coming if record.seat >= 0), 0)
-        if active and self._scatters():
+    def _build(self, active):
+        following = self._active[self._cursor:] + self._active[:self._cursor]
+        self._cursor = next((record.index for record in following if record.index >= 0), 0)
+        if active and self._begins_anywhere():
             self._cursor = self._below(len(active))
 
     def _choose(self, key, skip, now):
@@ -48,20 +49,21 @@ class RoundRobin(_Balancer):
 
 
 class WeightedRoundRobin(_Balancer):
-    """Servers in turn by weight: nginx's smooth weighted round robin, pick for pick.
+    """Picks the servers in turn by weight: the sequence of nginx's smooth weighted round robin.
 
-    With a `seed` the sequence begins where nginx's does, else anywhere in it.
+    With a `seed` the sequence begins where nginx's does, otherwise at a random step of it.
 
-    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
-    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
-    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
-    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
-    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
-    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
-    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
+    `servers` is an iterable of hashable servers, or a mapping of server to weight. A server is ejected after
+    `max_failures` consecutive failures, or when less than the fraction `success_rate` of at least 20 picks
+    within 10 seconds succeeded, for `ejection_time` seconds times the number of its ejections (at most 10).
+    At most the fraction `max_ejected` of the servers, rounded up, is ejected at once, and never the last one.
+    If fewer than the fraction `panic_threshold` of the servers, rounded down, would be left, ejections are
+    ignored, and so is load. A server that is added, or returns from an ejection, gets a share of the picks
+    that grows over `slow_start` seconds. `clock` returns integer nanoseconds and defaults to the monotonic
+    clock. All random draws follow from `seed`; without one they differ between balancers. Every method is
+    atomic among threads.
 
-    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+    Raises ValueError or TypeError if an argument is out of range or of the wrong type.
 
     Source: nginx, ngx_http_upstream_round_robin.c.
 
@@ -72,105 +74,105 @@ class WeightedRoundRobin(_Balancer):
     'aabacaa'
     """
 
-    def _arrange(self, active):
-        """Begins the sequence anew, with all servers at 0, at its first step or without a seed at any."""
+    def _build(self, active):
+        """Restart the sequence, all current weights being 0; without a seed, at a random step."""
         self._weights = [record.weight for record in active]
-        self._price = 0.0
+        self._total_weight = 0.0
         for weight in self._weights:
-            self._price += weight
-        self._stands, self._steps = [0.0] * len(active), [0] * len(active)
+            self._total_weight += weight
+        self._currents, self._updated = [0.0] * len(active), [0] * len(active)
         self._step = 0
-        self._winners, self._until = [0] * len(active), [NEVER] * len(active)
-        self._play_all()
+        self._winners, self._expiries = [0] * len(active), [NEVER] * len(active)
+        self._build_tree()
         if active and not self._seeded:
             for _ in range(self._below(first_steps(self._weights))):
                 self._advance()
-                self._pay(self._winners[1] if len(active) > 1 else 0, self._price)
+                self._subtract(self._winners[1] if len(active) > 1 else 0, self._total_weight)
 
-    def _stand(self, at):
-        """nginx's `current_weight` of a server: it grows by the weight at every step."""
-        return self._stands[at] + (self._step - self._steps[at]) * self._weights[at]
+    def _current_weight(self, at):
+        """nginx's `current_weight` of a server, which grows by the weight at every step."""
+        return self._currents[at] + (self._step - self._updated[at]) * self._weights[at]
 
-    def _play(self, node):
-        """Let the winners of both halves meet, and note when the other one will have overtaken."""
+    def _update_node(self, node):
+        """Compare the winners of both children, and find the step at which the loser overtakes."""
         count, left, right = len(self._weights), 2 * node, 2 * node + 1
-        ahead = left - count if left >= count else self._winners[left]
-        other = right - count if right >= count else self._winners[right]
-        lead = self._stand(ahead) - self._stand(other)
-        if lead < 0.0 or (lead == 0.0 and other < ahead):
-            ahead, other, lead = other, ahead, -lead
-        until = min(NEVER if left >= count else self._until[left],
-                    NEVER if right >= count else self._until[right])
-        gain = self._weights[other] - self._weights[ahead]
+        winner = left - count if left >= count else self._winners[left]
+        loser = right - count if right >= count else self._winners[right]
+        lead = self._current_weight(winner) - self._current_weight(loser)
+        if lead < 0.0 or (lead == 0.0 and loser < winner):
+            winner, loser, lead = loser, winner, -lead
+        expiry = min(NEVER if left >= count else self._expiries[left],
+                     NEVER if right >= count else self._expiries[right])
+        gain = self._weights[loser] - self._weights[winner]
         if gain > 0.0 and lead < gain * _FAR:
-            until = min(until, self._step + max(1, int(lead / gain)))
-        self._winners[node], self._until[node] = ahead, until
+            expiry = min(expiry, self._step + max(1, int(lead / gain)))
+        self._winners[node], self._expiries[node] = winner, expiry
 
-    def _play_all(self):
+    def _build_tree(self):
         for node in range(len(self._weights) - 1, 0, -1):
-            self._play(node)
+            self._update_node(node)
 
-    def _replay(self, node):
-        """Play again where somebody was to overtake by now."""
-        if node < len(self._weights) and self._until[node] <= self._step:
-            self._replay(2 * node)
-            self._replay(2 * node + 1)
-            self._play(node)
+    def _refresh_node(self, node):
+        """Update the nodes below `node` whose winner may have changed by now."""
+        if node < len(self._weights) and self._expiries[node] <= self._step:
+            self._refresh_node(2 * node)
+            self._refresh_node(2 * node + 1)
+            self._update_node(node)
 
-    def _climb(self, at):
-        """A server has changed where it stands: its matches, up to the last."""
+    def _update_path(self, at):
+        """Update the nodes from a server, whose current weight has changed, to the root."""
         node = (at + len(self._weights)) // 2
         while node:
-            self._play(node)
+            self._update_node(node)
             node //= 2
 
-    def _pay(self, at, price):
-        """Take `price` from where a server stands."""
-        self._stands[at] = self._stand(at) - price
-        self._steps[at] = self._step
-        self._climb(at)
+    def _subtract(self, at, amount):
+        """Subtract `amount` from the current weight of a server."""
+        self._currents[at] = self._current_weight(at) - amount
+        self._updated[at] = self._step
+        self._update_path(at)
 
     def _advance(self):
-        """Goes to the next step, at which all matches hold."""
+        """Go to the next step, and update the tree for it."""
         self._step += 1
-        self._replay(1)
+        self._refresh_node(1)
 
     def _choose(self, key, skip, now):
         self._advance()
-        best = self._ahead(1, skip)
-        price = self._price
-        for seat in self._seats(skip):
-            self._pay(seat, self._weights[seat])
-            price -= self._weights[seat]
-        self._pay(best, price)
+        best = self._best(1, skip)
+        total = self._total_weight
+        for index in self._indexes(skip):
+            self._subtract(index, self._weights[index])
+            total -= self._weights[index]
+        self._subtract(best, total)
         return self._active[best]
 
-    def _ahead(self, node, skip):
-        """Who is ahead below `node` and not in `skip`, or -1."""
+    def _best(self, node, skip):
+        """The best server below `node` that is not in `skip`, or -1."""
         count = len(self._weights)
         at = node - count if node >= count else self._winners[node]
         if not skip or self._active[at] not in skip:
             return at
         if node >= count:
             return -1
-        at, other = self._ahead(2 * node, skip), self._ahead(2 * node + 1, skip)
-        if at < 0 or (other >= 0 and self._beats(other, at)):
+        at, other = self._best(2 * node, skip), self._best(2 * node + 1, skip)
+        if at < 0 or (other >= 0 and self._is_ahead(other, at)):
             return other
         return at
 
-    def _beats(self, at, other):
-        """Whether a server is ahead of another one."""
-        stand, against = self._stand(at), self._stand(other)
-        return stand > against or (stand == against and at < other)
+    def _is_ahead(self, at, other):
+        """Whether a server has a greater current weight than another one, or the same and comes first."""
+        current, compared = self._current_weight(at), self._current_weight(other)
+        return current > compared or (current == compared and at < other)
 
     def _check_order(self):
         assert self._weights == [record.weight for record in self._active]
         for node in range(1, len(self._weights)):
-            if self._until[node] > self._step:
+            if self._expiries[node] > self._step:
                 below = [at for at in range(len(self._weights)) if self._is_below(node, at)]
-                first = max(below, key=lambda at: (self._stand(at), -at))
-                lead = self._stand(first) - self._stand(self._winners[node])
-                assert first == self._winners[node] or lead <= 1e-9 * self._price
+                first = max(below, key=lambda at: (self._current_weight(at), -at))
+                lead = self._current_weight(first) - self._current_weight(self._winners[node])
+                assert first == self._winners[node] or lead <= 1e-9 * self._total_weight
 
     def _is_below(self, node, at):
         """Whether a server's leaf is in the subtree of `node`."""
@@ -179,18 +181,19 @@ class WeightedRoundRobin(_Balancer):
 
 
 class RandomChoice(_Balancer):
-    """A server at random, in proportion to the weights.
+    """Picks a server at random, in proportion to the weights.
 
-    `servers` are any hashables: an iterable, or a mapping to weights. A server is ejected for
-    `ejection_time` seconds times the number of its ejections (10 at most) after `max_failures` failures in
-    a row, or when less than `success_rate` of at least 20 picks within 10 seconds succeeded; but at most the
-    share `max_ejected` of the servers at once, rounded up, and never the last. Where fewer than the share
-    `panic_threshold` of the servers, rounded down, would be left, ejections are passed over and picks spread
-    by weight alone. A server that is added or returns takes a share that grows over `slow_start` seconds.
-    `clock` returns integer nanoseconds, by default those of the monotonic clock. All draws follow from
-    `seed`; without one they differ from balancer to balancer. Every method is atomic among threads.
+    `servers` is an iterable of hashable servers, or a mapping of server to weight. A server is ejected after
+    `max_failures` consecutive failures, or when less than the fraction `success_rate` of at least 20 picks
+    within 10 seconds succeeded, for `ejection_time` seconds times the number of its ejections (at most 10).
+    At most the fraction `max_ejected` of the servers, rounded up, is ejected at once, and never the last one.
+    If fewer than the fraction `panic_threshold` of the servers, rounded down, would be left, ejections are
+    ignored, and so is load. A server that is added, or returns from an ejection, gets a share of the picks
+    that grows over `slow_start` seconds. `clock` returns integer nanoseconds and defaults to the monotonic
+    clock. All random draws follow from `seed`; without one they differ between balancers. Every method is
+    atomic among threads.
 
-    Raises ValueError or TypeError for an argument that is out of range or of the wrong type.
+    Raises ValueError or TypeError if an argument is out of range or of the wrong type.
 
     Source: Vose, "A linear algorithm for generating random numbers with a given distribution", 1991.
 
@@ -201,8 +204,8 @@ class RandomChoice(_Balancer):
     True
     """
 
-    def _arrange(self, active):
-        """Vose's alias table: each slot holds its own record up to its chance, above it the alias."""
+    def _build(self, active):
+        """Build Vose's alias table: a slot yields its own record with its chance, otherwise the alias."""
         total = 0.0
         for record in active:
             total += record.weight
@@ -220,16 +223,16 @@ class RandomChoice(_Balancer):
             self._chances[at] = 1.0
 
     def _choose(self, key, skip, now):
-        for _ in range(DRAWS):
+        for _ in range(MAX_DRAWS):
             at = self._below(len(self._active))
             if self._unit() >= self._chances[at]:
                 at = self._aliases[at]
             if not skip or self._active[at] not in skip:
                 return self._active[at]
-        return self._choose_left(self._left(skip))
+        return self._choose_remaining(self._remaining(skip))
 
-    def _choose_left(self, left):
-        """A weighted draw from a few."""
+    def _choose_remaining(self, left):
+        """A draw by weight from the records of a list."""
         total = 0.0
         for record in left:
             total += record.weight
