@@ -44,18 +44,16 @@ typedef struct {
     uint32_t mask;
 } hg_table;
 
-static inline int64_t *hg_hash_of(const void *records, size_t stride, uint32_t slot)
+/* The record of a slot, and what it begins with; no hg_node is read through, as a compiler may hold that no record of
+ * another type is one. */
+static inline char *hg_record(const void *records, size_t stride, uint32_t slot)
 {
-    return (int64_t *)((char *)records + slot * stride);
+    return (char *)records + slot * stride;
 }
 
-enum { HG_PREV, HG_NEXT };
-
-/* The two links of a slot. No hg_node is read through, as compilers may take those of other structs for others. */
-static inline uint32_t *hg_links_of(const void *records, size_t stride, uint32_t slot)
-{
-    return (uint32_t *)((char *)records + slot * stride + offsetof(hg_node, prev));
-}
+static inline int64_t *hg_hash_of(char *record) { return (int64_t *)record; }
+static inline uint32_t *hg_prev(char *record) { return (uint32_t *)(record + offsetof(hg_node, prev)); }
+static inline uint32_t *hg_next(char *record) { return (uint32_t *)(record + offsetof(hg_node, next)); }
 
 /* ---- memory ---- */
 
@@ -116,9 +114,11 @@ static inline uint32_t hg_table_next(const hg_table *table, uint32_t at)
 static inline uint32_t hg_table_probe(const hg_table *table, const void *records, size_t stride, int64_t hash,
                                       uint32_t at)
 {
-    uint32_t slot;
-    while ((slot = table->cells[at]) != 0 && *hg_hash_of(records, stride, slot) != hash)
+    uint32_t slot = table->cells[at];
+    while (slot != 0 && *hg_hash_of(hg_record(records, stride, slot)) != hash) {
         at = hg_table_next(table, at);
+        slot = table->cells[at];
+    }
     return at;
 }
 
@@ -151,7 +151,7 @@ static HG_APART uint32_t hg_table_shift_back(const hg_table *table, const void *
     uint32_t *cells = table->cells, mask = table->mask, at = hole, slot;
     hg_secret secret = table->secret;
     while ((slot = cells[at = (at + 1) & mask]) != 0) {
-        uint32_t home = hg_home((uint64_t)*hg_hash_of(records, stride, slot), &secret);
+        uint32_t home = hg_home((uint64_t)*hg_hash_of(hg_record(records, stride, slot)), &secret);
         if (((at - home) & mask) >= ((at - hole) & mask)) {
             cells[hole] = slot;
             hole = at;
@@ -170,7 +170,7 @@ static inline void hg_table_empty(hg_table *table, const void *records, size_t s
 
 static inline void hg_table_leave(hg_table *table, const void *records, size_t stride, uint32_t slot)
 {
-    hg_table_empty(table, records, stride, hg_table_cell(table, *hg_hash_of(records, stride, slot), slot));
+    hg_table_empty(table, records, stride, hg_table_cell(table, *hg_hash_of(hg_record(records, stride, slot)), slot));
 }
 
 /* Whether a slot is reachable from the home of its hash. */
@@ -197,8 +197,10 @@ static inline uint64_t hg_table_probes(const hg_table *table, const void *record
     uint64_t probes = 0;
     for (uint64_t at = 0; at <= table->mask; at++) {
         uint32_t slot = table->cells[at];
-        if (slot != 0)
-            probes += 1 + (((uint32_t)at - hg_table_home(table, *hg_hash_of(records, stride, slot))) & table->mask);
+        if (slot != 0) {
+            uint32_t home = hg_table_home(table, *hg_hash_of(hg_record(records, stride, slot)));
+            probes += 1 + (((uint32_t)at - home) & table->mask);
+        }
     }
     return probes;
 }
@@ -208,32 +210,32 @@ static inline uint64_t hg_table_probes(const hg_table *table, const void *record
 /* Link a slot between two that are neighbours, or one and the same where it is alone. */
 static inline void hg_list_insert(void *records, size_t stride, uint32_t prev, uint32_t slot, uint32_t next)
 {
-    uint32_t *own = hg_links_of(records, stride, slot);
-    own[HG_PREV] = prev;
-    own[HG_NEXT] = next;
-    hg_links_of(records, stride, prev)[HG_NEXT] = slot;
-    hg_links_of(records, stride, next)[HG_PREV] = slot;
+    char *own = hg_record(records, stride, slot);
+    *hg_prev(own) = prev;
+    *hg_next(own) = next;
+    *hg_next(hg_record(records, stride, prev)) = slot;
+    *hg_prev(hg_record(records, stride, next)) = slot;
 }
 
 /* Link a slot before `end`: as the newest, where `end` is where the list begins and ends. */
 static inline void hg_list_append(void *records, size_t stride, uint32_t end, uint32_t slot)
 {
-    hg_list_insert(records, stride, hg_links_of(records, stride, end)[HG_PREV], slot, end);
+    hg_list_insert(records, stride, *hg_prev(hg_record(records, stride, end)), slot, end);
 }
 
 static inline void hg_list_remove(void *records, size_t stride, uint32_t slot)
 {
-    const uint32_t *own = hg_links_of(records, stride, slot);
-    uint32_t prev = own[HG_PREV], next = own[HG_NEXT];
-    hg_links_of(records, stride, prev)[HG_NEXT] = next;
-    hg_links_of(records, stride, next)[HG_PREV] = prev;
+    char *own = hg_record(records, stride, slot);
+    uint32_t prev = *hg_prev(own), next = *hg_next(own);
+    *hg_next(hg_record(records, stride, prev)) = next;
+    *hg_prev(hg_record(records, stride, next)) = prev;
 }
 
 /* ---- the chain ---- */
 
 static inline void hg_chain_push(void *records, size_t stride, uint32_t *free_slot, uint32_t slot)
 {
-    hg_links_of(records, stride, slot)[HG_NEXT] = *free_slot;
+    *hg_next(hg_record(records, stride, slot)) = *free_slot;
     *free_slot = slot;
 }
 
@@ -242,7 +244,7 @@ static inline uint32_t hg_chain_pop(void *records, size_t stride, uint32_t *free
 {
     uint32_t slot = *free_slot;
     if (slot != 0)
-        *free_slot = hg_links_of(records, stride, slot)[HG_NEXT];
+        *free_slot = *hg_next(hg_record(records, stride, slot));
     return slot;
 }
 

@@ -10,7 +10,7 @@
     | 0 |     |         +-----+     +----+     +----+
     | 1 |     |         +-----+     +----+
     +---+     +-------> | 12  | --- | k2 |
-    home by scatter.h   +-----+     +----+
+    see slots.h         +-----+     +----+
                         | 300 | --- ...
 
 A key that is not watched takes over the node of the oldest key of the least count, and what that key
@@ -25,17 +25,35 @@ Invariants (`_check` walks them all)
   dead cycle, `_intact` notices and nothing is watched from then on.
 
 Foreign code - ``__index__``, ``__hash__``, the clock, ``__eq__`` in `_find` - runs before the first edit.
-`version` counts edits of the set of keys: a probe that called ``__eq__`` starts over when it changed. From
-the first edit to the last nothing is allocated and nothing released; a victim is dropped last.
+The table's version counts edits of the set of keys: a probe that called ``__eq__`` starts over when it
+changed. From the first edit to the last nothing is allocated and nothing released; a victim is dropped last.
 """
 cimport cython
 from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 from headgate._c.clock cimport hg_monotonic_ns
-from headgate._c.scatter cimport hg_draw_secret, hg_home, hg_secret, hg_seed_secrets
+from headgate._c.scatter cimport hg_seed_secrets
+from headgate._c.slots cimport (
+    hg_chain_pop,
+    hg_chain_push,
+    hg_list_append,
+    hg_list_insert,
+    hg_list_remove,
+    hg_table,
+    hg_table_adopt,
+    hg_table_allocate,
+    hg_table_clear,
+    hg_table_enter,
+    hg_table_filled,
+    hg_table_home,
+    hg_table_has,
+    hg_table_leave,
+    hg_table_next,
+    hg_table_probes,
+    hg_table_size,
+)
 from headgate._c.unicode_eq cimport hg_hash, hg_str_equal
 
 from os import urandom
@@ -63,11 +81,12 @@ cdef extern from "Python.h":
     void Py_DECREF(PyObject *o)
     PyObject *Py_None
 
+# Both begin as the records of slots.h do.
 cdef struct Node:
-    Py_hash_t hash
-    int64_t error
+    int64_t hash
     uint32_t prev
     uint32_t next
+    int64_t error
     uint32_t bucket
 
 cdef struct Bucket:
@@ -120,14 +139,11 @@ cdef class HotKeys:
     cdef object lifetime
     cdef Node *nodes
     cdef Bucket *buckets
-    cdef uint32_t *table
-    cdef uint64_t version
+    cdef hg_table table
     cdef uint64_t moves
     cdef int64_t sum
     cdef int64_t half
     cdef int64_t since
-    cdef hg_secret secret
-    cdef uint32_t mask
     cdef uint32_t most
     cdef uint32_t count
     cdef uint32_t free_node
@@ -151,37 +167,35 @@ cdef class HotKeys:
     def __dealloc__(self):
         free(self.nodes)
         free(self.buckets)
-        free(self.table)
+        free(self.table.cells)
 
     # ---- memory -----------------------------------------------------------------------------
 
     @cython.final
     cdef int _install(self, uint32_t room, lifetime, int64_t half, clock) except -1:
         """Take on whole new arrays, with nothing watched."""
-        cdef uint32_t cells = 4
+        cdef uint64_t size = hg_table_size(2 * <uint64_t>room)
         cdef Node *nodes
         cdef Bucket *buckets
-        cdef uint32_t *table
+        cdef uint32_t *cells
         cdef int64_t now = 0
         if half:
             now = checked_now(clock()) if clock is not None else hg_monotonic_ns()
         keys = [None] * (<Py_ssize_t>room + 1)
-        while cells < 2 * <uint64_t>room:
-            cells *= 2
         nodes = <Node *>calloc(<size_t>room + 1, sizeof(Node))
         buckets = <Bucket *>calloc(<size_t>room + 1, sizeof(Bucket))
-        table = <uint32_t *>calloc(cells, sizeof(uint32_t))
-        if nodes == NULL or buckets == NULL or table == NULL:
+        cells = hg_table_allocate(size)
+        if nodes == NULL or buckets == NULL or cells == NULL:
             free(nodes)
             free(buckets)
-            free(table)
+            free(cells)
             raise MemoryError
         with cython.critical_section(self):
             free(self.nodes)
             free(self.buckets)
-            free(self.table)
-            self.nodes, self.buckets, self.table = nodes, buckets, table
-            self.mask, self.secret, self.most = cells - 1, hg_draw_secret(), room
+            self.nodes, self.buckets = nodes, buckets
+            hg_table_adopt(&self.table, cells, size)
+            self.most = room
             self.half, self.since = half, now
             self._forget()
             self.clock, clock = clock, self.clock
@@ -193,7 +207,7 @@ cdef class HotKeys:
     cdef void _forget(self) noexcept:
         """Watch nothing; the keys are the caller's to take away."""
         cdef uint32_t at
-        memset(self.table, 0, (<size_t>self.mask + 1) * sizeof(uint32_t))
+        hg_table_clear(&self.table)
         for at in range(1, self.most + 1):
             self.nodes[at].next = at + 1 if at < self.most else NIL
             self.buckets[at].next = self.nodes[at].next
@@ -201,7 +215,6 @@ cdef class HotKeys:
         self.free_node = self.free_bucket = 1
         self.count = 0
         self.sum = 0
-        self.version += 1
 
     @cython.final
     cdef inline bint _intact(self) noexcept:
@@ -221,10 +234,6 @@ cdef class HotKeys:
         return PyList_GET_ITEM(<PyObject *>self.keys, node)
 
     @cython.final
-    cdef inline uint32_t _home(self, Py_hash_t hash) noexcept:
-        return hg_home(<uint64_t>hash, &self.secret) & self.mask
-
-    @cython.final
     cdef uint32_t _find(self, PyObject *key, Py_hash_t hash) except 0xFFFFFFFF:
         """The node of `key`, or NIL; may run ``__eq__``."""
         cdef uint32_t at, node
@@ -233,9 +242,9 @@ cdef class HotKeys:
         cdef int equal
         if not self._intact():
             self._mend()
-        at = self._home(hash)
+        at = hg_table_home(&self.table, hash)
         while True:
-            node = self.table[at]
+            node = self.table.cells[at]
             if node == NIL:
                 return NIL
             if self.nodes[node].hash == hash:
@@ -246,91 +255,53 @@ cdef class HotKeys:
                     if hg_str_equal(stored, key):
                         return node
                 else:
-                    version = self.version
+                    version = self.table.version
                     Py_INCREF(stored)
                     try:
                         equal = PyObject_RichCompareBool(<object>stored, <object>key, Py_EQ)
                     finally:
                         Py_DECREF(stored)
-                    if version != self.version:
-                        at = self._home(hash)
+                    if version != self.table.version:
+                        at = hg_table_home(&self.table, hash)
                         continue
                     if equal:
                         return node
-            at = (at + 1) & self.mask
-
-    @cython.final
-    cdef void _enter(self, uint32_t node) noexcept:
-        """Write `node` into the table."""
-        cdef uint32_t at = self._home(self.nodes[node].hash)
-        while self.table[at] != NIL:
-            at = (at + 1) & self.mask
-        self.table[at] = node
-
-    @cython.final
-    cdef void _leave(self, uint32_t node) noexcept:
-        """Take `node` out of the table and shift back those that its place had pushed on."""
-        cdef uint32_t hole = self._home(self.nodes[node].hash)
-        cdef uint32_t at, other, home
-        while self.table[hole] != node:
-            hole = (hole + 1) & self.mask
-        at = hole
-        while True:
-            at = (at + 1) & self.mask
-            other = self.table[at]
-            if other == NIL:
-                break
-            home = self._home(self.nodes[other].hash)
-            if ((at - home) & self.mask) >= ((at - hole) & self.mask):
-                self.table[hole] = other
-                hole = at
-        self.table[hole] = NIL
+            at = hg_table_next(&self.table, at)
 
     # ---- the buckets ------------------------------------------------------------------------
 
     @cython.final
     cdef void _detach(self, uint32_t node) noexcept:
         """Take `node` out of its bucket, where it is not alone."""
-        cdef Node *nodes = self.nodes
-        cdef Bucket *bucket = &self.buckets[nodes[node].bucket]
-        cdef uint32_t prev = nodes[node].prev, next = nodes[node].next
-        nodes[prev].next = next
-        nodes[next].prev = prev
+        cdef Bucket *bucket = &self.buckets[self.nodes[node].bucket]
         if bucket.head == node:
-            bucket.head = next
+            bucket.head = self.nodes[node].next
+        hg_list_remove(self.nodes, sizeof(Node), node)
 
     @cython.final
     cdef void _attach(self, uint32_t node, uint32_t at) noexcept:
         """Make `node` the last one of a bucket."""
-        cdef Node *nodes = self.nodes
-        cdef uint32_t head = self.buckets[at].head, last
-        nodes[node].bucket = at
-        if head == NIL:
-            self.buckets[at].head = node
-            nodes[node].prev = nodes[node].next = node
+        cdef uint32_t head = self.buckets[at].head
+        self.nodes[node].bucket = at
+        if head != NIL:
+            hg_list_append(self.nodes, sizeof(Node), head, node)
             return
-        last = nodes[head].prev
-        nodes[node].prev, nodes[node].next = last, head
-        nodes[last].next = nodes[head].prev = node
+        self.buckets[at].head = node
+        self.nodes[node].prev = self.nodes[node].next = node
 
     @cython.final
     cdef uint32_t _open(self, int64_t count, uint32_t before) noexcept:
         """A new bucket behind `before`."""
-        cdef uint32_t at = self.free_bucket, after = self.buckets[before].next
-        self.free_bucket = self.buckets[at].next
+        cdef uint32_t at = hg_chain_pop(self.buckets, sizeof(Bucket), &self.free_bucket)
         self.buckets[at].count, self.buckets[at].head = count, NIL
-        self.buckets[at].prev, self.buckets[at].next = before, after
-        self.buckets[before].next = self.buckets[after].prev = at
+        hg_list_insert(self.buckets, sizeof(Bucket), before, at, self.buckets[before].next)
         return at
 
     @cython.final
     cdef void _close(self, uint32_t at) noexcept:
         """Give an empty bucket back."""
-        cdef uint32_t prev = self.buckets[at].prev, next = self.buckets[at].next
-        self.buckets[prev].next = next
-        self.buckets[next].prev = prev
-        self.buckets[at].next = self.free_bucket
-        self.free_bucket = at
+        hg_list_remove(self.buckets, sizeof(Bucket), at)
+        hg_chain_push(self.buckets, sizeof(Bucket), &self.free_bucket, at)
 
     @cython.final
     cdef void _settle(self, uint32_t node, int64_t count, uint32_t before) noexcept:
@@ -363,24 +334,22 @@ cdef class HotKeys:
     @cython.final
     cdef PyObject *_admit(self, PyObject *key, Py_hash_t hash, int64_t n, uint32_t before) noexcept:
         """Watch `key`, in place of a victim where there is no room; answers the reference to drop."""
-        cdef uint32_t node = self.free_node
+        cdef uint32_t node = hg_chain_pop(self.nodes, sizeof(Node), &self.free_node)
         cdef PyObject *victim
         if node != NIL:
-            self.free_node = self.nodes[node].next
             self.nodes[node].error = 0
             self.count += 1
             self._settle(node, n, before)
         else:
             node = self.buckets[self.buckets[0].next].head
             self.nodes[node].error = self.buckets[self.nodes[node].bucket].count
-            self._leave(node)
             self._raise(node, n)
+            hg_table_leave(&self.table, self.nodes, sizeof(Node), node)
         victim = self._key(node)
         Py_INCREF(key)
         PyList_SET_ITEM(<PyObject *>self.keys, node, key)
         self.nodes[node].hash = hash
-        self._enter(node)
-        self.version += 1
+        hg_table_enter(&self.table, hash, node)
         return victim
 
     # ---- decay ------------------------------------------------------------------------------
@@ -402,11 +371,11 @@ cdef class HotKeys:
                 self.since = now
             if now - self.since < self.half:
                 return None
-            version = self.version
+            version = self.table.version
             fresh = [None] * (<Py_ssize_t>self.most + 1)
             if not self._intact():
                 self._mend()
-            if version == self.version and now - self.since >= self.half:
+            if version == self.table.version and now - self.since >= self.half:
                 steps = (now - self.since) // self.half
                 self.since += steps * self.half
                 return self._halve(<int>min(steps, 63), fresh)
@@ -419,7 +388,7 @@ cdef class HotKeys:
         cdef int64_t count, halved
         cdef PyObject *key
         self.sum >>= steps
-        self.version += 1
+        self.table.version += 1
         while at != NIL:
             after = self.buckets[at].next
             count = self.buckets[at].count
@@ -432,9 +401,8 @@ cdef class HotKeys:
             while True:
                 next = nodes[node].next
                 if halved == 0:
-                    self._leave(node)
-                    nodes[node].next = self.free_node
-                    self.free_node = node
+                    hg_table_leave(&self.table, nodes, sizeof(Node), node)
+                    hg_chain_push(nodes, sizeof(Node), &self.free_node, node)
                     self.count -= 1
                 else:
                     nodes[node].error = halved - ((count - nodes[node].error) >> steps)
@@ -518,19 +486,19 @@ cdef class HotKeys:
                 _halved = self._age() if self.half else None
                 if not self._intact():
                     self._mend()
-                version, moves = self.version, self.moves
+                version, moves = self.table.version, self.moves
                 at = self.buckets[0].prev
                 node = self.buckets[at].head
                 while at != NIL and <uint64_t>len(rows) < limit:
                     row = (<object>self._key(node), self.buckets[at].count, self.nodes[node].error)
                     rows.append(row)
-                    if version != self.version or moves != self.moves:
+                    if version != self.table.version or moves != self.moves:
                         break
                     node = self.nodes[node].next
                     if node == self.buckets[at].head:
                         at = self.buckets[at].prev
                         node = self.buckets[at].head
-                if version == self.version and moves == self.moves:
+                if version == self.table.version and moves == self.moves:
                     return rows
 
     def clear(self):
@@ -665,7 +633,7 @@ cdef class HotKeys:
 
     def _check(self):
         """Walk every structure and raise AssertionError where an invariant does not hold."""
-        cdef uint32_t at, node, prev = NIL, live = 0, cells = 0
+        cdef uint32_t at, node, prev = NIL, live = 0
         cdef int64_t counted = 0
         assert self._intact()
         at = self.buckets[0].next
@@ -678,7 +646,7 @@ cdef class HotKeys:
                 assert self.nodes[node].bucket == at
                 assert self.nodes[self.nodes[node].next].prev == node
                 assert 0 <= self.nodes[node].error <= self.buckets[at].count
-                assert self._stands(node)
+                assert hg_table_has(&self.table, self.nodes[node].hash, node)
                 counted += self.buckets[at].count
                 live += 1
                 assert live <= self.most
@@ -688,9 +656,7 @@ cdef class HotKeys:
             prev, at = at, self.buckets[at].next
         assert self.buckets[0].prev == prev
         assert live == self.count <= self.most
-        for at in range(self.mask + 1):
-            cells += self.table[at] != NIL
-        assert cells == live
+        assert hg_table_filled(&self.table) == live
         assert counted == self.sum if not self.half else counted <= self.sum
         node, at = self.free_node, 0
         while node != NIL:
@@ -701,18 +667,6 @@ cdef class HotKeys:
 
     def _probes(self):
         """How many cells of the table the lookups of all keys read."""
-        cdef uint64_t cells = 0
-        cdef uint32_t at
         with cython.critical_section(self):
-            for at in range(self.mask + 1):
-                if self.table[at] != NIL:
-                    cells += 1 + ((at - self._home(self.nodes[self.table[at]].hash)) & self.mask)
+            cells = hg_table_probes(&self.table, self.nodes, sizeof(Node))
         return cells
-
-    @cython.final
-    cdef bint _stands(self, uint32_t node) noexcept:
-        """Whether the table leads from the home of `node` to it."""
-        cdef uint32_t at = self._home(self.nodes[node].hash)
-        while self.table[at] != NIL and self.table[at] != node:
-            at = (at + 1) & self.mask
-        return self.table[at] == node
