@@ -10,7 +10,7 @@ from watchdog import PATIENCE
 
 STAYING = [f"stay{i}" for i in range(20)]
 COMING = [f"come{i}" for i in range(8)]
-ROUNDS = 10_000
+ROUNDS = 4_000
 
 
 @pytest.fixture

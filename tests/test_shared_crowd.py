@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes share
 
 CROWD = Path(__file__).with_name("crowd.py")
 DECISIONS = {"compiled": 2_000_000, "pure": 40_000}
-KILLS = {"compiled": 200, "pure": 60}
+KILLS = {"compiled": 100, "pure": 40}
 
 
 @pytest.fixture
