@@ -6,7 +6,7 @@ SANITIZE = -fsanitize=address,undefined
 ASAN = build/asan
 TSAN = build/tsan
 UNSANITIZED = *_cli.py *_protocol.py */test_architecture.py */test_backend.py */test_packaging.py */test_pages.py \
-	*/tests/c/* */tests/services/*
+	*/test_cache_traces.py */test_forks.py */tests/c/* */tests/services/*
 FUZZ = build/fuzz
 FUZZ_SECONDS = 60
 FUZZERS = $(filter-out replay,$(basename $(notdir $(wildcard tests/fuzz/*.c))))
@@ -33,7 +33,8 @@ bench: build
 	$(SOURCE) python -m pytest bench --benchmark-only
 
 # The compiled modules and their tests under AddressSanitizer and UndefinedBehaviorSanitizer, without the tests that
-# are about other code, or compile what they run.
+# are about other code, or compile what they run. Nor may a thread allocate while another forks: the child would wait
+# for the allocator of the sanitizer.
 asan:
 	CFLAGS="$(SANITIZE) -fno-sanitize-recover=undefined -g -O1 -fno-omit-frame-pointer" \
 	LDFLAGS="$(SANITIZE)" python setup.py -q build --build-base $(ASAN) --build-lib $(ASAN)/lib
