@@ -1,9 +1,9 @@
-"""Naive models of the eviction policies, written from their papers in the plainest words.
+"""Naive models of the eviction policies, written from their papers as plainly as possible.
 
 A model keeps lists of keys, oldest first, and searches them; `Naive` adds sizes, lifetimes and the methods.
 """
 
-from headgate.cache.policies.tinylfu import _Echoes, _Sketch
+from headgate.cache.policies.tinylfu import _Rejections, _Sketch
 from headgate.hashing._pure import splitmix64
 
 NEVER = 2**63 - 1
@@ -12,7 +12,7 @@ NEVER = 2**63 - 1
 class Entry:
     def __init__(self, key, value, size):
         self.key, self.value, self.size = key, value, size
-        self.hard = self.due = NEVER
+        self.ttl_due = self.due = NEVER
         self.turn = 0
         self.tags = ()
 
@@ -21,13 +21,13 @@ class LRU:
     def __init__(self, cache, seed=0):
         self.cache, self.queue = cache, []
 
-    def asked(self, key):
+    def count_request(self, key):
         pass
 
     def admit(self, key):
         self.queue.append(key)
 
-    def gone(self, key):
+    def removed(self, key):
         self.queue.remove(key)
 
     def hit(self, key):
@@ -64,7 +64,7 @@ class FIFO(LRU):
 
 
 class LFU(LRU):
-    """Counts, and since when (in steps) a key has had its count."""
+    """Counts, and the step at which each key got its count."""
 
     def __init__(self, cache, seed=0):
         super().__init__(cache)
@@ -77,7 +77,7 @@ class LFU(LRU):
     def admit(self, key):
         self._count(key, 1)
 
-    def gone(self, key):
+    def removed(self, key):
         del self.uses[key], self.since[key]
 
     def hit(self, key):
@@ -105,7 +105,7 @@ class SIEVE(LRU):
         place = self.queue.index(key) + 1
         return self.queue[place] if place < len(self.queue) else None
 
-    def gone(self, key):
+    def removed(self, key):
         if self.hand == key:
             self.hand = self._newer(key)
         self.visited.discard(key)
@@ -122,7 +122,7 @@ class SIEVE(LRU):
 
 
 class S3FIFO(LRU):
-    """Algorithm 1 of the paper; a ghost weighs 1 at least."""
+    """Algorithm 1 of the paper; a ghost weighs at least 1."""
 
     def __init__(self, cache, seed=0):
         self.cache, self.small, self.main, self.freq, self.ghosts = cache, [], [], {}, []
@@ -137,7 +137,7 @@ class S3FIFO(LRU):
             self.ghosts.remove(ghost)
         self.freq[key] = 0
 
-    def gone(self, key):
+    def removed(self, key):
         (self.small if key in self.small else self.main).remove(key)
         del self.freq[key]
 
@@ -193,41 +193,41 @@ class S3FIFO(LRU):
 
 
 class WTinyLFU(LRU):
-    """Window, probation and protected; sketch and echoes are the pure twin's, all else is written anew."""
+    """Window, probation and protected; sketch and rejections are those of the pure twin."""
 
     def __init__(self, cache, seed=0):
         self.cache, self.window, self.probation, self.protected = cache, [], [], []
-        self.sketch, self.echoes = _Sketch(), _Echoes()
+        self.sketch, self.rejections = _Sketch(), _Rejections()
         self.resized()
 
     def cleared(self):
         self.window, self.probation, self.protected = [], [], []
-        self.sketch, self.echoes, self.promotions = _Sketch(), _Echoes(), 0
+        self.sketch, self.rejections, self.promotions = _Sketch(), _Rejections(), 0
 
     def resized(self):
-        self.window_room = max(self.cache.maxsize // 100, min(1, self.cache.maxsize))
-        self.promotions, self.aim = 0, float(self.window_room)
+        self.window_maximum = max(self.cache.maxsize // 100, min(1, self.cache.maxsize))
+        self.promotions, self.target = 0, float(self.window_maximum)
 
     def _weight(self, keys):
         return sum(self.cache.size_of(key) for key in keys)
 
-    def _protected_room(self):
-        return (self.cache.maxsize - self.window_room) * 4 // 5
+    def _protected_maximum(self):
+        return (self.cache.maxsize - self.window_maximum) * 4 // 5
 
-    def asked(self, key):
+    def count_request(self, key):
         self.sketch.ensure(len(self.cache.entries))
         self.sketch.add(hash(key))
 
     def _overflow(self, size):
-        """What falls out of the window goes on probation; the last of it is the candidate."""
+        """Move entries from the window to probation; the last one is the candidate."""
         candidate = None
-        while self.window and self._weight(self.window) + size > self.window_room:
+        while self.window and self._weight(self.window) + size > self.window_maximum:
             candidate = self.window.pop(0)
             self.probation.append(candidate)
         return candidate
 
     def _shrink_protected(self):
-        while self._weight(self.protected) > self._protected_room() and self.protected:
+        while self._weight(self.protected) > self._protected_maximum() and self.protected:
             self.probation.append(self.protected.pop(0))
 
     def admit(self, key):
@@ -238,18 +238,18 @@ class WTinyLFU(LRU):
     def _adapt(self, key):
         maxsize, size, span = self.cache.maxsize, self.cache.size_of(key), max(1, self.cache.maxsize // 16)
         promotions, self.promotions = self.promotions, 0
-        if not self.echoes.sum:
+        if not self.rejections.sum:
             return
         lost = size * promotions / max(2.0, 2.0 * self._weight(self.probation) / span)
         least = min(1, maxsize)
-        self.aim = max(self.aim - lost, least)
-        self.aim = min(self.aim + size * self.echoes.has(hash(key), span), maxsize - least)
-        wider = self.aim - self.window_room
-        if wider < 0 or wider >= maxsize / 64 or self.aim == maxsize - least:
-            self.window_room = int(self.aim)
+        self.target = max(self.target - lost, least)
+        self.target = min(self.target + size * self.rejections.has(hash(key), span), maxsize - least)
+        wider = self.target - self.window_maximum
+        if wider < 0 or wider >= maxsize / 64 or self.target == maxsize - least:
+            self.window_maximum = int(self.target)
             self._shrink_protected()
 
-    def gone(self, key):
+    def removed(self, key):
         for keys in (self.window, self.probation, self.protected):
             if key in keys:
                 keys.remove(key)
@@ -278,7 +278,7 @@ class WTinyLFU(LRU):
         if candidate != victim and frequency(hash(candidate)) > frequency(hash(victim)):
             return victim
         if size:
-            self.echoes.add(hash(candidate), self.cache.size_of(candidate), len(self.cache.entries))
+            self.rejections.add(hash(candidate), self.cache.size_of(candidate), len(self.cache.entries))
         return candidate
 
     def order(self):
@@ -286,21 +286,21 @@ class WTinyLFU(LRU):
 
 
 class RR(LRU):
-    """Keys in the order of writing, and in boxes: the last box fills an empty one."""
+    """Keys in the order of writing, and in slots: the last slot fills an empty one."""
 
     def __init__(self, cache, seed=0):
         super().__init__(cache)
-        self.boxes, self.draws = [], seed
+        self.slots, self.draws = [], seed
 
     def admit(self, key):
         self.queue.append(key)
-        self.boxes.append(key)
+        self.slots.append(key)
 
-    def gone(self, key):
+    def removed(self, key):
         self.queue.remove(key)
-        place = self.boxes.index(key)
-        self.boxes[place] = self.boxes[-1]
-        self.boxes.pop()
+        place = self.slots.index(key)
+        self.slots[place] = self.slots[-1]
+        self.slots.pop()
 
     def hit(self, key):
         pass
@@ -308,10 +308,10 @@ class RR(LRU):
     def victim(self, size):
         drawn = splitmix64(self.draws)
         self.draws += 1
-        return self.boxes[drawn * len(self.boxes) >> 64]
+        return self.slots[drawn * len(self.slots) >> 64]
 
     def cleared(self):
-        self.queue, self.boxes = [], []
+        self.queue, self.slots = [], []
 
 
 MODELS = {
@@ -326,11 +326,11 @@ MODELS = {
 
 
 class Naive:
-    """A cache of a policy's model, with `told` for what a listener hears."""
+    """A cache of a policy's model, with `events`, the arguments of its listener's calls."""
 
     def __init__(self, policy, maxsize, weighted=False, clock=lambda: 0, ttl=None, tti=None, seed=0):
         self.maxsize, self.weighted, self.clock, self.ttl, self.tti = maxsize, weighted, clock, ttl, tti
-        self.entries, self.told, self.turns = {}, [], 0
+        self.entries, self.events, self.turns = {}, [], 0
         self.hits = self.misses = self.evictions = self.expirations = 0
         self.policy = MODELS[policy](self, seed)
 
@@ -345,9 +345,9 @@ class Naive:
         return sum(entry.size for entry in self.entries.values())
 
     def _leave(self, key, reason):
-        self.policy.gone(key)
+        self.policy.removed(key)
         entry = self.entries.pop(key)
-        self.told.append((entry.key, entry.value, reason))
+        self.events.append((entry.key, entry.value, reason))
         return entry
 
     def evict(self, key):
@@ -362,10 +362,10 @@ class Naive:
             self.expirations += 1
         return [(entry.key, entry.value) for entry in ended]
 
-    def _lease(self, entry):
+    def _schedule(self, entry):
         self.turns += 1
         entry.turn = self.turns
-        entry.due = entry.hard if self.tti is None else min(entry.hard, self.clock() + self.tti)
+        entry.due = entry.ttl_due if self.tti is None else min(entry.ttl_due, self.clock() + self.tti)
 
     def get(self, key, default=None):
         entry = self.entries.get(key)
@@ -377,13 +377,13 @@ class Naive:
             return default
         self.hits += 1
         if self.tti is not None:
-            self._lease(entry)
+            self._schedule(entry)
         self.policy.hit(key)
         return entry.value
 
     def put(self, key, value, ttl=None, tags=()):
         self.expire()
-        self.policy.asked(key)
+        self.policy.count_request(key)
         size = value if self.weighted else 1
         if size > self.maxsize:
             raise ValueError
@@ -391,20 +391,20 @@ class Naive:
         if entry is None:
             entry = self._insert(Entry(key, value, size))
         else:
-            self.told.append((entry.key, entry.value, "replaced"))
+            self.events.append((entry.key, entry.value, "replaced"))
             entry.value = value
             if self.currsize() - entry.size + size <= self.maxsize:
                 entry.size = size
                 self.policy.rewrite(key)
             else:
-                self.policy.gone(key)
+                self.policy.removed(key)
                 del self.entries[key]
                 entry.size = size
                 self._insert(entry)
         lifetime = self.ttl if ttl is None else ttl
-        entry.hard = NEVER if lifetime in (None, NEVER) else self.clock() + lifetime
+        entry.ttl_due = NEVER if lifetime in (None, NEVER) else self.clock() + lifetime
         entry.tags = tags
-        self._lease(entry)
+        self._schedule(entry)
 
     def _insert(self, entry):
         while self.currsize() + entry.size > self.maxsize:
@@ -444,8 +444,8 @@ class Naive:
         return len(tagged)
 
     def clear(self):
-        left = [self.entries[key] for key in self.policy.order()]
-        self.told += [(entry.key, entry.value, "removed") for entry in left]
+        dropped = [self.entries[key] for key in self.policy.order()]
+        self.events += [(entry.key, entry.value, "removed") for entry in dropped]
         self.entries = {}
         self.policy.cleared()
 

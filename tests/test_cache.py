@@ -1,4 +1,4 @@
-"""LRUCache as a mapping: what each method answers, counts and refuses."""
+"""LRUCache as a mapping: what each method returns, counts and refuses."""
 
 import copy
 import math
@@ -317,9 +317,9 @@ def test_a_bad_size_leaves_the_cache(twin, size, error, message):
     assert cache.setdefault("a", size) == 3
 
 
-def test_listener_is_told_after_the_fact(twin):
-    told = []
-    cache = lru(twin, 2, on_evict=lambda *what: told.append((*what, len(cache))))
+def test_listener_is_called_after_the_fact(twin):
+    events = []
+    cache = lru(twin, 2, on_evict=lambda *what: events.append((*what, len(cache))))
     cache["a"], cache["b"] = 1, 2
     cache["a"] = 10
     cache["c"] = 3
@@ -330,7 +330,7 @@ def test_listener_is_told_after_the_fact(twin):
     cache.update(e=5, f=6)
     cache.resize(1)
     cache.clear()
-    assert told == [
+    assert events == [
         ("a", 1, "replaced", 2),
         ("b", 2, "size", 2),
         ("a", 10, "removed", 1),
@@ -343,12 +343,12 @@ def test_listener_is_told_after_the_fact(twin):
 
 
 def test_one_put_may_evict_many(twin):
-    told = []
-    cache = lru(twin, 4, len, on_evict=lambda *what: told.append(what))
+    events = []
+    cache = lru(twin, 4, len, on_evict=lambda *what: events.append(what))
     for key in "abcd":
         cache[key] = "x"
     cache["e"] = "yyy"
-    assert told == [("a", "x", "size"), ("b", "x", "size"), ("c", "x", "size")]
+    assert events == [("a", "x", "size"), ("b", "x", "size"), ("c", "x", "size")]
     assert list(cache) == ["d", "e"]
 
 
@@ -380,15 +380,15 @@ def test_copy_is_independent(twin, duplicate):
     other._check()
 
 
-def test_copy_of_a_weighted_cache_tells_no_listener(twin):
-    told = []
-    cache = lru(twin, 10, len, on_evict=lambda *what: told.append(what))
+def test_copy_of_a_weighted_cache_calls_no_listener(twin):
+    events = []
+    cache = lru(twin, 10, len, on_evict=lambda *what: events.append(what))
     cache.update(a="xxx", b="yy")
     other = copy.copy(cache)
-    assert told == []
+    assert events == []
     assert other.currsize == 5
     del other["a"]
-    assert told == [("a", "xxx", "removed")]
+    assert events == [("a", "xxx", "removed")]
 
 
 def test_deepcopy(twin):

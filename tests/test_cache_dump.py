@@ -177,7 +177,7 @@ def test_threads_that_dump_to_one_path(twin, tmp_path):
 ], ids=repr)
 def test_records_of_another_form_are_refused(twin, wrong):
     class Forging:
-        """Says that it is json, and reads something else."""
+        """A serializer named json that reads something else."""
 
         __name__ = "json"
         dumps = json.dumps

@@ -162,17 +162,17 @@ def test_a_key_whose_hash_changes_can_still_be_evicted(twin):
 
 
 def test_listener_may_use_the_cache(make_cache):
-    told = []
+    events = []
 
     def on_evict(key, value, reason):
-        told.append((key, reason))
-        if reason == "size" and len(told) < 5:
-            cache["again"] = len(told)
+        events.append((key, reason))
+        if reason == "size" and len(events) < 5:
+            cache["again"] = len(events)
 
     cache = make_cache(2, on_evict=on_evict)
     cache.update(a=1, b=2, c=3)
     assert len(cache) == 2
-    assert told[0][1] == "size"
+    assert events[0][1] == "size"
     cache._check()
 
 
@@ -249,7 +249,7 @@ def test_collector_that_runs_during_every_operation(make_cache):
             cache[i % 70] = Cyclic()
             list(cache.items())
             if i % 100 == 0:
-                gc.disable()  # what is checked must stand still
+                gc.disable()  # nothing must change what is checked
                 cache._check()
                 gc.enable()
     finally:
@@ -262,7 +262,7 @@ def test_collector_that_runs_during_every_operation(make_cache):
 
 
 def test_cache_in_a_dead_cycle_that_a_finalizer_uses(make_cache):
-    """An untracked object's ``__del__`` meets the cache after the collector has torn it down."""
+    """The ``__del__`` of an untracked object uses the cache after the collector has torn it down."""
     met = []
 
     def build():
@@ -306,7 +306,7 @@ class Interrupter:
 
 
 def test_a_reader_may_be_interrupted_before_any_line(policy):
-    """As threads and finalizers do: a key that is read, and so perhaps moved, while others are listed."""
+    """A key is read, and so perhaps moved, while the entries are listed, as threads and finalizers may do."""
     for at in range(1, 60):
         cache = policy(8)
         for key in range(8):

@@ -1,4 +1,4 @@
-"""Foreign code that a cache runs keeps nobody waiting: other threads use the cache meanwhile."""
+"""Foreign code that a cache runs blocks no other thread's use of the cache."""
 
 import gc
 import io
@@ -13,7 +13,7 @@ from watchdog import PATIENCE
 
 @pytest.fixture(params=["LRUCache", "TinyLFUCache"])
 def policy(request, twin):
-    """A policy that goes without hashes, and one that needs them; the rest is the engine's."""
+    """A policy without hashes, and one with them; the rest is the engine's."""
     return getattr(twin.cache, request.param)
 
 
@@ -23,7 +23,7 @@ def make_cache(request, policy):
 
 
 class Meeting:
-    """When it is armed, the next ``strike()`` waits for another thread that uses the cache all over."""
+    """Once armed, the next ``strike()`` waits for another thread that uses all of the cache."""
 
     def __init__(self, *caches):
         self.caches, self.armed, self.outcomes = caches, False, []
@@ -46,12 +46,12 @@ class Meeting:
             cache._check()
 
     def held(self):
-        """Whether it struck, and the other thread came to its end."""
+        """Whether it struck, and the other thread ended."""
         return self.outcomes == [True]
 
 
 class Key:
-    """Equal to keys of the same name; hashing or comparing one strikes where it is to."""
+    """Equal to keys of the same name; hashing or comparing one strikes, as configured."""
 
     def __init__(self, meeting, name, strikes="eq"):
         self.meeting, self.name, self.strikes = meeting, name, strikes
@@ -111,7 +111,7 @@ def test_keys(make_cache, operation, strikes):
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_keys_of_two_caches_that_need_each_other(make_cache, operation):
-    """Both threads compare at one time, and then each writes to the cache of the other."""
+    """Both threads compare at the same time, and then each writes to the other's cache."""
     caches, both = [make_cache(10), make_cache(10)], threading.Barrier(2)
 
     class Writing(Key):

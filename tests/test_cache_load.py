@@ -1,4 +1,4 @@
-"""get_or_load and aget_or_load: one loader a key at a time, whatever happens meanwhile."""
+"""get_or_load and aget_or_load: one loader per key at a time, under all interruptions."""
 
 import asyncio
 import gc
@@ -59,7 +59,7 @@ class Loader:
 
 
 class Result:
-    """To be awaited, and no coroutine."""
+    """An awaitable that is no coroutine."""
 
     def __init__(self, key):
         self.key = key
@@ -157,7 +157,7 @@ def test_threads_that_miss_first_share_their_loads(twin, monkeypatch):
     assert calls == ["a"]
 
 
-def test_a_loader_may_ask_for_its_own_key(twin):
+def test_a_loader_may_request_its_own_key(twin):
     cache = twin.cache.LRUCache(2)
 
     def loader(key):
@@ -179,7 +179,7 @@ def test_what_was_loaded_during_a_clear_stays_out(twin):
     assert cache.generation == 1
 
 
-def test_what_is_too_large_is_answered_and_not_stored(twin):
+def test_what_is_too_large_is_returned_and_not_stored(twin):
     cache = twin.cache.LRUCache(2, getsizeof=len)
     assert cache.get_or_load("a", lambda key: "large") == "large"
     assert len(cache) == 0
@@ -264,7 +264,7 @@ def test_the_next_takes_over_from_a_task_that_is_cancelled(twin):
     assert cache["a"] == ["a"]
 
 
-def test_a_loader_in_a_task_may_ask_for_its_own_key(twin):
+def test_a_loader_in_a_task_may_request_its_own_key(twin):
     cache = twin.cache.LRUCache(2)
 
     async def loader(key):

@@ -1,4 +1,4 @@
-"""Both twins and a naive model step together; after every step all agree and are whole."""
+"""Both twins and a naive model step together; after every step all agree and their invariants hold."""
 
 from collections import OrderedDict
 
@@ -12,10 +12,10 @@ SIZES = st.integers(0, 6)
 
 
 class NaiveLRU:
-    """What the papers and cachetools say, in the plainest words."""
+    """What cachetools documents, as plainly as possible."""
 
-    def __init__(self, maxsize, weighted, told):
-        self.maxsize, self.weighted, self.told = maxsize, weighted, told
+    def __init__(self, maxsize, weighted, events):
+        self.maxsize, self.weighted, self.events = maxsize, weighted, events
         self.data = OrderedDict()
         self.hits = self.misses = self.evictions = 0
 
@@ -33,9 +33,9 @@ class NaiveLRU:
         self.data.move_to_end(key)
         return self.data[key]
 
-    def evict(self, room):
+    def evict(self, maximum):
         dropped = []
-        while self.currsize() > room:
+        while self.currsize() > maximum:
             dropped.append(self.data.popitem(last=False))
             self.evictions += 1
         return [(key, value, "size") for key, value in dropped]
@@ -45,14 +45,14 @@ class NaiveLRU:
             raise ValueError
         if key in self.data:
             stored = next(k for k in self.data if k == key)
-            told = [(stored, self.data[key], "replaced")]
+            events = [(stored, self.data[key], "replaced")]
             self.data[key] = value
             self.data.move_to_end(key)
-            self.told += told + self.evict(self.maxsize)
+            self.events += events + self.evict(self.maxsize)
         else:
-            told = self.evict(self.maxsize - self.size(value))
+            events = self.evict(self.maxsize - self.size(value))
             self.data[key] = value
-            self.told += told
+            self.events += events
 
     def setdefault(self, key, default):
         if key in self.data:
@@ -66,21 +66,21 @@ class NaiveLRU:
             return default
         stored = next(k for k in self.data if k == key)
         value = self.data.pop(key)
-        self.told.append((stored, value, "removed"))
+        self.events.append((stored, value, "removed"))
         return value
 
     def popitem(self):
         key, value = self.data.popitem(last=False)
-        self.told.append((key, value, "removed"))
+        self.events.append((key, value, "removed"))
         return key, value
 
     def clear(self):
-        self.told += [(key, value, "removed") for key, value in self.data.items()]
+        self.events += [(key, value, "removed") for key, value in self.data.items()]
         self.data.clear()
 
     def resize(self, maxsize):
         self.maxsize = maxsize
-        self.told += self.evict(maxsize)
+        self.events += self.evict(maxsize)
 
 
 def outcome(call, *args):
@@ -93,12 +93,12 @@ def outcome(call, *args):
 class LRUMachine(RuleBasedStateMachine):
     @initialize(maxsize=st.integers(0, 12), weighted=st.booleans())
     def start(self, maxsize, weighted):
-        self.told = {name: [] for name in twin_names()}
+        self.events = {name: [] for name in twin_names()}
         self.caches = [
             Twin(name).cache.LRUCache(
                 maxsize,
                 (lambda value: value) if weighted else None,
-                on_evict=lambda *what, told=self.told[name]: told.append(what),
+                on_evict=lambda *what, events=self.events[name]: events.append(what),
             )
             for name in twin_names()
         ]
@@ -139,14 +139,14 @@ class LRUMachine(RuleBasedStateMachine):
 
     @invariant()
     def agree(self):
-        for cache, told in zip(self.caches, self.told.values(), strict=True):
+        for cache, events in zip(self.caches, self.events.values(), strict=True):
             cache._check()
             assert list(cache.items()) == list(self.model.data.items())
             assert list(map(type, cache)) == list(map(type, self.model.data))
             assert cache.currsize == self.model.currsize() <= cache.maxsize == self.model.maxsize
             assert (cache.hits, cache.misses) == (self.model.hits, self.model.misses)
             assert cache.evictions == self.model.evictions
-            assert told == self.model.told
+            assert events == self.model.events
 
 
 TestLRUMachine = LRUMachine.TestCase

@@ -1,4 +1,4 @@
-"""Garbage is visible, nothing leaks, and nesting goes as deep as one likes."""
+"""Garbage is visible to the collector, nothing leaks, and deep nesting is deallocated."""
 
 import gc
 import subprocess
@@ -82,9 +82,9 @@ def test_200_000_nested_caches_are_deallocated(twin):
 
 
 WORK = """
-def work(room):
-    told = []
-    cache = room.LRUCache(100, on_evict=lambda *what: told.append(what))
+def work(module):
+    events = []
+    cache = module.LRUCache(100, on_evict=lambda *what: events.append(what))
     for i in range(3000):
         cache[f"key {i % 170}"] = [i]
         cache.get(str(i))
@@ -104,11 +104,11 @@ LATE = """
 import sys
 from importlib import import_module
 
-room = import_module(f"headgate.cache._{sys.argv[1]}")
+module = import_module(f"headgate.cache._{sys.argv[1]}")
 
 class Late:
-    names = vars(room)
-    caches = [getattr(room, name)(9) for name in sys.argv[2:]]
+    names = vars(module)
+    caches = [getattr(module, name)(9) for name in sys.argv[2:]]
 
     def __del__(self):
         for name in list(self.names):
@@ -123,7 +123,7 @@ late = Late()
 
 
 def test_a_cache_may_outlive_the_modules(twin):
-    """As at the end of a free-threaded interpreter, which sets their names to None."""
+    """The end of a free-threaded interpreter sets the names in modules to None."""
     command = [sys.executable, "-c", LATE, twin.name, *POLICIES]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""What shows a whole cache shows it as it was at one moment: items, dumps, copies, pickles, comparisons."""
+"""Items, dumps, copies, pickles and comparisons show a cache as it was at one moment."""
 
 import copy
 import io
@@ -48,14 +48,14 @@ LIFETIMES = [50, 60]
 
 
 def rewrite(cache, name):
-    """Give a key another value, and the lifetime that this value has."""
+    """Store another value under a key, with the lifetime of that value."""
     _, seconds = cache.peek(name)
     other = LIFETIMES[seconds == LIFETIMES[0]]
     cache.put(name, [name, other], ttl=other)
 
 
 class Clock:
-    """A clock that stands still, and can be pickled."""
+    """A clock that does not advance, and can be pickled."""
 
     def __call__(self):
         return 10**9
@@ -69,7 +69,7 @@ def filled(policy, count=8, **options):
 
 
 def is_whole(rows):
-    """Whether keys stand beside their values, and beside the lifetimes of these where such are shown."""
+    """Whether keys are shown with their own values, and with their lifetimes where these are shown."""
     return all(key == name and left in ([], [seconds * 10**9]) for key, (name, seconds), *left in rows)
 
 
@@ -97,7 +97,7 @@ def test_it_may_be_interrupted_before_any_line(policy, show):
 
 
 def test_keys_that_change_the_cache_when_they_are_hashed(policy):
-    """What a pickle says of lifetimes belongs to the values that it holds."""
+    """The lifetimes in a pickle are those of its values."""
     cache = filled(policy, 4)
     armed = []
 
@@ -147,7 +147,7 @@ def test_while_another_thread_writes(policy, options):
 
 
 def test_bound_and_entries_are_of_one_moment(twin):
-    """Whenever Python code runs in a copy or a pickle, the cache gets another bound and is filled."""
+    """Whenever Python code runs in a copy or a pickle, the cache gets another maxsize and is filled."""
     armed = []
 
     class Growing(twin.cache.LRUCache):

@@ -1,4 +1,4 @@
-"""Eight threads on one cache: nothing is lost, counted twice or beyond the bound."""
+"""Eight threads on one cache: nothing is lost, counted twice or stored beyond maxsize."""
 
 import random
 import sys
@@ -7,9 +7,9 @@ import threading
 from threads import run_threads
 
 
-def test_every_entry_put_is_live_or_was_told(make_cache):
-    told = []
-    cache = make_cache(100, on_evict=lambda key, value, reason: told.append(value))
+def test_every_entry_put_is_live_or_was_passed_to_the_listener(make_cache):
+    events = []
+    cache = make_cache(100, on_evict=lambda key, value, reason: events.append(value))
     put = [[] for _ in range(8)]
 
     def work(number):
@@ -28,7 +28,7 @@ def test_every_entry_put_is_live_or_was_told(make_cache):
     make_cache.clock.step = 0
     cache.expire()
     everything = [value for values in put for value in values]
-    assert sorted(told + list(cache.values())) == sorted(everything)
+    assert sorted(events + list(cache.values())) == sorted(everything)
 
 
 def test_every_lookup_is_counted(make_cache):

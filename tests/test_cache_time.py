@@ -1,4 +1,4 @@
-"""Lifetimes: what ends when, for every policy, and that what has ended is never returned nor counted."""
+"""Lifetimes under every policy: when entries end; an entry that has ended is never returned or counted."""
 
 import itertools
 import random
@@ -33,12 +33,12 @@ def test_an_entry_ends_with_its_ttl(policy, clock):
     lambda cache: cache.get_or_load("a", lambda key: "none"), lambda cache: cache.get("a", "none"),
 ])
 def test_what_has_ended_is_not_there_for_any_method(policy, clock, remove):
-    told = []
-    cache = policy(5, ttl=1, clock=clock, on_evict=lambda *what: told.append(what))
+    events = []
+    cache = policy(5, ttl=1, clock=clock, on_evict=lambda *what: events.append(what))
     cache["a"] = 1
     clock.advance(1)
     assert remove(cache) == "none"
-    assert told == [("a", 1, "expired")]
+    assert events == [("a", 1, "expired")]
     cache._check()
 
 
@@ -131,18 +131,18 @@ def test_jitter_shortens_each_ttl_by_up_to_its_share(policy):
 
 
 def test_expire_returns_what_ended(policy, clock):
-    told = []
-    cache = policy(9, clock=clock, on_evict=lambda *what: told.append(what))
+    events = []
+    cache = policy(9, clock=clock, on_evict=lambda *what: events.append(what))
     for key in range(5):
         cache.put(key, key * 10, ttl=key + 1)
     clock.advance(3)
     assert sorted(cache.expire()) == [(0, 0), (1, 10), (2, 20)]
-    assert sorted(told) == [(0, 0, "expired"), (1, 10, "expired"), (2, 20, "expired")]
+    assert sorted(events) == [(0, 0, "expired"), (1, 10, "expired"), (2, 20, "expired")]
     assert cache.expire() == []
     assert sorted(cache) == [3, 4]
 
 
-def test_entries_that_have_ended_make_room_first(policy, clock):
+def test_entries_that_have_ended_are_dropped_first(policy, clock):
     cache = policy(3, clock=clock)
     cache["a"] = 1
     cache.put("b", 2, ttl=1)
@@ -154,7 +154,7 @@ def test_entries_that_have_ended_make_room_first(policy, clock):
 
 
 def test_memory_of_ended_entries_is_bounded_by_use(policy, clock):
-    """Writes of new keys under a large maxsize reuse what ended before them."""
+    """Writes of new keys under a large maxsize reuse the slots of entries that have ended."""
     cache = policy(10**6, ttl=1, clock=clock)
     sizes = []
     for i in range(20_000):
@@ -246,7 +246,7 @@ def test_other_arguments_of_time_are_checked(policy, arguments, error, message):
     (1.5, TypeError, r"clock must return an int, got 1\.5"),
     (2**62, ValueError, rf"clock must return nanoseconds within 2\*\*62 of zero, got {2**62}"),
 ])
-def test_a_clock_that_answers_no_time_leaves_the_cache(policy, clock, time, error, message):
+def test_a_clock_that_returns_no_time_leaves_the_cache(policy, clock, time, error, message):
     cache = policy(5, ttl=1, clock=lambda: clock.now)
     cache["a"] = 1
     now, clock.now = clock.now, time

@@ -1,4 +1,4 @@
-"""Real requests: LRU is exact to a naive one, ratios are the published ones, the twins agree hit for hit."""
+"""Real requests: LRU equals a naive one, ratios equal the published ones, the twins agree hit by hit."""
 
 from collections import OrderedDict
 from functools import lru_cache
@@ -71,7 +71,7 @@ def test_published_hit_ratios(both_twins, shared, trace, maxsize, published):
 
 @pytest.mark.parametrize(("trace", "maxsize", "least"), TINY_LFU)
 def test_the_window_adapts(both_twins, shared, trace, maxsize, least):
-    """With numbers for keys, of which the hashes are the same in every process."""
+    """With integers as keys, whose hashes are the same in every process."""
     compiled, _ = both_twins
     keys = list(map(int, requests(shared / "traces" / trace)))
     cache = compiled.cache.TinyLFUCache(maxsize)
@@ -80,7 +80,7 @@ def test_the_window_adapts(both_twins, shared, trace, maxsize, least):
 
 
 def asked_twice(draw, count):
-    """Each key comes again after a while, and then never more, as in a ledger."""
+    """Each key is requested once more after a while, and then never again, as in a ledger."""
     again, out = {}, []
     for key in range(count):
         out += again.pop(key, [])
@@ -100,7 +100,7 @@ def feed(draw, count):
 
 @pytest.mark.parametrize("make", [asked_twice, feed])
 def test_recency_alone(twin, make):
-    """Where frequency tells nothing the window grows until W-TinyLFU comes close to LRU."""
+    """Where frequency carries no information, the window grows until W-TinyLFU comes close to LRU."""
     keys = make(Random(7), 30_000)
     ratios = [hits(policy(64), keys) / len(keys) for policy in (twin.cache.LRUCache, twin.cache.TinyLFUCache)]
     assert ratios[1] > 0.9 * ratios[0]
@@ -127,7 +127,7 @@ def test_lru_is_exact_to_a_naive_one(both_twins, shared, trace):
 @pytest.mark.parametrize("policy", sorted(MODELS))
 @pytest.mark.parametrize("trace", TRACES)
 def test_the_twins_hit_alike(both_twins, shared, trace, policy, exhaustive):
-    """Of a trace at least its begin, with caches that it fills."""
+    """At least the first part of a trace, with caches that it fills."""
     keys = requests(shared / "traces" / trace)
     keys = keys if exhaustive else keys[:PURE_SHARE]
     distinct = len(set(keys))

@@ -37,7 +37,7 @@ def crowded_under_splitmix():
 
 
 def unmixed(x):
-    """The number of which splitmix64 makes `x`."""
+    """The number whose splitmix64 is `x`."""
     x ^= x >> 31 ^ x >> 62
     x = x * pow(0x94D049BB133111EB, -1, WORD) % WORD
     x ^= x >> 27 ^ x >> 54
@@ -67,7 +67,7 @@ def chosen(request):
 
 
 def worst(make, fill, probes):
-    """The cells that a lookup reads in the mean, in the worst of many tables."""
+    """The mean number of cells that a lookup reads, in the worst of many tables."""
     found = []
     for _ in range(TABLES):
         table = make()
@@ -122,13 +122,13 @@ def test_calls_of_one_argument(chosen):
 
 
 def step(state, lane):
-    """One step of XXH64, of which CPython makes the hash of a tuple."""
+    """One step of XXH64, from which CPython computes the hash of a tuple."""
     state = (state + lane * PRIMES[1]) % WORD
     return (state << 31 | state >> 33) * PRIMES[0] % WORD
 
 
 def equal_under_xxh64(seed):
-    """Pairs of numbers that one XXH64 without a secret takes to one hash."""
+    """Pairs of numbers that XXH64 without a secret maps to one hash."""
     end = 2**40
     inverse = pow(PRIMES[1], -1, WORD)
     pairs = ((a, (end - step(seed, a)) * inverse % WORD) for a in count())
@@ -142,7 +142,7 @@ def test_calls_of_two_arguments(seed):
 
 
 def test_every_table_has_a_secret_of_its_own():
-    """The same keys, and the tables differ."""
+    """The tables of the same keys differ."""
 
     def probes():
         cache = caches.LRUCache(KEYS)

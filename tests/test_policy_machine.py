@@ -1,4 +1,4 @@
-"""Both twins of every policy and its naive model step together; after every step all agree and are whole."""
+"""Both twins of every policy and its naive model step together; after every step all agree."""
 
 import random
 
@@ -20,7 +20,7 @@ def seconds(nanoseconds):
 
 
 def skewed_keys(seed, count):
-    """Keys of which few are asked for often."""
+    """Keys of which few are requested often."""
     draw = random.Random(seed)
     return [int(draw.paretovariate(0.7)) % 100 for _ in range(count)]
 
@@ -38,12 +38,12 @@ def machine_of(policy):
                     seed=st.integers(0, 5))
         def start(self, maxsize, weighted, ttl, tti, seed):
             self.clock = FakeClock()
-            self.told = {name: [] for name in twin_names()}
+            self.events = {name: [] for name in twin_names()}
             self.caches = [
                 getattr(Twin(name).cache, policy)(
                     maxsize, (lambda value: value) if weighted else None, ttl=seconds(ttl), tti=seconds(tti),
                     clock=self.clock, seed=seed,
-                    on_evict=lambda *what, told=self.told[name]: told.append(what))
+                    on_evict=lambda *what, events=self.events[name]: events.append(what))
                 for name in twin_names()
             ]
             self.model = Naive(policy, maxsize, weighted, self.clock, ttl, tti, seed)
@@ -93,7 +93,7 @@ def machine_of(policy):
         def expire(self):
             self.all_agree("expire")
 
-        @rule(tag=st.sampled_from(["x", "y", "nobody's"]))
+        @rule(tag=st.sampled_from(["x", "y", "another"]))
         def invalidate(self, tag):
             expected = self.model.invalidate(tag)
             for cache in self.caches:
@@ -113,14 +113,14 @@ def machine_of(policy):
         @invariant()
         def agree(self):
             items = self.model.items()
-            for cache, told in zip(self.caches, self.told.values(), strict=True):
+            for cache, events in zip(self.caches, self.events.values(), strict=True):
                 cache._check()
                 assert list(cache.items()) == items
                 assert len(cache) == len(items)
                 assert cache.currsize == self.model.currsize() <= cache.maxsize == self.model.maxsize
                 assert (cache.hits, cache.misses) == (self.model.hits, self.model.misses)
                 assert (cache.evictions, cache.expirations) == (self.model.evictions, self.model.expirations)
-                assert sorted(map(repr, told)) == sorted(map(repr, self.model.told))
+                assert sorted(map(repr, events)) == sorted(map(repr, self.model.events))
 
     return PolicyMachine
 

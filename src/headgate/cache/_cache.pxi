@@ -2,6 +2,7 @@ cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from headgate._c.fields cimport hg_set
 from headgate._c.slots cimport hg_node, hg_table_filled, hg_table_has, hg_table_probes
@@ -9,7 +10,7 @@ from headgate._c.unicode_eq cimport hg_hash
 
 from headgate._base.checks import checked_callable
 from headgate._base.pickling import carried, carry, checked_state, name_class, restore
-from headgate.cache._dumps import dump_rows, leases, load_rows
+from headgate.cache._dumps import dump_rows, lifetimes, load_rows
 from headgate.cache._lifetimes import checked_tags
 from headgate.cache._stats import CacheStats
 
@@ -53,7 +54,7 @@ cdef class _Cache(_Mapping):
 
     @property
     def on_evict(self):
-        """The listener that is told of every entry that has left, or None.
+        """The listener that is called for every entry that has left, or None.
 
         >>> cache = LRUCache(1, on_evict=print)
         >>> cache["a"] = 1
@@ -82,22 +83,22 @@ cdef class _Cache(_Mapping):
 
     @property
     def clock(self):
-        """The callable that answers integer nanoseconds, or None for the monotonic clock.
+        """The callable that returns integer nanoseconds, or None for the monotonic clock.
 
         >>> LRUCache(2).clock is None
         True
         """
-        return self.tick
+        return self.ticker
 
     @property
     def generation(self):
-        """How often the whole cache was emptied, by ``clear`` or by ``invalidate()``.
+        """How often the whole cache was cleared, by ``clear`` or by ``invalidate()``.
 
         >>> LRUCache(2).generation
         0
         """
         with cython.critical_section(self):
-            count = self.emptied
+            count = self.clear_count
         return count
 
     @property
@@ -146,7 +147,7 @@ cdef class _Cache(_Mapping):
         0
         """
         with cython.critical_section(self):
-            count = self.left[<int>EXPIRED]
+            count = self.drop_counts[<int>EXPIRED]
         return count
 
     def stats(self, *, reset=False):
@@ -161,15 +162,15 @@ cdef class _Cache(_Mapping):
         if self._is_timed():
             self._purge_now()
         with cython.critical_section(self):
-            currsize, room = self.filled if self._intact() else 0, self.room
-            counts = (self.hit_count, self.miss_count, self.eviction_count, self.left[<int>EXPIRED],
-                      self.left[<int>REPLACED], self.left[<int>REMOVED], self.load_count, self.failure_count,
-                      self.load_time / 1e9)
+            currsize, maximum = self.filled if self._intact() else 0, self.maximum
+            counts = (self.hit_count, self.miss_count, self.eviction_count, self.drop_counts[<int>EXPIRED],
+                      self.drop_counts[<int>REPLACED], self.drop_counts[<int>REMOVED], self.load_count,
+                      self.failure_count, self.load_time / 1e9)
             if anew:
                 self.hit_count = self.miss_count = self.eviction_count = 0
-                self.left[<int>EXPIRED] = self.left[<int>REPLACED] = self.left[<int>REMOVED] = 0
+                memset(self.drop_counts, 0, sizeof(self.drop_counts))
                 self.load_count = self.failure_count = self.load_time = 0
-        return CacheStats(*counts, currsize, room)
+        return CacheStats(*counts, currsize, maximum)
 
     def expire(self):
         """Drop every entry whose lifetime has ended, and return their keys and values.
@@ -209,7 +210,7 @@ cdef class _Cache(_Mapping):
             with cython.critical_section(self):
                 labels = list(self.tagged.get(tag, ())) if self.tagged is not None else []
                 self._remove_labelled(labels, dropped)
-            self._tell(dropped, "removed")
+            self._notify(dropped, "removed")
             return len(dropped) // 2
         checked_callable("predicate", predicate)
         if predicate is None:
@@ -220,7 +221,7 @@ cdef class _Cache(_Mapping):
             for key, value in chosen:
                 self._drop_unchanged(key, value, dropped)
         finally:
-            self._tell(dropped, "removed")
+            self._notify(dropped, "removed")
         return len(dropped) // 2
 
     def resize(self, maxsize):
@@ -235,18 +236,18 @@ cdef class _Cache(_Mapping):
         >>> list(cache)
         ['c']
         """
-        cdef int64_t room = _checked_maxsize(maxsize, self.sizer is not None)
+        cdef int64_t maximum = _checked_maxsize(maxsize, self.sizer is not None)
         cdef list dropped = []
         self._purge_now()
         with cython.critical_section(self):
             if not self._intact():
                 self._wipe()
-            self.room = room
+            self.maximum = maximum
             self._fit()
             self._evict(0, dropped, NULL, NULL)
             if self.capacity > self._limit() or self.capacity > 4 * <uint64_t>self.count:
                 self._move(max(self.count, min(<uint32_t>FIRST_CAPACITY, self._limit())))
-        self._tell(dropped, "size")
+        self._notify(dropped, "size")
 
     def dump(self, file, *, serializer=None):
         """Write all entries, their lifetimes and tags to a path or a binary file.
@@ -264,7 +265,7 @@ cdef class _Cache(_Mapping):
         >>> file.getvalue().startswith(b"headgate cache 1")
         True
         """
-        _, rows = self._moment()
+        _, rows = self._rows()
         dump_rows(rows, file, serializer)
 
     def load(self, file, *, serializer=None):
@@ -291,51 +292,51 @@ cdef class _Cache(_Mapping):
                 raise self._too_large(size)
         for key, value, *_ in rows:
             self[key] = value
-        self.__setstate__(({}, leases(rows)))
+        self.__setstate__(({}, lifetimes(rows)))
         return len(rows)
 
     def __copy__(self):
-        room, rows = self._moment()
-        cdef _Cache copy = type(self)._from_state(self._state(room))
+        maximum, rows = self._rows()
+        cdef _Cache copy = type(self)._from_state(self._state(maximum))
         listener, copy.listener = copy.listener, None
         for key, value, *_ in rows:
             copy._store(key, value, False, None, None)
-        copy.__setstate__((carried(self), leases(rows)))
-        copy.left[<int>REPLACED] = 0
+        copy.__setstate__((carried(self), lifetimes(rows)))
+        copy.drop_counts[<int>REPLACED] = 0
         copy.listener = listener
         return copy
 
     def __reduce__(self):
-        room, rows = self._moment()
-        own, lasting = carried(self), leases(rows)
+        maximum, rows = self._rows()
+        own, lasting = carried(self), lifetimes(rows)
         more = (own, lasting) if own or lasting else None
-        return restore, (name_class(self), self._state(room)), more, None, iter([row[:2] for row in rows])
+        return restore, (name_class(self), self._state(maximum)), more, None, iter([row[:2] for row in rows])
 
     @cython.final
     cdef int64_t _maxsize(self):
         """maxsize, which another thread may be changing."""
-        cdef int64_t room
+        cdef int64_t maximum
         with cython.critical_section(self):
-            room = self.room
-        return room
+            maximum = self.maximum
+        return maximum
 
-    def _state(self, room):
-        return (2, room, self.sizer, None if self.lifetime == NEVER else self.lifetime,
-                None if self.idle == NEVER else self.idle, self.jitter, self.tick, self.listener, self.seed)
+    def _state(self, maximum):
+        return (2, maximum, self.sizer, None if self.lifetime == NEVER else self.lifetime,
+                None if self.idle == NEVER else self.idle, self.jitter, self.ticker, self.listener, self.seed)
 
     @classmethod
     def _from_state(cls, state):
         if state[0] != 2:
             raise ValueError(f"state must be of version 2, got {state[0]!r}")
         cdef _Cache cache = cls.__new__(cls)
-        _, room, sizer, lifetime, idle, jitter, clock, listener, seed = state
-        cache._configure(room, sizer, lifetime, idle, jitter, clock, listener, seed)
+        _, maximum, sizer, lifetime, idle, jitter, clock, listener, seed = state
+        cache._configure(maximum, sizer, lifetime, idle, jitter, clock, listener, seed)
         return cache
 
     @cython.final
-    cdef tuple _moment(self):
-        """The bound, and of every entry key, value, nanoseconds left in all and by ttl, and tags."""
-        cdef int64_t now, room
+    cdef tuple _rows(self):
+        """The maximum, and for every entry its key, value, nanoseconds left in all and by ttl, and tags."""
+        cdef int64_t now, maximum
         cdef int64_t *ends = NULL
         cdef bint timed, whole = False
         cdef list flat, labels, rows = []
@@ -352,11 +353,11 @@ cdef class _Cache(_Mapping):
                 if ends == NULL:
                     raise MemoryError
                 with cython.critical_section(self):
-                    flat, room = self._flat(), self.room
+                    flat, maximum = self._flat(), self.maximum
                     if timed == self._is_timed():  # or `now` is no time
                         whole = PyList_GET_SIZE(<PyObject *>flat) == 2 * PyList_GET_SIZE(<PyObject *>labels)
                     if whole:
-                        self._read_leases(labels, ends)
+                        self._read_deadlines(labels, ends)
             for at in range(len(labels)):
                 label = labels[at]
                 rows.append((
@@ -367,18 +368,18 @@ cdef class _Cache(_Mapping):
                 ))
         finally:
             free(ends)
-        return room, rows
+        return maximum, rows
 
     @cython.final
-    cdef void _read_leases(self, list labels, int64_t *ends) noexcept:
-        """The label of each entry, and when it ends in all and by ttl, in the order of `_flat`."""
+    cdef void _read_deadlines(self, list labels, int64_t *ends) noexcept:
+        """The label of each entry and its deadlines, in all and by ttl, in the order of `_flat`."""
         cdef uint32_t slot, end
         cdef Py_ssize_t at = 0
         for end in range(LISTS):
             slot = self.nodes[end].next
             while slot != end:
                 ends[2 * at] = self._due(slot)
-                ends[2 * at + 1] = self._hard(slot)
+                ends[2 * at + 1] = self._ttl_due(slot)
                 if self.labels is not None:
                     Py_INCREF(PyList_GET_ITEM(<PyObject *>self.labels, slot))
                     PyList_SET_ITEM(<PyObject *>labels, at, PyList_GET_ITEM(<PyObject *>self.labels, slot))
@@ -390,12 +391,12 @@ cdef class _Cache(_Mapping):
         """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
         own, lasting = checked_state(state)
         carry(self, own)
-        for key, left, hard_left, tags in lasting:
-            self._resume(key, left, hard_left, tags)
+        for key, left, ttl_left, tags in lasting:
+            self._resume(key, left, ttl_left, tags)
 
     @cython.final
-    cdef int _resume(self, object key, int64_t left, int64_t hard_left, tuple tags) except -1:
-        """Let the entry of `key` live for `left` nanoseconds more, and give it its tags."""
+    cdef int _resume(self, object key, int64_t left, int64_t ttl_left, tuple tags) except -1:
+        """Let the lifetime of the entry of `key` end in `left` nanoseconds, and set its tags."""
         cdef Py_hash_t hash = hg_hash(<PyObject *>key)
         cdef uint32_t slot
         cdef int64_t now
@@ -410,8 +411,8 @@ cdef class _Cache(_Mapping):
             if slot != NIL:
                 if self._is_timed():
                     self._ready_timers()
-                    if self.hards != NULL:
-                        self.hards[slot] = NEVER if hard_left == NEVER else now + hard_left
+                    if self.ttl_dues != NULL:
+                        self.ttl_dues[slot] = NEVER if ttl_left == NEVER else now + ttl_left
                     self._set_timer(slot, NEVER if left == NEVER else now + left)
                 if tags:
                     self._unlabel(slot)
@@ -419,7 +420,7 @@ cdef class _Cache(_Mapping):
         return 0
 
     def _check(self):
-        cdef uint32_t slot, at, end, seen = 0, chained = 0, prev, leased = 0, timers = 0
+        cdef uint32_t slot, at, end, seen = 0, chained = 0, prev, scheduled = 0, timers = 0
         cdef int64_t filled = 0
         assert self._intact(), "the list of entries fits the capacity"
         assert self.used < self.capacity + LISTS
@@ -433,13 +434,13 @@ cdef class _Cache(_Mapping):
                 assert LISTS <= slot <= self.used
                 assert hg_table_has(&self.table, self.nodes[slot].hash, slot), "a live slot is reachable"
                 filled += self._size(slot)
-                leased += self._due(slot) != NEVER
+                scheduled += self._due(slot) != NEVER
                 seen += 1
                 prev = slot
                 slot = self.nodes[slot].next
             assert self.nodes[end].prev == prev
         assert seen == self.count, "the lists hold every live slot"
-        assert filled == self.filled <= self.room, "currsize is the sum of the sizes, within maxsize"
+        assert filled == self.filled <= self.maximum, "currsize is the sum of the sizes, within maxsize"
         assert hg_table_filled(&self.table) == seen, "the table holds every live slot once"
         slot = self.free
         while slot != NIL:
@@ -455,7 +456,7 @@ cdef class _Cache(_Mapping):
                     assert hg_bucket(self.wheel, hg_rank(self.timers[slot].due)) == at, "a timer's bucket"
                     timers += 1
                     slot = self.timers[slot].next
-        assert timers == leased, "the wheel holds every slot that has a lifetime"
+        assert timers == scheduled, "the wheel holds every slot that has a lifetime"
         self._check_labels()
         self._check_policy()
 

@@ -4,7 +4,7 @@ from operator import attrgetter
 
 from headgate._base.checks import checked_callable
 from headgate._base.pickling import carried, carry, checked_state, name_class, restore
-from headgate.cache._dumps import dump_rows, leases, load_rows
+from headgate.cache._dumps import dump_rows, lifetimes, load_rows
 from headgate.cache._engine import _checked_maxsize
 from headgate.cache._lifetimes import NEVER, checked_tags
 from headgate.cache._mapping import _Mapping
@@ -12,7 +12,7 @@ from headgate.cache._stats import CacheStats
 from headgate.cache._table import _is_plain
 from headgate.cache._views import _ABSENT
 
-_whole = attrgetter("key", "value", "due", "hard", "tags")
+_whole = attrgetter("key", "value", "due", "ttl_due", "tags")
 
 
 class _Cache(_Mapping):
@@ -27,7 +27,7 @@ class _Cache(_Mapping):
         >>> LRUCache(2).maxsize
         2
         """
-        return self._room
+        return self._maximum
 
     @property
     def currsize(self):
@@ -52,7 +52,7 @@ class _Cache(_Mapping):
 
     @property
     def on_evict(self):
-        """The listener that is told of every entry that has left, or None.
+        """The listener that is called for every entry that has left, or None.
 
         >>> cache = LRUCache(1, on_evict=print)
         >>> cache["a"] = 1
@@ -81,7 +81,7 @@ class _Cache(_Mapping):
 
     @property
     def clock(self):
-        """The callable that answers integer nanoseconds, or None for the monotonic clock.
+        """The callable that returns integer nanoseconds, or None for the monotonic clock.
 
         >>> LRUCache(2).clock is None
         True
@@ -90,7 +90,7 @@ class _Cache(_Mapping):
 
     @property
     def generation(self):
-        """How often the whole cache was emptied, by ``clear`` or by ``invalidate()``.
+        """How often the whole cache was cleared, by ``clear`` or by ``invalidate()``.
 
         >>> LRUCache(2).generation
         0
@@ -152,7 +152,7 @@ class _Cache(_Mapping):
             stats = CacheStats(
                 self._hits, self._misses, self._evictions, counts["expired"], counts["replaced"],
                 counts["removed"], counts["loads"], counts["failures"], counts["nanoseconds"] / 1e9,
-                self._filled, self._room)
+                self._filled, self._maximum)
             if reset:
                 self._hits = self._misses = self._evictions = 0
                 self._counts = dict.fromkeys(counts, 0)
@@ -214,17 +214,17 @@ class _Cache(_Mapping):
         >>> list(cache)
         ['c']
         """
-        room = _checked_maxsize(maxsize, self._sizer is not None)
+        maximum = _checked_maxsize(maxsize, self._sizer is not None)
         self._purge_now()
         dropped = []
         with self._lock:
-            self._room = room
+            self._maximum = maximum
             self._version += 1
             self._fit()
             self._evict(0, dropped)
             if len(dropped) > 2 * self._count:
                 self._shrink()
-        self._tell(dropped, "size")
+        self._notify(dropped, "size")
 
     def _shrink(self):
         """Make the table anew, as small as it may be."""
@@ -248,7 +248,7 @@ class _Cache(_Mapping):
         >>> file.getvalue().startswith(b"headgate cache 1")
         True
         """
-        _, rows = self._moment()
+        _, rows = self._rows()
         dump_rows(rows, file, serializer)
 
     def load(self, file, *, serializer=None):
@@ -273,29 +273,29 @@ class _Cache(_Mapping):
             self._refuse_too_large(1 if self._sizer is None else self._measure(value))
         for key, value, *_ in rows:
             self[key] = value
-        self.__setstate__(({}, leases(rows)))
+        self.__setstate__(({}, lifetimes(rows)))
         return len(rows)
 
     # ---- copies, pickles, checks ------------------------------------------------------------
 
     def __copy__(self):
-        room, rows = self._moment()
-        copy = type(self)._from_state(self._state(room))
+        maximum, rows = self._rows()
+        copy = type(self)._from_state(self._state(maximum))
         listener, copy._listener = copy._listener, None
         for key, value, *_ in rows:
             copy._store(key, value)
-        copy.__setstate__((carried(self), leases(rows)))
+        copy.__setstate__((carried(self), lifetimes(rows)))
         copy._listener = listener
         return copy
 
     def __reduce__(self):
-        room, rows = self._moment()
-        own, lasting = carried(self), leases(rows)
+        maximum, rows = self._rows()
+        own, lasting = carried(self), lifetimes(rows)
         more = (own, lasting) if own or lasting else None
-        return restore, (name_class(self), self._state(room)), more, None, iter([row[:2] for row in rows])
+        return restore, (name_class(self), self._state(maximum)), more, None, iter([row[:2] for row in rows])
 
-    def _state(self, room):
-        return (2, room, self._sizer, self._lifetime, self._idle, self._jitter, self._clock,
+    def _state(self, maximum):
+        return (2, maximum, self._sizer, self._lifetime, self._idle, self._jitter, self._clock,
                 self._listener, self._seed)
 
     @classmethod
@@ -306,54 +306,55 @@ class _Cache(_Mapping):
         cache._configure(*state[1:])
         return cache
 
-    def _moment(self):
-        """The bound, and of every entry key, value, nanoseconds left in all and by ttl, and tags."""
+    def _rows(self):
+        """The maximum, and for every entry its key, value, nanoseconds left in all and by ttl, and tags."""
         while True:
             timed, now = self._timed, self._now()
             self._purge_at(now)
             with self._lock:
                 version = self._version
-                room, entries = self._room, self._snapshot(_whole)
+                maximum, entries = self._maximum, self._snapshot(_whole)
                 if version == self._version and timed == self._timed:  # or `now` is no time
                     break
-        return room, [(key, value, due if due == NEVER else due - now, hard if hard == NEVER else hard - now,
-                       tags) for key, value, due, hard, tags in entries]
+        return maximum, [
+            (key, value, due if due == NEVER else due - now, ttl_due if ttl_due == NEVER else ttl_due - now,
+             tags) for key, value, due, ttl_due, tags in entries]
 
     def __setstate__(self, state):
         """Adopt the attributes of a subclass, and lifetimes and tags: what ``__reduce__`` wrote."""
         own, lasting = checked_state(state)
         carry(self, own)
-        for key, left, hard_left, tags in lasting:
-            self._resume(key, left, hard_left, tags)
+        for key, left, ttl_left, tags in lasting:
+            self._resume(key, left, ttl_left, tags)
 
-    def _resume(self, key, left, hard_left, tags):
-        """Let the entry of `key` live for `left` nanoseconds more, and give it its tags."""
+    def _resume(self, key, left, ttl_left, tags):
+        """Let the lifetime of the entry of `key` end in `left` nanoseconds, and set its tags."""
         if left != NEVER:
             self._set_timed(True)
         now = self._now()
         while True:
-            births, entry = self._births, self._seek(key)
+            additions, entry = self._additions, self._seek(key)
             with self._lock:
-                if not self._is_current(entry, births):
+                if not self._is_current(entry, additions):
                     continue
                 if entry is not None and entry.next is not None:
-                    entry.hard = hard_left if hard_left == NEVER else now + hard_left
-                    idle, self._idle = self._idle, None if left == hard_left else max(1, left)
-                    self._lease(entry, now)
+                    entry.ttl_due = ttl_left if ttl_left == NEVER else now + ttl_left
+                    idle, self._idle = self._idle, None if left == ttl_left else max(1, left)
+                    self._schedule(entry, now)
                     self._idle = idle
                     self._retag(entry, tags)
             return
 
     def _check(self):
         entries = self._snapshot()
-        odd = [entry for group in self._odd.values() for entry in group]
-        found = set(map(id, [*self._data.values(), *odd]))
+        foreign = [entry for group in self._foreign.values() for entry in group]
+        found = set(map(id, [*self._data.values(), *foreign]))
         assert found == set(map(id, entries)), "exactly the live entries can be found"
-        assert len(self._data) + len(odd) == len(entries), "each can be found once"
+        assert len(self._data) + len(foreign) == len(entries), "each can be found once"
         assert all(entry.bucket is None and _is_plain(entry.key) for entry in self._data.values())
-        assert all(entry.bucket == bucket for bucket, group in self._odd.items() for entry in group)
+        assert all(entry.bucket == bucket for bucket, group in self._foreign.items() for entry in group)
         assert len(entries) == self._count, "the lists hold every live entry"
-        assert sum(entry.size for entry in entries) == self._filled <= self._room, "currsize is the sum"
+        assert sum(entry.size for entry in entries) == self._filled <= self._maximum, "currsize is the sum"
         for end in self._all_ends(self._ends):
             entry, size = end.next, 0
             while entry is not end:
@@ -361,7 +362,8 @@ class _Cache(_Mapping):
                 size += entry.size
                 entry = entry.next
             assert size == end.size, "an end counts the size of its list"
-        leased = {item[2] for item in self._heap if item[2].stamp == item[1]}
-        assert all(entry.due == NEVER or entry in leased for entry in entries), "lifetimes stand in the heap"
+        scheduled = {item[2] for item in self._heap if item[2].stamp == item[1]}
+        timed = {entry for entry in entries if entry.due != NEVER}
+        assert timed <= scheduled, "the heap has every entry with a lifetime"
         tagged = {(tag, entry) for tag, group in self._tagged.items() for entry in group}
         assert tagged == {(tag, entry) for entry in entries for tag in entry.tags}, "tags find their entries"

@@ -11,16 +11,17 @@
     | 0 |     |  +->  4    h(b)    3     0             "b"      value     <- most recently used
     | 5 | ----+       5     -      -     6             None     None      <- free, chained by next
     +---+
-    nodes, their table and their lists are those of slots.h
-    marks (u8), ranks and side (u32, u64) as a policy needs them: its counts, and which list a slot is in
-    timers: due, prev, next of a slot in the wheel of wheel.h; hards: due by ttl, where there is a tti too
-    labels: a Python list of a _Label a slot; tagged: tag -> {label: None}
+    nodes, their table and their lists: see slots.h
+    marks (u8), ranks and side (u32, u64) as a policy needs them: its counts, and the list of a slot
+    timers: due, prev, next of a slot in the wheel of wheel.h; ttl_dues: due by ttl, where there is a tti too
+    labels: a Python list of a _Label per slot; tagged: tag -> {label: None}
 
-A policy answers where a new entry goes, what a hit changes and who is the victim; all else is the engine's.
+A policy defines where a new entry goes, what a hit changes and which entry is the victim; the engine does the
+rest.
 
 Invariants (`_check` walks them all)
 - Slots 0 to 2 are the sentinels of circular lists; 0 in the table means empty, 0 ends the free chain.
-- The table is at most two fifths full, and every live slot stands in it once, reachable from its home.
+- The table is at most two fifths full, and every live slot is in it once, reachable from its home.
 - The lists hold exactly the live slots; the entries of any other slot are None.
 - len(entries) == 2 * (capacity + 3). The garbage collector sees keys and values in that list; when
   it has torn it down in a dead cycle, `_intact` notices and the cache is empty from then on.

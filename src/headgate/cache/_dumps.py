@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
     Row = tuple[Any, Any, int, int, tuple[str, ...]]
-    Lease = tuple[Any, int, int, tuple[str, ...]]
+    Lifetime = tuple[Any, int, int, tuple[str, ...]]
 
 _MAGIC = b"headgate cache 1\n"
 _CHECKSUM = 16
@@ -54,14 +54,14 @@ def _name(serializer: Any) -> bytes:
     return getattr(serializer, "__name__", type(serializer).__qualname__).encode()
 
 
-def leases(rows: list[Row]) -> list[Lease]:
+def lifetimes(rows: list[Row]) -> list[Lifetime]:
     """Key, nanoseconds left in all and by ttl, and tags, of the rows that have any of them."""
-    return [(key, left, hard_left, tags) for key, _, left, hard_left, tags in rows if left != NEVER or tags]
+    return [(key, left, ttl_left, tags) for key, _, left, ttl_left, tags in rows if left != NEVER or tags]
 
 
 def _record(row: Row, serializer: Any) -> bytes:
-    key, value, left, hard_left, tags = row
-    ends = [None if end == NEVER else end for end in (left, hard_left)]
+    key, value, left, ttl_left, tags = row
+    ends = [None if end == NEVER else end for end in (left, ttl_left)]
     written = serializer.dumps([key, value, *ends, list(tags)])
     data = written.encode() if isinstance(written, str) else bytes(written)
     read_key, read_value = serializer.loads(data)[:2]
@@ -153,11 +153,11 @@ def _row(record: Any) -> Row:
     try:
         key, value, *ends, tags = record
         hash(key)
-        left, hard_left = [NEVER if end is None else end for end in ends]
-        if not all(type(end) is int and 0 < end <= NEVER for end in (left, hard_left)):
+        left, ttl_left = [NEVER if end is None else end for end in ends]
+        if not all(type(end) is int and 0 < end <= NEVER for end in (left, ttl_left)):
             raise ValueError
         if type(tags) is not list:
             raise TypeError
-        return key, value, left, hard_left, checked_tags(tuple(tags))
+        return key, value, left, ttl_left, checked_tags(tuple(tags))
     except (TypeError, ValueError):
         raise ValueError(f"file must hold entries, got {record!r}") from None

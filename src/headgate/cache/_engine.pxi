@@ -24,7 +24,7 @@ cdef int64_t _checked_maxsize(object maxsize, bint weighted) except -1:
 
 
 cdef class _Engine(_Entries):
-    """The steps of which the methods of a cache are made."""
+    """The steps of which the methods of a cache consist."""
 
     def __init__(self, maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, on_evict=None,
                  seed=0):
@@ -32,35 +32,36 @@ cdef class _Engine(_Entries):
 
     @cython.final
     cdef int _begin(self, maxsize, getsizeof, ttl, tti, jitter, clock, on_evict, seed) except -1:
-        room = _checked_maxsize(maxsize, getsizeof is not None)
+        maximum = _checked_maxsize(maxsize, getsizeof is not None)
         checked_callable("getsizeof", getsizeof)
         lifetime, idle = checked_lifetime("ttl", ttl), checked_lifetime("tti", tti)
-        share, tick, draws = checked_fraction("jitter", jitter), checked_clock(clock), checked_seed(seed)
+        share, ticker, draws = checked_fraction("jitter", jitter), checked_clock(clock), checked_seed(seed)
         checked_callable("on_evict", on_evict)
-        return self._configure(room, getsizeof, lifetime, idle, share, tick, on_evict, draws)
+        return self._configure(maximum, getsizeof, lifetime, idle, share, ticker, on_evict, draws)
 
     @cython.final
-    cdef int _configure(self, room, sizer, lifetime, idle, jitter, clock, listener, seed) except -1:
+    cdef int _configure(self, maximum, sizer, lifetime, idle, jitter, clock, listener, seed) except -1:
         with cython.critical_section(self):
-            if self.made:
+            if self.initialized:
                 raise initialized(self)
-            self.made = True
-            self.sizer, self.listener, self.tick = sizer, listener, clock
+            self.initialized = True
+            self.sizer, self.listener, self.ticker = sizer, listener, clock
             self.lifetime = NEVER if lifetime is None else lifetime
             self.idle = NEVER if idle is None else idle
             self.jitter = jitter
             hg_set(&self.timed, self.lifetime != NEVER or self.idle != NEVER)
             self.seed = self.draws = seed
-            self.room = room
-            self.plain = sizer is None and listener is None and not self.learns and not self.sweeps
+            self.maximum = maximum
+            self.plain = (sizer is None and listener is None
+                          and not self.counts_requests and not self.evicts_many)
             self._fit()
         return 0
 
     @cython.final
     cdef inline void _touch(self, uint32_t slot, int64_t now) noexcept:
         """Count a read of a live entry for the policy and for its idle time."""
-        if self.hards != NULL:
-            self._lease(slot, now, self.hards[slot])
+        if self.ttl_dues != NULL:
+            self._schedule(slot, now, self.ttl_dues[slot])
         self._hit(slot)
 
     @cython.final
@@ -81,9 +82,9 @@ cdef class _Engine(_Entries):
                 self.miss_count += 1
                 if slot != NIL:
                     self._remove(slot, &old_key, &old_value)
-                    self.left[<int>EXPIRED] += 1
+                    self.drop_counts[<int>EXPIRED] += 1
         if old_key != NULL:
-            self._let_go(old_key, old_value, "expired")
+            self._release(old_key, old_value, "expired")
         return value
 
     @cython.final
@@ -104,7 +105,7 @@ cdef class _Engine(_Entries):
 
     @cython.final
     cdef object _too_large(self, size):
-        return ValueError(f"value too large: size {size} exceeds maxsize {self.room}")
+        return ValueError(f"value too large: size {size} exceeds maxsize {self.maximum}")
 
     @cython.final
     cdef uint32_t _find_or_slot(self, PyObject *key, Py_hash_t hash, bint tagging) except 0xFFFFFFFF:
@@ -139,13 +140,13 @@ cdef class _Engine(_Entries):
         cdef bint stored = False
         with cython.critical_section(self):
             slot = self._find_or_slot(<PyObject *>key, hash, False)
-            if self.plain and self.room > 0 and not self._is_timed() and self.labels is None:
+            if self.plain and self.maximum > 0 and not self._is_timed() and self.labels is None:
                 stored = True
                 if slot != NIL:
                     old_value = self._exchange(slot, <PyObject *>value)
                     self._rewrite(slot)
-                elif self.count >= self.room:
-                    self._oust(<PyObject *>key, hash, <PyObject *>value, &old_key, &old_value)
+                elif self.count >= self.maximum:
+                    self._replace_victim(<PyObject *>key, hash, <PyObject *>value, &old_key, &old_value)
                 else:
                     self._insert(<PyObject *>key, hash, <PyObject *>value, 1)
         Py_XDECREF(old_key)
@@ -156,7 +157,7 @@ cdef class _Engine(_Entries):
     cdef object _store(self, object key, object value, bint keep, object ttl, tuple tags):
         """Put an entry; with `keep`, an entry that is there stays and its value is returned."""
         cdef Py_hash_t hash = hg_hash(<PyObject *>key)
-        cdef int64_t size = self._measure(value), now, hard, lifetime = self.lifetime
+        cdef int64_t size = self._measure(value), now, ttl_due, lifetime = self.lifetime
         cdef PyObject *old_key = NULL
         cdef PyObject *old_value = NULL
         cdef list replaced = None, dropped = None, groups = None
@@ -166,10 +167,10 @@ cdef class _Engine(_Entries):
             lifetime = ttl
             hg_set(&self.timed, True)
         now = self._now()
-        hard = self._ttl_end(now, lifetime)
+        ttl_due = self._deadline(now, lifetime)
         if self._is_timed():
             self._purge_if_due(now)
-        if self.sizer is not None or self.listener is not None or self.sweeps:
+        if self.sizer is not None or self.listener is not None or self.evicts_many:
             dropped = []
             replaced = []
         if tags:
@@ -177,13 +178,13 @@ cdef class _Engine(_Entries):
             label.tags = tags
             groups = [{} for _ in tags]
         with cython.critical_section(self):
-            if self.learns:
-                self._asked(hash)
+            if self.counts_requests:
+                self._count_request(hash)
             slot = self._find_or_slot(<PyObject *>key, hash, label is not None)
             if keep and slot != NIL:
                 self._touch(slot, now)
                 value = <object>self._value(slot)
-            elif size > self.room:
+            elif size > self.maximum:
                 raise self._too_large(size)
             else:
                 if self._is_timed():
@@ -197,7 +198,7 @@ cdef class _Engine(_Entries):
                         replaced.append(<object>self._value(slot))
                     old_value = self._replace(slot, <PyObject *>value, size, dropped)
                 if self.timers != NULL:
-                    self._lease(slot, now, hard)
+                    self._schedule(slot, now, ttl_due)
                 if self.labels is not None:
                     self._unlabel(slot)
                 if label is not None:
@@ -205,8 +206,8 @@ cdef class _Engine(_Entries):
         Py_XDECREF(old_key)
         Py_XDECREF(old_value)
         if self.listener is not None:
-            self._tell(replaced, "replaced")
-            self._tell(dropped, "size")
+            self._notify(replaced, "replaced")
+            self._notify(dropped, "size")
         return value
 
     @cython.final
@@ -224,9 +225,9 @@ cdef class _Engine(_Entries):
                 if self._due(slot) <= now:
                     reason = EXPIRED
                 self._remove(slot, &old_key, &old_value)
-                self.left[<int>reason] += 1
+                self.drop_counts[<int>reason] += 1
         if old_key != NULL:
-            entry = self._let_go(old_key, old_value, "expired" if reason == EXPIRED else "removed")
+            entry = self._release(old_key, old_value, "expired" if reason == EXPIRED else "removed")
         return None if reason == EXPIRED else entry
 
     @cython.final
@@ -238,5 +239,5 @@ cdef class _Engine(_Entries):
             slot = self._find(<PyObject *>key, hash)
             if slot != NIL and self._value(slot) == <PyObject *>value:
                 self._drop(slot, dropped)
-                self.left[<int>REMOVED] += 1
+                self.drop_counts[<int>REMOVED] += 1
         return 0

@@ -1,4 +1,4 @@
-"""The steps of which the methods of a cache are made."""
+"""The steps of which the methods of a cache consist."""
 
 from operator import index
 
@@ -24,7 +24,7 @@ def _checked_maxsize(maxsize, weighted):
 
 
 class _Engine(_Entries):
-    """The steps of which the methods of a cache are made."""
+    """The steps of which the methods of a cache consist."""
 
     __slots__ = ()
 
@@ -32,39 +32,39 @@ class _Engine(_Entries):
 
     def __init__(self, maxsize, getsizeof=None, *, ttl=None, tti=None, jitter=0.0, clock=None, on_evict=None,
                  seed=0):
-        room = _checked_maxsize(maxsize, getsizeof is not None)
+        maximum = _checked_maxsize(maxsize, getsizeof is not None)
         checked_callable("getsizeof", getsizeof)
         lifetime, idle = checked_lifetime("ttl", ttl), checked_lifetime("tti", tti)
-        share, tick, draws = checked_fraction("jitter", jitter), checked_clock(clock), checked_seed(seed)
+        share, ticker, draws = checked_fraction("jitter", jitter), checked_clock(clock), checked_seed(seed)
         checked_callable("on_evict", on_evict)
-        self._configure(room, getsizeof, lifetime, idle, share, tick, on_evict, draws)
+        self._configure(maximum, getsizeof, lifetime, idle, share, ticker, on_evict, draws)
 
-    def _configure(self, room, sizer, lifetime, idle, jitter, clock, listener, seed):
+    def _configure(self, maximum, sizer, lifetime, idle, jitter, clock, listener, seed):
         with self._lock:
-            if self._made:
+            if self._initialized:
                 raise initialized(self)
-            self._made = True
+            self._initialized = True
             self._sizer, self._listener = sizer, listener
             self._lifetime, self._idle, self._jitter, self._clock = lifetime, idle, jitter, clock
             self._set_timed(lifetime is not None or idle is not None)
             self._seed = self._draws = seed
-            self._room = room
+            self._maximum = maximum
             self._plain = self._QUEUE and sizer is None and listener is None
             self._fit()
 
     def _touch(self, entry, now):
         """Count a read of a live entry for the policy and for its idle time."""
         if self._idle is not None:
-            self._lease(entry, now)
+            self._schedule(entry, now)
         self._hit(entry)
 
     def _read(self, key):
         """The value of `key`, or _ABSENT; counts a hit or a miss."""
         now = self._now()
         while True:
-            births, entry = self._births, self._seek(key)
+            additions, entry = self._additions, self._seek(key)
             with self._lock:
-                if not self._is_current(entry, births):
+                if not self._is_current(entry, additions):
                     continue
                 if entry is not None and entry.next is not None and entry.due > now:
                     self._hits += 1
@@ -80,11 +80,11 @@ class _Engine(_Entries):
         """The value of `key`, or _ABSENT; nothing is counted or moved."""
         now = self._now()
         while True:
-            births, entry = self._births, self._seek(key)
+            additions, entry = self._additions, self._seek(key)
             if entry is None:
                 return _ABSENT
             with self._lock:
-                if self._is_current(entry, births):
+                if self._is_current(entry, additions):
                     return entry.value if entry.next is not None and entry.due > now else _ABSENT
 
     def _measure(self, value):
@@ -99,8 +99,8 @@ class _Engine(_Entries):
         return size
 
     def _refuse_too_large(self, size):
-        if size > self._room:
-            raise ValueError(f"value too large: size {size} exceeds maxsize {self._room}")
+        if size > self._maximum:
+            raise ValueError(f"value too large: size {size} exceeds maxsize {self._maximum}")
 
     def _store(self, key, value, keep=False, lifetime=None, tags=()):
         """Put an entry; with `keep`, an entry that is there stays and its value is returned."""
@@ -110,38 +110,38 @@ class _Engine(_Entries):
         if lifetime is not None:
             self._set_timed(True)
         now = self._now()
-        hard = self._due(now, self._lifetime if lifetime is None else lifetime)
+        ttl_due = self._deadline(now, self._lifetime if lifetime is None else lifetime)
         first = self._heap[:1]  # another thread may take it meanwhile
         if first and first[0][0] <= now:
             self._purge_at(now)
         new, replaced, dropped = _Entry(key, bucket), [], []
-        asked = not self._HASHES
+        counted = not self._HASHES
         while True:
-            births, found = self._births, self._seek(key)
+            additions, found = self._additions, self._seek(key)
             with self._lock:
-                if not self._is_current(found, births):
+                if not self._is_current(found, additions):
                     continue
-                if not asked:
-                    asked = True
-                    self._asked(digest)
+                if not counted:
+                    counted = True
+                    self._count_request(digest)
                 live = found is not None and found.next is not None
                 if keep and live:
                     self._touch(found, now)
                     return found.value
                 self._refuse_too_large(size)
                 entry = new if found is None else found
-                if live and self._filled - entry.size > self._room - size:
-                    self._lift(entry, replaced)
+                if live and self._filled - entry.size > self._maximum - size:
+                    self._unlink_grown(entry, replaced)
                     live = False
                 if live:
-                    replaced += (entry.key, self._exchange(entry, value, size, hard))
-                elif not self._enter(entry, found is None, value, size, digest, hard, dropped):
+                    replaced += (entry.key, self._exchange(entry, value, size, ttl_due))
+                elif not self._insert(entry, found is None, value, size, digest, ttl_due, dropped):
                     continue
-                self._settle(entry, live, now, tags)
+                self._finish_store(entry, live, now, tags)
                 self._counts["replaced"] += bool(replaced)
             break
-        self._tell(replaced, "replaced")
-        self._tell(dropped, "size")
+        self._notify(replaced, "replaced")
+        self._notify(dropped, "size")
         return value
 
     def _store_plain(self, key, value):
@@ -151,7 +151,7 @@ class _Engine(_Entries):
             return
         new, dropped = _Entry(key), []
         with self._lock:
-            while not (self._timed or self._tagged or self._odd):
+            while not (self._timed or self._tagged or self._foreign):
                 version, data = self._version, self._data
                 entry, end = data.get(key), self._ends[0]
                 if version != self._version:
@@ -164,13 +164,13 @@ class _Engine(_Entries):
                     self._counts["replaced"] += 1
                     self._rewrite(entry)
                     return
-                if self._count >= self._room:
+                if self._count >= self._maximum:
                     self._refuse_too_large(1)
                     self._evict_oldest(dropped)
                     continue
                 last = end.prev
                 new.value, new.size = value, 1
-                new.due = new.hard = NEVER
+                new.due = new.ttl_due = NEVER
                 new.prev, new.next, new.end = last, end, end
                 last.next = new
                 end.prev = new
@@ -178,7 +178,7 @@ class _Engine(_Entries):
                 data[key] = new
                 self._filled += 1
                 self._count += 1
-                self._births += 1
+                self._additions += 1
                 self._version += 1
                 return
         self._store(key, value)
@@ -206,17 +206,17 @@ class _Engine(_Entries):
         """Remove the entry of `key` and return its key and value; None where there is none."""
         now, dropped = self._now(), []
         while not dropped:
-            births, entry = self._births, self._seek(key)
+            additions, entry = self._additions, self._seek(key)
             if entry is None:
                 return None
             with self._lock:
-                if not self._is_current(entry, births):
+                if not self._is_current(entry, additions):
                     continue
                 if entry.next is None:
                     return None
                 reason = "expired" if entry.due <= now else "removed"
                 self._counts[reason] += self._drop(entry, dropped)
-        self._tell(dropped, reason)
+        self._notify(dropped, reason)
         return dropped if reason == "removed" else None
 
     def _remove_entries(self, pairs):
@@ -226,5 +226,5 @@ class _Engine(_Entries):
             for entry, value in pairs:
                 if (value is _ABSENT or entry.value is value) and self._drop(entry, dropped):
                     self._counts["removed"] += 1
-        self._tell(dropped, "removed")
+        self._notify(dropped, "removed")
         return len(dropped) // 2

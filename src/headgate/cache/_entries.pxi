@@ -33,19 +33,19 @@ cdef enum Reason:
 cdef class _Entries(_Table):
     """Entries that join, live for a while, and leave."""
 
-    # ---- the policy: what a subclass answers ------------------------------------------------
+    # ---- the policy: what a subclass defines ------------------------------------------------
 
     cdef void _fit(self) noexcept:
         """Adopt another maxsize."""
 
-    cdef void _asked(self, Py_hash_t hash) noexcept:
-        """A key with this hash is about to be stored."""
+    cdef void _count_request(self, Py_hash_t hash) noexcept:
+        """Count a request for a key with this hash, which is about to be stored."""
 
     cdef void _join(self, uint32_t slot) noexcept:
         """Link a new entry."""
         self._link(slot, 0)
 
-    cdef void _part(self, uint32_t slot) noexcept:
+    cdef void _leave(self, uint32_t slot) noexcept:
         """Unlink an entry."""
         self._unlink(slot)
 
@@ -57,14 +57,14 @@ cdef class _Entries(_Table):
         self._hit(slot)
 
     cdef uint32_t _victim(self, int64_t size) noexcept:
-        """The entry that gives way to `size` more."""
+        """The entry to evict for `size` more."""
         return self.nodes[0].next
 
     cdef int _evict_some(self, int64_t size, list dropped) except -1:
         """Evict one entry, or as many as one step of the policy evicts."""
         return self._evict_one(self._victim(size), dropped)
 
-    cdef void _part_resized(self, uint32_t slot, int64_t growth) noexcept:
+    cdef void _resized(self, uint32_t slot, int64_t growth) noexcept:
         """The size of a live entry changes by `growth`, in its place."""
 
     # ---- joining and leaving ----------------------------------------------------------------
@@ -79,7 +79,7 @@ cdef class _Entries(_Table):
 
     @cython.final
     cdef void _set_entry(self, uint32_t slot, PyObject *key, PyObject *value) noexcept:
-        """Give the two references to an unused slot."""
+        """Store two references, which it takes over, in an unused slot."""
         Py_DECREF(self._key(slot))
         Py_DECREF(self._value(slot))
         PyList_SET_ITEM(<PyObject *>self.entries, 2 * <Py_ssize_t>slot, key)
@@ -110,20 +110,20 @@ cdef class _Entries(_Table):
 
     @cython.final
     cdef inline PyObject *_exchange(self, uint32_t slot, PyObject *value) noexcept:
-        """Give a live slot another value; the caller owns the old one."""
-        self.left[<int>REPLACED] += 1
+        """Replace the value of a live slot; the caller owns the old one."""
+        self.drop_counts[<int>REPLACED] += 1
         return self._exchange_item(2 * <Py_ssize_t>slot + 1, value)
 
     @cython.final
     cdef PyObject *_replace(self, uint32_t slot, PyObject *value, int64_t size, list dropped) except? NULL:
-        """Exchange the value of a live slot; the caller owns the old one.
+        """Replace the value and size of a live slot; the caller owns the old value.
 
-        What grows beyond the room leaves its place and comes in anew, when the others have made room.
+        An entry that no longer fits leaves its list and joins again when others have been evicted.
         """
         cdef PyObject *old = self._exchange(slot, value)
         cdef int64_t old_size = self._size(slot)
-        if self.filled - old_size > self.room - size:
-            self._part(slot)
+        if self.filled - old_size > self.maximum - size:
+            self._leave(slot)
             self.filled -= old_size
             self._evict(size, dropped, NULL, NULL)
             self.sizes[slot] = size
@@ -131,22 +131,22 @@ cdef class _Entries(_Table):
             self._join(slot)
             return old
         if self.sizes != NULL:
-            self._part_resized(slot, size - old_size)
+            self._resized(slot, size - old_size)
             self.filled += size - old_size
             self.sizes[slot] = size
         self._rewrite(slot)
         return old
 
     @cython.final
-    cdef inline void _oust(self, PyObject *key, Py_hash_t hash, PyObject *value,
-                           PyObject **old_key, PyObject **old_value) noexcept:
-        """Let a plain entry that was just probed for in vain take the slot of the victim.
+    cdef inline void _replace_victim(self, PyObject *key, Py_hash_t hash, PyObject *value,
+                                     PyObject **old_key, PyObject **old_value) noexcept:
+        """Store a plain entry whose key was just not found in the slot of the victim.
 
-        It is entered where the probe has ended, while the victim still stands in the table; so there is no
-        second probe, and a slot that nobody holds is never seen. The caller drops the old references last.
+        It is entered where the probe ended, while the victim is still in the table: that saves a second
+        probe, and there is always a free cell. The caller drops the old references last.
         """
         cdef uint32_t slot = self._victim(1), hole
-        self._part(slot)
+        self._leave(slot)
         hole = hg_table_cell(&self.table, self.nodes[slot].hash, slot)
         self.nodes[slot].hash = hash
         hg_table_set(&self.table, self.vacant, slot)
@@ -160,7 +160,7 @@ cdef class _Entries(_Table):
     cdef void _remove(self, uint32_t slot, PyObject **key, PyObject **value) noexcept:
         """Take an entry out; the caller owns the two references and drops them last."""
         hg_table_leave(&self.table, self.nodes, sizeof(hg_node), slot)
-        self._part(slot)
+        self._leave(slot)
         if self.timers != NULL and self.timers[slot].due != NEVER:
             hg_wheel_remove(self.wheel, self.timers, slot)
         if self.labels is not None:
@@ -176,15 +176,15 @@ cdef class _Entries(_Table):
         hg_chain_push(self.nodes, sizeof(hg_node), &self.free, slot)
 
     @cython.final
-    cdef tuple _let_go(self, PyObject *key, PyObject *value, str reason):
-        """Own what was removed, and tell the listener."""
+    cdef tuple _release(self, PyObject *key, PyObject *value, str reason):
+        """Return the removed key and value as a tuple, after calling the listener."""
         cdef tuple entry
         try:
             entry = (<object>key, <object>value)
         finally:
             Py_DECREF(key)
             Py_DECREF(value)
-        self._tell(entry, reason)
+        self._notify(entry, reason)
         return entry
 
     @cython.final
@@ -202,7 +202,7 @@ cdef class _Entries(_Table):
     @cython.final
     cdef int _evict(self, int64_t size, list dropped, PyObject **key, PyObject **value) except -1:
         """Evict until `size` more fits. With `dropped` None, at most one entry has to go."""
-        while self.filled > self.room - size or self.count > MOST_ENTRIES:
+        while self.filled > self.maximum - size or self.count > MOST_ENTRIES:
             if dropped is None:
                 self._remove(self._victim(size), key, value)
                 self.eviction_count += 1
@@ -217,8 +217,8 @@ cdef class _Entries(_Table):
         return 0
 
     @cython.final
-    cdef int _tell(self, dropped, str reason) except -1:
-        """Tell the listener of the keys and values that `dropped` alternates."""
+    cdef int _notify(self, dropped, str reason) except -1:
+        """Call the listener for the keys and values that alternate in `dropped`."""
         if self.listener is not None and dropped:
             notify(self.listener, dropped, reason)
         return 0
@@ -230,7 +230,7 @@ cdef class _Entries(_Table):
         """The time where entries may have a lifetime; runs the clock."""
         if not self._is_timed():
             return 0
-        return hg_monotonic_ns() if self.tick is None else checked_now(self.tick())
+        return hg_monotonic_ns() if self.ticker is None else checked_now(self.ticker())
 
     @cython.final
     cdef uint64_t _draw(self) noexcept:
@@ -238,8 +238,8 @@ cdef class _Entries(_Table):
         return hg_splitmix64(hg_add(&self.draws, 1))
 
     @cython.final
-    cdef int64_t _ttl_end(self, int64_t now, int64_t lifetime) except? -1:
-        """When an entry that is written now ends by its ttl."""
+    cdef int64_t _deadline(self, int64_t now, int64_t lifetime) except? -1:
+        """The deadline by ttl of an entry that is written now."""
         if lifetime == NEVER:
             return NEVER
         if self.jitter != 0:
@@ -251,12 +251,12 @@ cdef class _Entries(_Table):
         return NEVER if self.timers == NULL else self.timers[slot].due
 
     @cython.final
-    cdef inline int64_t _hard(self, uint32_t slot) noexcept:
-        return self._due(slot) if self.hards == NULL else self.hards[slot]
+    cdef inline int64_t _ttl_due(self, uint32_t slot) noexcept:
+        return self._due(slot) if self.ttl_dues == NULL else self.ttl_dues[slot]
 
     @cython.final
     cdef int _ready_timers(self) except -1:
-        """Have a timer a slot, in a cache whose entries had no lifetime so far."""
+        """Allocate a timer per slot in a cache whose entries had no lifetime so far."""
         cdef Py_ssize_t slot
         cdef hg_timer *timers
         if self.timers == NULL and self.capacity > 0:
@@ -277,13 +277,13 @@ cdef class _Entries(_Table):
             hg_wheel_add(self.wheel, self.timers, slot, due)
 
     @cython.final
-    cdef inline void _lease(self, uint32_t slot, int64_t now, int64_t hard) noexcept:
-        """Let a live entry end by its ttl, or when it has been idle for too long."""
-        if self.hards != NULL:
-            self.hards[slot] = hard
+    cdef inline void _schedule(self, uint32_t slot, int64_t now, int64_t ttl_due) noexcept:
+        """Set the deadline of a live entry: by its ttl, or by its idle time if that is earlier."""
+        if self.ttl_dues != NULL:
+            self.ttl_dues[slot] = ttl_due
         if self.idle != NEVER:
-            hard = min(hard, now + self.idle)
-        self._set_timer(slot, hard)
+            ttl_due = min(ttl_due, now + self.idle)
+        self._set_timer(slot, ttl_due)
 
     @cython.final
     cdef int _purge(self, int64_t now, list dropped) except -1:
@@ -296,16 +296,16 @@ cdef class _Entries(_Table):
             if slot == NIL:
                 return 0
             self._drop(slot, dropped)
-            self.left[<int>EXPIRED] += 1
+            self.drop_counts[<int>EXPIRED] += 1
 
     @cython.final
     cdef list _purge_now(self):
-        """What `_purge_at` dropped now."""
+        """`_purge_at` the present time."""
         return self._purge_at(self._now()) if self._is_timed() else []
 
     @cython.final
     cdef int _purge_if_due(self, int64_t now) except -1:
-        """`_purge_at`, spared while no lifetime has ended."""
+        """`_purge_at`, if any lifetime has ended."""
         cdef bint due
         with cython.critical_section(self):
             due = self.timers != NULL and hg_rank(now) >= self.wheel.soonest
@@ -315,11 +315,11 @@ cdef class _Entries(_Table):
 
     @cython.final
     cdef list _purge_at(self, int64_t now):
-        """What `_purge` dropped, told to the listener."""
+        """`_purge`, then call the listener; the keys and values that were dropped."""
         cdef list dropped = []
         with cython.critical_section(self):
             self._purge(now, dropped)
-        self._tell(dropped, "expired")
+        self._notify(dropped, "expired")
         return dropped
 
     # ---- tags -------------------------------------------------------------------------------
@@ -367,5 +367,5 @@ cdef class _Entries(_Table):
         for label in labels:
             if label.slot != NIL and self._intact():
                 self._drop(label.slot, dropped)
-                self.left[<int>REMOVED] += 1
+                self.drop_counts[<int>REMOVED] += 1
         return 0

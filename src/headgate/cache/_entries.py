@@ -1,4 +1,4 @@
-"""How entries join and leave a cache: the hooks of its policy, lifetimes and tags."""
+"""How entries join and leave a cache: the hooks of policies, lifetimes and tags."""
 
 from heapq import heapify, heappop, heappush
 from time import monotonic_ns
@@ -20,13 +20,13 @@ class _Entries(_Table):
 
     _HASHES = False
 
-    # ---- the policy: what a subclass decides ------------------------------------------------
+    # ---- the policy: what a subclass defines ------------------------------------------------
 
     def _fit(self):
         """Adopt another maxsize."""
 
-    def _asked(self, digest):
-        """A key with this hash is about to be stored."""
+    def _count_request(self, digest):
+        """Count a request for a key with this hash, which is about to be stored."""
 
     def _place(self, size, digest):
         """The end of the list that a new entry joins."""
@@ -43,33 +43,33 @@ class _Entries(_Table):
         self._hit(entry)
 
     def _victim(self, size):
-        """The live entry that gives way to `size` more, None if a finalizer was faster."""
+        """The live entry to evict for `size` more, None if a finalizer was faster."""
         return self._first(self._ends[0])
 
     def _evict_some(self, size, dropped):
         """Evict one entry, or as many as one step of the policy evicts."""
         self._evict_one(self._victim(size), dropped)
 
-    def _left(self, entry, end, next):
+    def _unlinked(self, entry, end, next):
         """An entry has been unlinked from the list of `end`, where `next` followed it."""
 
     # ---- joining and leaving ----------------------------------------------------------------
 
-    def _enter(self, entry, is_new, value, size, digest, hard, dropped):
-        """Evict until a dead entry fits, and give it its place; False if a finalizer was faster."""
-        births, bucket, group = self._births, entry.bucket, None
+    def _insert(self, entry, is_new, value, size, digest, ttl_due, dropped):
+        """Evict until a dead entry fits, and link it; False if a finalizer was faster."""
+        additions, bucket, group = self._additions, entry.bucket, None
         self._evict(size, dropped)
         end = self._place(size, digest)
         version = self._version
         if bucket is not None:
-            group = (*self._odd.get(bucket, ()), entry)
-        if version != self._version or births != self._births or entry.next is not None:
+            group = (*self._foreign.get(bucket, ()), entry)
+        if version != self._version or additions != self._additions or entry.next is not None:
             return False
-        if self._filled > self._room - size:
+        if self._filled > self._maximum - size:
             return False
         last = end.prev
         entry.value, entry.size, entry.hash = value, size, digest
-        entry.due, entry.hard, entry.mark = hard, hard, 0
+        entry.due, entry.ttl_due, entry.mark = ttl_due, ttl_due, 0
         entry.prev, entry.next, entry.end = last, end, end
         last.next = entry
         end.prev = entry
@@ -78,37 +78,37 @@ class _Entries(_Table):
         self._count += 1
         self._version += 1
         if is_new:
-            self._births += 1
+            self._additions += 1
             if bucket is None:
                 self._data[entry.key] = entry
             else:
-                self._odd[bucket] = group
+                self._foreign[bucket] = group
         return True
 
-    def _exchange(self, entry, value, size, hard):
-        """Give a live entry another value, size and end of its ttl, and return the old value."""
+    def _exchange(self, entry, value, size, ttl_due):
+        """Replace value, size and deadline by ttl of a live entry, and return the old value."""
         old, growth = entry.value, size - entry.size
-        entry.value, entry.size, entry.due = value, size, hard
-        entry.hard = hard
+        entry.value, entry.size, entry.due = value, size, ttl_due
+        entry.ttl_due = ttl_due
         entry.end.size += growth
         self._filled += growth
         self._version += 1
         return old
 
-    def _lift(self, entry, replaced):
-        """Take a live entry that grows beyond the bound out of its list; it stays where it is found."""
+    def _unlink_grown(self, entry, replaced):
+        """Unlink a live entry that no longer fits; its key is still found."""
         old = self._unlink(entry)
         if old is not _ABSENT:
             replaced += (entry.key, old)
 
-    def _settle(self, entry, was_live, now, tags):
-        """Tell the policy of a stored entry, and give it its lifetime and its tags."""
+    def _finish_store(self, entry, was_live, now, tags):
+        """Let the policy know a stored entry, and set its lifetime and its tags."""
         if was_live:
             self._rewrite(entry)
         elif entry.next is not None:
             self._placed(entry)
         if self._timed:
-            self._lease(entry, now)
+            self._schedule(entry, now)
         if tags or entry.tags:
             self._retag(entry, tags)
 
@@ -127,15 +127,15 @@ class _Entries(_Table):
 
     def _evict(self, size, dropped):
         """Evict until `size` more fits."""
-        while self._count and self._filled > self._room - size:
+        while self._count and self._filled > self._maximum - size:
             self._evict_some(size, dropped)
 
     def _evict_one(self, victim, dropped):
         if victim is not None and self._drop(victim, dropped):
             self._evictions += 1
 
-    def _tell(self, dropped, reason):
-        """Tell the listener of the keys and values that `dropped` alternates."""
+    def _notify(self, dropped, reason):
+        """Call the listener for the keys and values that alternate in `dropped`."""
         if dropped and self._listener is not None:
             notify(self._listener, dropped, reason)
 
@@ -147,8 +147,8 @@ class _Entries(_Table):
             return 0
         return monotonic_ns() if self._clock is None else checked_now(self._clock())
 
-    def _due(self, now, lifetime):
-        """When an entry that is written now ends by its ttl."""
+    def _deadline(self, now, lifetime):
+        """The deadline by ttl of an entry that is written now."""
         if lifetime is None or lifetime == NEVER:
             return NEVER
         if self._jitter:
@@ -161,9 +161,9 @@ class _Entries(_Table):
         self._draws = (self._draws + 1) % _WORD
         return drawn
 
-    def _lease(self, entry, now):
-        """Let a live entry be found when its lifetime ends."""
-        due = entry.hard if self._idle is None else min(entry.hard, now + self._idle)
+    def _schedule(self, entry, now):
+        """Set the deadline of a live entry: by its ttl, or by its idle time if that is earlier."""
+        due = entry.ttl_due if self._idle is None else min(entry.ttl_due, now + self._idle)
         self._stamps = stamp = self._stamps + 1
         entry.due, entry.stamp = due, stamp
         if due == NEVER or entry.next is None:
@@ -183,15 +183,15 @@ class _Entries(_Table):
                 self._counts["expired"] += 1
 
     def _purge_now(self):
-        """What `_purge_at` dropped now."""
+        """`_purge_at` the present time."""
         return self._purge_at(self._now()) if self._timed else []
 
     def _purge_at(self, now):
-        """What `_purge` dropped, told to the listener."""
+        """`_purge`, then call the listener; the keys and values that were dropped."""
         dropped = []
         with self._lock:
             self._purge(now, dropped)
-        self._tell(dropped, "expired")
+        self._notify(dropped, "expired")
         return dropped
 
     def _end_lifetime(self, entry, now):
@@ -200,7 +200,7 @@ class _Entries(_Table):
         with self._lock:
             if entry.due <= now and self._drop(entry, dropped):
                 self._counts["expired"] += 1
-        self._tell(dropped, "expired")
+        self._notify(dropped, "expired")
 
     # ---- tags -------------------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class _Entries(_Table):
             self._label(entry, tag)
 
     def _label(self, entry, tag):
-        """Let the group of a tag hold an entry if the entry has the tag, and not otherwise."""
+        """Add an entry to the group of a tag if it has the tag, and remove it otherwise."""
         fresh, groups = {}, self._tagged
         if tag in entry.tags:
             if tag not in groups:

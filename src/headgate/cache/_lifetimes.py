@@ -1,4 +1,4 @@
-"""What both twins of the caches make of the arguments that concern time."""
+"""Checks of arguments for lifetimes, tags and the seed, for both twins."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def checked_seed(seed: int) -> int:
 
 
 def shortened(lifetime: int, jitter: float, drawn: int) -> int:
-    """`lifetime` less a share of it, up to `jitter`, that the 64 bits `drawn` choose."""
+    """`lifetime` less a random share of it, up to `jitter`, that follows from the 64 bits `drawn`."""
     return max(1, lifetime - int(lifetime * jitter * (drawn / 2**64)))
 
 

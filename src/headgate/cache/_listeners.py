@@ -1,4 +1,4 @@
-"""Calls of listeners: whatever they raise is reported, never raised into the cache."""
+"""Calls of listeners: what they raise is reported, never raised into the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be a loader: functions and coroutine functions told apart, in whatever they are wrapped."""
+"""Checks of loaders: functions and coroutine functions, whatever wraps them."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def checked_result(value: Any) -> Any:
     """What a loader of ``get_or_load`` returned, if it is not to be awaited."""
     if is_awaitable(value):
         if hasattr(value, "close"):
-            value.close()  # a coroutine that nobody awaits would be warned of
+            value.close()  # no warning that it was never awaited
         raise TypeError(f"loader must not return an awaitable, got {value!r}; await aget_or_load instead")
     return value

@@ -23,7 +23,7 @@ cdef extern from "Python.h":
 
 
 cdef int64_t _nanoseconds(object ttl) except -1:
-    """What `checked_lifetime` answers, sooner for a plain number."""
+    """What `checked_lifetime` returns, sooner for a plain number."""
     cdef double seconds
     if PyFloat_CheckExact(ttl) or type(ttl) is int:
         seconds = ttl
@@ -84,9 +84,9 @@ cdef class _Mapping(_Engine):
             self._purge_now()
         try:
             with cython.critical_section(self):
-                flat, room, filled = self._flat(), self.room, self.filled
+                flat, maximum, filled = self._flat(), self.maximum, self.filled
             entries = dict(zip(flat[::2], flat[1::2], strict=True))
-            return f"{type(self).__name__}({entries!r}, maxsize={room}, currsize={filled})"
+            return f"{type(self).__name__}({entries!r}, maxsize={maximum}, currsize={filled})"
         finally:
             Py_ReprLeave(self)
 
@@ -109,7 +109,7 @@ cdef class _Mapping(_Engine):
             slot += sizeof(uint32_t) + sizeof(uint64_t)
         if self.timers != NULL:
             slot += sizeof(hg_timer)
-        if self.hards != NULL:
+        if self.ttl_dues != NULL:
             slot += sizeof(int64_t)
         if self.labels is not None:
             slot += sizeof(PyObject *)
@@ -233,10 +233,10 @@ cdef class _Mapping(_Engine):
         with cython.critical_section(self):
             if self.count > 0 and self._intact():
                 self._remove(self._victim(0), &key, &value)
-                self.left[<int>REMOVED] += 1
+                self.drop_counts[<int>REMOVED] += 1
         if key == NULL:
             raise KeyError(f"{type(self).__name__} is empty")
-        return self._let_go(key, value, "removed")
+        return self._release(key, value, "removed")
 
     def setdefault(self, key, default=None):
         """The value of `key`; where there is none, `default`, stored under `key`.
@@ -253,9 +253,9 @@ cdef class _Mapping(_Engine):
     def get_or_load(self, key, loader):
         """The value of `key`; where there is none, what ``loader(key)`` returns, stored under `key`.
 
-        Of all threads that ask for one missing key at one time, one calls its loader and the others
-        wait for the outcome, an error included; an error is never stored. A loader may ask for keys
-        itself, even for its own. What was loaded is not stored if the cache was cleared meanwhile, or
+        Of all threads that request a missing key at the same time, one calls its loader and the others
+        wait for the outcome, an error included; an error is never stored. A loader may request keys
+        itself, even its own. What was loaded is not stored if the cache was cleared meanwhile, or
         if it is too large. Counts a hit or a miss, and the load and its time.
 
         Raises what the loader raises, and TypeError if it is no callable, is a coroutine function or
@@ -277,9 +277,9 @@ cdef class _Mapping(_Engine):
     async def aget_or_load(self, key, loader):
         """The value of `key`; where there is none, what ``await loader(key)`` returns, stored under `key`.
 
-        ``get_or_load`` for coroutines of asyncio: of all tasks of an event loop that ask for one missing
-        key at one time, one calls its loader and the others wait for the outcome. If its task is cancelled,
-        the next that waits takes over. Other event loops, and threads in ``get_or_load``, load for
+        ``get_or_load`` for coroutines of asyncio: of all tasks of an event loop that request a missing
+        key at the same time, one calls its loader and the others wait for the outcome. If its task is
+        cancelled, the next waiter takes over. Other event loops, and threads in ``get_or_load``, load for
         themselves. `loader` may be any callable; what it returns is awaited if it is awaitable.
 
         Raises what the loader raises, and TypeError if it is no callable. Complexity: O(1), the loader
@@ -300,14 +300,14 @@ cdef class _Mapping(_Engine):
 
     @cython.final
     cdef object _shared_flights(self):
-        """The flights by which all threads and event loops load; made by whoever loads first."""
+        """The loads of all threads and event loops that are under way; created by the first load."""
         with cython.critical_section(self):
             flights = self.flights
         if flights is None:
-            made = Flights()
+            fresh = Flights()
             with cython.critical_section(self):
                 if self.flights is None:
-                    self.flights = made
+                    self.flights = fresh
                 flights = self.flights
         return flights
 
@@ -379,8 +379,8 @@ cdef class _Mapping(_Engine):
             if self.listener is not None:
                 flat = self._flat()
             count = self.count if self._intact() else 0
-            self.left[<int>REMOVED] += count
-            self.emptied += 1
+            self.drop_counts[<int>REMOVED] += count
+            self.clear_count += 1
             self.entries, fresh = fresh, self.entries
             labels, self.labels = self.labels, None
             tagged, self.tagged = self.tagged, tagged
@@ -391,7 +391,7 @@ cdef class _Mapping(_Engine):
         _forget_labels(labels)
         del fresh, tagged
         if flat is not None:
-            self._tell(flat, "removed")
+            self._notify(flat, "removed")
         return count
 
     def keys(self):
@@ -428,7 +428,7 @@ MutableMapping.register(_Mapping)
 
 
 cdef int _forget_labels(list labels) except -1:
-    """Make clear to whoever holds one that its slot is gone."""
+    """Mark labels, which others may hold, as of no slot."""
     for label in labels or ():
         if label is not None:
             (<_Label>label).slot = NIL

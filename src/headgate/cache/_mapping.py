@@ -26,9 +26,9 @@ class _Mapping(_Engine, MutableMapping):
 
     def __getitem__(self, key):
         entry = self._data.get(key)
-        if entry is None and self._odd:
-            entry = self._seek_odd(key)
-        if self._slow or entry is None or entry.next is None:
+        if entry is None and self._foreign:
+            entry = self._seek_foreign(key)
+        if self._locks_reads or entry is None or entry.next is None:
             found = self._read(key)
             if found is _ABSENT:
                 raise KeyError(key)
@@ -68,13 +68,13 @@ class _Mapping(_Engine, MutableMapping):
     def __repr__(self):
         self._purge_now()
         with self._lock:
-            pairs, room, filled = self._snapshot(_pair), self._room, self._filled
-        return f"{type(self).__name__}({dict(pairs)!r}, maxsize={room}, currsize={filled})"
+            pairs, maximum, filled = self._snapshot(_pair), self._maximum, self._filled
+        return f"{type(self).__name__}({dict(pairs)!r}, maxsize={maximum}, currsize={filled})"
 
     def __sizeof__(self):
         """The bytes of the cache and its slab, without keys and values."""
         entries = sum(map(sys.getsizeof, self._snapshot()))
-        tables = sum(map(sys.getsizeof, (self._data, self._odd, self._heap, *self._odd.values())))
+        tables = sum(map(sys.getsizeof, (self._data, self._foreign, self._heap, *self._foreign.values())))
         return object.__sizeof__(self) + tables + entries
 
     def _entries(self):
@@ -91,9 +91,9 @@ class _Mapping(_Engine, MutableMapping):
         'nothing'
         """
         entry = self._data.get(key)
-        if entry is None and self._odd:
-            entry = self._seek_odd(key)
-        if self._slow or entry is None or entry.next is None:
+        if entry is None and self._foreign:
+            entry = self._seek_foreign(key)
+        if self._locks_reads or entry is None or entry.next is None:
             found = self._read(key)
             return default if found is _ABSENT else found
         self._hits += 1
@@ -112,7 +112,7 @@ class _Mapping(_Engine, MutableMapping):
         (1, 0)
         """
         entry = self._data.get(key)
-        if entry is not None and not self._slow:
+        if entry is not None and not self._locks_reads:
             value, next = entry.value, entry.next
             if next is not None:
                 return value
@@ -178,7 +178,7 @@ class _Mapping(_Engine, MutableMapping):
                 if victim is not None:
                     self._drop(victim, dropped)
             self._counts["removed"] += 1
-        self._tell(dropped, "removed")
+        self._notify(dropped, "removed")
         return dropped[0], dropped[1]
 
     def setdefault(self, key, default=None):
@@ -196,9 +196,9 @@ class _Mapping(_Engine, MutableMapping):
     def get_or_load(self, key, loader):
         """The value of `key`; where there is none, what ``loader(key)`` returns, stored under `key`.
 
-        Of all threads that ask for one missing key at one time, one calls its loader and the others
-        wait for the outcome, an error included; an error is never stored. A loader may ask for keys
-        itself, even for its own. What was loaded is not stored if the cache was cleared meanwhile, or
+        Of all threads that request a missing key at the same time, one calls its loader and the others
+        wait for the outcome, an error included; an error is never stored. A loader may request keys
+        itself, even its own. What was loaded is not stored if the cache was cleared meanwhile, or
         if it is too large. Counts a hit or a miss, and the load and its time.
 
         Raises what the loader raises, and TypeError if it is no callable, is a coroutine function or
@@ -220,9 +220,9 @@ class _Mapping(_Engine, MutableMapping):
     async def aget_or_load(self, key, loader):
         """The value of `key`; where there is none, what ``await loader(key)`` returns, stored under `key`.
 
-        ``get_or_load`` for coroutines of asyncio: of all tasks of an event loop that ask for one missing
-        key at one time, one calls its loader and the others wait for the outcome. If its task is cancelled,
-        the next that waits takes over. Other event loops, and threads in ``get_or_load``, load for
+        ``get_or_load`` for coroutines of asyncio: of all tasks of an event loop that request a missing
+        key at the same time, one calls its loader and the others wait for the outcome. If its task is
+        cancelled, the next waiter takes over. Other event loops, and threads in ``get_or_load``, load for
         themselves. `loader` may be any callable; what it returns is awaited if it is awaitable.
 
         Raises what the loader raises, and TypeError if it is no callable. Complexity: O(1), the loader
@@ -242,7 +242,7 @@ class _Mapping(_Engine, MutableMapping):
         return await self._shared_flights().load_async(self, key, lambda: self._load_async(key, loader))
 
     def _shared_flights(self):
-        """The flights by which all threads and event loops load; made by whoever loads first."""
+        """The loads of all threads and event loops that are under way; created by the first load."""
         if self._flights is None:
             flights = Flights()
             with self._lock:
@@ -314,7 +314,7 @@ class _Mapping(_Engine, MutableMapping):
             dropped = [part for entry in entries for part in (entry.key, entry.value)]
             self._unchain(entries, old[-1])
         del old, entries
-        self._tell(dropped, "removed")
+        self._notify(dropped, "removed")
         return len(dropped) // 2
 
     def keys(self):

@@ -2,22 +2,22 @@
 
     _data: plain key -> entry     lists: entries between the two sides of an end, the oldest first
     "a" -> entry a                end <-> entry b <-> entry a <-> end   one list for LRU, two for S3-FIFO, ...
-    _odd: hash -> entries         _heap: (due, stamp, entry) of the entries that have a lifetime
+    _foreign: hash -> entries     _heap: (due, stamp, entry) of the entries that have a lifetime
     h(b) -> (entry b,)
 
-A policy decides where a new entry goes, what a hit changes and which entry is the victim; all else is the
-engine's.
+A policy defines where a new entry goes, what a hit changes and which entry is the victim; the engine does the
+rest.
 
 Foreign code - ``__hash__`` and ``__eq__`` of keys, getsizeof, the clock, listeners, finalizers of what was
 dropped - runs with no lock held. `_data` has the keys that a dict compares without running code of theirs;
-any other key is found by `_seek_odd` in the bucket of its hash. `_seek` looks an entry up without the lock,
-and `_is_current` says under the lock whether what it found still holds; if not, the lookup starts over.
-What is left are finalizers that the collector runs at an allocation and signal handlers: the lock is
-re-entrant, and `_version` counts edits, so that a call that was interrupted notices. An edit of a list is a
-straight line of attributes: nothing is called from the last look to its end, nor made for the collector to
-count, as a tuple of four would be. So where there is a GIL, what has no lifetime is read without the lock.
+any other key is found by `_seek_foreign` in the bucket of its hash. `_seek` looks up an entry without the
+lock, and `_is_current` checks its result under the lock; if it no longer holds, the lookup starts over. There
+remain signal handlers, and finalizers that the collector runs at an allocation: the lock is re-entrant, and
+`_version` counts edits, so that an interrupted call notices. An edit of a list only assigns attributes: from
+the last check to its end nothing is called, and nothing is allocated that the collector counts, such as a
+tuple of four. So with a GIL, entries without a lifetime are read without the lock.
 
-An entry that stands in no list is dead and not seen. An item of the heap counts while its stamp is the
+An entry that is in no list is dead: users do not find it. An item of the heap is valid while its stamp is the
 entry's. Evicted entries are dropped last.
 """
 

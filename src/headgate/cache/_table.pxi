@@ -75,7 +75,7 @@ cdef struct Slab:
     uint32_t *ranks
     uint64_t *side
     hg_timer *timers
-    int64_t *hards
+    int64_t *ttl_dues
 
 
 cdef void _free_slab(Slab *slab) noexcept:
@@ -87,19 +87,19 @@ cdef void _free_slab(Slab *slab) noexcept:
     free(slab.ranks)
     free(slab.side)
     free(slab.timers)
-    free(slab.hards)
+    free(slab.ttl_dues)
 
 
 cdef void _copy_extras(Slab *new, uint32_t at, const Slab *old, uint32_t slot) noexcept:
-    """What stands beside a node, timers aside."""
+    """Copy what belongs to a node in the other arrays, timers aside."""
     if new.sizes != NULL and old.sizes != NULL:
         new.sizes[at] = old.sizes[slot]
     if new.marks != NULL and old.marks != NULL:
         new.marks[at] = old.marks[slot]
     if new.ranks != NULL and old.ranks != NULL:
         new.ranks[at] = old.ranks[slot]
-    if new.hards != NULL and old.hards != NULL:
-        new.hards[at] = old.hards[slot]
+    if new.ttl_dues != NULL and old.ttl_dues != NULL:
+        new.ttl_dues[at] = old.ttl_dues[slot]
 
 
 cdef inline void _swap(list a, Py_ssize_t i, list b, Py_ssize_t j) noexcept:
@@ -125,7 +125,7 @@ cdef class _Table:
     cdef dict tagged
     cdef object sizer
     cdef object listener
-    cdef object tick
+    cdef object ticker
     cdef object flights
     cdef hg_node *nodes
     cdef hg_table table
@@ -134,9 +134,9 @@ cdef class _Table:
     cdef uint32_t *ranks
     cdef uint64_t *side
     cdef hg_timer *timers
-    cdef int64_t *hards
+    cdef int64_t *ttl_dues
     cdef hg_wheel *wheel
-    cdef int64_t room
+    cdef int64_t maximum
     cdef int64_t filled
     cdef int64_t lifetime
     cdef int64_t idle
@@ -146,11 +146,11 @@ cdef class _Table:
     cdef uint64_t hit_count
     cdef uint64_t miss_count
     cdef uint64_t eviction_count
-    cdef uint64_t[3] left
+    cdef uint64_t[3] drop_counts
     cdef uint64_t load_count
     cdef uint64_t failure_count
     cdef uint64_t load_time
-    cdef uint64_t emptied
+    cdef uint64_t clear_count
     cdef uint32_t vacant  # the cell where the last probe in vain has ended
     cdef uint32_t capacity
     cdef uint32_t count
@@ -159,10 +159,10 @@ cdef class _Table:
     cdef uint64_t timed
     cdef bint marked
     cdef bint ranked
-    cdef bint learns
-    cdef bint sweeps
+    cdef bint counts_requests
+    cdef bint evicts_many
     cdef bint plain
-    cdef bint made
+    cdef bint initialized
 
     def __cinit__(self, *args, **kwargs):
         self.lifetime = self.idle = NEVER
@@ -186,19 +186,19 @@ cdef class _Table:
         free(self.ranks)
         free(self.side)
         free(self.timers)
-        free(self.hards)
+        free(self.ttl_dues)
         self.sizes = NULL
         self.marks = NULL
         self.ranks = NULL
         self.side = NULL
         self.timers = NULL
-        self.hards = NULL
+        self.ttl_dues = NULL
 
     cdef void _move_policy(self, const uint32_t *places, const uint64_t *side) noexcept:
-        """Every slot has got another number; `side` is what stood there before."""
+        """Renumber the slots; `side` is the old array."""
 
     cdef void _empty_policy(self) noexcept:
-        """There are no entries any more."""
+        """Forget all entries."""
 
     cdef size_t _policy_bytes(self) noexcept:
         return 0
@@ -271,7 +271,7 @@ cdef class _Table:
 
     @cython.final
     cdef inline uint32_t _seek(self, PyObject *key, Py_hash_t hash) except 0xFFFFFFFF:
-        """`_find`, spared where the very key object stands at its home."""
+        """`_find`, faster where the very key object is in its home cell."""
         cdef uint32_t slot
         if self._intact():
             slot = self.table.cells[self._home(hash)]
@@ -281,7 +281,7 @@ cdef class _Table:
 
     @cython.final
     cdef int _wipe(self) except -1:
-        """Be empty, when the garbage collector has already torn the entries down."""
+        """Become empty after the garbage collector has torn the entries down."""
         self.entries = [None] * (2 * <Py_ssize_t>LISTS)
         self.labels = self.tagged = None
         self._forget_slots()
@@ -305,7 +305,7 @@ cdef class _Table:
 
     @cython.final
     cdef inline uint32_t _limit(self) noexcept:
-        return <uint32_t>(MOST_ENTRIES + 1) if self.sizer is not None else <uint32_t>self.room
+        return <uint32_t>(MOST_ENTRIES + 1) if self.sizer is not None else <uint32_t>self.maximum
 
     @cython.final
     cdef inline bint _lacks_slot(self) noexcept:
@@ -355,7 +355,7 @@ cdef class _Table:
                     (<_Label>PyList_GET_ITEM(<PyObject *>labels, at)).slot = at
         self._move_wheel(&new)
         self.nodes, self.sizes, self.marks = new.nodes, new.sizes, new.marks
-        self.ranks, self.side, self.timers, self.hards = new.ranks, new.side, new.timers, new.hards
+        self.ranks, self.side, self.timers, self.ttl_dues = new.ranks, new.side, new.timers, new.ttl_dues
         self.entries, entries = entries, self.entries
         self.labels, labels = labels, self.labels
         self.capacity, self.used, self.free = capacity, last, NIL
@@ -372,7 +372,7 @@ cdef class _Table:
         """The arrays but the cells, which the table frees when it adopts others."""
         cdef Slab slab
         slab.nodes, slab.sizes, slab.marks = self.nodes, self.sizes, self.marks
-        slab.ranks, slab.side, slab.timers, slab.hards = self.ranks, self.side, self.timers, self.hards
+        slab.ranks, slab.side, slab.timers, slab.ttl_dues = self.ranks, self.side, self.timers, self.ttl_dues
         slab.cells = slab.places = NULL
         return slab
 
@@ -406,8 +406,8 @@ cdef class _Table:
             for slot in range(slots):
                 slab.timers[slot].due = NEVER
         if self.idle != NEVER:
-            slab.hards = <int64_t *>calloc(slots, sizeof(int64_t))
-            if slab.hards == NULL:
+            slab.ttl_dues = <int64_t *>calloc(slots, sizeof(int64_t))
+            if slab.ttl_dues == NULL:
                 return False
         return True
 

@@ -22,10 +22,21 @@ def _itself(entry):
 
 
 class _Entry:
-    """A key, its value and its place; `bucket` is the hash under which `_odd` has it, None in `_data`."""
+    """A key, its value and its place; `bucket` is the hash under which `_foreign` has it, None in `_data`."""
 
     __slots__ = (
-        "bucket", "due", "end", "hard", "hash", "key", "mark", "next", "prev", "size", "stamp", "tags",
+        "bucket",
+        "due",
+        "end",
+        "hash",
+        "key",
+        "mark",
+        "next",
+        "prev",
+        "size",
+        "stamp",
+        "tags",
+        "ttl_due",
         "value",
     )
 
@@ -53,7 +64,7 @@ class _Table:
 
     __slots__ = (
         "__weakref__",
-        "_births",
+        "_additions",
         "_clock",
         "_count",
         "_counts",
@@ -63,22 +74,22 @@ class _Table:
         "_evictions",
         "_filled",
         "_flights",
+        "_foreign",
         "_generation",
         "_heap",
         "_hits",
         "_idle",
+        "_initialized",
         "_jitter",
         "_lifetime",
         "_listener",
         "_lock",
-        "_made",
+        "_locks_reads",
+        "_maximum",
         "_misses",
-        "_odd",
         "_plain",
-        "_room",
         "_seed",
         "_sizer",
-        "_slow",
         "_stamps",
         "_tagged",
         "_timed",
@@ -90,33 +101,33 @@ class _Table:
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
         self._lock = new_lock()
-        self._hits = self._misses = self._evictions = self._version = self._births = self._generation = 0
+        self._hits = self._misses = self._evictions = self._version = self._additions = self._generation = 0
         self._counts = dict.fromkeys(_COUNTED, 0)
-        self._room = self._draws = self._seed = self._stamps = 0
+        self._maximum = self._draws = self._seed = self._stamps = 0
         self._sizer = self._listener = self._clock = self._lifetime = self._idle = self._flights = None
-        self._jitter, self._plain, self._made = 0.0, False, False
-        self._data = self._odd = self._heap = self._tagged = self._ends = None
+        self._jitter, self._plain, self._initialized = 0.0, False, False
+        self._data = self._foreign = self._heap = self._tagged = self._ends = None
         self._set_timed(False)
         self._empty()
         return self
 
     def _set_timed(self, timed):
-        """Say whether entries may have a lifetime; readers take the lock then, or where there is no GIL."""
-        self._timed, self._slow = timed, timed or not _GIL
+        """Set whether entries may have a lifetime; readers take the lock then, and where there is no GIL."""
+        self._timed, self._locks_reads = timed, timed or not _GIL
 
     def _empty(self):
-        """Start anew without entries, and return what was there for the caller to drop."""
-        data, odd, heap, tagged = {}, {}, [], {}
+        """Remove all entries, and return them for the caller to drop."""
+        data, foreign, heap, tagged = {}, {}, [], {}
         ends = tuple([self._new_end() for _ in range(self._LISTS)])
         data, self._data = self._data, data
-        odd, self._odd = self._odd, odd
+        foreign, self._foreign = self._foreign, foreign
         heap, self._heap = self._heap, heap
         tagged, self._tagged = self._tagged, tagged
         ends, self._ends = self._ends, ends
         self._filled = self._count = 0
         self._version += 1
-        self._births += 1
-        return data, odd, heap, tagged, ends
+        self._additions += 1
+        return data, foreign, heap, tagged, ends
 
     @staticmethod
     def _new_end():
@@ -140,55 +151,55 @@ class _Table:
     # ---- keys -------------------------------------------------------------------------------
 
     def _seek(self, key):
-        """The entry of `key` as it is found now, or None; runs code of keys, so no lock may be held."""
-        data, odd = self._data, self._odd
-        entry = data.get(key) if data or not odd else None
-        return self._seek_odd(key) if entry is None and odd else entry
+        """The entry of `key`, or None; runs code of keys, so no lock may be held."""
+        data, foreign = self._data, self._foreign
+        entry = data.get(key) if data or not foreign else None
+        return self._seek_foreign(key) if entry is None and foreign else entry
 
-    def _seek_odd(self, key):
+    def _seek_foreign(self, key):
         """The entry of `key` in the bucket of its hash, or None."""
-        for entry in self._odd.get(hash(key), ()):
+        for entry in self._foreign.get(hash(key), ()):
             if entry.key is key or entry.key == key:
                 return entry
         return None
 
-    def _is_current(self, entry, births):
-        """Whether what `_seek` found still holds, where `births` was counted before; the lock is held."""
+    def _is_current(self, entry, additions):
+        """Whether the result of `_seek` still holds; `additions` is the count before it. The lock is held."""
         if entry is None:
-            return births == self._births
-        return entry.next is not None or self._is_filed(entry)
+            return additions == self._additions
+        return entry.next is not None or self._is_found(entry)
 
-    def _is_filed(self, entry):
-        """Whether `_seek` finds `entry`; a dead one only while it is given another place."""
+    def _is_found(self, entry):
+        """Whether `_seek` finds `entry`; a dead one only while it is being linked again."""
         if entry.bucket is not None:
-            return any(other is entry for other in self._odd.get(entry.bucket, ()))
+            return any(other is entry for other in self._foreign.get(entry.bucket, ()))
         data, key = self._data, entry.key
         return key in data and data[key] is entry
 
     def _forget_key(self, entry):
-        """Let `entry` be found no more."""
+        """Remove the key of `entry`."""
         if entry.bucket is None:
             data, key = self._data, entry.key
             if key in data and data[key] is entry:
                 del data[key]
             return
-        odd, home = self._odd, entry.bucket
+        foreign, home = self._foreign, entry.bucket
         while True:
-            group = odd.get(home, ())
+            group = foreign.get(home, ())
             rest = tuple([other for other in group if other is not entry])
             if len(rest) == len(group):
                 return
-            if home in odd and odd[home] is group:
+            if home in foreign and foreign[home] is group:
                 if rest:
-                    odd[home] = rest
+                    foreign[home] = rest
                 else:
-                    del odd[home]
+                    del foreign[home]
                 return
 
     # ---- entries and their lists ------------------------------------------------------------
 
     def _move(self, entry, end):
-        """Make a live entry the newest of the list of `end`."""
+        """Move a live entry to the newest end of the list of `end`."""
         next, last = entry.next, end.prev
         if next is None or last is None or last is entry:
             return
@@ -203,7 +214,7 @@ class _Table:
         self._version += 1
 
     def _unlink(self, entry):
-        """Take a live entry out of its list and return its value; _ABSENT if a finalizer was faster."""
+        """Unlink a live entry and return its value; _ABSENT if a finalizer was faster."""
         prev, next, value = entry.prev, entry.next, entry.value
         if next is None:
             return _ABSENT
@@ -215,7 +226,7 @@ class _Table:
         self._count -= 1
         self._version += 1
         entry.prev = entry.next = entry.end = entry.value = None
-        self._left(entry, end, next)
+        self._unlinked(entry, end, next)
         return value
 
     def _first(self, end):
@@ -231,16 +242,16 @@ class _Table:
         with self._lock:
             try:
                 while True:
-                    self._slow = True
+                    self._locks_reads = True
                     version = self._version
-                    rows = self._chained(row, ends or self._ends)
+                    rows = self._walk(row, ends or self._ends)
                     if version == self._version:
                         return rows
             finally:
-                self._slow = self._timed or not _GIL  # nothing comes between the look and the setting
+                self._locks_reads = self._timed or not _GIL  # nothing comes between the look and the setting
 
-    def _chained(self, row, ends):
-        """Rows of the lists of `ends`; at an entry that has left its list the walk ends, to be made anew."""
+    def _walk(self, row, ends):
+        """Rows of the lists of `ends`; cut short, with another `_version`, at an entry that has left."""
         rows = []
         for end in self._all_ends(ends):
             entry = end.next

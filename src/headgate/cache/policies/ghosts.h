@@ -1,4 +1,4 @@
-/* Keys that have left a cache, known by their hash, in the order of leaving.
+/* The ghosts of a cache: hashes of evicted keys, in the order of eviction.
  *
  *   table (u32)                     slab: hash, prev, next          weights, where sizes differ
  *   home: by scatter.h              slot 0: the ends of the queue, prev the newest and next the oldest
@@ -88,7 +88,7 @@ static inline void hg_ghost_remove(hg_ghosts *ghosts, uint32_t slot)
     ghosts->free = slot;
 }
 
-/* Room for `capacity` ghosts, at least as many as there are; 0 where memory lacks. */
+/* Allocate `capacity` ghosts, at least as many as there are; 0 where memory lacks. */
 static inline int hg_ghosts_grow(hg_ghosts *ghosts, uint64_t capacity, int weighted)
 {
     uint64_t cells = capacity + capacity / 2 + 2;
@@ -119,10 +119,10 @@ static inline int hg_ghosts_grow(hg_ghosts *ghosts, uint64_t capacity, int weigh
     return 1;
 }
 
-/* Forget the oldest ghosts until the weight of the others is at most `room`. */
-static inline void hg_ghosts_trim(hg_ghosts *ghosts, uint64_t room)
+/* Forget the oldest ghosts until the weight of the others is at most `maximum`. */
+static inline void hg_ghosts_trim(hg_ghosts *ghosts, uint64_t maximum)
 {
-    while (ghosts->weight > room)
+    while (ghosts->weight > maximum)
         hg_ghost_remove(ghosts, ghosts->slab[0].next);
 }
 
@@ -138,20 +138,21 @@ static inline uint64_t hg_ghosts_probes(const hg_ghosts *ghosts)
     return probes;
 }
 
-/* Remember one more, whose weight is at least 1; where memory lacks, none. `room` bounds the weight of all. */
-static inline void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight, uint64_t room, int weighted)
+/* Add a ghost, whose weight is at least 1; none where memory lacks. `maximum` bounds the weight of all. */
+static inline void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight, uint64_t maximum,
+                                 int weighted)
 {
     uint32_t slot = hg_ghost_find(ghosts, hash), last;
     if (slot != 0)
         hg_ghost_remove(ghosts, slot);
-    if ((uint64_t)weight > room) {
+    if ((uint64_t)weight > maximum) {
         hg_ghosts_trim(ghosts, 0);
         return;
     }
-    hg_ghosts_trim(ghosts, room - (uint64_t)weight);
+    hg_ghosts_trim(ghosts, maximum - (uint64_t)weight);
     if (ghosts->free == 0 && ghosts->used == ghosts->capacity) {
-        uint64_t most = room < ghosts->capacity * UINT64_C(2) + 8 ? room : ghosts->capacity * UINT64_C(2) + 8;
-        if (!hg_ghosts_grow(ghosts, most, weighted))
+        uint64_t doubled = ghosts->capacity * UINT64_C(2) + 8;
+        if (!hg_ghosts_grow(ghosts, maximum < doubled ? maximum : doubled, weighted))
             return;
     }
     slot = ghosts->free;

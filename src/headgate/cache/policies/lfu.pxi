@@ -70,7 +70,7 @@ cdef class LFUCache(_Cache):
 
     @cython.final
     cdef bint _leave_group(self, uint32_t slot) noexcept:
-        """Let the group of `slot` end before it; whether nobody is left in the group."""
+        """Let the group of `slot` end before it; whether the group is empty then."""
         cdef uint32_t number = self.ranks[slot], prev = self.nodes[slot].prev
         if self._group(number).last != slot:
             return False
@@ -90,7 +90,7 @@ cdef class LFUCache(_Cache):
         self._group(number).last = slot
 
     @cython.final
-    cdef void _part(self, uint32_t slot) noexcept:
+    cdef void _leave(self, uint32_t slot) noexcept:
         if self._leave_group(slot):
             self._free_group(self.ranks[slot])
         self._unlink(slot)

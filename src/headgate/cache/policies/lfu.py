@@ -75,7 +75,7 @@ class LFUCache(_Cache):
             above.below = below
         self._version += 1
 
-    def _left(self, entry, end, next):
+    def _unlinked(self, entry, end, next):
         below, above = end.below, end.above
         if end.next is end and below is not None and below.above is end:
             below.above = above

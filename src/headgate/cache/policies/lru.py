@@ -13,7 +13,7 @@ class LRUCache(_Cache):
 
     An entry ends `ttl` seconds after it was written, or `tti` seconds after it was last used,
     whatever comes first; each ttl is shortened at random by up to the share `jitter`. `clock` is a
-    callable that answers integer nanoseconds, by default the monotonic clock. An entry that has
+    callable that returns integer nanoseconds, by default the monotonic clock. An entry that has
     ended is never returned nor counted, and leaves with the next write or count. All draws follow
     from `seed`.
 
@@ -45,9 +45,9 @@ class LRUCache(_Cache):
 
     def __getitem__(self, key):
         entry = self._data.get(key)
-        if entry is None and self._odd:
-            entry = self._seek_odd(key)
-        if self._slow or entry is None:
+        if entry is None and self._foreign:
+            entry = self._seek_foreign(key)
+        if self._locks_reads or entry is None:
             return super().__getitem__(key)
         end, prev, next = self._ends[0], entry.prev, entry.next
         if next is None:
@@ -65,9 +65,9 @@ class LRUCache(_Cache):
 
     def get(self, key, default=None):
         entry = self._data.get(key)
-        if entry is None and self._odd:
-            entry = self._seek_odd(key)
-        if self._slow or entry is None:
+        if entry is None and self._foreign:
+            entry = self._seek_foreign(key)
+        if self._locks_reads or entry is None:
             return super().get(key, default)
         end, prev, next = self._ends[0], entry.prev, entry.next
         if next is None:

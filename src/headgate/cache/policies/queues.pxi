@@ -8,7 +8,7 @@ cdef class _Queues(_Cache):
     cdef int64_t[3] sums
 
     def __cinit__(self, *args, **kwargs):
-        self.marked = self.learns = True
+        self.marked = self.counts_requests = True
 
     @cython.final
     cdef inline void _enlist(self, uint32_t slot, uint32_t end, uint8_t count) noexcept:
@@ -29,11 +29,11 @@ cdef class _Queues(_Cache):
         self._enlist(slot, end, count)
 
     @cython.final
-    cdef void _part(self, uint32_t slot) noexcept:
+    cdef void _leave(self, uint32_t slot) noexcept:
         self._delist(slot)
 
     @cython.final
-    cdef void _part_resized(self, uint32_t slot, int64_t growth) noexcept:
+    cdef void _resized(self, uint32_t slot, int64_t growth) noexcept:
         self.sums[self.marks[slot] >> 4] += growth
 
     cdef void _empty_policy(self) noexcept:

@@ -35,7 +35,7 @@ cdef class RRCache(_Cache):
         self._link(slot, 0)
 
     @cython.final
-    cdef void _part(self, uint32_t slot) noexcept:
+    cdef void _leave(self, uint32_t slot) noexcept:
         cdef uint32_t last
         self.linked -= 1
         last = <uint32_t>self.side[self.linked]

@@ -4,14 +4,14 @@ from headgate.cache._cache import _Cache
 from headgate.cache._table import _End
 
 
-class _Urn(_End):
-    """The end of a list, and its entries by places without gaps; an entry's `mark` is its place."""
+class _SampleEnd(_End):
+    """The end of a list, and an index of its entries without gaps; an entry's `mark` is its index."""
 
-    __slots__ = ("count", "drawn")
+    __slots__ = ("count", "places")
 
     def __init__(self):
         super().__init__()
-        self.count, self.drawn = 0, {}
+        self.count, self.places = 0, {}
 
 
 class RRCache(_Cache):
@@ -30,34 +30,34 @@ class RRCache(_Cache):
 
     @staticmethod
     def _new_end():
-        return _Urn()
+        return _SampleEnd()
 
     def _placed(self, entry):
         end, place = entry.end, entry.mark
-        if entry.next is None or (place in end.drawn and end.drawn[place] is entry):
+        if entry.next is None or (place in end.places and end.places[place] is entry):
             return
         entry.mark = count = end.count
-        end.drawn[count] = entry
+        end.places[count] = entry
         end.count = count + 1
 
-    def _left(self, entry, end, next):
+    def _unlinked(self, entry, end, next):
         if entry.next is None:
             self._forget(end, entry.mark, entry)
 
     def _forget(self, end, place, entry):
-        """Let the last entry of an urn take the place of another."""
-        drawn = end.drawn
-        if place in drawn and drawn[place] is entry:
+        """Remove an entry from the index; the last one moves to its place."""
+        places = end.places
+        if place in places and places[place] is entry:
             end.count = count = end.count - 1
-            drawn[place] = last = drawn[count]
+            places[place] = last = places[count]
             last.mark = place
-            del drawn[count]
+            del places[count]
 
     def _victim(self, size):
         end = self._ends[0]
         while end.count:
             place = self._draw() * end.count >> 64
-            entry = end.drawn.get(place)
+            entry = end.places.get(place)
             if entry is not None and entry.next is not None:
                 return entry
             self._forget(end, place, entry)

@@ -10,8 +10,8 @@ cdef extern from "policies/ghosts.h" nogil:
     void hg_ghosts_clear(hg_ghosts *ghosts)
     uint32_t hg_ghost_find(hg_ghosts *ghosts, int64_t hash)
     void hg_ghost_remove(hg_ghosts *ghosts, uint32_t slot)
-    void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight, uint64_t room, bint weighted)
-    void hg_ghosts_trim(hg_ghosts *ghosts, uint64_t room)
+    void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight, uint64_t maximum, bint weighted)
+    void hg_ghosts_trim(hg_ghosts *ghosts, uint64_t maximum)
     uint64_t hg_ghosts_probes(hg_ghosts *ghosts)
 
 
@@ -20,13 +20,13 @@ cdef class S3FIFOCache(_Queues):
     on_evict=None, seed=0)\n--\n
     A mapping of at most `maxsize` entries in a small queue, a main queue and a queue of ghosts.
 
-    A new entry joins the small queue, a tenth of the cache; who was read twice there by its turn is
-    moved to the main queue, and who was not leaves a ghost: its hash, of which as many are kept as
-    the main queue has room for (an entry of size 0 counts there as 1). A key that still has a ghost
-    comes back into the main queue, whose entries get as many further turns as they were read, at
-    most three. Arguments, errors and complexity are those of ``LRUCache``; an eviction is O(1)
-    amortised over the reads. Iteration goes over a snapshot: the small queue, then the main one,
-    oldest first.
+    A new entry joins the small queue, a tenth of the cache. When it reaches the head there, it is moved
+    to the main queue if it was read at least twice; otherwise it is evicted and leaves a ghost, its
+    hash. The ghosts kept are as many as the entries of a full main queue (an entry of size 0 counts as
+    1). A key that still has a ghost joins the main queue, whose entries are reinserted as many times as
+    they were read, at most three. Arguments, errors and complexity are those of ``LRUCache``; an
+    eviction is O(1) amortised over the reads. Iteration goes over a snapshot: the small queue, then the
+    main one, oldest first.
 
     Source: Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you need for cache eviction",
     SOSP 2023.
@@ -44,15 +44,15 @@ cdef class S3FIFOCache(_Queues):
     cdef int64_t tenth
 
     def __cinit__(self, *args, **kwargs):
-        self.sweeps = True
+        self.evicts_many = True
 
     def __dealloc__(self):
         hg_ghosts_clear(&self.ghosts)
 
     @cython.final
     cdef void _fit(self) noexcept:
-        self.tenth = self.room // 10 + (self.room % 10 != 0)
-        hg_ghosts_trim(&self.ghosts, <uint64_t>(self.room - self.tenth))
+        self.tenth = self.maximum // 10 + (self.maximum % 10 != 0)
+        hg_ghosts_trim(&self.ghosts, <uint64_t>(self.maximum - self.tenth))
 
     @cython.final
     cdef void _hit(self, uint32_t slot) noexcept:
@@ -97,13 +97,13 @@ cdef class S3FIFOCache(_Queues):
         slot = self.nodes[0].next
         while slot != 0 and self.marks[slot] & 15 > 1:
             self._move_to(slot, 1, 0)
-            if self.sums[1] > self.room - self.tenth:
+            if self.sums[1] > self.maximum - self.tenth:
                 self._evict_one(self._main_victim(), dropped)
             slot = self.nodes[0].next
         if slot != 0:
             hash, weight = self.nodes[slot].hash, max(1, self._size(slot))
             self._evict_one(slot, dropped)
-            hg_ghosts_add(&self.ghosts, hash, weight, <uint64_t>(self.room - self.tenth),
+            hg_ghosts_add(&self.ghosts, hash, weight, <uint64_t>(self.maximum - self.tenth),
                           self.sizer is not None)
         return 0
 

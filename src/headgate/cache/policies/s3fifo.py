@@ -8,13 +8,13 @@ from headgate.cache._cache import _Cache
 class S3FIFOCache(_Cache):
     """A mapping of at most `maxsize` entries in a small queue, a main queue and a queue of ghosts.
 
-    A new entry joins the small queue, a tenth of the cache; who was read twice there by its turn is
-    moved to the main queue, and who was not leaves a ghost: its hash, of which as many are kept as
-    the main queue has room for (an entry of size 0 counts there as 1). A key that still has a ghost
-    comes back into the main queue, whose entries get as many further turns as they were read, at
-    most three. Arguments, errors and complexity are those of ``LRUCache``; an eviction is O(1)
-    amortised over the reads. Iteration goes over a snapshot: the small queue, then the main one,
-    oldest first.
+    A new entry joins the small queue, a tenth of the cache. When it reaches the head there, it is moved
+    to the main queue if it was read at least twice; otherwise it is evicted and leaves a ghost, its
+    hash. The ghosts kept are as many as the entries of a full main queue (an entry of size 0 counts as
+    1). A key that still has a ghost joins the main queue, whose entries are reinserted as many times as
+    they were read, at most three. Arguments, errors and complexity are those of ``LRUCache``; an
+    eviction is O(1) amortised over the reads. Iteration goes over a snapshot: the small queue, then the
+    main one, oldest first.
 
     Source: Yang, Zhang, Qiu, Yue, Rashmi, "FIFO queues are all you need for cache eviction",
     SOSP 2023.
@@ -39,7 +39,7 @@ class S3FIFOCache(_Cache):
         return super()._empty()
 
     def _fit(self):
-        self._haunt()
+        self._trim_ghosts()
 
     def _place(self, size, digest):
         small, main = self._ends
@@ -51,14 +51,14 @@ class S3FIFOCache(_Cache):
     def _hit(self, entry):
         entry.mark = min(3, entry.mark + 1)
 
-    def _haunt(self):
+    def _trim_ghosts(self):
         """Forget the oldest ghosts until the others fit."""
-        while self._ghosts and 10 * self._ghost_size > 9 * self._room:
+        while self._ghosts and 10 * self._ghost_size > 9 * self._maximum:
             self._ghost_size -= self._ghosts.popitem(last=False)[1]
 
     def _is_small_turn(self):
         small, main = self._ends
-        return small.next is not small and (10 * small.size >= self._room or main.next is main)
+        return small.next is not small and (10 * small.size >= self._maximum or main.next is main)
 
     def _main_victim(self):
         main = self._ends[1]
@@ -88,7 +88,7 @@ class S3FIFOCache(_Cache):
         while entry is not None and entry.mark > 1:
             entry.mark = 0
             self._move(entry, main)
-            if 10 * main.size > 9 * self._room:
+            if 10 * main.size > 9 * self._maximum:
                 self._evict_one(self._main_victim(), dropped)
             entry = self._first(small)
         if entry is not None:
@@ -96,4 +96,4 @@ class S3FIFOCache(_Cache):
             self._evict_one(entry, dropped)
             self._ghost_size += weight - self._ghosts.pop(digest, 0)
             self._ghosts[digest] = weight
-            self._haunt()
+            self._trim_ghosts()

@@ -38,7 +38,7 @@ cdef class SieveCache(_Cache):
         self._link(slot, 0)
 
     @cython.final
-    cdef void _part(self, uint32_t slot) noexcept:
+    cdef void _leave(self, uint32_t slot) noexcept:
         if self.hand == slot:
             self.hand = self.nodes[slot].next
         self._unlink(slot)

@@ -4,8 +4,8 @@ from headgate.cache._cache import _Cache
 from headgate.cache._table import _End
 
 
-class _Dial(_End):
-    """The end of a list, and the entry at which the hand stands."""
+class _SieveEnd(_End):
+    """The end of a list, and the entry to which the hand points."""
 
     __slots__ = ("hand",)
 
@@ -37,12 +37,12 @@ class SieveCache(_Cache):
 
     @staticmethod
     def _new_end():
-        return _Dial()
+        return _SieveEnd()
 
     def _hit(self, entry):
         entry.mark = 1
 
-    def _left(self, entry, end, next):
+    def _unlinked(self, entry, end, next):
         if end.hand is entry:
             end.hand = None if next is end else next
 

@@ -23,7 +23,7 @@ static inline void hg_sketch_clear(hg_sketch *sketch)
     sketch->sample = 80;
 }
 
-/* Have a word an entry, at least 8; what was counted is seen from the new words too. */
+/* Grow to a word per entry, at least 8; the new words repeat the old counts. */
 static inline void hg_sketch_ensure(hg_sketch *sketch, uint64_t entries)
 {
     uint64_t size = sketch->size == 0 ? 8 : sketch->size;

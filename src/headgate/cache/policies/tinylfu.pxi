@@ -2,13 +2,13 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 
-cdef extern from "policies/echoes.h" nogil:
-    ctypedef struct hg_echoes:
+cdef extern from "policies/rejections.h" nogil:
+    ctypedef struct hg_rejections:
         uint64_t size
         uint64_t sum
-    void hg_echoes_clear(hg_echoes *echoes)
-    void hg_echoes_add(hg_echoes *echoes, int64_t hash, int64_t weight, uint64_t entries)
-    bint hg_echoes_has(hg_echoes *echoes, int64_t hash, uint64_t span)
+    void hg_rejections_clear(hg_rejections *rejections)
+    void hg_rejections_add(hg_rejections *rejections, int64_t hash, int64_t weight, uint64_t entries)
+    bint hg_rejections_has(hg_rejections *rejections, int64_t hash, uint64_t span)
 
 
 cdef extern from "policies/sketch.h" nogil:
@@ -54,37 +54,37 @@ cdef class TinyLFUCache(_Queues):
     """
 
     cdef hg_sketch sketch
-    cdef hg_echoes echoes  # what was rejected lately
-    cdef int64_t window_room
-    cdef int64_t protected_room
+    cdef hg_rejections rejections  # what was rejected lately
+    cdef int64_t window_maximum
+    cdef int64_t protected_maximum
     cdef int64_t span  # a sixteenth of the cache
     cdef uint64_t promotions  # from probation since the last entry joined
-    cdef double aim  # what window_room follows
+    cdef double target  # what window_maximum follows
 
     def __cinit__(self, *args, **kwargs):
         hg_sketch_clear(&self.sketch)
 
     def __dealloc__(self):
         hg_sketch_clear(&self.sketch)
-        hg_echoes_clear(&self.echoes)
+        hg_rejections_clear(&self.rejections)
 
     @cython.final
     cdef void _fit(self) noexcept:
-        self.window_room = self.room // 100
-        if self.window_room == 0:
-            self.window_room = min(1, self.room)
+        self.window_maximum = self.maximum // 100
+        if self.window_maximum == 0:
+            self.window_maximum = min(1, self.maximum)
         self._fit_protected()
-        self.span = max(1, self.room // 16)
+        self.span = max(1, self.maximum // 16)
         self.promotions = 0
-        self.aim = <double>self.window_room
+        self.target = <double>self.window_maximum
 
     @cython.final
     cdef void _fit_protected(self) noexcept:
-        cdef int64_t main = self.room - self.window_room
-        self.protected_room = main // 5 * 4 + main % 5 * 4 // 5
+        cdef int64_t main = self.maximum - self.window_maximum
+        self.protected_maximum = main // 5 * 4 + main % 5 * 4 // 5
 
     @cython.final
-    cdef void _asked(self, Py_hash_t hash) noexcept:
+    cdef void _count_request(self, Py_hash_t hash) noexcept:
         hg_sketch_ensure(&self.sketch, self.count)
         hg_sketch_add(&self.sketch, hash)
 
@@ -107,14 +107,14 @@ cdef class TinyLFUCache(_Queues):
 
     @cython.final
     cdef void _shrink_protected(self) noexcept:
-        while self.sums[2] > self.protected_room and self.nodes[2].next != 2:
+        while self.sums[2] > self.protected_maximum and self.nodes[2].next != 2:
             self._move_to(self.nodes[2].next, 1, 0)
 
     @cython.final
     cdef uint32_t _shrink_window(self, int64_t size) noexcept:
         """Let entries fall out of the window until `size` more fits, and return the last of them, or 0."""
         cdef uint32_t candidate = 0
-        while self.sums[0] > self.window_room - size and self.nodes[0].next != 0:
+        while self.sums[0] > self.window_maximum - size and self.nodes[0].next != 0:
             candidate = self.nodes[0].next
             self._move_to(candidate, 1, 0)
         return candidate
@@ -129,7 +129,7 @@ cdef class TinyLFUCache(_Queues):
     cdef uint32_t _victim(self, int64_t size) noexcept:
         cdef uint32_t candidate = self._shrink_window(size), victim = self._rarer(candidate)
         if victim == candidate and size > 0:
-            hg_echoes_add(&self.echoes, self.nodes[victim].hash, self._size(victim), self.count)
+            hg_rejections_add(&self.rejections, self.nodes[victim].hash, self._size(victim), self.count)
         return victim
 
     @cython.final
@@ -149,34 +149,34 @@ cdef class TinyLFUCache(_Queues):
 
     @cython.final
     cdef void _adapt(self, uint32_t slot) noexcept:
-        """Move the border between window and main part by what was asked for since the last entry joined.
+        """Adapt the size of the window to the requests since the last entry joined.
 
         A main part smaller by `span` would have lost some of the promotions, the reads on probation: half the
         share of `span` in the probation, as its old end is read less than its new one. A wider window has to
         be worth a 64th of the cache, for each step costs an entry of the main part. No product is added to
         anything, as a compiler might round both but once and the pure twin could not follow.
         """
-        cdef int64_t least = min(1, self.room), most = self.room - least, window
+        cdef int64_t least = min(1, self.maximum), most = self.maximum - least, window
         cdef double size = <double>self._size(slot)
         cdef double lost = size * <double>self.promotions
         self.promotions = 0
-        if self.echoes.sum == 0:
+        if self.rejections.sum == 0:
             return
         lost /= max(2.0, 2.0 * <double>self.sums[1] / <double>self.span)
-        self.aim = max(self.aim - lost, <double>least)
-        if hg_echoes_has(&self.echoes, self.nodes[slot].hash, <uint64_t>self.span):
-            self.aim += size
-        if self.aim >= <double>most:
-            self.aim = <double>most
+        self.target = max(self.target - lost, <double>least)
+        if hg_rejections_has(&self.rejections, self.nodes[slot].hash, <uint64_t>self.span):
+            self.target += size
+        if self.target >= <double>most:
+            self.target = <double>most
             window = most
-        elif self.aim < <double>self.window_room:
-            window = <int64_t>self.aim
-        elif self.aim - <double>self.window_room >= <double>self.room / 64.0:
-            window = <int64_t>self.aim
+        elif self.target < <double>self.window_maximum:
+            window = <int64_t>self.target
+        elif self.target - <double>self.window_maximum >= <double>self.maximum / 64.0:
+            window = <int64_t>self.target
         else:
             return
-        if window != self.window_room:
-            self.window_room = window
+        if window != self.window_maximum:
+            self.window_maximum = window
             self._fit_protected()
             self._shrink_protected()
 
@@ -185,8 +185,8 @@ cdef class TinyLFUCache(_Queues):
         self.sums[0] = self.sums[1] = self.sums[2] = 0
         self.promotions = 0
         hg_sketch_clear(&self.sketch)
-        hg_echoes_clear(&self.echoes)
+        hg_rejections_clear(&self.rejections)
 
     @cython.final
     cdef size_t _policy_bytes(self) noexcept:
-        return <size_t>(self.sketch.size + 2 * self.echoes.size) * sizeof(uint64_t)
+        return <size_t>(self.sketch.size + 2 * self.rejections.size) * sizeof(uint64_t)

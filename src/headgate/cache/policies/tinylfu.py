@@ -22,7 +22,7 @@ class _Sketch:
         self.additions = 0
 
     def ensure(self, entries):
-        """Have a word an entry; what was counted is seen from the new words too."""
+        """Grow to a word per entry; the new words repeat the old counts."""
         while len(self.counters) < 16 * entries:
             self.counters = self.counters * 2
             self.sample *= 2
@@ -45,13 +45,13 @@ class _Sketch:
 
 
 def _places(counters, digest):
-    """Where the four counters of a hash stand."""
+    """The positions of the four counters of a hash."""
     drawn = splitmix64(digest % _WORD)
     block = (drawn & 0xFFFF_FFFF) % (len(counters) // 128) * 128
     return [block + 32 * row + (drawn >> 32 + 5 * row & 31) for row in range(4)]
 
 
-class _Echoes:
+class _Rejections:
     """Which hashes were rejected lately, each with the weight of all that was rejected until then.
 
     A mixed hash chooses its cell, of which there are a power of two, and replaces what is there.
@@ -64,7 +64,7 @@ class _Echoes:
         self.sum = 0
 
     def add(self, digest, weight, entries):
-        """A hash is rejected, in a cache of so many entries."""
+        """Add a rejected hash, in a cache of so many entries."""
         size = len(self.cells) or 8
         while size < entries // 8:
             size *= 2
@@ -113,24 +113,26 @@ class TinyLFUCache(_Cache):
     99
     """
 
-    __slots__ = ("_aim", "_echoes", "_promotions", "_protected_room", "_sketch", "_span", "_window_room")
+    __slots__ = (
+        "_promotions", "_protected_maximum", "_rejections", "_sketch", "_span", "_target", "_window_maximum",
+    )
 
     _LISTS = 3
     _HASHES = True
 
     def _empty(self):
-        self._sketch, self._echoes, self._promotions = _Sketch(), _Echoes(), 0
+        self._sketch, self._rejections, self._promotions = _Sketch(), _Rejections(), 0
         return super()._empty()
 
     def _fit(self):
-        room = self._room
-        self._window_room = room // 100 or min(1, room)
-        self._protected_room = (room - self._window_room) * 4 // 5
-        self._span = max(1, room // 16)
+        maximum = self._maximum
+        self._window_maximum = maximum // 100 or min(1, maximum)
+        self._protected_maximum = (maximum - self._window_maximum) * 4 // 5
+        self._span = max(1, maximum // 16)
         self._promotions = 0
-        self._aim = float(self._window_room)
+        self._target = float(self._window_maximum)
 
-    def _asked(self, digest):
+    def _count_request(self, digest):
         self._sketch.ensure(self._count)
         self._sketch.add(digest)
 
@@ -156,14 +158,14 @@ class TinyLFUCache(_Cache):
 
     def _shrink_protected(self):
         _, probation, protected = self._ends
-        while protected.size > self._protected_room and (entry := self._first(protected)) is not None:
+        while protected.size > self._protected_maximum and (entry := self._first(protected)) is not None:
             self._move(entry, probation)
 
     def _shrink_window(self, size):
         """Let entries fall out of the window until `size` more fits, and return the last of them."""
         window, probation, _ = self._ends
         candidate = None
-        while window.size > self._window_room - size and (entry := self._first(window)) is not None:
+        while window.size > self._window_maximum - size and (entry := self._first(window)) is not None:
             candidate = entry
             self._move(candidate, probation)
         return candidate
@@ -172,7 +174,7 @@ class TinyLFUCache(_Cache):
         candidate = self._shrink_window(size)
         victim = self._rarer(candidate)
         if victim is not None and victim is candidate and size > 0:
-            self._echoes.add(victim.hash, victim.size, self._count)
+            self._rejections.add(victim.hash, victim.size, self._count)
         return victim
 
     def _rarer(self, candidate):
@@ -187,27 +189,27 @@ class TinyLFUCache(_Cache):
         return victim if frequency(candidate.hash) > frequency(victim.hash) else candidate
 
     def _adapt(self, entry):
-        """Move the border between window and main part by what was asked for since the last entry joined.
+        """Adapt the size of the window to the requests since the last entry joined.
 
         A main part smaller by `_span` would have lost some of the promotions, the reads on probation: half
         the share of `_span` in the probation, as its old end is read less than its new one. A wider window
         has to be worth a 64th of the cache, for each step costs an entry of the main part.
         """
-        room = self._room
-        least, size = min(1, room), float(entry.size)
-        most, lost = room - least, size * self._promotions
+        maximum = self._maximum
+        least, size = min(1, maximum), float(entry.size)
+        most, lost = maximum - least, size * self._promotions
         self._promotions = 0
-        if self._echoes.sum == 0:
+        if self._rejections.sum == 0:
             return
         lost /= max(2.0, 2.0 * self._ends[1].size / self._span)
-        aim = max(self._aim - lost, float(least))
-        if self._echoes.has(entry.hash, self._span):
-            aim += size
-        self._aim = aim = min(aim, float(most))
-        window = most if aim == most else int(aim)
-        if window > self._window_room and window != most and aim - self._window_room < room / 64:
+        target = max(self._target - lost, float(least))
+        if self._rejections.has(entry.hash, self._span):
+            target += size
+        self._target = target = min(target, float(most))
+        window = most if target == most else int(target)
+        if window > self._window_maximum and window != most and target - self._window_maximum < maximum / 64:
             return
-        if window != self._window_room:
-            self._window_room = window
-            self._protected_room = (room - window) * 4 // 5
+        if window != self._window_maximum:
+            self._window_maximum = window
+            self._protected_maximum = (maximum - window) * 4 // 5
             self._shrink_protected()
