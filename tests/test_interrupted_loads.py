@@ -46,8 +46,8 @@ def loader(twin, load, clock):
 KINDS = [plain, kept, aging, elsewhere, loader]
 
 
-def nobody_leads():
-    return _flights._of_thread.get() == () == _flights._of_task.get()
+def no_flight_is_led():
+    return _flights._led_by_thread.get() == () == _flights._led_by_task.get()
 
 
 @needs_signals
@@ -55,7 +55,7 @@ def nobody_leads():
 def test_a_leader_that_is_interrupted_leaves_the_key_to_others(twin, clock, make):
     call, forget = make(twin, str.upper, clock)
     for number in interruptions(call):
-        assert nobody_leads(), number
+        assert no_flight_is_led(), number
         assert in_a_thread(call) == "KEY", number
         forget()
 
@@ -64,7 +64,7 @@ def test_a_leader_that_is_interrupted_leaves_the_key_to_others(twin, clock, make
 @pytest.mark.parametrize("make", [plain, loader])
 def test_a_waiter_that_is_interrupted_leaves_the_key_to_others(twin, clock, make, monkeypatch):
     """The leader is cancelled when the other waits, and tries to hand over to it."""
-    starts, ends, wait = SimpleQueue(), SimpleQueue(), _flights._ThreadSeat.wait
+    starts, ends, wait = SimpleQueue(), SimpleQueue(), _flights._ThreadWaiter.wait
     leaders = []
 
     def load(key):
@@ -74,11 +74,11 @@ def test_a_waiter_that_is_interrupted_leaves_the_key_to_others(twin, clock, make
             raise SystemExit
         return key.upper()
 
-    def wait_for_a_leader_that_ends(seat):
+    def wait_for_a_leader_that_ends(waiter):
         ends.put(None)
-        wait(seat)
+        wait(waiter)
 
-    monkeypatch.setattr(_flights._ThreadSeat, "wait", wait_for_a_leader_that_ends)
+    monkeypatch.setattr(_flights._ThreadWaiter, "wait", wait_for_a_leader_that_ends)
     call, forget = make(twin, load, clock)
 
     def lead():
@@ -96,7 +96,7 @@ def test_a_waiter_that_is_interrupted_leaves_the_key_to_others(twin, clock, make
     for number in interruptions(call, 2):
         ends.put(None)
         leaders[0].join(60)
-        assert not leaders[0].is_alive() and nobody_leads(), number
+        assert not leaders[0].is_alive() and no_flight_is_led(), number
         assert in_a_thread(call) == "KEY", number
         forget()
         begin()
@@ -116,7 +116,7 @@ def test_a_refresh_that_is_interrupted_begins_anew(twin, clock):
     call()
     clock.advance(2)
     for number in interruptions(call):
-        assert nobody_leads(), number
+        assert no_flight_is_led(), number
         call()
         before = len(calls)
         clock.advance(2)
@@ -141,7 +141,7 @@ def test_a_coroutine_that_is_interrupted_leaves_the_key_to_others(twin):
 
     async def main():
         for number in interruptions(step):
-            assert nobody_leads(), number
+            assert no_flight_is_led(), number
             async with asyncio.timeout(60):
                 assert await cache.aget_or_load("key", load) == "KEY", number
             cache.clear()
@@ -171,4 +171,4 @@ def test_tasks_that_are_cancelled_leave_the_key_to_others(twin, victims, steps):
         assert all(result == "KEY" or isinstance(result, asyncio.CancelledError) for result in results)
 
     in_a_loop(main())
-    until(nobody_leads)
+    until(no_flight_is_led)

@@ -1,32 +1,32 @@
-"""Single-flight: of all who want one key at one time one loads it, and the others wait for the outcome.
+"""Single-flight: of all callers that request a key at the same time one loads it; the others wait.
 
-    registry                        Flight                      seats
-    key -> flight  ------------->   landed? value or error      those who wait, first come first
+    registry                        Flight                      waiters
+    key -> flight  ------------->   finished? value or error    callers that wait, first come first
                                     waits_for: other flights
 
-The leader loads and lands the flight: its value or error reaches whoever waits. A leader that is cancelled,
-or interrupted by what is no Exception, hands the flight over to the first of those who wait. Threads share
-one registry; every event loop has its own, so nobody waits for another loop.
+The leader loads and finishes the flight: all waiters get its value or error. A leader that is cancelled, or
+interrupted by an exception that is no Exception, hands the flight over to the first waiter. Threads share one
+registry; every event loop has its own, so no caller waits for another loop.
 
-Whoever loads may need a key that waits for him: the same one again, or by way of other flights. `waits_for`
-shows it, and instead of waiting he calls the loader himself. What a task leads is kept in a ContextVar, so
-that tasks started by a loader are known too. What a thread leads is not: a finalizer may come while a
-ContextVar is being set, and must not set it.
+A leader may need a key whose flight waits for it: the same key again, or by way of other flights. `waits_for`
+shows this, and instead of waiting the leader calls the loader itself. The flights that a task leads are kept
+in a ContextVar, so that tasks started by a loader know them too. Those of a thread are not: a finalizer may
+run while a ContextVar is being set, and must not set it.
 
-There is no lock: a finalizer that the collector runs may come at any step, and may itself want a key. Every
+There is no lock: a finalizer that the collector runs may come at any step, and may itself request a key. Each
 step is one atomic operation of a dict, list or lock, in an order that lets the other side see it:
-- ``setdefault`` decides who leads; whoever waits takes a seat, and then looks whether the flight has landed.
-- Whoever may come to lead records it before the registry or a seat makes it true, and as long as
-  the flight has not landed: where a finalizer comes back for the key, it must not wait for itself.
-- Whoever waits records it in `waits_for`, and only then looks for a cycle.
-- A seat is claimed once: by the leader who hands over, or by the trip that leaves it.
-- The flight of a refresh has not started until its executor or task comes to it; nobody waits for it until
-  then: the first caller that needs the value starts it.
+- ``setdefault`` decides who leads; a waiter enqueues itself, and then checks whether the flight has finished.
+- A caller that is about to lead records it before the registry or a waiter makes it true, and for as long as
+  the flight has not finished: a finalizer that requests the key meanwhile must not wait for itself.
+- A waiter records itself in `waits_for`, and only then looks for a cycle.
+- A waiter is claimed once: by the leader that hands over, or by the load that stops waiting.
+- The flight of a refresh starts when its executor or task reaches it. No caller waits for it before that: the
+  first caller that needs the value starts it.
 
-An exception out of a signal handler may come at any call and return, so every step can be made twice: a claim
-belongs to whoever made it, however often it asks, and to call a seat again does nothing. A trip is entered
-twice, ``with trip, trip``, before it begins. If the inner ``__exit__`` is interrupted, the outer one ends the
-trip, whatever it had come to.
+An exception out of a signal handler may come at any call and return, so every step can be repeated: a claim
+belongs to its first claimant, however often it is made, and waking a waiter again does nothing. A load is
+entered twice, ``with load, load``, before it begins. If the inner ``__exit__`` is interrupted, the outer one
+ends the load, whatever its state.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Protocol, Self, TypeVar
 
-    _S = TypeVar("_S", bound="_Seat")
+    _S = TypeVar("_S", bound="_Waiter")
 
     class Store(Protocol):
-        """Where the results go."""
+        """A mapping in which results are stored."""
 
         def peek(self, key: Any, default: Any, /) -> Any: ...
         def put(self, key: Any, value: Any, /) -> object: ...
         def pop(self, key: Any, default: Any, /) -> object: ...
 
 
-class _Here(threading.local):
-    """What the thread leads, by the methods of a ContextVar."""
+class _ThreadVar(threading.local):
+    """The flights that a thread leads, with the methods of a ContextVar."""
 
     led: tuple[Flight, ...] = ()
 
@@ -68,12 +68,12 @@ class _Here(threading.local):
         self.led = led
 
 
-_of_thread = _Here()
-_of_task: ContextVar[tuple[Flight, ...]] = ContextVar("headgate_leading", default=())
+_led_by_thread = _ThreadVar()
+_led_by_task: ContextVar[tuple[Flight, ...]] = ContextVar("headgate_leading", default=())
 
 
 class _Claimable:
-    """Belongs to the first that claims it."""
+    """An object that belongs to its first claimant."""
 
     __slots__ = ("_owner",)
 
@@ -81,7 +81,7 @@ class _Claimable:
         self._owner: dict[None, object] = {} if owner is None else {None: owner}
 
     def claim(self, claimant: object) -> bool:
-        """Whether it belongs to `claimant`, after this call at the latest."""
+        """Claim it, if it is not claimed; whether it belongs to `claimant`."""
         return self._owner.setdefault(None, claimant) is claimant
 
     def is_of(self, claimant: object) -> bool:
@@ -89,17 +89,17 @@ class _Claimable:
         return self._owner.get(None) is claimant
 
 
-class _Seat(_Claimable):
-    """One who waits; a leader that claims it hands the flight over."""
+class _Waiter(_Claimable):
+    """A caller that waits; a leader that claims it hands the flight over."""
 
     __slots__ = ()
 
-    def call(self) -> None:
-        """End the waiting, if it has not ended."""
+    def wake(self) -> None:
+        """End the wait, if it has not ended."""
         raise NotImplementedError
 
 
-class _ThreadSeat(_Seat):
+class _ThreadWaiter(_Waiter):
     __slots__ = ("_gate",)
 
     def __init__(self) -> None:
@@ -107,53 +107,53 @@ class _ThreadSeat(_Seat):
         self._gate = threading.Lock()
         self._gate.acquire()
 
-    def call(self) -> None:
+    def wake(self) -> None:
         try:
             self._gate.release()
-        except RuntimeError:  # it was called before
+        except RuntimeError:  # it was woken before
             pass
 
     def wait(self) -> None:
         self._gate.acquire()
 
 
-class _TaskSeat(_Seat):
-    __slots__ = ("called",)
+class _TaskWaiter(_Waiter):
+    __slots__ = ("woken",)
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         super().__init__()
-        self.called: Future[None] = loop.create_future()
+        self.woken: Future[None] = loop.create_future()
 
-    def call(self) -> None:
+    def wake(self) -> None:
         try:
-            if not self.called.done():
-                self.called.set_result(None)
-        except RuntimeError:  # the loop is closed, and nobody waits
+            if not self.woken.done():
+                self.woken.set_result(None)
+        except RuntimeError:  # the loop is closed: no task waits
             pass
 
 
-_NOBODY = object()
+_ABANDONED = object()
 
 
 class Flight(_Claimable):
-    """One load of one key, claimed by the trip that leads it first; by `_NOBODY` if it will never start."""
+    """One call of a loader, claimed by the load that leads it first; by `_ABANDONED` if it never starts."""
 
-    __slots__ = ("error", "generation", "landed", "process", "seats", "trace", "value", "waits_for")
+    __slots__ = ("error", "finished", "generation", "process", "trace", "value", "waiters", "waits_for")
 
     def __init__(self, generation: _Generation, leader: object) -> None:
         self._owner = {} if leader is None else {None: leader}
         self.generation: _Generation | None = generation  # None once dropped
         self.process = os.getpid()
-        self.seats: list[_Seat] = []
+        self.waiters: list[_Waiter] = []
         self.waits_for: dict[object, Flight] = {}
-        self.landed = False
+        self.finished = False
         self.value: Any = _ABSENT
         self.error: BaseException | None = None
         self.trace: TracebackType | None = None
 
     def is_over(self) -> bool:
-        """Whether it has landed, or will never: a fork has no threads of its parent."""
-        return self.landed or self.process != os.getpid() or self.is_of(_NOBODY)
+        """Whether it has finished, or never will: a fork has no threads of its parent."""
+        return self.finished or self.process != os.getpid() or self.is_of(_ABANDONED)
 
     def needs(self, flights: tuple[Flight, ...]) -> bool:
         """Whether it is one of `flights` or waits for one, directly or not."""
@@ -167,20 +167,20 @@ class Flight(_Claimable):
                 ahead += flight.waits_for.copy().values()
         return False
 
-    def land(self, value: Any, error: BaseException | None) -> None:
-        """Give everybody the outcome; with neither value nor error, whoever waits tries anew."""
-        if not self.landed:
+    def finish(self, value: Any, error: BaseException | None) -> None:
+        """Give all waiters the outcome; with neither value nor error they start over."""
+        if not self.finished:
             self.value, self.error = value, error
             self.trace = None if error is None else error.__traceback__
-            self.landed = True
-        for seat in self.seats.copy():
-            seat.call()
+            self.finished = True
+        for waiter in self.waiters.copy():
+            waiter.wake()
 
     def hand_over(self, leader: object) -> bool:
-        """Let the first who waits lead in place of `leader`; False if nobody does."""
-        for seat in self.seats.copy():
-            if seat.claim(leader):
-                seat.call()
+        """Let the first waiter lead in place of `leader`; False if there is none."""
+        for waiter in self.waiters.copy():
+            if waiter.claim(leader):
+                waiter.wake()
                 return True
         return False
 
@@ -209,20 +209,36 @@ class _Generation:
         while True:
             try:
                 return [self.threads, *self.loops.values()]
-            except RuntimeError:  # another thread came between
+            except RuntimeError:  # another thread changed it
                 continue
 
 
-class _Trip:
-    """One caller's part in a load. As a context, entered twice, it begins, waits, leads and ends.
+class _Load:
+    """A caller's request to load a key. As a context, entered twice, it begins, waits, leads and ends.
 
-    If ``join()`` is true, it leads, and `keep` gets what the function returns. Otherwise another has led; if
-    it `is_circular`, that one waits for this caller, which calls the function and keeps nothing.
+    If ``join()`` is true, it leads, and `keep` is called with the result of the function. Otherwise another
+    caller has led; if it `is_circular`, the leader waits for this caller, which calls the function and keeps
+    nothing.
     """
 
     __slots__ = (
-        "_before", "_flights", "_generation", "_hands_over", "_has_ended", "_key", "_leading", "_mine",
-        "_name", "_outer", "_registry", "_seat", "_store", "flight", "is_circular", "leads", "value",
+        "_flights",
+        "_generation",
+        "_hands_over",
+        "_has_ended",
+        "_key",
+        "_leading",
+        "_led",
+        "_outer",
+        "_own",
+        "_registry",
+        "_store",
+        "_token",
+        "_waiter",
+        "flight",
+        "is_circular",
+        "leads",
+        "value",
     )
 
     _outer: tuple[Flight, ...]
@@ -232,105 +248,106 @@ class _Trip:
         self._flights, self._store, self._key = flights, store, key
         self._generation = flights.current
         self._registry = self._generation.registry(loop)
-        self._leading: _Here | ContextVar[tuple[Flight, ...]] = _of_thread if loop is None else _of_task
-        self._before = _of_thread.get() + _of_task.get()
-        self._name = object()
-        self.flight = self._mine = Flight(self._generation, self._name if starts else None)
-        self._seat: _Seat | None = None
+        self._leading: _ThreadVar | ContextVar[tuple[Flight, ...]] = (
+            _led_by_thread if loop is None else _led_by_task)
+        self._led = _led_by_thread.get() + _led_by_task.get()
+        self._token = object()
+        self.flight = self._own = Flight(self._generation, self._token if starts else None)
+        self._waiter: _Waiter | None = None
         self.leads = self.is_circular = self._hands_over = self._has_ended = False
         self.value: Any = _ABSENT
 
     def begin(self) -> bool:
-        """Put an own flight under the key, if there is none that may still land."""
+        """Register its own flight under the key, if there is none that may still finish."""
         while True:
-            self.flight = self._registry.setdefault(self._key, self._mine)
-            if self.flight is self._mine:
+            self.flight = self._registry.setdefault(self._key, self._own)
+            if self.flight is self._own:
                 return True
             if not self.flight.is_over():
                 return False
             self._retire(self.flight)
 
-    def _begins(self) -> bool:
-        """Lead, if nobody does."""
-        self.flight = self._mine
-        self._leading.set((*self._outer, self._mine))
-        self.flight = self._registry.setdefault(self._key, self._mine)
-        self.leads = self.flight is self._mine
+    def _try_to_lead(self) -> bool:
+        """Lead, if no other caller does."""
+        self.flight = self._own
+        self._leading.set((*self._outer, self._own))
+        self.flight = self._registry.setdefault(self._key, self._own)
+        self.leads = self.flight is self._own
         if not self.leads:
-            self._leaves()
+            self._stop_leading()
         return self.leads
 
-    def starts(self) -> bool:
-        """Lead a flight that has not started, if nobody was faster."""
+    def start(self) -> bool:
+        """Lead a flight that has not started, if no other caller was faster."""
         if self.flight.is_over():
             return False
         self._leading.set((*self._outer, self.flight))
-        self.leads = self.flight.claim(self._name)
+        self.leads = self.flight.claim(self._token)
         if not self.leads:
-            self._leaves()
+            self._stop_leading()
         return self.leads
 
     def abandon(self) -> bool:
-        """End an own flight that has not started: the next caller begins another. Whether there was one."""
-        abandoned = self._mine.claim(_NOBODY)
+        """End its own flight if it has not started: the next caller begins another. Whether there was one."""
+        abandoned = self._own.claim(_ABANDONED)
         if abandoned:
-            self._retire(self._mine)
+            self._retire(self._own)
         return abandoned
 
-    def _leaves(self) -> None:
-        """No longer lead here, nor be about to."""
+    def _stop_leading(self) -> None:
+        """Lead no longer, nor be about to."""
         self._leading.set(self._outer)
 
-    def sits(self, new_seat: Callable[[], _S]) -> _S | None:
-        """The seat on which to wait for a call; if none, `leads` or `is_circular` tells why."""
-        while not self._begins():
-            if self.starts():
+    def enqueue(self, new_waiter: Callable[[], _S]) -> _S | None:
+        """A waiter in the queue of the flight; if none, `leads` or `is_circular` says why."""
+        while not self._try_to_lead():
+            if self.start():
                 return None
             flight = self.flight
-            for own in self._before:
-                own.waits_for[self._name] = flight
-            if self._before and flight.needs(self._before):
-                self._no_longer_waits()
+            for led in self._led:
+                led.waits_for[self._token] = flight
+            if self._led and flight.needs(self._led):
+                self._stop_waiting()
                 self.is_circular = True
                 return None
-            self._seat = seat = new_seat()
-            flight.seats.append(seat)
+            self._waiter = waiter = new_waiter()
+            flight.waiters.append(waiter)
             if not flight.is_over():
                 self._leading.set((*self._outer, flight))
-                return seat
-            self._no_longer_waits()
-            self._seat = None
+                return waiter
+            self._stop_waiting()
+            self._waiter = None
             self._retire(flight)
         return None
 
-    def _no_longer_waits(self) -> None:
-        for own in self._before:
-            own.waits_for.pop(self._name, None)
+    def _stop_waiting(self) -> None:
+        for led in self._led:
+            led.waits_for.pop(self._token, None)
 
-    def called(self, seat: _Seat) -> bool:
-        """Whether there is an outcome, or it leads now; if not, it tries anew."""
-        self._no_longer_waits()
-        self.leads = not seat.claim(self._name)
-        self._seat = None
+    def woken(self, waiter: _Waiter) -> bool:
+        """Whether there is an outcome, or it leads now; if not, it starts over."""
+        self._stop_waiting()
+        self.leads = not waiter.claim(self._token)
+        self._waiter = None
         if not self.leads:
-            self._leaves()
+            self._stop_leading()
         return self.leads or self.flight.has_outcome()
 
     def join(self) -> bool:
-        """Wait for whoever loads the key already; whether to lead then."""
-        while (seat := self.sits(_ThreadSeat)) is not None:
-            seat.wait()
-            if self.called(seat):
+        """Wait for a caller that loads the key already; whether to lead then."""
+        while (waiter := self.enqueue(_ThreadWaiter)) is not None:
+            waiter.wait()
+            if self.woken(waiter):
                 break
         return self.leads
 
     def find(self) -> bool:
-        """Whether the value is there: it may have come between the caller's lookup and its lead."""
+        """Whether the value is stored: it may have been since the caller's lookup."""
         self.value = self._store.peek(self._key, _ABSENT)
         return self.value is not _ABSENT
 
     def keep(self, value: Any) -> None:
-        """Store what was loaded, if no clearing came between and it is not too large for the store."""
+        """Store the result, unless the store was cleared meanwhile or it is too large."""
         self.value = value
         if self._is_late():
             return
@@ -346,7 +363,7 @@ class _Trip:
         return self.flight.generation is not self._flights.current
 
     def result(self) -> Any:
-        """What was loaded, here or by whom it has waited for; raises what the other's function has raised."""
+        """The result of this caller or of the leader; raises what the leader's function raised."""
         return self.flight.outcome() if self.value is _ABSENT else self.value
 
     def _retire(self, flight: Flight) -> None:
@@ -361,32 +378,32 @@ class _Trip:
         if self._has_ended:
             return
         try:
-            if self._before:
-                self._no_longer_waits()
-            if self._seat is not None and not self._seat.claim(self._name):
+            if self._led:
+                self._stop_waiting()
+            if self._waiter is not None and not self._waiter.claim(self._token):
                 self.leads = True
-            if self.leads or self.flight.is_of(self._name):
-                self._ends(error)
+            if self.leads or self.flight.is_of(self._token):
+                self._finish(error)
         finally:
-            self._leaves()
+            self._stop_leading()
         self._has_ended = True
 
-    def _ends(self, error: BaseException | None) -> None:
-        """Land, or hand over what an exception that is no Exception has interrupted."""
+    def _finish(self, error: BaseException | None) -> None:
+        """Finish the flight, or hand it over if an exception that is no Exception interrupted it."""
         if error is not None and not isinstance(error, Exception):
             self._hands_over = True
         if self._hands_over:
-            if self.flight.hand_over(self._name):
+            if self.flight.hand_over(self._token):
                 return
             self.value, error = _ABSENT, None
         try:
             self._retire(self.flight)
         finally:
-            self.flight.land(self.value, error)
+            self.flight.finish(self.value, error)
 
 
 class Flights:
-    """The loads under way into one store.
+    """The loads into one store that are under way.
 
     >>> store = LRUCache(2)
     >>> flights = Flights()
@@ -401,56 +418,56 @@ class Flights:
     def __init__(self) -> None:
         self.current = _Generation()
 
-    def ground(self) -> None:
-        """Keep what is under way out of the store, which is about to be cleared."""
+    def new_generation(self) -> None:
+        """Keep the results of flights under way out of the store, which is about to be cleared."""
         self.current = _Generation()
 
     def drop(self, key: Hashable) -> None:
-        """Keep what is being loaded under `key` out of the store; whoever comes next loads anew."""
+        """Keep the result of the flight under `key` out of the store; the next caller loads anew."""
         for registry in self.current.registries():
             flight = registry.pop(key, None)
             if flight is not None:
                 flight.generation = None
 
-    def trip(self, store: Store, key: Hashable, loop: AbstractEventLoop | None = None) -> _Trip:
-        """The part of a caller, which has not begun."""
-        return _Trip(self, store, key, loop)
+    def new_load(self, store: Store, key: Hashable, loop: AbstractEventLoop | None = None) -> _Load:
+        """A load that has not begun."""
+        return _Load(self, store, key, loop)
 
-    def refresh(self, store: Store, key: Hashable, loop: AbstractEventLoop | None = None) -> _Trip:
-        """The part of a refresh: its flight starts by `lead`, or is abandoned."""
-        return _Trip(self, store, key, loop, starts=False)
+    def refresh(self, store: Store, key: Hashable, loop: AbstractEventLoop | None = None) -> _Load:
+        """A load whose flight starts by `lead`, or is abandoned."""
+        return _Load(self, store, key, loop, starts=False)
 
     def load(self, store: Store, key: Hashable, loader: Callable[[], Any]) -> Any:
-        """The value of `key`: from `store`, from who loads it already, or by ``loader()``."""
-        trip = self.trip(store, key)
-        with trip, trip:
-            if trip.join() and not trip.find():
-                trip.keep(loader())
-        return loader() if trip.is_circular else trip.result()
+        """The value of `key`: from `store`, from another caller that loads it, or from ``loader()``."""
+        load = self.new_load(store, key)
+        with load, load:
+            if load.join() and not load.find():
+                load.keep(loader())
+        return loader() if load.is_circular else load.result()
 
-    def lead(self, trip: _Trip, loader: Callable[[], Any]) -> None:
-        """Load, if the flight of `trip` has not started."""
-        with trip, trip:
-            if trip.starts() and not trip.find():
-                trip.keep(loader())
+    def lead(self, load: _Load, loader: Callable[[], Any]) -> None:
+        """Call the loader, if the flight of `load` has not started."""
+        with load, load:
+            if load.start() and not load.find():
+                load.keep(loader())
 
     async def load_async(self, store: Store, key: Hashable, loader: Callable[[], Awaitable[Any]]) -> Any:
         """`load` in a coroutine."""
         from asyncio import get_running_loop
 
         loop = get_running_loop()
-        trip = self.trip(store, key, loop)
-        with trip, trip:
-            while (seat := trip.sits(partial(_TaskSeat, loop))) is not None:
-                await seat.called
-                if trip.called(seat):
+        load = self.new_load(store, key, loop)
+        with load, load:
+            while (waiter := load.enqueue(partial(_TaskWaiter, loop))) is not None:
+                await waiter.woken
+                if load.woken(waiter):
                     break
-            if trip.leads and not trip.find():
-                trip.keep(await loader())
-        return await loader() if trip.is_circular else trip.result()
+            if load.leads and not load.find():
+                load.keep(await loader())
+        return await loader() if load.is_circular else load.result()
 
-    async def lead_async(self, trip: _Trip, loader: Callable[[], Awaitable[Any]]) -> None:
+    async def lead_async(self, load: _Load, loader: Callable[[], Awaitable[Any]]) -> None:
         """`lead` in a coroutine."""
-        with trip, trip:
-            if trip.starts() and not trip.find():
-                trip.keep(await loader())
+        with load, load:
+            if load.start() and not load.find():
+                load.keep(await loader())

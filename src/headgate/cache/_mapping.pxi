@@ -387,7 +387,7 @@ cdef class _Mapping(_Engine):
             self._forget_slots()
             flights = self.flights
         if flights is not None:
-            flights.ground()
+            flights.new_generation()
         _forget_labels(labels)
         del fresh, tagged
         if flat is not None:

@@ -310,7 +310,7 @@ class _Mapping(_Engine, MutableMapping):
             self._counts["removed"] += len(entries)
             self._generation += 1
             if self._flights is not None:
-                self._flights.ground()
+                self._flights.new_generation()
             dropped = [part for entry in entries for part in (entry.key, entry.value)]
             self._unchain(entries, old[-1])
         del old, entries

@@ -90,7 +90,7 @@ class _Function:
 
     def cache_clear(self) -> None:
         """Clear the cache and the counters"""
-        self._flights.ground()
+        self._flights.new_generation()
         with self.cache_lock:
             self.cache.clear()
             self._hits = self._misses = 0

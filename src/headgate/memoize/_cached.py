@@ -2,7 +2,7 @@
 
     lookup (def), or _AsyncWrapper around one (async def)   the wrapper of the function
         hit:   the value in the store
-        miss:  Memory.trip, then the function and the store; for coroutines, and where there is more to do
+        miss:  Memory.new_load, then the function and the store; for coroutines, and where there is more to do
                than to call a function, Memory.resolve -> Flights.load -> the function -> the store
 
     Plan      the function and the arguments of the decorator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable
     from typing import Any
 
-    from headgate.cache._flights import _Trip
+    from headgate.cache._flights import _Load
 
 _MOST_ENTRIES = 2**31
 _METHODS = "cache_clear", "cache_contains", "cache_info", "cache_invalidate", "cache_key"
@@ -235,7 +235,7 @@ class Memory:
         """Forget everything, of all instances too if this is the memory of the function itself."""
         if not self._plan.has_own_results:
             self._require("cache_clear", *(("clear",) if self._mark is None else ("pop", "__iter__")))
-        self._flights.ground()
+        self._flights.new_generation()
         lookup.forget_counts()
         if self._plan.has_own_results:
             self._store = self._plan.new_store()
@@ -284,10 +284,10 @@ class Memory:
             self._refresh(store, key, loader)
         return self._store.result_of(found)
 
-    def trip(self, lookup: Any, key: Hashable) -> _Trip:
+    def new_load(self, lookup: Any, key: Hashable) -> _Load:
         """A load for `lookup`, where nothing but the function has to be called."""
         lookup.count(False)
-        return self._flights.trip(self._store, key)
+        return self._flights.new_load(self._store, key)
 
     def _load_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """The store and the loader of a call."""
@@ -303,17 +303,17 @@ class Memory:
         return tags(*args[self._is_of_instance:], **kwargs) if callable(tags) else tags
 
     def _refresh(self, store: Any, key: Hashable, loader: Any) -> None:
-        trip = self._flights.refresh(store, key)
+        load = self._flights.refresh(store, key)
         try:
-            if trip.begin():
-                self._plan.refreshes.submit(trip, partial(self._lead, trip, loader))
+            if load.begin():
+                self._plan.refreshes.submit(load, partial(self._lead, load, loader))
         except BaseException:
-            trip.abandon()
+            load.abandon()
             raise
 
-    def _lead(self, trip: _Trip, loader: Any) -> None:
+    def _lead(self, load: _Load, loader: Any) -> None:
         try:
-            self._flights.lead(trip, loader)
+            self._flights.lead(load, loader)
         except Exception as error:
             report(error)
 
@@ -321,26 +321,26 @@ class Memory:
         from asyncio import get_running_loop
 
         loop = get_running_loop()
-        trip = self._flights.refresh(store, key, loop)
+        load = self._flights.refresh(store, key, loop)
         try:
-            if trip.begin():
-                task = loop.create_task(self._lead_async(trip, loader))
+            if load.begin():
+                task = loop.create_task(self._lead_async(load, loader))
                 self._tasks.add(task)
-                task.add_done_callback(partial(self._end_refresh, trip))
+                task.add_done_callback(partial(self._end_refresh, load))
         except BaseException:
-            trip.abandon()
+            load.abandon()
             raise
 
-    async def _lead_async(self, trip: _Trip, loader: Any) -> None:
+    async def _lead_async(self, load: _Load, loader: Any) -> None:
         try:
-            await self._flights.lead_async(trip, loader)
+            await self._flights.lead_async(load, loader)
         except Exception as error:
             report(error)
 
-    def _end_refresh(self, trip: _Trip, task: Task[None]) -> None:
+    def _end_refresh(self, load: _Load, task: Task[None]) -> None:
         """Let the next caller refresh, if the task was cancelled before its first step."""
         self._tasks.discard(task)
-        trip.abandon()
+        load.abandon()
 
 
 class _AsyncMemory(Memory):

@@ -161,21 +161,21 @@ cdef class _Lookup:
         cdef Py_ssize_t i
         cdef dict kwargs
         if found is ABSENT and self.function is not None:
-            return self._load(self.memory.trip(self, key), args, given, names)
+            return self._load(self.memory.new_load(self, key), args, given, names)
         kwargs = {}
         if names != NULL:
             for i in range(PyTuple_GET_SIZE(names)):
                 kwargs[<object>PyTuple_GET_ITEM(names, i)] = <object>args[given + i]
         return self.memory.resolve(self, key, found, tuple([<object>args[i] for i in range(given)]), kwargs)
 
-    cdef object _load(self, object trip, PyObject **args, Py_ssize_t given, PyObject *names):
+    cdef object _load(self, object load, PyObject **args, Py_ssize_t given, PyObject *names):
         """Call the function, or return the outcome of a call under way."""
-        with trip, trip:
-            if trip.join() and not trip.find():
-                trip.keep(PyObject_Vectorcall(self.function, args, <size_t>given, names))
-        if trip.is_circular:
+        with load, load:
+            if load.join() and not load.find():
+                load.keep(PyObject_Vectorcall(self.function, args, <size_t>given, names))
+        if load.is_circular:
             return PyObject_Vectorcall(self.function, args, <size_t>given, names)
-        return trip.result()
+        return load.result()
 
     cdef object _look_up_elsewhere(self, PyObject **args, Py_ssize_t given, PyObject *names):
         """The result of a call, where the cache is another than `_Results`."""

@@ -49,11 +49,11 @@ class _Lookup(Wrapper):
         if found is _ABSENT:
             if self._function is None:
                 return self._memory.resolve(self, key, found, args, kwargs)
-            trip = self._memory.trip(self, key)
-            with trip, trip:
-                if trip.join() and not trip.find():
-                    trip.keep(self._function(*args, **kwargs))
-            return self._function(*args, **kwargs) if trip.is_circular else trip.result()
+            load = self._memory.new_load(self, key)
+            with load, load:
+                if load.join() and not load.find():
+                    load.keep(self._function(*args, **kwargs))
+            return self._function(*args, **kwargs) if load.is_circular else load.result()
         if self._clock is not None:
             if self._clock() >= found.fresh_until:
                 return self._memory.resolve(self, key, found, args, kwargs)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
     from typing import Any
 
-    from headgate.cache._flights import _Trip
+    from headgate.cache._flights import _Load
 
 _ELSEWHERE = frozenset({
     "concurrent.futures.process.ProcessPoolExecutor",
@@ -71,23 +71,23 @@ class Refreshes:
             self._process = os.getpid()
         return self._executor if self._process == os.getpid() else _default_executor()
 
-    def submit(self, trip: _Trip, lead: Callable[[], None]) -> None:
+    def submit(self, load: _Load, lead: Callable[[], None]) -> None:
         """Have ``lead()`` called in the executor; here, if that is shut down."""
         try:
             future: Any = self._executor_here().submit(lead)
         except RuntimeError:
             lead()
         except Exception as error:
-            trip.abandon()
+            load.abandon()
             report(error)
         else:
             if hasattr(future, "add_done_callback"):
-                future.add_done_callback(partial(_done, trip))
+                future.add_done_callback(partial(_done, load))
 
 
-def _done(trip: _Trip, future: Future[None]) -> None:
+def _done(load: _Load, future: Future[None]) -> None:
     """Let the next caller refresh, if the executor has dropped the call."""
-    if trip.abandon() and not future.cancelled():
+    if load.abandon() and not future.cancelled():
         error = future.exception()
         if error is not None:
             report(error)
