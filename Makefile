@@ -57,7 +57,7 @@ fuzz: $(FUZZERS:%=fuzz-%)
 
 fuzz-%:
 	mkdir -p $(FUZZ)/corpus/$*
-	clang -g -O1 -Wall -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	clang -g -O1 -Wall -Werror -Wno-unused-function -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 	$(addprefix -I,$(sort $(dir $(shell find src -name '*.h')))) tests/fuzz/$*.c -o $(FUZZ)/$*
 	$(FUZZ)/$* -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -timeout=10 -verbosity=0 -print_final_stats=1 \
 	-artifact_prefix=$(FUZZ)/ $(FUZZ)/corpus/$* tests/fuzz/seeds/$*

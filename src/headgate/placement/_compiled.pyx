@@ -23,9 +23,15 @@ argument and the hook of a warning: all of it runs before anything changes. Node
 compared, except in dicts that are returned. The collector or the hash function may re-enter while a table
 is built: the build notices it by the version number and starts over. References to nodes are dropped last.
 """
+from headgate._c.own_method cimport hg_own_method
+
 include "_base.pxi"
 include "_ring.pxi"
 include "_rendezvous.pxi"
 include "_maglev.pxi"
 include "_jump.pxi"
 include "_bounded.pxi"
+
+for cls in (HashRing, Rendezvous, Maglev):
+    hg_own_method(cls, "get_node")
+del cls

@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from headgate._c.keys cimport hg_key, hg_key_of
+from headgate._c.keys cimport hg_key
 from headgate._c.xxh64 cimport hg_xxh64
 
 from collections import Counter
@@ -113,27 +113,6 @@ cdef class Maglev(_Placement):
     """
 
     _rules_class = MaglevRules
-
-    # Not inherited: CPython 3.11 specialises a call only for the class that defines the method.
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.embedsignature.format("clinic")
-    def get_node(self, key, /):
-        """The node that `key` belongs to, or None if there is none.
-
-        Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
-        [-2**63, 2**63).
-
-        Complexity: O(1) expected; O(n) for n nodes in Rendezvous.
-
-        >>> HashRing(["a", "b"]).get_node("user:1")
-        'a'
-        >>> HashRing().get_node("user:1") is None
-        True
-        """
-        cdef hg_key plain
-        hg_key_of(key, b"key", &plain)
-        return self._current_view().owner(&plain)
 
     def __init__(self, nodes=(), size=65537, *, node_key=None):
         rules = MaglevRules(size)

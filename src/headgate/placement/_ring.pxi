@@ -6,7 +6,7 @@ from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
-from headgate._c.keys cimport hg_key, hg_key_of
+from headgate._c.keys cimport hg_key
 from headgate._c.xxh64 cimport hg_splitmix64
 
 from array import array as new_array
@@ -397,27 +397,6 @@ cdef class HashRing(_Placement):
     """
 
     _rules_class = RingRules
-
-    # Not inherited: CPython 3.11 specialises a call only for the class that defines the method.
-    @cython.binding(False)
-    @cython.embedsignature(True)
-    @cython.embedsignature.format("clinic")
-    def get_node(self, key, /):
-        """The node that `key` belongs to, or None if there is none.
-
-        Raises TypeError if `key` is neither str, bytes nor int, ValueError for an int outside
-        [-2**63, 2**63).
-
-        Complexity: O(1) expected; O(n) for n nodes in Rendezvous.
-
-        >>> HashRing(["a", "b"]).get_node("user:1")
-        'a'
-        >>> HashRing().get_node("user:1") is None
-        True
-        """
-        cdef hg_key plain
-        hg_key_of(key, b"key", &plain)
-        return self._current_view().owner(&plain)
 
     def __init__(self, nodes=(), replicas=150, *, scheme="headgate", node_key=None):
         rules = RingRules(replicas, scheme)

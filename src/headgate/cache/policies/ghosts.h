@@ -3,7 +3,9 @@
  *   table (u32)                     slab: hash, prev, next          weights, where sizes differ
  *   home: by scatter.h              slot 0: the ends of the queue, prev the newest and next the oldest
  *
- * Linear probing at two thirds full at most; removal shifts back. Free slots are chained by next.
+ * Linear probing at two thirds full at most; removal shifts back. The number of cells is not a power of two, as in the
+ * tables of slots.h: the memory of ghosts follows their number. Their list and the chain of free slots are those of
+ * slots.h.
  */
 #ifndef HEADGATE_GHOSTS_H
 #define HEADGATE_GHOSTS_H
@@ -12,14 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include "scatter.h"
+#include "slots.h"
 
 typedef struct {
-    int64_t hash;
-    uint32_t prev, next;
-} hg_ghost;
-
-typedef struct {
-    hg_ghost *slab;
+    hg_node *slab;
     int64_t *weights;
     uint32_t *table;
     uint64_t weight;
@@ -61,7 +59,7 @@ static inline uint32_t hg_ghost_find(const hg_ghosts *ghosts, int64_t hash)
 
 static inline void hg_ghost_remove(hg_ghosts *ghosts, uint32_t slot)
 {
-    hg_ghost *slab = ghosts->slab;
+    hg_node *slab = ghosts->slab;
     uint32_t cells = ghosts->cells, hole = hg_ghost_home(ghosts, slab[slot].hash), at, other;
     while (ghosts->table[hole] != slot)
         hole = hole + 1 == cells ? 0 : hole + 1;
@@ -80,19 +78,17 @@ static inline void hg_ghost_remove(hg_ghosts *ghosts, uint32_t slot)
         }
     }
     ghosts->table[hole] = 0;
-    slab[slab[slot].prev].next = slab[slot].next;
-    slab[slab[slot].next].prev = slab[slot].prev;
+    hg_list_remove(slab, sizeof *slab, slot);
     ghosts->count--;
     ghosts->weight -= ghosts->weights == NULL ? 1 : (uint64_t)ghosts->weights[slot];
-    slab[slot].next = ghosts->free;
-    ghosts->free = slot;
+    hg_chain_push(slab, sizeof *slab, &ghosts->free, slot);
 }
 
 /* Allocate `capacity` ghosts, at least as many as there are; 0 where memory lacks. */
 static inline int hg_ghosts_grow(hg_ghosts *ghosts, uint64_t capacity, int weighted)
 {
     uint64_t cells = capacity + capacity / 2 + 2;
-    hg_ghost *slab = capacity < UINT32_MAX / 2 ? realloc(ghosts->slab, (capacity + 1) * sizeof *slab) : NULL;
+    hg_node *slab = capacity < UINT32_MAX / 2 ? realloc(ghosts->slab, (capacity + 1) * sizeof *slab) : NULL;
     uint32_t *table;
     uint32_t slot;
     if (slab == NULL)
@@ -142,7 +138,7 @@ static inline uint64_t hg_ghosts_probes(const hg_ghosts *ghosts)
 static inline void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight, uint64_t maximum,
                                  int weighted)
 {
-    uint32_t slot = hg_ghost_find(ghosts, hash), last;
+    uint32_t slot = hg_ghost_find(ghosts, hash);
     if (slot != 0)
         hg_ghost_remove(ghosts, slot);
     if ((uint64_t)weight > maximum) {
@@ -155,17 +151,11 @@ static inline void hg_ghosts_add(hg_ghosts *ghosts, int64_t hash, int64_t weight
         if (!hg_ghosts_grow(ghosts, maximum < doubled ? maximum : doubled, weighted))
             return;
     }
-    slot = ghosts->free;
-    if (slot != 0)
-        ghosts->free = ghosts->slab[slot].next;
-    else
+    slot = hg_chain_pop(ghosts->slab, sizeof *ghosts->slab, &ghosts->free);
+    if (slot == 0)
         slot = ++ghosts->used;
     ghosts->slab[slot].hash = hash;
-    last = ghosts->slab[0].prev;
-    ghosts->slab[slot].prev = last;
-    ghosts->slab[slot].next = 0;
-    ghosts->slab[last].next = slot;
-    ghosts->slab[0].prev = slot;
+    hg_list_append(ghosts->slab, sizeof *ghosts->slab, 0, slot);
     if (weighted)
         ghosts->weights[slot] = weight;
     ghosts->weight += (uint64_t)weight;
