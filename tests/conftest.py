@@ -1,30 +1,18 @@
 """Every test that takes `twin` runs on both twins, or on those that HEADGATE_PURE allows."""
 
 import gc
-import os
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
+from clocks import FakeClock
 from hypothesis import HealthCheck, settings
-
-from headgate.cli.twins import IDEAS, twin_module
-
-SOURCES = Path(__file__).parents[1] / "src"
-SHARED = Path(os.environ.get("HEADGATE_SHARED", Path(__file__).parents[2] / "shared"))
+from policies import POLICIES, CacheMaker
+from twins import SHARED, Twin, twin_names
 
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # a machine may be busy
 settings.register_profile("plain", **PATIENT)
 settings.register_profile("sanitizers", max_examples=10, **PATIENT)
 settings.register_profile("exhaustive", max_examples=1000, **PATIENT)
 settings.load_profile("plain")
-
-
-def homes(module):
-    """The names of the modules that make up a twin's module: its own, and any x.py beside an x.pxi."""
-    package = SOURCES.joinpath(*module.__package__.split("."))
-    halves = [path.relative_to(SOURCES).with_suffix("") for path in package.rglob("*.pxi")]
-    return {module.__name__, *(".".join(half.parts) for half in halves)}
 
 
 def pytest_addoption(parser):
@@ -40,27 +28,6 @@ def pytest_collection_finish():
     """What tests collect is their own garbage: collections do not visit thousands of tests each time."""
     gc.collect()
     gc.freeze()
-
-
-class Twin:
-    """One twin; its modules are imported when asked for: ``twin.cache.LRUCache``."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __getattr__(self, idea):
-        if idea not in IDEAS:
-            raise AttributeError(idea)
-        return twin_module(self.name, idea)
-
-
-def twin_names():
-    wish = os.environ.get("HEADGATE_PURE")
-    if wish == "1":
-        return ["pure"]
-    if wish == "0" or find_spec("headgate.hashing._compiled"):
-        return ["compiled", "pure"]
-    return ["pure"]
 
 
 @pytest.fixture(params=twin_names())
@@ -102,19 +69,6 @@ def limits_of_twin(twin, monkeypatch):
         monkeypatch.setattr(f"headgate.limit.{module}.RateLimiter", twin.keyed.RateLimiter)
 
 
-class FakeClock:
-    """A clock in integer nanoseconds that moves only when told to."""
-
-    def __init__(self, now=1_000_000_000):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-    def advance(self, seconds):
-        self.now += round(seconds * 1e9)
-
-
 @pytest.fixture(scope="session")
 def exhaustive(request):
     """Whether a test tries all that it can."""
@@ -124,32 +78,6 @@ def exhaustive(request):
 @pytest.fixture
 def clock():
     return FakeClock()
-
-
-class TickingClock(FakeClock):
-    """A clock that goes on by `step` nanoseconds whenever it is read."""
-
-    step = 10_000_000
-
-    def __call__(self):
-        self.now += self.step
-        return self.now
-
-
-class CacheMaker:
-    """Makes caches of one policy; with `timed`, entries end after some thirty readings of the clock."""
-
-    def __init__(self, cls, timed):
-        self.cls, self.clock = cls, TickingClock()
-        self.options = {"ttl": 0.4, "tti": 0.3, "jitter": 0.5, "clock": self.clock} if timed else {}
-
-    def __call__(self, *args, **kwargs):
-        return self.cls(*args, **self.options, **kwargs)
-
-
-POLICIES = (
-    "FIFOCache", "LFUCache", "LRUCache", "RRCache", "S3FIFOCache", "SieveCache", "TinyLFUCache",
-)
 
 
 @pytest.fixture(params=POLICIES)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Twin
+from twins import Twin
 
 from headgate._base import backend
 from headgate.cli.twins import IDEAS
@@ -114,7 +114,7 @@ def test_without_mmap_and_fcntl_limits_are_private(both_twins, wish, tmp_path, m
 
 
 def test_twin_fixture_covers_the_active_backend():
-    from conftest import twin_names
+    from twins import twin_names
 
     assert backend.backend in twin_names()
     assert Twin(backend.backend).hashing

@@ -7,7 +7,7 @@ from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
-from conftest import homes
+from twins import homes
 
 import headgate
 from headgate.cli.twins import IDEAS

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import homes
+from twins import homes
 
 import headgate
 from headgate.cli.twins import IDEAS, twin_module

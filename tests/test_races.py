@@ -10,7 +10,7 @@ import random
 from functools import partial
 
 import pytest
-from conftest import POLICIES
+from policies import POLICIES
 from threads import run_threads
 
 import headgate

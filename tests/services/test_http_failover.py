@@ -11,7 +11,7 @@ from importlib import import_module
 
 import pytest
 from clients import CLIENTS
-from conftest import FakeClock
+from clocks import FakeClock
 from servers import Origin
 
 from headgate import (
