@@ -55,6 +55,7 @@ def outcome(function, *args, **kwargs):
         result = function(*args, **kwargs)
     except Exception as error:
         message = re.sub(r"headgate\.[\w.]+\._compiled\.", "", str(error))  # a C type's name is dotted
+        message = re.sub(r"cannot use '[\w.]+' as a dict key \((.*)\)", r"\1", message)  # since 3.14
         return type(error), message
     if inspect.iscoroutine(result) or hasattr(result, "cr_await"):
         result.close()
