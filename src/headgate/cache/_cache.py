@@ -216,7 +216,7 @@ class _Cache(_Mapping):
         """
         maximum = _checked_maxsize(maxsize, self._sizer is not None)
         self._purge_now()
-        dropped = []
+        dropped: list = []
         with self._lock:
             self._maximum = maximum
             self._version += 1

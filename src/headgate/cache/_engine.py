@@ -114,7 +114,9 @@ class _Engine(_Entries):
         first = self._heap[:1]  # another thread may take it meanwhile
         if first and first[0][0] <= now:
             self._purge_at(now)
-        new, replaced, dropped = _Entry(key, bucket), [], []
+        new = _Entry(key, bucket)
+        replaced: list = []
+        dropped: list = []
         counted = not self._HASHES
         while True:
             additions, found = self._additions, self._seek(key)
@@ -149,7 +151,8 @@ class _Engine(_Entries):
         if type(key) not in _PLAIN and not _is_plain(key):
             self._store(key, value)
             return
-        new, dropped = _Entry(key), []
+        new = _Entry(key)
+        dropped: list = []
         with self._lock:
             while not (self._timed or self._tagged or self._foreign):
                 version, data = self._version, self._data
@@ -204,7 +207,8 @@ class _Engine(_Entries):
 
     def _take(self, key):
         """Remove the entry of `key` and return its key and value; None where there is none."""
-        now, dropped = self._now(), []
+        now = self._now()
+        dropped: list = []
         while not dropped:
             additions, entry = self._additions, self._seek(key)
             if entry is None:
@@ -221,7 +225,7 @@ class _Engine(_Entries):
 
     def _remove_entries(self, pairs):
         """Remove the entries that still have the value beside them, or have _ABSENT; how many there were."""
-        dropped = []
+        dropped: list = []
         with self._lock:
             for entry, value in pairs:
                 if (value is _ABSENT or entry.value is value) and self._drop(entry, dropped):

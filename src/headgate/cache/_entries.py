@@ -188,7 +188,7 @@ class _Entries(_Table):
 
     def _purge_at(self, now):
         """`_purge`, then call the listener; the keys and values that were dropped."""
-        dropped = []
+        dropped: list = []
         with self._lock:
             self._purge(now, dropped)
         self._notify(dropped, "expired")
@@ -196,7 +196,7 @@ class _Entries(_Table):
 
     def _end_lifetime(self, entry, now):
         """Drop an entry that was found expired."""
-        dropped = []
+        dropped: list = []
         with self._lock:
             if entry.due <= now and self._drop(entry, dropped):
                 self._counts["expired"] += 1
@@ -211,7 +211,8 @@ class _Entries(_Table):
 
     def _label(self, entry, tag):
         """Add an entry to the group of a tag if it has the tag, and remove it otherwise."""
-        fresh, groups = {}, self._tagged
+        fresh: dict = {}
+        groups = self._tagged
         if tag in entry.tags:
             if tag not in groups:
                 groups[tag] = fresh

@@ -1,5 +1,7 @@
 """Caches as mappings, and what loads a missing key."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping, MutableMapping
 from operator import attrgetter
@@ -13,6 +15,10 @@ from headgate.cache._lifetimes import checked_lifetime, checked_tags
 from headgate.cache._loaders import checked_loader, checked_result, is_awaitable, refuse_coroutine_function
 from headgate.cache._views import _ABSENT, CacheItems, CacheKeys, CacheValues
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _pair = attrgetter("key", "value")
 
 
@@ -21,7 +27,9 @@ class _Mapping(_Engine, MutableMapping):
 
     __slots__ = ()
 
-    __hash__ = None
+    if TYPE_CHECKING:
+        __class_getitem__: Any
+
     __class_getitem__ = classmethod(GenericAlias)
 
     def __getitem__(self, key):
@@ -169,7 +177,7 @@ class _Mapping(_Engine, MutableMapping):
         ('a', 1)
         """
         self._purge_now()
-        dropped = []
+        dropped: list = []
         with self._lock:
             while not dropped:
                 if not self._count:

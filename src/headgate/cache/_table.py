@@ -1,9 +1,15 @@
 """Where the entries of a cache are found, and the lists in which its policy keeps them."""
 
+from __future__ import annotations
+
 import sys
 
 from headgate._base.forks import new_lock
 from headgate.cache._views import _ABSENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _COUNTED = ("expired", "replaced", "removed", "loads", "failures", "nanoseconds")
 _PLAIN = frozenset({bool, bytes, float, int, str, type, type(None)})
@@ -39,6 +45,21 @@ class _Entry:
         "ttl_due",
         "value",
     )
+
+    if TYPE_CHECKING:
+        bucket: int | None
+        due: int
+        end: Any
+        hash: int
+        key: Any
+        mark: int
+        next: Any
+        prev: Any
+        size: int
+        stamp: int
+        tags: tuple[str, ...]
+        ttl_due: int
+        value: Any
 
     def __init__(self, key=None, bucket=None):
         self.key, self.bucket = key, bucket
@@ -95,6 +116,39 @@ class _Table:
         "_timed",
         "_version",
     )
+
+    if TYPE_CHECKING:
+        _additions: int
+        _clock: Any
+        _count: int
+        _counts: dict[str, int]
+        _data: Any
+        _draws: int
+        _ends: Any
+        _evictions: int
+        _filled: int
+        _flights: Any
+        _foreign: Any
+        _generation: int
+        _heap: Any
+        _hits: int
+        _idle: int | None
+        _initialized: bool
+        _jitter: float
+        _lifetime: int | None
+        _listener: Any
+        _lock: Any
+        _locks_reads: bool
+        _maximum: int
+        _misses: int
+        _plain: bool
+        _seed: int
+        _sizer: Any
+        _stamps: int
+        _tagged: Any
+        _timed: bool
+        _unlinked: Any  # a hook of _Entries
+        _version: int
 
     _LISTS = 1
 

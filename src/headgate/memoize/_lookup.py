@@ -1,9 +1,15 @@
 """cached: the lookup that precedes a load."""
 
+from __future__ import annotations
+
 from headgate.cache._pure import LRUCache
 from headgate.cache._views import _ABSENT
 from headgate.memoize._cached import DEFAULT_MAXSIZE, Wrapper, call_key, decorator
 from headgate.memoize._results import _Results
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class _Lookup(Wrapper):
@@ -12,6 +18,9 @@ class _Lookup(Wrapper):
     __slots__ = (
         "_clock", "_function", "_get", "_hits", "_is_fresh", "_key", "_mark", "_misses", "_typed", "cache",
     )
+
+    if TYPE_CHECKING:
+        _bind: Any
 
     def __init__(self, memory, function, key, typed, clock, bind, by_id):
         super().__init__(memory, bind)

@@ -7,11 +7,16 @@ from headgate.cache._views import _ABSENT
 from headgate.memoize._cached import call_key
 from headgate.memoize._results import _checked_maxsize, _FlatKey, _Results
 
+TYPE_CHECKING = False
+
 
 class _Memoizer:
     """A function that remembers the results of its most recent calls."""
 
     __slots__ = ("__dict__", "__weakref__", "_cache", "_function", "_maxsize", "_typed")
+
+    if TYPE_CHECKING:
+        __qualname__: str
 
     def __init__(self, function, maxsize, typed):
         self._function = function

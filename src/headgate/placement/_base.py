@@ -1,5 +1,7 @@
 """What the placements of the pure twin share: members, changes and the view that lookups read."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from functools import lru_cache
 from types import GenericAlias
@@ -19,6 +21,10 @@ from headgate.placement._members import (
     ordered_members,
     weighted_nodes,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @lru_cache(maxsize=4096)
@@ -42,6 +48,10 @@ class _View:
     """
 
     __slots__ = ("active", "change", "names", "nodes", "weights")
+
+    if TYPE_CHECKING:
+        preference: Any
+        rank: Any
 
     def __init__(self, change, items):
         """`items` are pairs (name, (node, weight)) in the order of `nodes`."""
@@ -71,7 +81,12 @@ class _Placement:
     __slots__ = ("__weakref__", "_change", "_core", "_initialized", "_members", "_node_key", "_rules",
                  "_view")
 
-    __hash__ = None
+    if TYPE_CHECKING:
+        __class_getitem__: Any
+        _initialized: bool
+        _make_view: Any
+        _rules_class: Any
+
     __class_getitem__ = classmethod(GenericAlias)
 
     def __new__(cls, *args, **kwargs):

@@ -1,5 +1,7 @@
 """BoundedLoad in pure Python."""
 
+from __future__ import annotations
+
 from types import GenericAlias
 
 from headgate._base.checks import checked_iterable
@@ -9,6 +11,10 @@ from headgate.errors import NoServerError
 from headgate.placement._base import _Placement
 from headgate.placement._members import checked_bound, name_bytes
 from headgate.placement._ring import HashRing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class _Pick:
@@ -78,6 +84,20 @@ class BoundedLoad:
 
     __slots__ = ("__weakref__", "_active_names", "_c", "_generation", "_initialized", "_loads", "_lock",
                  "_names", "_placement", "_total", "_version", "_weight")
+
+    if TYPE_CHECKING:
+        __class_getitem__: Any
+        _active_names: frozenset[bytes]
+        _c: float
+        _generation: int
+        _initialized: bool
+        _loads: dict[bytes, int]
+        _lock: Any
+        _names: tuple[bytes, ...] | None
+        _placement: Any
+        _total: int
+        _version: int
+        _weight: float
 
     __class_getitem__ = classmethod(GenericAlias)
 
@@ -219,8 +239,8 @@ class BoundedLoad:
             left = [rank for rank in view.active if view.names[rank] not in excluded]
             total = sum([self._loads.get(view.names[rank], 0) for rank in left])
             weight = _sum([view.weights[rank] for rank in left])
-        order = dict.fromkeys([*view.preference(key, len(view.active)), *view.active])
-        order = [rank for rank in order if view.names[rank] not in excluded]
+        ranks = dict.fromkeys([*view.preference(key, len(view.active)), *view.active])
+        order = [rank for rank in ranks if view.names[rank] not in excluded]
         below = (rank for rank in order if self._below_bound(view, rank, total, weight))
         return next(below, order[0] if order else -1)
 

@@ -53,7 +53,8 @@ class _MaglevView(_View):
         return self.table[_key_hash(key) % len(self.table)]
 
     def preference(self, key, limit):
-        slot, seen = _key_hash(key) % len(self.table), {}
+        slot = _key_hash(key) % len(self.table)
+        seen: dict = {}
         for rank in chain(self.table[slot:], self.table[:slot]):
             if len(seen) == limit:
                 break

@@ -1,5 +1,7 @@
 """Rendezvous in pure Python."""
 
+from __future__ import annotations
+
 from math import log
 from struct import unpack_from
 
@@ -17,6 +19,10 @@ from headgate.placement._members import (
     weighted_nodes,
 )
 from headgate.placement._moves import expected_moves
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MASK32 = 0xFFFF_FFFF
 
@@ -50,6 +56,9 @@ class _RendezvousView(_View):
     """Per active node the hash of its name and, if weights differ, its weight; or pymemcache's prefix."""
 
     __slots__ = ("active_weights", "name_hashes", "prefixes", "seed")
+
+    if TYPE_CHECKING:
+        name_hashes: Any
 
     def __init__(self, change, items, rules):
         super().__init__(change, items)

@@ -43,7 +43,8 @@ class _Table:
 
     def walk(self, position, limit):
         """The ranks of the first `limit` distinct owners from `position` on."""
-        owners, count, seen = self.owners, len(self.owners), {}
+        owners, count = self.owners, len(self.owners)
+        seen: dict = {}
         at = bisect_left(self.points, position)
         before = at - 1
         for _ in range(count):
@@ -111,7 +112,8 @@ def _rebuild_table(old, items, rules):
     """
     if old is None or (rules.program is not None and not rules.program.points_per_weight):
         old = _Table(array("Q"), array("I"), {}, False)
-    new_ranks, ranks, added = [None] * len(old.ranks), {}, {}
+    new_ranks: list = [None] * len(old.ranks)
+    ranks, added = {}, {}
     last = -1
     for rank, (name, (_, weight)) in enumerate(items):
         ranks[name] = rank, weight
@@ -143,7 +145,7 @@ def _shares(table, nodes):
 
 def _moved_positions(old, new):
     """{(old rank or -1, new rank or -1): how many positions}, where the owners' names differ."""
-    moved = {}
+    moved: dict = {}
     same = [new.ranks.get(name, (-2,))[0] for name in old.ranks]
     olds, news = iter(old.arcs()), iter(new.arcs())
     (old_last, was), (new_last, now) = next(olds), next(news)

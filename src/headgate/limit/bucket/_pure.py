@@ -11,6 +11,8 @@ use the bucket wherever Python calls or returns, amid an edit too. So the lock i
 writes first looks once more whether the state is what he has seen, with no call between the two.
 """
 
+from __future__ import annotations
+
 from contextlib import suppress
 from math import ldexp
 from time import monotonic_ns
@@ -31,6 +33,10 @@ from headgate.limit._units import (
     unused,
     wait,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _HALF = 2**63
 _WORD = 2**64
@@ -81,6 +87,9 @@ class TokenBucket:
         "_table",
         "_terms",
     )
+
+    if TYPE_CHECKING:
+        _state: Any
 
     def __init__(self, capacity, refill_rate, *, path=None, mode=0o600, on_mismatch="raise", clock=None):
         size = checked_positive("capacity", capacity)
@@ -200,7 +209,7 @@ class TokenBucket:
                 self._state[_TAT] = (units + debt + cost) % _WORD
             return (allowed, cost, debt, elapsed), None
 
-    def _decision(self, allowed, cost, debt, elapsed, taken):
+    def _decision(self, taken, allowed, cost, debt, elapsed):
         size, rate = self._terms
         missing = 0 if allowed else debt + cost - self._burst
         if taken and allowed:
@@ -236,7 +245,7 @@ class TokenBucket:
         >>> bucket.decide().retry_after
         0.1
         """
-        return self._decision(*self._charge(tokens, True), True)
+        return self._decision(True, *self._charge(tokens, True))
 
     def peek(self, tokens=1):
         """What ``decide`` would answer about `tokens`, but without taking any.
@@ -247,7 +256,7 @@ class TokenBucket:
         >>> bucket.peek().allowed, bucket.peek().remaining
         (True, 1.0)
         """
-        return self._decision(*self._charge(tokens, False), False)
+        return self._decision(False, *self._charge(tokens, False))
 
     def reserve(self, tokens=1):
         """Take `tokens` now even if they are still to come, as a `Reservation` that knows the delay.

@@ -38,7 +38,8 @@ class _Logs(_SharedTier):
         self.rates = rates
         self.windows = checked_windows(rates)
         self.longest = max([period for _, period in self.windows])
-        super().__init__(*tables_of(rates, self.windows), memory, start, lines, epoch)
+        (rate,) = tables_of(rates, self.windows)
+        super().__init__(rate, memory, start, lines, epoch)
         self.ceiling += _STEPS  # by one a request, however many come in one nanosecond
 
     def _allot(self, memory, start, lines):
@@ -94,7 +95,7 @@ class _Logs(_SharedTier):
             ahead = self.times[at], newest
         if inherited:
             full = wait(elapsed, inherited, self.multiplier, self.shift) if cost and not evict else 0
-            met = [(full, limit if full else 0, full) for limit, _ in self.windows]
+            met: list = [(full, limit if full else 0, full) for limit, _ in self.windows]
         elif fully:
             met = [self.measure(entry, moment, cost, *window) for window in self.windows]
         else:
@@ -196,7 +197,7 @@ class _Logs(_SharedTier):
         """The newest entry of all logs."""
         return max([self.entries(at)(-1) for at in range(len(self.tags))])
 
-    def rescaled(self, rates, now_ns, seen):
+    def with_windows(self, rates, now_ns, seen):
         """This table with logs for other windows, and all that is in them. Entries that were `seen` before
         the clock was read and lie ahead of it are cut: it has stepped back.
         """

@@ -267,7 +267,7 @@ class RateLimiter:
             if charge[_AHEAD] is not None:
                 tier.mend(charge, now)
 
-    def _decision(self, allowed, charges, taken):
+    def _decision(self, taken, allowed, charges):
         """Of the tiers that deny the one that does so for longest, or the one with the least left."""
         answers = []
         for charge in charges:
@@ -284,7 +284,7 @@ class RateLimiter:
         """With the time at which there is one token more, which only its log tells of a strict limit."""
         if not self._strict or decision.remaining >= 1:
             return decision
-        told = self._decision(*self._charge(key, 1, False, True), False)
+        told = self._decision(False, *self._charge(key, 1, False, True))
         return with_details(decision, (), told.retry_after)
 
     def allow(self, key, cost=1):
@@ -315,7 +315,7 @@ class RateLimiter:
         >>> limiter.decide("ann").retry_after
         0.5
         """
-        return self._with_more(key, self._decision(*self._charge(key, cost, True, True), True))
+        return self._with_more(key, self._decision(True, *self._charge(key, cost, True, True)))
 
     def peek(self, key, cost=1):
         """What ``decide`` would answer, but without taking anything.
@@ -326,7 +326,7 @@ class RateLimiter:
         >>> limiter.peek("ann").remaining, limiter.peek("ann").remaining
         (2.0, 2.0)
         """
-        return self._with_more(key, self._decision(*self._charge(key, cost, False, True), False))
+        return self._with_more(key, self._decision(False, *self._charge(key, cost, False, True)))
 
     def reserve(self, key, cost=1):
         """Take `cost` for `key` if every tier has it, as a `Reservation`: it is false if one denies. What is
@@ -475,7 +475,7 @@ class RateLimiter:
         that was written before the clock was read is later than `seen`.
         """
         if self._strict:
-            return [self._tiers[0].rescaled(rates, now, seen)]
+            return [self._tiers[0].with_windows(rates, now, seen)]
         kept = zip(self._tiers, rates, strict=False)
         tiers = [tier.rescaled(changed, now) for tier, changed in kept]
         lines = self._tiers[0].lines

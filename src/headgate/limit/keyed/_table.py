@@ -12,7 +12,9 @@ from headgate.limit._units import to_units, units_at, unused, wait
 try:
     import mmap
 except ImportError:  # WASI, browsers
-    mmap = None
+    _MAPS = False
+else:
+    _MAPS = True
 
 _CELLS = 8
 _CONTROL = 8
@@ -28,7 +30,7 @@ _MOST_DEBT = _LONG_PAST = _BACK = 2**37  # cells.h says why
 _SILENCE = 5 * 2**35
 _MOST_COST = 2**40
 _AT, _COST, _DEBT, _MISSING, _INHERITED, _AHEAD = 1, 4, 5, 6, 7, 8
-_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if mmap and os.name == "posix" else {}
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if _MAPS and os.name == "posix" else {}
 _HASH_BYTES = 11
 _HASHES = 2 ** (8 * _HASH_BYTES)
 _SPREAD = 0x9E3779_B97F4A7C_15F39CC1
@@ -366,6 +368,6 @@ def _private_memory(lines, length):
     """The memory of a table, given by the system as it is used; at once if it is small, or without mmap."""
     size = _table_size(lines, length)
     try:
-        return mmap.mmap(-1, size, **_PRIVATE) if mmap and size >= _LEAST_MAP else bytearray(size)
+        return mmap.mmap(-1, size, **_PRIVATE) if _MAPS and size >= _LEAST_MAP else bytearray(size)
     except (MemoryError, OSError, OverflowError):
         raise no_memory() from None
