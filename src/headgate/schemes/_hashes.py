@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from functools import partial
 from zlib import crc32
 
 from headgate.hashing import xxh64
@@ -10,7 +9,11 @@ from headgate.hashing import xxh64
 Hash = Callable[[bytes], int]
 
 MASK32 = 0xFFFF_FFFF
-md5 = partial(hashlib.md5, usedforsecurity=False)
+
+
+def md5(data: bytes) -> bytes:
+    """The MD5 of the bytes; no partial, which CPython changes at its first call with keywords."""
+    return hashlib.md5(data, usedforsecurity=False).digest()
 
 
 def _signed(data: bytes) -> tuple[int, ...]:
@@ -20,12 +23,12 @@ def _signed(data: bytes) -> tuple[int, ...]:
 
 def _md5_word(data: bytes) -> int:
     """The first four bytes of the MD5, little-endian."""
-    return int.from_bytes(md5(data).digest()[:4], "little")
+    return int.from_bytes(md5(data)[:4], "little")
 
 
 def md5_top(data: bytes) -> int:
     """The upper half of the MD5, big-endian."""
-    return int.from_bytes(md5(data).digest()[:8], "big")
+    return int.from_bytes(md5(data)[:8], "big")
 
 
 def _crc32_15(data: bytes) -> int:

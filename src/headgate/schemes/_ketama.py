@@ -34,12 +34,12 @@ def ketama_points(names: Sequence[bytes], weights: Sequence[int],
     total = sum(weights)
     return [
         [word for j in range(digests(weight, len(names), total))
-         for word in _four_words(md5(b"%b-%d" % (name, j)).digest())]
+         for word in _four_words(md5(b"%b-%d" % (name, j)))]
         for name, weight in zip(names, weights, strict=True)
     ]
 
 
-def starved_ketama(weights: Sequence[int], digests: Callable[[int, int, int], int]) -> int | None:
+def starved_ketama(digests: Callable[[int, int, int], int], weights: Sequence[int]) -> int | None:
     """The weight of a node that gets no point, or None."""
     lightest = min(weights)
     return None if digests(lightest, len(weights), sum(weights)) else lightest

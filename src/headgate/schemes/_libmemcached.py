@@ -38,7 +38,7 @@ def libmemcached(weighted: bool = True, hash: str = "md5") -> Scheme:
         return [[hash_point(b"%b-%d" % (name, j)) for j in range(100)] for name in plain]
 
     def starved(weights: Sequence[int]) -> int | None:
-        return starved_ketama(weights, ketama_digests) if weighted or max(weights) > 1 else None
+        return starved_ketama(ketama_digests, weights) if weighted or max(weights) > 1 else None
 
     options: Options = {"weighted": weighted, "hash": hash}
     return Program("libmemcached", options, points, key_hash=key_hash, starved=starved)

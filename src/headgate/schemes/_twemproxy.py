@@ -23,5 +23,5 @@ def twemproxy(hash: str = "fnv1a_64") -> Scheme:
     """
     hashes = {"fnv1a_64": "fnv1a_64", "md5": "md5", "crc32": "crc32_15", "crc32a": "crc32"}
     check_choice("hash", hash, tuple(hashes))
-    starved = partial(starved_ketama, digests=ketama_digests)
+    starved = partial(starved_ketama, ketama_digests)
     return Program("twemproxy", {"hash": hash}, memcached_points, key_hash=hashes[hash], starved=starved)

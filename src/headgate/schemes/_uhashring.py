@@ -38,7 +38,7 @@ def uhashring(ketama: bool = False) -> Scheme:
         def points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
             return _last_writers(ketama_points(names, weights, _uhashring_digests))
 
-        starved = partial(starved_ketama, digests=_uhashring_digests)
+        starved = partial(starved_ketama, _uhashring_digests)
         return Program("uhashring", {"ketama": True}, points, key_hash="md5", exclusive=True, starved=starved)
 
     def digest_points(names: Sequence[bytes], weights: Sequence[int]) -> Points:
