@@ -52,7 +52,7 @@ tsan:
 	HEADGATE_PURE=0 PYTHONPATH=$(TSAN)/lib \
 	python -m pytest -s -p no:cacheprovider -k "not pure" tests/test_races.py
 
-# The plain C structures against naive models, FUZZ_SECONDS each; what is found stays in build/fuzz. Needs clang.
+# The C structures against simple models, FUZZ_SECONDS each, by clang's libFuzzer. Inputs that fail are in build/fuzz.
 fuzz: $(FUZZERS:%=fuzz-%)
 
 fuzz-%:

@@ -1,4 +1,4 @@
-/* slots.h where every step and its outcome are known. */
+/* slots.h step by step, with known results. */
 #include "fuzz.h"
 #include "slots.h"
 
@@ -9,7 +9,7 @@ static hg_node records[CELLS];
 
 #define STRIDE sizeof(hg_node)
 
-/* The slot gets a hash whose home is this cell, another one for each slot. */
+/* Enters a slot under a hash whose home is this cell; the hashes of slots differ. */
 static void enter_at(uint32_t home, uint32_t slot)
 {
     records[slot].hash = (int64_t)slot << 32;
@@ -42,7 +42,7 @@ static void test_new_cells_have_another_secret(void)
     CHECK(table.secret.a != old.a && table.secret.b != old.b);
 }
 
-/* A run that begins in the last cell and goes on in the first; what stands at its home stays. */
+/* A run that continues from the last cell in the first; a slot in its home stays there. */
 static void test_removal_shifts_back_across_the_end(void)
 {
     hg_table_clear(&table);
@@ -72,7 +72,7 @@ static void test_probe_passes_other_hashes(void)
     CHECK(at == 1 && table.cells[at] == 0);
 }
 
-/* As with a probe whose `__eq__` has removed what it has passed. */
+/* A probe that has called `__eq__` relies on it. */
 static void test_every_edit_has_its_version(void)
 {
     uint64_t version = table.version;

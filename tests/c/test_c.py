@@ -1,4 +1,4 @@
-"""The plain C structures without Python: known cases, and fuzzers on their seeds and on inputs of chance."""
+"""The C structures without Python: known cases, and the fuzzers on their seeds and on random inputs."""
 
 import os
 import shlex
@@ -16,7 +16,7 @@ INPUTS = 300
 
 @pytest.fixture(scope="session")
 def compiler():
-    """The command of the C compiler; without one, only a suite that need not be compiled may go on."""
+    """The command of the C compiler; without one, skips, or fails if the compiled twin is required."""
     candidates = [shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]]
     for command in candidates:
         if command and shutil.which(command[0]):

@@ -1,4 +1,4 @@
-/* What the fuzzers share: an input that is read piece by piece, and a check that ends the process. */
+/* Shared by the fuzzers: an input that is read piece by piece, and a check that aborts. */
 #ifndef FUZZ_H
 #define FUZZ_H
 
@@ -16,7 +16,7 @@ typedef struct {
     size_t size;
 } fuzz_input;
 
-/* The next number of so many bytes; those past the end are 0. */
+/* Reads a number of so many bytes; bytes past the end are 0. */
 static inline uint64_t fuzz_take(fuzz_input *input, unsigned bytes)
 {
     uint64_t number = 0;

@@ -1,4 +1,4 @@
-/* ghosts.h against a queue that is searched from end to end. */
+/* ghosts.h against an array with linear search. */
 #include "fuzz.h"
 #include "ghosts.h"
 

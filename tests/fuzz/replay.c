@@ -1,4 +1,4 @@
-/* Runs a fuzzer where there is no libFuzzer: replay COUNT FILE... feeds it COUNT inputs of chance, then the files. */
+/* Runs a fuzzer without libFuzzer: replay COUNT FILE... feeds it COUNT random inputs, then the files. */
 #include "fuzz.h"
 
 enum { MOST = 4096 };

@@ -1,11 +1,11 @@
-/* ring.h against sorting by insertion and searching from end to end. */
+/* ring.h against insertion sort and linear search. */
 #include "fuzz.h"
 #include "ring.h"
 
 enum { MOST = 96, OWNERS = 8 };
 
-/* Places of which some are equal, some in one bucket, and some differ in a single byte. */
-static uint64_t some_place(fuzz_input *input, unsigned kind)
+/* Positions of which some are equal, some share a bucket, and some differ in a single byte. */
+static uint64_t some_position(fuzz_input *input, unsigned kind)
 {
     uint64_t at = fuzz_take(input, 1);
     switch (kind % 4) {
@@ -25,13 +25,13 @@ static size_t read_points(fuzz_input *input, hg_point *points, size_t most)
     size_t count = fuzz_take(input, 1) % (most + 1);
     for (size_t i = 0; i < count; i++) {
         unsigned kind = (unsigned)fuzz_take(input, 1);
-        points[i].at = some_place(input, kind);
+        points[i].at = some_position(input, kind);
         points[i].owner = kind / 4 % OWNERS;
     }
     return count;
 }
 
-/* Sorted by place and, with `owners`, of equal places by owner; otherwise these keep their order. */
+/* Sorts by position, stably; with `owners`, equal positions are sorted by owner. */
 static void sort(hg_point *points, size_t count, int owners)
 {
     for (size_t i = 1; i < count; i++)
@@ -58,7 +58,7 @@ static size_t find(const hg_point *points, size_t count, uint64_t hash)
     return i;
 }
 
-/* `points` have a place for the sentinel. */
+/* `points` have space for the sentinel. */
 static void check_searches(hg_point *points, size_t count)
 {
     int bits = hg_bits(count);
@@ -75,7 +75,7 @@ static void check_searches(hg_point *points, size_t count)
     free(buckets);
 }
 
-/* The first midpoint at or after a hash is that of the nearest point, of two as near that of the one before. */
+/* The first midpoint at or after a hash belongs to the nearest point; of two equally near, to the one before. */
 static void check_nearest(const hg_point *points, const hg_point *middles, size_t count, uint64_t hash)
 {
     size_t after = find(points, count, hash);
@@ -85,7 +85,7 @@ static void check_nearest(const hg_point *points, const hg_point *middles, size_
     CHECK(middles[find(middles, count, hash) % count].owner == (is_before ? before.owner : next.owner));
 }
 
-/* Points of 32 bits, not all at one place. */
+/* Positions of 32 bits, of which two differ. */
 static void check_midpoints(hg_point *points, size_t count)
 {
     hg_point middles[MOST];
@@ -104,7 +104,7 @@ static void check_midpoints(hg_point *points, size_t count)
         }
 }
 
-/* Owners that stay keep their order and are numbered anew; some are gone. */
+/* Removes some owners and renumbers the others in their order. */
 static void read_ranks(fuzz_input *input, uint32_t *ranks)
 {
     uint64_t kept = fuzz_take(input, 1);

@@ -1,4 +1,4 @@
-/* sketch.h against counters of a byte each. */
+/* sketch.h against counters of one byte each. */
 #include "fuzz.h"
 #include "sketch.h"
 

@@ -1,4 +1,4 @@
-/* slots.h against arrays that are searched from end to end. */
+/* slots.h against arrays with linear search. */
 #include "fuzz.h"
 #include "slots.h"
 
@@ -39,7 +39,7 @@ static uint32_t live(void)
     return lists[0].count + lists[1].count + lists[2].count;
 }
 
-/* The list of the live slot of this number, which becomes its place there. */
+/* Returns the list of the live slot with this number, and sets the number to the index in that list. */
 static row *list_of(uint32_t *number)
 {
     row *list = lists;
@@ -150,7 +150,7 @@ static void add(fuzz_input *input)
     insert(list, list->count, slot);
 }
 
-/* As a cache lets a new key take the victim's slot: entered before the victim leaves. */
+/* A new key takes the slot of a victim, as in a cache: it is entered before the victim is removed. */
 static void replace(row *list, uint32_t at, int64_t hash)
 {
     uint32_t slot = list->slots[at], hole = hg_table_cell(&table, records[slot].hash, slot);
@@ -176,7 +176,7 @@ static void drop(row *list, uint32_t at)
     CHECK(table.version > version);
 }
 
-/* Move a live slot to the end of a list, or behind another slot. */
+/* Moves a live slot to the end of a list, or behind another slot. */
 static void move(row *from, uint32_t at, row *into, uint32_t place)
 {
     uint32_t slot = from->slots[at];

@@ -1,4 +1,4 @@
-/* smooth.h against nginx's own loop over all servers, with weights that doubles hold exactly. */
+/* smooth.h against nginx's loop over all servers, with weights whose sums are exact in doubles. */
 #include "fuzz.h"
 #include "smooth.h"
 

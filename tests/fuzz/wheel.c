@@ -1,4 +1,4 @@
-/* wheel.h against a search for the least time, and of equal times for the first that came. */
+/* wheel.h against a linear search for the earliest timer; of equal times, the one added first. */
 #include "fuzz.h"
 #include "wheel.h"
 
@@ -19,7 +19,7 @@ static uint32_t next_due(int64_t now)
     return best;
 }
 
-/* A time near `now` on a scale of chance, or any time at all. */
+/* A time at a random scale from `now`, or any time. */
 static int64_t some_time(fuzz_input *input, int64_t now)
 {
     unsigned scale = (unsigned)fuzz_take(input, 1);
@@ -39,7 +39,7 @@ static void removed(uint32_t slot)
     CHECK(timers[slot].due == HG_NEVER);
 }
 
-/* Every timer stands in its bucket, and once; the bits tell which buckets are full. */
+/* Every timer is in its bucket, and once; the bits mark the buckets that have timers. */
 static void check(void)
 {
     uint32_t seen = 0, live = 0;

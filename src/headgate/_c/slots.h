@@ -1,18 +1,19 @@
-/* Tables of linked slots: cells that lead from a hash to a slot, circular lists, and a chain of free slots.
+/* Tables of linked slots: open addressing from a hash to a slot, circular lists of slots, and a chain of free slots.
  *
- *   cells (u32)      records, any struct that begins so
+ *   cells (u32)      records
  *   +---+            slot   hash   prev   next
- *   | 0 |             0      -      2      1      <- where a list begins and ends
- *   | 1 | --------->  1     h(a)    0      2      <- the oldest of the list
+ *   | 0 |             0      -      2      1      <- the sentinel of a list
+ *   | 1 | --------->  1     h(a)    0      2      <- the oldest slot of the list
  *   | 0 |     +---->  2     h(b)    1      0      <- the newest
  *   | 2 | ----+       3      -      -      4      <- free, chained by next; 0 ends the chain
  *   +---+
  *
- * The number of cells is a power of two; a home is by scatter.h, probing is linear, and a removal shifts back. 0 in
- * a cell means empty, so slot 0 is never in the table, and one cell at least must stay empty.
+ * The number of cells is a power of two. scatter.h maps a hash to its home cell, probing is linear, and removal
+ * shifts back. 0 marks an empty cell, so slot 0 is never in the table; at least one cell must be empty.
  *
- * A record begins as hg_node does; where it is in no table, the hash may be any 8 bytes. `records` points at slot 0,
- * `stride` is the size of a record, a constant wherever these functions are inlined.
+ * A record is any struct whose first members are those of hg_node; in a record that is in no table, the hash may be
+ * any 8 bytes. `records` points at the record of slot 0, and `stride` is the size of a record, which is a constant
+ * wherever these functions are inlined.
  */
 #ifndef HEADGATE_SLOTS_H
 #define HEADGATE_SLOTS_H
@@ -23,7 +24,7 @@
 #include <string.h>
 #include "scatter.h"
 
-/* For the rare case, so that it takes no registers from the frequent one. */
+/* Keeps a rare path out of line, so that the frequent path saves fewer registers. */
 #if defined(__GNUC__)
 #define HG_APART __attribute__((noinline))
 #elif defined(_MSC_VER)
@@ -39,13 +40,12 @@ typedef struct {
 
 typedef struct {
     uint32_t *cells;
-    uint64_t version; /* counts edits of the cells: a probe that ran other code starts over when it has changed */
+    uint64_t version; /* changes with every edit: a probe that has called other code compares it, and starts over */
     hg_secret secret;
     uint32_t mask;
 } hg_table;
 
-/* The record of a slot, and what it begins with; no hg_node is read through, as a compiler may hold that no record of
- * another type is one. */
+/* The record of a slot and its members. Access is not through hg_node: records of other types may not alias it. */
 static inline char *hg_record(const void *records, size_t stride, uint32_t slot)
 {
     return (char *)records + slot * stride;
@@ -57,7 +57,7 @@ static inline uint32_t *hg_next(char *record) { return (uint32_t *)(record + off
 
 /* ---- memory ---- */
 
-/* The number of cells that are to be at least so many. */
+/* The size of a table with at least so many cells; at most 2**32. */
 static inline uint64_t hg_table_size(uint64_t least)
 {
     uint64_t size = 4;
@@ -66,13 +66,13 @@ static inline uint64_t hg_table_size(uint64_t least)
     return size;
 }
 
-/* Empty cells, or NULL where memory lacks. */
+/* Returns empty cells, or NULL if out of memory. */
 static inline uint32_t *hg_table_allocate(uint64_t size)
 {
     return size > SIZE_MAX / sizeof(uint32_t) ? NULL : calloc((size_t)size, sizeof(uint32_t));
 }
 
-/* Take over empty cells of `hg_table_allocate`; homes are then by another secret. */
+/* Replaces the cells by empty ones from hg_table_allocate, and draws a new secret; slots have to be entered again. */
 static inline void hg_table_adopt(hg_table *table, uint32_t *cells, uint64_t size)
 {
     free(table->cells);
@@ -88,7 +88,7 @@ static inline void hg_table_clear(hg_table *table)
     table->version++;
 }
 
-/* Keep a single cell, which is empty. */
+/* Reduces the table to one empty cell. */
 static inline void hg_table_shrink(hg_table *table)
 {
     uint32_t *cells = realloc(table->cells, sizeof *cells);
@@ -110,7 +110,7 @@ static inline uint32_t hg_table_next(const hg_table *table, uint32_t at)
     return (at + 1) & table->mask;
 }
 
-/* The first cell, from `at` on, that is empty or whose slot has this hash. */
+/* The first cell from `at` on that is empty or has a slot with this hash. */
 static inline uint32_t hg_table_probe(const hg_table *table, const void *records, size_t stride, int64_t hash,
                                       uint32_t at)
 {
@@ -145,7 +145,7 @@ static inline void hg_table_enter(hg_table *table, int64_t hash, uint32_t slot)
     hg_table_set(table, at, slot);
 }
 
-/* Shift back into a cell those that its slot had pushed on, and return the cell that is then to be empty. */
+/* Shifts back the slots that the slot in `hole` displaced. Returns the cell that is to be emptied instead. */
 static HG_APART uint32_t hg_table_shift_back(const hg_table *table, const void *records, size_t stride, uint32_t hole)
 {
     uint32_t *cells = table->cells, mask = table->mask, at = hole, slot;
@@ -160,7 +160,7 @@ static HG_APART uint32_t hg_table_shift_back(const hg_table *table, const void *
     return hole;
 }
 
-/* Take the slot of a cell out. */
+/* Removes the slot in the cell `at`. */
 static inline void hg_table_empty(hg_table *table, const void *records, size_t stride, uint32_t at)
 {
     if (table->cells[hg_table_next(table, at)] != 0)
@@ -182,7 +182,7 @@ static inline int hg_table_has(const hg_table *table, int64_t hash, uint32_t slo
     return table->cells[at] == slot;
 }
 
-/* How many cells are not empty. */
+/* The number of cells that are not empty. */
 static inline uint64_t hg_table_filled(const hg_table *table)
 {
     uint64_t filled = 0;
@@ -191,7 +191,7 @@ static inline uint64_t hg_table_filled(const hg_table *table)
     return filled;
 }
 
-/* How many cells the lookups of all slots read. */
+/* The number of cells that a lookup of each slot reads, added up. */
 static inline uint64_t hg_table_probes(const hg_table *table, const void *records, size_t stride)
 {
     uint64_t probes = 0;
@@ -207,7 +207,7 @@ static inline uint64_t hg_table_probes(const hg_table *table, const void *record
 
 /* ---- the lists ---- */
 
-/* Link a slot between two that are neighbours, or one and the same where it is alone. */
+/* Links a slot between two neighbours, which are the same slot if the list has no other. */
 static inline void hg_list_insert(void *records, size_t stride, uint32_t prev, uint32_t slot, uint32_t next)
 {
     char *own = hg_record(records, stride, slot);
@@ -217,7 +217,7 @@ static inline void hg_list_insert(void *records, size_t stride, uint32_t prev, u
     *hg_prev(hg_record(records, stride, next)) = slot;
 }
 
-/* Link a slot before `end`: as the newest, where `end` is where the list begins and ends. */
+/* Links a slot before `end`; if that is the sentinel, as the newest slot. */
 static inline void hg_list_append(void *records, size_t stride, uint32_t end, uint32_t slot)
 {
     hg_list_insert(records, stride, *hg_prev(hg_record(records, stride, end)), slot, end);
@@ -239,7 +239,7 @@ static inline void hg_chain_push(void *records, size_t stride, uint32_t *free_sl
     *free_slot = slot;
 }
 
-/* The slot that was freed last, or 0. */
+/* Removes and returns the slot that was pushed last; 0 if there is none. */
 static inline uint32_t hg_chain_pop(void *records, size_t stride, uint32_t *free_slot)
 {
     uint32_t slot = *free_slot;
