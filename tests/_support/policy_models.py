@@ -244,9 +244,10 @@ class WTinyLFU(LRU):
         least = min(1, maxsize)
         self.target = max(self.target - lost, least)
         self.target = min(self.target + size * self.rejections.has(hash(key), span), maxsize - least)
-        wider = self.target - self.window_maximum
+        wider, before = self.target - self.window_maximum, self.window_maximum
         if wider < 0 or wider >= maxsize / 64 or self.target == maxsize - least:
             self.window_maximum = int(self.target)
+        if self.window_maximum != before:
             self._shrink_protected()
 
     def removed(self, key):

@@ -132,6 +132,15 @@ def test_twins_and_model_agree(policy):
         machine_of(policy), settings=settings(max_examples=40, stateful_step_count=40, deadline=None))
 
 
+def test_resize_may_leave_a_protected_part_that_is_too_large():
+    machine = machine_of("TinyLFUCache")()
+    machine.start(maxsize=3, weighted=False, ttl=None, tti=None, seed=0)
+    machine.read_through(seed=0)
+    machine.resize(maxsize=2)
+    machine.read_through(seed=0)
+    machine.agree()
+
+
 @pytest.mark.parametrize("policy", sorted(MODELS))
 @pytest.mark.parametrize("maxsize", [1, 2, 5, 10, 33, 100])
 @pytest.mark.parametrize("weighted", [False, True])
