@@ -282,7 +282,7 @@ cdef class _Balancer(_Members):
             else:
                 record = self._remaining(skip)[0] if busy else self._choose_in_slow_start(key, skip, now)
         finally:
-            if not busy:  # or else it is cleared by whoever set it, who may have come to the end before
+            if not busy:  # otherwise the call that set it clears it, perhaps before this one ends
                 self._busy = False
             if self._stale:
                 self._rebuild(now)

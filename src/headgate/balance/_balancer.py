@@ -183,7 +183,7 @@ class _Balancer(_Members):
             self._stale = True
             raise
         finally:
-            if not busy:  # or else it is cleared by whoever set it, who may have come to the end before
+            if not busy:  # otherwise the call that set it clears it, perhaps before this one ends
                 self._busy = False
             if self._stale:
                 self._rebuild(now)

@@ -13,20 +13,22 @@
     see slots.h         +-----+     +----+
                         | 300 | --- ...
 
-A key that is not watched takes over the node of the oldest key of the least count, and what that key
-had counted is its error. One more moves a node to the next bucket, made or renumbered where it is missing.
+A new key takes the node of the oldest key with the least count, the victim, whose count becomes its error. An
+addition moves a node to the bucket of its new count, which is inserted or renumbered if there is none.
 
-Invariants (`_check` walks them all)
-- Node 0 and bucket 0 are no node and the sentinel; 0 in the table means empty, and a live node stands in
-  it once, reachable from its home. The table is at most half full.
-- Buckets are circular, sorted by strictly rising counts; each holds a node; the nodes of all are the live
-  ones, and 0 <= error <= count. Without decay the counts add up to the total.
-- len(keys) == k + 1. The garbage collector sees the keys in that list; when it has torn it down in a
-  dead cycle, `_intact` notices and nothing is watched from then on.
+Invariants (all checked by `_check`)
+- Node 0 is unused and bucket 0 is the sentinel; 0 in the table means empty, and a live node is in the table
+  once, reachable from its home. The table is at most half full.
+- Buckets are a circular list, sorted by strictly rising counts; none is empty; their nodes are the live ones,
+  and 0 <= error <= count. Without decay the counts add up to the total.
+- len(keys) == k + 1. The garbage collector visits the keys in that list; after it has cleared the list in a
+  dead cycle, `_intact` is false and all keys are removed.
 
 Foreign code - ``__index__``, ``__hash__``, the clock, ``__eq__`` in `_find` - runs before the first edit.
-The table's version counts edits of the set of keys: a probe that called ``__eq__`` starts over when it
+The table's version counts edits of the set of keys: a probe that called ``__eq__`` starts over if it has
 changed. From the first edit to the last nothing is allocated and nothing released; a victim is dropped last.
+
+Files: _summary (nodes, buckets, table, decay), _hotkeys (the public class).
 """
 include "_summary.pxi"
 include "_hotkeys.pxi"

@@ -11,11 +11,11 @@ from headgate._base.clock import checked_clock
 from headgate._base.pickling import attributes, initialized, name_class, restore
 from headgate.hotkeys._settings import (
     HotKey,
+    bad_row,
     checked_count,
     checked_half_life,
     checked_k,
     checked_limit,
-    refuse_row,
     rising,
 )
 
@@ -24,24 +24,24 @@ cdef object _ONE = 1
 
 cdef class HotKeys(_Summary):
     """HotKeys(k, *, half_life=None, clock=None)\n--\n
-    The most frequent keys of a stream, watched in the fixed memory of `k` keys.
+    The most frequent keys of a stream, counted in fixed memory for at most `k` keys.
 
-    Space-Saving: a key that is not watched takes the place of one with the least count, and starts from
-    that count as its error. So of every key at least ``count - error`` and at most `count` were added, and
-    every key with more than ``total / k`` is watched. Keys are any hashables.
+    This is Space-Saving: a key that is not counted yet replaces one with the least count, and starts from
+    that count, which is its error. So every key has been added at least ``count - error`` and at most `count`
+    times, and every key added more than ``total / k`` times is counted. Keys are any hashables.
 
-    With a `half_life` in seconds all counts, errors and `total` are halved, rounded down, each time that
-    it has passed; what falls to 0 is no longer watched, and all bounds hold for counts that decay so.
-    `clock` is a callable that answers integer nanoseconds, by default the monotonic clock; when it steps
-    back, the half-life starts again. Every method is atomic among threads.
+    With a `half_life` in seconds, all counts, errors and `total` are halved, rounded down, each time that it
+    has passed; keys whose count falls to 0 are removed, and all bounds hold for the decayed counts. `clock`
+    returns integer nanoseconds and defaults to the monotonic clock; when it steps back, the half-life starts
+    again. Every method is atomic among threads.
 
-    Raises ValueError if `k` is not from 1 to 2**26 or `half_life` less than a nanosecond, TypeError if
-    an argument has the wrong type.
+    Raises ValueError if `k` is not from 1 to 2**26 or `half_life` is less than a nanosecond, TypeError if an
+    argument has the wrong type.
 
     Source: Metwally, Agrawal, El Abbadi, "Efficient computation of frequent and top-k elements in data
     streams", 2005.
 
-    Complexity: O(k) memory, taken at once.
+    Complexity: O(k) memory, allocated at once.
 
     >>> hot = HotKeys(2)
     >>> for key in "aababcab":
@@ -55,22 +55,22 @@ cdef class HotKeys(_Summary):
     __class_getitem__ = classmethod(GenericAlias)
 
     def __init__(self, k, *, half_life=None, clock=None):
-        room = checked_k(k)
+        most = checked_k(k)
         half, tick = checked_half_life(half_life), checked_clock(clock)
         with cython.critical_section(self):
             if self.made:
                 raise initialized(self)
             self.made = True
-        self._install(room, half_life, half, tick)
+        self._install(most, half_life, half, tick)
 
     @cython.binding(False)
     def add(self, key, n=1):
-        """Count `n` more of `key`.
+        """Adds `n` to the count of `key`.
 
-        Raises ValueError if `n` is not positive or takes the total to 2**63, TypeError if it is no int or
-        `key` is not hashable.
+        Raises ValueError if `n` is not positive or brings the total to 2**63, TypeError if `n` is not an int
+        or `key` is not hashable.
 
-        Complexity: O(1) for n = 1; a greater `n` passes by every count between the old and the new one. A
+        Complexity: O(1) for n = 1; a greater `n` passes every count between the old and the new one. A
         half-life that has passed costs O(k) once.
 
         >>> hot = HotKeys(10)
@@ -86,20 +86,20 @@ cdef class HotKeys(_Summary):
             number = checked_count(n)
         hash = hg_hash(<PyObject *>key)
         with cython.critical_section(self):
-            _halved = self._age() if self.half else None
+            _halved = self._decay() if self.half else None
             node = self._find(<PyObject *>key, hash)
             if number > INT64_MAX - self.sum:
                 raise ValueError(f"n must leave the total below 2**63, got {n!r}")
             self.sum += number
             if node != NIL:
-                self._raise(node, number)
+                self._add_count(node, number)
             else:
-                dropped = self._admit(<PyObject *>key, hash, number, NIL)
+                dropped = self._insert_key(<PyObject *>key, hash, number, NIL)
         if dropped != NULL:
             Py_DECREF(dropped)
 
     def top(self, n=None):
-        """The `n` most frequent keys, or all that are watched: `HotKey` records of key, count and error.
+        """Returns the `n` most frequent keys, or all, as a list of `HotKey`: key, count and error.
 
         The greatest count comes first; of equal counts the one that was reached first.
 
@@ -116,7 +116,7 @@ cdef class HotKeys(_Summary):
         return [HotKey(*row) for row in self._rows(checked_limit(n))]
 
     def clear(self):
-        """Watch nothing, with a total of 0; a half-life starts now.
+        """Removes all keys and sets the total to 0; a half-life starts now.
 
         Complexity: O(k).
 
@@ -130,12 +130,12 @@ cdef class HotKeys(_Summary):
         cdef int64_t now = self._now() if self.half else 0
         with cython.critical_section(self):
             self.since = now
-            self._forget()
+            self._reset()
             self.keys, keys = keys, self.keys
 
     @property
     def k(self):
-        """How many keys are watched at most.
+        """The maximum number of keys that are counted.
 
         >>> HotKeys(3).k
         3
@@ -153,7 +153,7 @@ cdef class HotKeys(_Summary):
 
     @property
     def total(self):
-        """The sum of all that was added, decayed as the counts are.
+        """The sum of all additions, decayed like the counts.
 
         >>> hot = HotKeys(1)
         >>> hot.add("a")
@@ -162,20 +162,20 @@ cdef class HotKeys(_Summary):
         2
         """
         with cython.critical_section(self):
-            _halved = self._age() if self.half else None
+            _halved = self._decay() if self.half else None
             return self.sum
 
     def __len__(self):
         with cython.critical_section(self):
-            _halved = self._age() if self.half else None
+            _halved = self._decay() if self.half else None
             if not self._intact():
-                self._mend()
+                self._restore()
             return self.count
 
     def __contains__(self, key):
         cdef Py_hash_t hash = hg_hash(<PyObject *>key)
         with cython.critical_section(self):
-            _halved = self._age() if self.half else None
+            _halved = self._decay() if self.half else None
             return self._find(<PyObject *>key, hash) != NIL
 
     def __repr__(self):
@@ -185,7 +185,7 @@ cdef class HotKeys(_Summary):
     # ---- copies -----------------------------------------------------------------------------
 
     def copy(self):
-        """A structure of its own with the same counts.
+        """Returns an independent copy with the same counts.
 
         Complexity: O(k).
 
@@ -236,9 +236,9 @@ cdef class HotKeys(_Summary):
                 last = self.buckets[0].prev
                 least = self.buckets[last].count
                 if node != NIL or self.free_node == NIL or not 0 <= error <= count >= least:
-                    raise refuse_row(key)
+                    raise bad_row(key)
                 node = self.free_node
-                dropped = self._admit(<PyObject *>key, hash, count, last)
+                dropped = self._insert_key(<PyObject *>key, hash, count, last)
                 self.nodes[node].error = error
             Py_DECREF(dropped)
         self.since -= phase

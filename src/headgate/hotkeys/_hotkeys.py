@@ -6,35 +6,35 @@ from headgate._base.clock import checked_clock
 from headgate._base.pickling import attributes, initialized, name_class, restore
 from headgate.hotkeys._settings import (
     HotKey,
+    bad_row,
     checked_count,
     checked_half_life,
     checked_k,
     checked_limit,
-    refuse_row,
     rising,
 )
 from headgate.hotkeys._summary import _Entry, _live, _Summary
 
 
 class HotKeys(_Summary):
-    """The most frequent keys of a stream, watched in the fixed memory of `k` keys.
+    """The most frequent keys of a stream, counted in fixed memory for at most `k` keys.
 
-    Space-Saving: a key that is not watched takes the place of one with the least count, and starts from
-    that count as its error. So of every key at least ``count - error`` and at most `count` were added, and
-    every key with more than ``total / k`` is watched. Keys are any hashables.
+    This is Space-Saving: a key that is not counted yet replaces one with the least count, and starts from
+    that count, which is its error. So every key has been added at least ``count - error`` and at most `count`
+    times, and every key added more than ``total / k`` times is counted. Keys are any hashables.
 
-    With a `half_life` in seconds all counts, errors and `total` are halved, rounded down, each time that
-    it has passed; what falls to 0 is no longer watched, and all bounds hold for counts that decay so.
-    `clock` is a callable that answers integer nanoseconds, by default the monotonic clock; when it steps
-    back, the half-life starts again. Every method is atomic among threads.
+    With a `half_life` in seconds, all counts, errors and `total` are halved, rounded down, each time that it
+    has passed; keys whose count falls to 0 are removed, and all bounds hold for the decayed counts. `clock`
+    returns integer nanoseconds and defaults to the monotonic clock; when it steps back, the half-life starts
+    again. Every method is atomic among threads.
 
-    Raises ValueError if `k` is not from 1 to 2**26 or `half_life` less than a nanosecond, TypeError if
-    an argument has the wrong type.
+    Raises ValueError if `k` is not from 1 to 2**26 or `half_life` is less than a nanosecond, TypeError if an
+    argument has the wrong type.
 
     Source: Metwally, Agrawal, El Abbadi, "Efficient computation of frequent and top-k elements in data
     streams", 2005.
 
-    Complexity: O(k) memory, taken at once.
+    Complexity: O(k) memory, allocated at once.
 
     >>> hot = HotKeys(2)
     >>> for key in "aababcab":
@@ -49,21 +49,21 @@ class HotKeys(_Summary):
     __class_getitem__ = classmethod(GenericAlias)
 
     def __init__(self, k, *, half_life=None, clock=None):
-        room = checked_k(k)
+        most = checked_k(k)
         half, tick = checked_half_life(half_life), checked_clock(clock)
         with self._lock:
             if self._made:
                 raise initialized(self)
             self._made = True
-        self._install(room, half_life, half, tick)
+        self._install(most, half_life, half, tick)
 
     def add(self, key, n=1):
-        """Count `n` more of `key`.
+        """Adds `n` to the count of `key`.
 
-        Raises ValueError if `n` is not positive or takes the total to 2**63, TypeError if it is no int or
-        `key` is not hashable.
+        Raises ValueError if `n` is not positive or brings the total to 2**63, TypeError if `n` is not an int
+        or `key` is not hashable.
 
-        Complexity: O(1) for n = 1; a greater `n` passes by every count between the old and the new one. A
+        Complexity: O(1) for n = 1; a greater `n` passes every count between the old and the new one. A
         half-life that has passed costs O(k) once.
 
         >>> hot = HotKeys(10)
@@ -73,10 +73,10 @@ class HotKeys(_Summary):
         """
         number = checked_count(n)
         self._add(_Entry(key, hash(key)), number, n)
-        self._catch_up()
+        self._apply_deferred()
 
     def top(self, n=None):
-        """The `n` most frequent keys, or all that are watched: `HotKey` records of key, count and error.
+        """Returns the `n` most frequent keys, or all, as a list of `HotKey`: key, count and error.
 
         The greatest count comes first; of equal counts the one that was reached first.
 
@@ -91,11 +91,11 @@ class HotKeys(_Summary):
         [HotKey(key='b', count=2, error=1)]
         """
         limit = checked_limit(n)
-        self._aged()
+        self._decayed()
         return [HotKey(*row) for row in self._rows(limit)]
 
     def clear(self):
-        """Watch nothing, with a total of 0; a half-life starts now.
+        """Removes all keys and sets the total to 0; a half-life starts now.
 
         Complexity: O(k).
 
@@ -109,7 +109,7 @@ class HotKeys(_Summary):
 
     @property
     def k(self):
-        """How many keys are watched at most.
+        """The maximum number of keys that are counted.
 
         >>> HotKeys(3).k
         3
@@ -127,7 +127,7 @@ class HotKeys(_Summary):
 
     @property
     def total(self):
-        """The sum of all that was added, decayed as the counts are.
+        """The sum of all additions, decayed like the counts.
 
         >>> hot = HotKeys(1)
         >>> hot.add("a")
@@ -135,10 +135,10 @@ class HotKeys(_Summary):
         >>> hot.total
         2
         """
-        return self._aged()[0]
+        return self._decayed()[0]
 
     def __len__(self):
-        return self._aged()[1]
+        return self._decayed()[1]
 
     def __contains__(self, key):
         hash_ = hash(key)
@@ -147,8 +147,8 @@ class HotKeys(_Summary):
             found, version = self._find(key, hash_)
             with self._lock:
                 holds = version == self._version
-                _halved = self._age(now)
-            self._catch_up()
+                _halved = self._decay(now)
+            self._apply_deferred()
             if holds:
                 return _live(found) is not None
 
@@ -159,7 +159,7 @@ class HotKeys(_Summary):
     # ---- copies -----------------------------------------------------------------------------
 
     def copy(self):
-        """A structure of its own with the same counts.
+        """Returns an independent copy with the same counts.
 
         Complexity: O(k).
 
@@ -181,7 +181,7 @@ class HotKeys(_Summary):
     def _state(self):
         now = self._now()
         with self._lock:
-            _halved = self._age(now)
+            _halved = self._decay(now)
             busy, self._busy = self._busy, True
             try:
                 phase = now - self._since if self._half else 0
@@ -190,7 +190,7 @@ class HotKeys(_Summary):
             finally:
                 self._busy = busy
         if not busy:
-            self._catch_up()
+            self._apply_deferred()
         return *state, attributes(self)
 
     @classmethod
@@ -212,8 +212,8 @@ class HotKeys(_Summary):
             with self._lock:
                 last = self._sentinel.prev
                 if known is not None or self._count == self._most or not 0 <= error <= count >= last.count:
-                    raise refuse_row(key)
-                self._admit(entry, count, last)
+                    raise bad_row(key)
+                self._insert_key(entry, count, last)
                 entry.error = error
         self._since -= phase
         self._total = total

@@ -5,10 +5,13 @@
 
 The buckets, victims and errors are those of the compiled twin. Entries compare by identity, and the table
 is keyed by the hash alone, so that only `_find` runs the ``__eq__`` of keys. ``__index__``, ``__hash__``, the
-clock and ``__eq__`` run before the lock is taken, and a victim is dropped after that. `_find` says for which
-`_version` of the set of keys its result holds; where that is over under the lock, it is called anew. The lock
-is re-entrant, as a finalizer may come at any step: while `_busy` says that an edit is under way, what it adds
-or clears waits in `_late` until the lock is free, and what it reads may lack the key that is being moved.
+clock and ``__eq__`` run before the lock is taken, and a victim is dropped after it is released. `_find`
+returns the `_version` of the set of keys for which its result holds, and is called again if that has changed
+under the lock. The lock is re-entrant, as a finalizer may run at any step: while `_busy`, which means that an
+edit is in progress, its additions and clears are deferred in `_deferred` until the lock is free, and what it
+reads may lack the key that is being moved.
+
+Files: _summary (entries, buckets, table, decay), _hotkeys (the public class).
 """
 
 from headgate.hotkeys._hotkeys import HotKeys

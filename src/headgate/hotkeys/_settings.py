@@ -1,4 +1,4 @@
-"""What `HotKeys` answers, and how its arguments are checked, in one copy for both twins."""
+"""The records that `HotKeys` returns, and checks of its arguments, shared by both twins."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 else:
     _Fields = namedtuple("_Fields", "key count error")
 
-_MOST_KEYS = 2**26
-_MOST_NANOSECONDS = 2**62
-_MOST_TOTAL = 2**63 - 1
+_MAX_KEYS = 2**26
+_MAX_NANOSECONDS = 2**62
+_MAX_TOTAL = 2**63 - 1
 
 
 class HotKey(_Fields["_Key"]):
-    """A key that `HotKeys` watches: at least ``count - error`` and at most `count` of it were added.
+    """A key of `HotKeys`, added at least ``count - error`` and at most `count` times.
 
     >>> HotKey("user:1", 10, 2).count
     10
@@ -36,10 +36,10 @@ class HotKey(_Fields["_Key"]):
 
 
 def checked_k(k: int) -> int:
-    """How many keys are watched."""
+    """The maximum number of keys."""
     number = checked_int("k", k)
-    if not 1 <= number <= _MOST_KEYS:
-        raise ValueError(f"k must be from 1 to {_MOST_KEYS}, got {k!r}")
+    if not 1 <= number <= _MAX_KEYS:
+        raise ValueError(f"k must be from 1 to {_MAX_KEYS}, got {k!r}")
     return number
 
 
@@ -48,35 +48,35 @@ def checked_half_life(half_life: float | None) -> int:
     if half_life is None:
         return 0
     seconds = checked_number("half_life", half_life)
-    if not 1e-9 <= seconds < _MOST_NANOSECONDS / 1e9:
+    if not 1e-9 <= seconds < _MAX_NANOSECONDS / 1e9:
         raise ValueError(f"half_life must be from a nanosecond to 2**62 of them, got {half_life!r}")
     return round(seconds * 1e9)
 
 
 def checked_count(n: int) -> int:
-    """What an addition adds."""
+    """The number to add."""
     number = checked_int("n", n)
     if number < 1:
         raise ValueError(f"n must be positive, got {n!r}")
-    if number > _MOST_TOTAL:
+    if number > _MAX_TOTAL:
         raise ValueError(f"n must leave the total below 2**63, got {n!r}")
     return number
 
 
 def checked_limit(n: int | None) -> int:
-    """How many records `top` answers at most."""
+    """The maximum number of records that `top` returns."""
     number = checked_int_or_none("n", n)
     if number is None:
-        return _MOST_KEYS
+        return _MAX_KEYS
     if number < 0:
         raise ValueError(f"n must not be negative, got {n!r}")
-    return min(number, _MOST_KEYS)
+    return min(number, _MAX_KEYS)
 
 
 def rising(rows: list[tuple[Any, int, int]]) -> tuple[tuple[Any, int, int], ...]:
-    """Rows of key, count and error as a pickle has them: the least count first, equal ones as they stood."""
+    """Rows of key, count and error as a pickle has them: the least count first, equal counts in order."""
     return tuple(sorted(rows, key=itemgetter(1)))
 
 
-def refuse_row(key: object) -> ValueError:
+def bad_row(key: object) -> ValueError:
     return ValueError(f"state must hold at most k distinct keys by rising counts, got {key!r}")

@@ -41,7 +41,7 @@ cdef extern from "Python.h":
     void Py_DECREF(PyObject *o)
     PyObject *Py_None
 
-# Both begin as the records of slots.h do.
+# Both begin like the records of slots.h.
 cdef struct Node:
     int64_t hash
     uint32_t prev
@@ -62,7 +62,7 @@ hg_seed_secrets(urandom(16))
 
 
 cdef class _Summary:
-    """At most `most` keys with their counts and errors."""
+    """The keys with their counts and errors."""
 
     cdef object __weakref__
     cdef list keys
@@ -92,18 +92,18 @@ cdef class _Summary:
     # ---- memory -----------------------------------------------------------------------------
 
     @cython.final
-    cdef int _install(self, uint32_t room, lifetime, int64_t half, clock) except -1:
-        """Take on whole new arrays, with nothing watched."""
-        cdef uint64_t size = hg_table_size(2 * <uint64_t>room)
+    cdef int _install(self, uint32_t most, lifetime, int64_t half, clock) except -1:
+        """Install new arrays, with no key."""
+        cdef uint64_t size = hg_table_size(2 * <uint64_t>most)
         cdef Node *nodes
         cdef Bucket *buckets
         cdef uint32_t *cells
         cdef int64_t now = 0
         if half:
             now = checked_now(clock()) if clock is not None else hg_monotonic_ns()
-        keys = [None] * (<Py_ssize_t>room + 1)
-        nodes = <Node *>calloc(<size_t>room + 1, sizeof(Node))
-        buckets = <Bucket *>calloc(<size_t>room + 1, sizeof(Bucket))
+        keys = [None] * (<Py_ssize_t>most + 1)
+        nodes = <Node *>calloc(<size_t>most + 1, sizeof(Node))
+        buckets = <Bucket *>calloc(<size_t>most + 1, sizeof(Bucket))
         cells = hg_table_allocate(size)
         if nodes == NULL or buckets == NULL or cells == NULL:
             free(nodes)
@@ -115,17 +115,17 @@ cdef class _Summary:
             free(self.buckets)
             self.nodes, self.buckets = nodes, buckets
             hg_table_adopt(&self.table, cells, size)
-            self.most = room
+            self.most = most
             self.half, self.since = half, now
-            self._forget()
+            self._reset()
             self.clock, clock = clock, self.clock
             self.lifetime, lifetime = lifetime, self.lifetime
             self.keys, keys = keys, self.keys
         return 0
 
     @cython.final
-    cdef void _forget(self) noexcept:
-        """Watch nothing; the keys are the caller's to take away."""
+    cdef void _reset(self) noexcept:
+        """Remove all keys except from the list `keys`, which the caller replaces."""
         cdef uint32_t at
         hg_table_clear(&self.table)
         for at in range(1, self.most + 1):
@@ -141,10 +141,10 @@ cdef class _Summary:
         return self.keys is not None and PyList_GET_SIZE(<PyObject *>self.keys) == <Py_ssize_t>self.most + 1
 
     @cython.final
-    cdef int _mend(self) except -1:
-        """Watch nothing, when the garbage collector has already torn the keys down."""
+    cdef int _restore(self) except -1:
+        """Remove all keys, after the garbage collector has cleared their list."""
         self.keys = [None] * (<Py_ssize_t>self.most + 1)
-        self._forget()
+        self._reset()
         return 0
 
     # ---- the table --------------------------------------------------------------------------
@@ -161,7 +161,7 @@ cdef class _Summary:
         cdef PyObject *stored
         cdef int equal
         if not self._intact():
-            self._mend()
+            self._restore()
         at = hg_table_home(&self.table, hash)
         while True:
             node = self.table.cells[at]
@@ -192,7 +192,7 @@ cdef class _Summary:
 
     @cython.final
     cdef void _detach(self, uint32_t node) noexcept:
-        """Take `node` out of its bucket, where it is not alone."""
+        """Remove `node` from its bucket, which has others."""
         cdef Bucket *bucket = &self.buckets[self.nodes[node].bucket]
         if bucket.head == node:
             bucket.head = self.nodes[node].next
@@ -200,7 +200,7 @@ cdef class _Summary:
 
     @cython.final
     cdef void _attach(self, uint32_t node, uint32_t at) noexcept:
-        """Make `node` the last one of a bucket."""
+        """Append `node` to a bucket."""
         cdef uint32_t head = self.buckets[at].head
         self.nodes[node].bucket = at
         if head != NIL:
@@ -210,32 +210,32 @@ cdef class _Summary:
         self.nodes[node].prev = self.nodes[node].next = node
 
     @cython.final
-    cdef uint32_t _open(self, int64_t count, uint32_t before) noexcept:
-        """A new bucket behind `before`."""
+    cdef uint32_t _new_bucket(self, int64_t count, uint32_t before) noexcept:
+        """Insert a new bucket after `before`; returns it."""
         cdef uint32_t at = hg_chain_pop(self.buckets, sizeof(Bucket), &self.free_bucket)
         self.buckets[at].count, self.buckets[at].head = count, NIL
         hg_list_insert(self.buckets, sizeof(Bucket), before, at, self.buckets[before].next)
         return at
 
     @cython.final
-    cdef void _close(self, uint32_t at) noexcept:
-        """Give an empty bucket back."""
+    cdef void _remove_bucket(self, uint32_t at) noexcept:
+        """Free an empty bucket."""
         hg_list_remove(self.buckets, sizeof(Bucket), at)
         hg_chain_push(self.buckets, sizeof(Bucket), &self.free_bucket, at)
 
     @cython.final
-    cdef void _settle(self, uint32_t node, int64_t count, uint32_t before) noexcept:
-        """Put `node`, which is in no bucket, where `count` belongs: behind `before` or further on."""
+    cdef void _insert(self, uint32_t node, int64_t count, uint32_t before) noexcept:
+        """Insert `node`, which is in no bucket, into the bucket of `count`, at or after `before`."""
         cdef uint32_t after = self.buckets[before].next
         while after != NIL and self.buckets[after].count <= count:
             before, after = after, self.buckets[after].next
         if before == NIL or self.buckets[before].count != count:
-            before = self._open(count, before)
+            before = self._new_bucket(count, before)
         self._attach(node, before)
 
     @cython.final
-    cdef void _raise(self, uint32_t node, int64_t n) noexcept:
-        """Count `n` more of a live node."""
+    cdef void _add_count(self, uint32_t node, int64_t n) noexcept:
+        """Add `n` to the count of a live node."""
         cdef uint32_t at = self.nodes[node].bucket
         cdef Bucket *bucket = &self.buckets[at]
         cdef int64_t count = bucket.count + n
@@ -246,24 +246,24 @@ cdef class _Summary:
                 bucket.count = count
                 return
             before = bucket.prev
-            self._close(at)
+            self._remove_bucket(at)
         else:
             self._detach(node)
-        self._settle(node, count, before)
+        self._insert(node, count, before)
 
     @cython.final
-    cdef PyObject *_admit(self, PyObject *key, Py_hash_t hash, int64_t n, uint32_t before) noexcept:
-        """Watch `key`, in place of a victim where there is no room; answers the reference to drop."""
+    cdef PyObject *_insert_key(self, PyObject *key, Py_hash_t hash, int64_t n, uint32_t before) noexcept:
+        """Insert `key`, in place of a victim if full; returns the reference to drop."""
         cdef uint32_t node = hg_chain_pop(self.nodes, sizeof(Node), &self.free_node)
         cdef PyObject *victim
         if node != NIL:
             self.nodes[node].error = 0
             self.count += 1
-            self._settle(node, n, before)
+            self._insert(node, n, before)
         else:
             node = self.buckets[self.buckets[0].next].head
             self.nodes[node].error = self.buckets[self.nodes[node].bucket].count
-            self._raise(node, n)
+            self._add_count(node, n)
             hg_table_leave(&self.table, self.nodes, sizeof(Node), node)
         victim = self._key(node)
         Py_INCREF(key)
@@ -281,8 +281,8 @@ cdef class _Summary:
         return checked_now(self.clock())
 
     @cython.final
-    cdef list _age(self):
-        """Halve the counts for each half-life that has passed; answers what is to be dropped last."""
+    cdef list _decay(self):
+        """Halve the counts for each half-life that has passed; returns what is to be dropped last."""
         cdef int64_t now = self._now(), steps
         cdef uint64_t version
         cdef list fresh
@@ -294,7 +294,7 @@ cdef class _Summary:
             version = self.table.version
             fresh = [None] * (<Py_ssize_t>self.most + 1)
             if not self._intact():
-                self._mend()
+                self._restore()
             if version == self.table.version and now - self.since >= self.half:
                 steps = (now - self.since) // self.half
                 self.since += steps * self.half
@@ -302,7 +302,7 @@ cdef class _Summary:
 
     @cython.final
     cdef list _halve(self, int steps, list fresh):
-        """Halve `steps` times, rounding down; `fresh` takes the keys that are left."""
+        """Halve `steps` times, rounding down; the remaining keys move to `fresh`."""
         cdef Node *nodes = self.nodes
         cdef uint32_t at = self.buckets[0].next, after, into = NIL, node, next, last
         cdef int64_t count, halved
@@ -334,7 +334,7 @@ cdef class _Summary:
                     break
                 node = next
             if into != at or halved == 0:
-                self._close(at)
+                self._remove_bucket(at)
                 into = NIL if halved == 0 else into
             at = after
         self.keys, fresh = fresh, self.keys
@@ -342,16 +342,16 @@ cdef class _Summary:
 
     @cython.final
     cdef list _rows(self, uint64_t limit):
-        """Triples of key, count and error, the greatest count first; starts over when foreign code edits."""
+        """Triples of key, count and error, the greatest count first; starts over if foreign code edits."""
         cdef list rows
         cdef uint64_t version, moves
         cdef uint32_t at, node
         while True:
             rows = []
             with cython.critical_section(self):
-                _halved = self._age() if self.half else None
+                _halved = self._decay() if self.half else None
                 if not self._intact():
-                    self._mend()
+                    self._restore()
                 version, moves = self.table.version, self.moves
                 at = self.buckets[0].prev
                 node = self.buckets[at].head
@@ -368,7 +368,7 @@ cdef class _Summary:
                     return rows
 
     def _check(self):
-        """Walk every structure and raise AssertionError where an invariant does not hold."""
+        """Check all structures; raise AssertionError if an invariant does not hold."""
         cdef uint32_t at, node, prev = NIL, live = 0
         cdef int64_t counted = 0
         assert self._intact()
@@ -402,7 +402,7 @@ cdef class _Summary:
         assert at == self.most - live
 
     def _probes(self):
-        """How many cells of the table the lookups of all keys read."""
+        """The number of table cells that a lookup of every key reads."""
         with cython.critical_section(self):
             cells = hg_table_probes(&self.table, self.nodes, sizeof(Node))
         return cells

@@ -5,10 +5,10 @@ from time import monotonic_ns
 from headgate._base.clock import checked_now
 from headgate._base.forks import new_lock, renew
 
-_MOST_TOTAL = 2**63 - 1
+_MAX_TOTAL = 2**63 - 1
 
 
-def _read(clock):
+def _read_clock(clock):
     return monotonic_ns() if clock is None else checked_now(clock())
 
 
@@ -22,7 +22,7 @@ class _Entry:
 
 
 def _live(entry):
-    """`entry`, or None where nothing was left of it when counts were halved."""
+    """`entry`, or None if its count fell to 0 when counts were halved."""
     return None if entry is None or entry.bucket is None else entry
 
 
@@ -36,16 +36,16 @@ class _Bucket:
 
 
 class _Summary:
-    """At most `most` keys with their counts and errors."""
+    """The keys with their counts and errors."""
 
     __slots__ = (
         "__weakref__",
         "_busy",
         "_clock",
         "_count",
+        "_deferred",
         "_half",
         "_half_life",
-        "_late",
         "_lock",
         "_made",
         "_most",
@@ -62,46 +62,46 @@ class _Summary:
         self._lock = new_lock()
         renew(self)
         self._version = self._moves = 0
-        self._busy, self._late, self._made = False, [], False
+        self._busy, self._deferred, self._made = False, [], False
         self._install(1, None, 0, None)
         return self
 
-    def _install(self, room, half_life, half, clock):
-        """Take on whole new structures, with nothing watched."""
-        now = _read(clock) if half else 0
+    def _install(self, most, half_life, half, clock):
+        """Install new structures, with no key."""
+        now = _read_clock(clock) if half else 0
         table, sentinel = {}, _Bucket(0)
         with self._lock:
             old = getattr(self, "_table", None), getattr(self, "_sentinel", None)
             busy, self._busy = self._busy, True
             self._table, self._sentinel = table, sentinel
-            self._most, self._half_life, self._half, self._clock = room, half_life, half, clock
+            self._most, self._half_life, self._half, self._clock = most, half_life, half, clock
             self._since = now
             self._count = self._total = 0
             self._version += 1
             self._busy = busy
         del old
         if not busy:
-            self._catch_up()
+            self._apply_deferred()
 
     def _renew(self):
-        """In the child of a fork: link anew what is watched, if another thread was amid an edit."""
+        """In the child of a fork: link all entries anew, if another thread was editing."""
         if not self._busy:
             return
         entries = [entry for chain in self._table.values() for entry in chain]
         counts = sorted([(entry.bucket.count, at) for at, entry in enumerate(entries)])
         self._sentinel = _Bucket(0)
         for count, at in counts:
-            self._settle(entries[at], count, self._sentinel.prev)
+            self._insert(entries[at], count, self._sentinel.prev)
         self._count, counted = len(counts), sum([count for count, _ in counts])
         self._total = max(counted, self._total) if self._half else counted
         self._version += 1
         self._busy = False
-        self._catch_up()
+        self._apply_deferred()
 
     # ---- the table --------------------------------------------------------------------------
 
     def _find(self, key, hash_):
-        """The entry of `key`, or None, and for which `_version`; runs ``__eq__``, so no lock may be held."""
+        """The entry of `key`, or None, and its `_version`; runs ``__eq__``, so no lock may be held."""
         while True:
             version, found = self._version, None
             for entry in list(self._table.get(hash_, ())):
@@ -111,8 +111,8 @@ class _Summary:
             if version == self._version:
                 return found, version
 
-    def _leave(self, entry):
-        """Take `entry` out of the table."""
+    def _remove_key(self, entry):
+        """Remove `entry` from the table."""
         chain = self._table[entry.hash]
         if len(chain) == 1:
             del self._table[entry.hash]
@@ -122,11 +122,11 @@ class _Summary:
     # ---- the buckets ------------------------------------------------------------------------
 
     @staticmethod
-    def _close(bucket):
+    def _remove_bucket(bucket):
         bucket.prev.next, bucket.next.prev = bucket.next, bucket.prev
 
-    def _settle(self, entry, count, before):
-        """Put `entry`, which is in no bucket, where `count` belongs: behind `before` or further on."""
+    def _insert(self, entry, count, before):
+        """Insert `entry`, which is in no bucket, into the bucket of `count`, at or after `before`."""
         after = before.next
         while after is not self._sentinel and after.count <= count:
             before, after = after, after.next
@@ -138,8 +138,8 @@ class _Summary:
         before.entries[entry] = None
         entry.bucket = before
 
-    def _raise(self, entry, n):
-        """Count `n` more of a live entry."""
+    def _add_count(self, entry, n):
+        """Add `n` to the count of a live entry."""
         self._moves += 1
         bucket = before = entry.bucket
         count = bucket.count + n
@@ -149,27 +149,27 @@ class _Summary:
                 bucket.count = count
                 return
             before = bucket.prev
-            self._close(bucket)
+            self._remove_bucket(bucket)
         else:
             del bucket.entries[entry]
-        self._settle(entry, count, before)
+        self._insert(entry, count, before)
 
-    def _admit(self, entry, n, before):
-        """Watch the key of `entry`, in place of a victim where there is no room; answers the victim."""
+    def _insert_key(self, entry, n, before):
+        """Insert `entry`, in place of a victim if full; returns the victim."""
         victim = None
         if self._count < self._most:
             self._count += 1
-            self._settle(entry, n, before)
+            self._insert(entry, n, before)
         else:
             least = self._sentinel.next
             victim = next(iter(least.entries))
             entry.error = least.count
-            self._leave(victim)
+            self._remove_key(victim)
             if len(least.entries) == 1:
-                self._close(least)
+                self._remove_bucket(least)
             else:
                 del least.entries[victim]
-            self._settle(entry, least.count + n, self._sentinel)
+            self._insert(entry, least.count + n, self._sentinel)
             victim.bucket = None
         self._table.setdefault(entry.hash, []).append(entry)
         self._version += 1
@@ -179,9 +179,9 @@ class _Summary:
 
     def _now(self):
         """The time, where counts decay; runs the clock, so no lock may be held."""
-        return _read(self._clock) if self._half else 0
+        return _read_clock(self._clock) if self._half else 0
 
-    def _age(self, now):
+    def _decay(self, now):
         """Halve the counts for each half-life that has passed; returns what is to be dropped last."""
         if not self._half or self._busy:
             return None
@@ -196,17 +196,17 @@ class _Summary:
         finally:
             self._busy = False
 
-    def _aged(self):
-        """The total, and how many keys are watched, as of now."""
+    def _decayed(self):
+        """The present total and number of keys."""
         now = self._now()
         with self._lock:
-            _halved = self._age(now)
+            _halved = self._decay(now)
             sums = self._total, self._count
-        self._catch_up()
+        self._apply_deferred()
         return sums
 
     def _halve(self, steps):
-        """Halve `steps` times, rounding down; returns the entries that nothing is left of."""
+        """Halve `steps` times, rounding down; returns the entries whose count fell to 0."""
         self._total >>= steps
         self._version += 1
         gone = []
@@ -217,17 +217,17 @@ class _Summary:
                 entry.error = halved - (count - entry.error >> steps)
             if halved == 0:
                 gone += bucket.entries
-                self._close(bucket)
+                self._remove_bucket(bucket)
             elif before.count == halved:
                 for entry in bucket.entries:
                     before.entries[entry] = None
                     entry.bucket = before
-                self._close(bucket)
+                self._remove_bucket(bucket)
             else:
                 bucket.count = halved
             bucket = bucket.next
         for entry in gone:
-            self._leave(entry)
+            self._remove_key(entry)
             entry.bucket = None
         self._count -= len(gone)
         return gone
@@ -235,55 +235,55 @@ class _Summary:
     # ---- additions --------------------------------------------------------------------------
 
     def _add(self, entry, number, n):
-        """Count `number`, given as `n`, more of the key of `entry`."""
+        """Add `number`, given as `n`, to the count of the key of `entry`."""
         while True:
             now = self._now()
             found, version = self._find(entry.key, entry.hash)
             with self._lock:
                 if self._busy:
-                    self._late.append((entry, number, n))
+                    self._deferred.append((entry, number, n))
                     return
                 if version == self._version:
-                    _halved = self._age(now)
-                    _victim = self._count_in(_live(found), entry, number, n)
+                    _halved = self._decay(now)
+                    _victim = self._add_to(_live(found), entry, number, n)
                     return
 
-    def _count_in(self, found, entry, number, n):
-        """Count `number` more of `found`, or of the new `entry`; returns the victim, or None."""
+    def _add_to(self, found, entry, number, n):
+        """Add `number` to the count of `found`, or of the new `entry`; returns the victim, or None."""
         self._busy = True
         try:
-            if number > _MOST_TOTAL - self._total:
+            if number > _MAX_TOTAL - self._total:
                 raise ValueError(f"n must leave the total below 2**63, got {n!r}")
             self._total += number
             if found is None:
-                return self._admit(entry, number, self._sentinel)
-            self._raise(found, number)
+                return self._insert_key(entry, number, self._sentinel)
+            self._add_count(found, number)
             return None
         finally:
             self._busy = False
 
-    def _catch_up(self):
-        """Do what finalizers wanted amid an edit: a clear is None, an addition its arguments."""
-        while self._late:
+    def _apply_deferred(self):
+        """Apply what finalizers called during an edit: None is a clear, a tuple an addition's arguments."""
+        while self._deferred:
             with self._lock:
-                if self._busy or not self._late:
+                if self._busy or not self._deferred:
                     return
-                late = self._late.pop(0)
+                late = self._deferred.pop(0)
             if late is None:
                 self._clear()
             else:
                 self._add(*late)
 
     def _clear(self):
-        """Watch nothing; later, if this is a finalizer's call amid an edit."""
+        """Remove all keys; deferred if a finalizer calls this during an edit."""
         with self._lock:
             if self._busy:
-                self._late.append(None)
+                self._deferred.append(None)
                 return
         self._install(self._most, self._half_life, self._half, self._clock)
 
     def _rows(self, limit):
-        """Triples of key, count and error, the greatest count first; starts over when a finalizer edits."""
+        """Triples of key, count and error, the greatest count first; starts over if a finalizer edits."""
         while True:
             with self._lock:
                 version, moves, sentinel = self._version, self._moves, self._sentinel
@@ -296,7 +296,7 @@ class _Summary:
                     return rows[:limit]
 
     def _check(self):
-        """Walk every structure and raise AssertionError where an invariant does not hold."""
+        """Check all structures; raise AssertionError if an invariant does not hold."""
         live = counted = 0
         bucket = self._sentinel.next
         while bucket is not self._sentinel:
