@@ -151,14 +151,14 @@ cdef class _Cache(_Mapping):
         return count
 
     def stats(self, *, reset=False):
-        """A snapshot of the counters and of the size; with `reset` the counters start anew.
+        """A snapshot of the counters and of the size; with `reset` the counters start again from 0.
 
         >>> cache = LRUCache(2)
         >>> cache.get("a")
         >>> cache.stats(reset=True).misses, cache.stats().misses
         (1, 0)
         """
-        cdef bint anew = reset
+        cdef bint resets = reset
         if self._is_timed():
             self._purge_now()
         with cython.critical_section(self):
@@ -166,7 +166,7 @@ cdef class _Cache(_Mapping):
             counts = (self.hit_count, self.miss_count, self.eviction_count, self.drop_counts[<int>EXPIRED],
                       self.drop_counts[<int>REPLACED], self.drop_counts[<int>REMOVED], self.load_count,
                       self.failure_count, self.load_time / 1e9)
-            if anew:
+            if resets:
                 self.hit_count = self.miss_count = self.eviction_count = 0
                 memset(self.drop_counts, 0, sizeof(self.drop_counts))
                 self.load_count = self.failure_count = self.load_time = 0
@@ -271,7 +271,7 @@ cdef class _Cache(_Mapping):
     def load(self, file, *, serializer=None):
         """Put all entries of a path or a binary file that ``dump`` wrote, and return how many they were.
 
-        Lifetimes go on from where they stood at the dump. `serializer` must be the one that wrote the
+        Lifetimes continue with the time left at the dump. `serializer` must be the one that wrote the
         file: reading it runs that serializer on what the file holds, so pickle is for trusted files
         only. Raises ValueError if the file is no dump, was truncated or altered or names another
         serializer, or if a value is too large; the cache is then as it was. Complexity: O(entries of the
@@ -383,7 +383,7 @@ cdef class _Cache(_Mapping):
                 if self.labels is not None:
                     Py_INCREF(PyList_GET_ITEM(<PyObject *>self.labels, slot))
                     PyList_SET_ITEM(<PyObject *>labels, at, PyList_GET_ITEM(<PyObject *>self.labels, slot))
-                    Py_DECREF(Py_None)  # which stood there
+                    Py_DECREF(Py_None)  # which was there
                 at += 1
                 slot = self.nodes[slot].next
 

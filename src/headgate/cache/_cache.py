@@ -139,7 +139,7 @@ class _Cache(_Mapping):
         return self._counts["expired"]
 
     def stats(self, *, reset=False):
-        """A snapshot of the counters and of the size; with `reset` the counters start anew.
+        """A snapshot of the counters and of the size; with `reset` the counters start again from 0.
 
         >>> cache = LRUCache(2)
         >>> cache.get("a")
@@ -227,7 +227,7 @@ class _Cache(_Mapping):
         self._notify(dropped, "size")
 
     def _shrink(self):
-        """Make the table anew, as small as it may be."""
+        """Replace the table by one as small as possible."""
         version, data = self._version, dict(self._data)
         if version == self._version:
             data, self._data = self._data, data
@@ -254,7 +254,7 @@ class _Cache(_Mapping):
     def load(self, file, *, serializer=None):
         """Put all entries of a path or a binary file that ``dump`` wrote, and return how many they were.
 
-        Lifetimes go on from where they stood at the dump. `serializer` must be the one that wrote the
+        Lifetimes continue with the time left at the dump. `serializer` must be the one that wrote the
         file: reading it runs that serializer on what the file holds, so pickle is for trusted files
         only. Raises ValueError if the file is no dump, was truncated or altered or names another
         serializer, or if a value is too large; the cache is then as it was. Complexity: O(entries of the

@@ -423,7 +423,7 @@ class Flights:
         self.current = _Generation()
 
     def drop(self, key: Hashable) -> None:
-        """Keep the result of the flight under `key` out of the store; the next caller loads anew."""
+        """Keep the result of the flight under `key` out of the store; the next caller loads again."""
         for registry in self.current.registries():
             flight = registry.pop(key, None)
             if flight is not None:

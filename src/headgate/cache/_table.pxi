@@ -151,7 +151,7 @@ cdef class _Table:
     cdef uint64_t failure_count
     cdef uint64_t load_time
     cdef uint64_t clear_count
-    cdef uint32_t vacant  # the cell where the last probe in vain has ended
+    cdef uint32_t vacant  # the cell where the last probe that found no key ended
     cdef uint32_t capacity
     cdef uint32_t count
     cdef uint32_t used

@@ -302,7 +302,7 @@ class _Table:
                     if version == self._version:
                         return rows
             finally:
-                self._locks_reads = self._timed or not _GIL  # nothing comes between the look and the setting
+                self._locks_reads = self._timed or not _GIL  # no other code runs between the two
 
     def _walk(self, row, ends):
         """Rows of the lists of `ends`; cut short, with another `_version`, at an entry that has left."""

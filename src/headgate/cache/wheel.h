@@ -4,10 +4,10 @@
  *   level 0   [ ][x][ ][x]...[ ]    64 buckets of 1 ns         first[level, digit]: the bucket's oldest timer,
  *                                                              whose prev is the newest; full: bits of buckets
  *
- * Times are counted in digits of six bits. A timer stands at the level of the highest digit in which its time
+ * Times are counted in digits of six bits. A timer is at the level of the highest digit in which its time
  * differs from base, in the bucket of its own digit there; so all timers of one time share a bucket, in the
- * order in which they came. When the first bucket's time has come, base moves there and its timers go down at
- * least a level each: at most ten times, whatever the lifetime.
+ * order of insertion. When the first bucket is due, base moves there and its timers move down at least one
+ * level each: at most ten times, whatever the lifetime.
  */
 #ifndef HEADGATE_WHEEL_H
 #define HEADGATE_WHEEL_H
@@ -98,7 +98,7 @@ static inline void hg_wheel_refill(hg_wheel *wheel, hg_timer *timers, uint32_t s
     }
 }
 
-/* A clock that stepped back brings times before base: every timer is placed anew. */
+/* After a clock has stepped back, times may precede base: every timer is inserted again. */
 static inline void hg_wheel_step_back(hg_wheel *wheel, hg_timer *timers, uint64_t base)
 {
     uint32_t chain = 0, last = 0;
@@ -144,7 +144,7 @@ static inline void hg_wheel_remove(hg_wheel *wheel, hg_timer *timers, uint32_t s
     timers[next == 0 ? first : next].prev = prev;
 }
 
-/* The first timer whose time has come, or 0: in the order of times, then in that of coming. */
+/* The first timer that is due, or 0: in the order of times, then of insertion. */
 static inline uint32_t hg_wheel_due(hg_wheel *wheel, hg_timer *timers, int64_t now)
 {
     uint64_t rank = hg_rank(now);

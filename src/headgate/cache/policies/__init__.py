@@ -1,1 +1,1 @@
-"""The eviction policies, a file each for either twin."""
+"""The eviction policies, one file each per twin."""

@@ -70,7 +70,7 @@ cdef class LFUCache(_Cache):
 
     @cython.final
     cdef bint _leave_group(self, uint32_t slot) noexcept:
-        """Let the group of `slot` end before it; whether the group is empty then."""
+        """Take `slot` out of its group, if it is the last there; whether the group is empty then."""
         cdef uint32_t number = self.ranks[slot], prev = self.nodes[slot].prev
         if self._group(number).last != slot:
             return False
@@ -145,7 +145,7 @@ cdef class LFUCache(_Cache):
         cdef uint32_t slot = self.nodes[0].next, uses = 0, next
         while slot != 0:
             next = self.nodes[slot].next
-            assert self._group(self.ranks[slot]).uses > uses, "groups stand in the order of their uses"
+            assert self._group(self.ranks[slot]).uses > uses, "groups are in the order of their uses"
             while next != 0 and self.ranks[next] == self.ranks[slot]:
                 slot = next
                 next = self.nodes[slot].next

@@ -12,7 +12,7 @@ class LRUCache(_Cache):
     what it raises goes to ``sys.unraisablehook``.
 
     An entry ends `ttl` seconds after it was written, or `tti` seconds after it was last used,
-    whatever comes first; each ttl is shortened at random by up to the share `jitter`. `clock` is a
+    whichever comes first; each ttl is shortened at random by up to the share `jitter`. `clock` is a
     callable that returns integer nanoseconds, by default the monotonic clock. An entry that has
     ended is never returned nor counted, and leaves with the next write or count. All draws follow
     from `seed`.

@@ -59,7 +59,7 @@ cdef class TinyLFUCache(_Queues):
     cdef int64_t protected_maximum
     cdef int64_t span  # a sixteenth of the cache
     cdef uint64_t promotions  # from probation since the last entry joined
-    cdef double target  # what window_maximum follows
+    cdef double target  # window_maximum is adapted to it
 
     def __cinit__(self, *args, **kwargs):
         hg_sketch_clear(&self.sketch)
