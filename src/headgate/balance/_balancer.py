@@ -1,5 +1,7 @@
 """What all balancers share: the draws, picks in flight, and the outcomes by which servers are ejected."""
 
+from __future__ import annotations
+
 from bisect import bisect_right
 from itertools import accumulate
 from math import exp
@@ -8,6 +10,13 @@ from headgate._base.checks import checked_iterable
 from headgate.balance._members import NEVER, _Members
 from headgate.errors import NoServerError
 from headgate.hashing._pure import splitmix64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from headgate.balance._members import _Record
 
 GOLDEN = 0x9E3779B97F4A7C15
 WORD = 2**64
@@ -20,7 +29,7 @@ LATENCY_UNIT = 1e6
 MARGIN = 2.0
 SECOND = 1_000_000_000
 MAX_PENALTY = 1023
-NO_RECORDS = []
+NO_RECORDS: list[_Record] = []
 
 
 def _decay(passed):
@@ -33,6 +42,13 @@ class _Pick:
     """A pick of `server`, in flight until the ``with`` block or `done` ends it."""
 
     __slots__ = ("_balancer", "_generation", "_record", "_start", "server")
+
+    if TYPE_CHECKING:
+        _balancer: _Balancer
+        _generation: int
+        _record: Any
+        _start: int
+        server: Any
 
     def done(self, ok=True, *, overloaded=False):
         """Ends the pick with its outcome and the time since it began; later calls do nothing.
@@ -72,6 +88,9 @@ class _Pick:
 
 class _Balancer(_Members):
     """The base of all balancers: random draws, picks and their outcomes."""
+
+    if TYPE_CHECKING:
+        _sums: Sequence[float]
 
     _sums = ()
     _mean_latency, _sequence, _by_latency = 0.0, 0, False

@@ -1,5 +1,7 @@
 """Balancers that hash keys: a key goes to the same server each time."""
 
+from __future__ import annotations
+
 from bisect import bisect_right
 from itertools import accumulate
 
@@ -18,9 +20,16 @@ from headgate.balance._settings import (
 from headgate.hashing._pure import _xxh64_bytes, splitmix64
 from headgate.placement._pure import HashRing, _Placement
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class _Hashed(_Balancer):
     """A balancer that hashes keys; its plan is (factory, placement, records by the id of their server)."""
+
+    if TYPE_CHECKING:
+        _plan: tuple[Any, Any, dict[int, Any]]
 
     _plan = None, None, {}
 

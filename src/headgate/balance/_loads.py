@@ -1,8 +1,14 @@
 """Balancers that compare the loads of servers."""
 
+from __future__ import annotations
+
 from bisect import insort
 
 from headgate.balance._balancer import LATENCY_UNIT, UNSAMPLED_LOAD, _Balancer, _decay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class LeastLoaded(_Balancer):
@@ -32,6 +38,9 @@ class LeastLoaded(_Balancer):
     >>> pick.server, balancer.get_server(), balancer.get_server()
     ('a', 'b', 'b')
     """
+
+    if TYPE_CHECKING:
+        _heap: Any
 
     _heap = ()
 

@@ -1,5 +1,7 @@
 """The members of a balancer: their records, which of them are active, and the times at which that changes."""
 
+from __future__ import annotations
+
 from math import ceil, floor
 from time import monotonic_ns
 from types import GenericAlias
@@ -14,6 +16,10 @@ from headgate.balance._settings import (
     server_weight,
     server_weights,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 NEVER = 2**63 - 1
 STEP_BACK = 1_000_000_000
@@ -69,6 +75,13 @@ class _Members:
     _seeded = True
     _initialized = False
 
+    if TYPE_CHECKING:
+        __class_getitem__: Any
+        _active: list[_Record]
+        _lock: Any
+        _members: dict[Any, _Record]
+        _penalized: list[_Record]
+
     __class_getitem__ = classmethod(GenericAlias)
 
     def __new__(cls, *args, **kwargs):
@@ -85,7 +98,7 @@ class _Members:
 
     def _initialize(self, pairs, clock, settings, factory):
         now = monotonic_ns() if clock is None else checked_now(clock())
-        members = {}
+        members: dict = {}
         for server, weight in pairs:
             record = _Record(server, weight, now)
             if members.setdefault(server, record) is not record:

@@ -1,5 +1,7 @@
 """Space-Saving on a stream summary."""
 
+from __future__ import annotations
+
 from types import GenericAlias
 
 from headgate._base.clock import checked_clock
@@ -14,6 +16,10 @@ from headgate.hotkeys._settings import (
     rising,
 )
 from headgate.hotkeys._summary import _Entry, _live, _Summary
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class HotKeys(_Summary):
@@ -45,6 +51,9 @@ class HotKeys(_Summary):
     HotKeys(2)
     """
     __slots__ = ()
+
+    if TYPE_CHECKING:
+        __class_getitem__: Any
 
     __class_getitem__ = classmethod(GenericAlias)
 

@@ -1,9 +1,15 @@
 """The stream summary: keys in buckets by count, a table that finds them, and the decay of counts."""
 
+from __future__ import annotations
+
 from time import monotonic_ns
 
 from headgate._base.clock import checked_now
 from headgate._base.forks import new_lock, renew
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MAX_TOTAL = 2**63 - 1
 
@@ -57,6 +63,14 @@ class _Summary:
         "_version",
     )
 
+    if TYPE_CHECKING:
+        _busy: bool
+        _deferred: list[tuple[_Entry, int, Any] | None]
+        _lock: Any
+        _made: bool
+        _moves: int
+        _version: int
+
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
         self._lock = new_lock()
@@ -69,7 +83,8 @@ class _Summary:
     def _install(self, most, half_life, half, clock):
         """Install new structures, with no key."""
         now = _read_clock(clock) if half else 0
-        table, sentinel = {}, _Bucket(0)
+        table: dict = {}
+        sentinel = _Bucket(0)
         with self._lock:
             old = getattr(self, "_table", None), getattr(self, "_sentinel", None)
             busy, self._busy = self._busy, True
@@ -209,7 +224,7 @@ class _Summary:
         """Halve `steps` times, rounding down; returns the entries whose count fell to 0."""
         self._total >>= steps
         self._version += 1
-        gone = []
+        gone: list = []
         bucket = self._sentinel.next
         while bucket is not self._sentinel:
             count, halved, before = bucket.count, bucket.count >> steps, bucket.prev
@@ -287,7 +302,7 @@ class _Summary:
         while True:
             with self._lock:
                 version, moves, sentinel = self._version, self._moves, self._sentinel
-                rows = []
+                rows: list = []
                 bucket = sentinel.prev
                 while bucket is not sentinel and len(rows) < limit:
                     rows += [(entry.key, bucket.count, entry.error) for entry in list(bucket.entries)]
