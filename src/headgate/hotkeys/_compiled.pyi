@@ -9,7 +9,9 @@ from headgate.hotkeys._settings import HotKey
 _Key = TypeVar("_Key", bound=Hashable)
 
 @disjoint_base
-class HotKeys(Generic[_Key]):
+class _Summary: ...
+
+class HotKeys(_Summary, Generic[_Key]):
     def __init__(
         self, k: SupportsIndex, *, half_life: float | None = None, clock: Callable[[], int] | None = None
     ) -> None: ...
