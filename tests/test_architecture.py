@@ -1,4 +1,4 @@
-"""Imports run downwards only, and without a circle."""
+"""Imports run downwards only, without a circle, and no source file is too long to read in a sitting."""
 
 import ast
 import re
@@ -24,6 +24,7 @@ BELOW = {  # what the modules of a package may import besides their own
     "cli": {"adapters", "cachetools"},
     "__main__": {"cli"},
 }
+LONGEST = 600
 IMPORT = re.compile(
     r"^( *)(?:from (headgate[\w.]*) c?import (?:\(([^)]*)\)|([^#\n]*))|c?import (headgate[\w.]*))",
     re.MULTILINE,
@@ -87,6 +88,12 @@ def test_no_circle(twin):
         found = {module for module, at_once in imports(path) if at_once}
         graph.setdefault(module_of(path), set()).update(found)
     tuple(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("path", sources(".py", ".pyx", ".pxi", ".pxd", ".pyi", ".h"),
+                         ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_file_can_be_read_in_a_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
 def test_modules_are_parsed():
