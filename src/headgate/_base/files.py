@@ -41,7 +41,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def _mode(path: str) -> int | None:
-    """The mode of what stands at `path`, where a link leads to if it is one; None if there is nothing."""
+    """The mode of the file at `path`, links followed; None if there is no file."""
     try:
         return os.stat(path).st_mode
     except FileNotFoundError:

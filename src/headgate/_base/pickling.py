@@ -1,6 +1,6 @@
 """How every structure of both twins pickles, so that either twin reads what the other wrote.
 
-A pickle names the public class of the face (or the user's subclass), never a twin's module.
+A pickle names the public class, such as ``cache.LRUCache``, or the user's subclass, never a twin's module.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
  * hg_scatter multiplies hash + a by hash ^ b and folds the halves of the product. Callers choose their hashes
  * freely - that of an int is the int - so a fixed function of the hash can be inverted, and hashes that share a
  * home be listed. Nor is it enough to multiply by one secret word: that is linear, evenly spaced hashes stay evenly
- * spaced whatever the word is, and for one word in some hundred they crowd into one run of a table with linear
+ * spaced whatever the word is, and for one word in some hundred they share one run of a table with linear
  * probing. Here both factors depend on the hash and on a secret, and one adds where the other xors: the product is
  * quadratic in the hash, and differences of hashes do not determine those of homes.
  *
  * hg_home is the 32 bits of which a table takes a home. The low bits of the folded product are not enough: where hashes
- * are spaced by a power of two they are still nearly linear, and one table in some hundred crowds. A second product, by
+ * are spaced by a power of two they are still nearly linear, and one table in some hundred clusters. A second product, by
  * the odd constant of Fibonacci hashing, brings all lower bits into bits 32 to 63, the quadratic ones among them; the
  * lengths of the runs are then those of random homes.
  *

@@ -31,7 +31,7 @@ cdef int64_t STEP_BACK = 1_000_000_000
 
 @cython.final
 cdef class _Record:
-    """A server as its balancer knows it."""
+    """The record of a server in its balancer."""
 
     cdef object server
     cdef double weight

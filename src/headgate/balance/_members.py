@@ -26,7 +26,7 @@ STEP_BACK = 1_000_000_000
 
 
 class _Record:
-    """A server as its balancer knows it."""
+    """The record of a server in its balancer."""
 
     __slots__ = (
         "draining",

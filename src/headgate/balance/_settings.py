@@ -33,7 +33,7 @@ _MAX_STEPS = 1024
 
 
 class ServerRecord(_Fields["_Server"]):
-    """A server as its balancer knows it.
+    """The record of a server in its balancer.
 
     `latency` is the peak-sensitive moving average in seconds; `health` is ``"healthy"``, ``"ejected"`` or
     ``"draining"``, and `since` is when it became so, by the balancer's clock.

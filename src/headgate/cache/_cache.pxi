@@ -16,7 +16,7 @@ from headgate.cache._stats import CacheStats
 
 
 cdef class _Cache(_Mapping):
-    """What the policies share: see the picture of the module."""
+    """What the policies share; the docstring of the module draws its structure."""
 
     @property
     def maxsize(self):

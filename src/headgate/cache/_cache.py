@@ -16,7 +16,7 @@ _whole = attrgetter("key", "value", "due", "ttl_due", "tags")
 
 
 class _Cache(_Mapping):
-    """What the policies share: see the picture of the module ``_pure``."""
+    """What the policies share; the docstring of the module ``_pure`` draws its structure."""
 
     __slots__ = ()
 

@@ -24,7 +24,7 @@ Invariants (`_check` walks them all)
 - The table is at most two fifths full, and every live slot is in it once, reachable from its home.
 - The lists hold exactly the live slots; the entries of any other slot are None.
 - len(entries) == 2 * (capacity + 3). The garbage collector sees keys and values in that list; when
-  it has torn it down in a dead cycle, `_intact` notices and the cache is empty from then on.
+  it has cleared it in a dead cycle, `_intact` is false and the cache is empty from then on.
 - currsize is the sum of the live sizes, at most maxsize; without getsizeof every size is 1.
 - A slot is in the wheel exactly when its due is not NEVER, and has a label exactly when it has tags.
 

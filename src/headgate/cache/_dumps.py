@@ -73,9 +73,9 @@ def _record(row: Row, serializer: Any) -> bytes:
 
 
 def _is_same(old: Any, new: Any) -> bool:
-    """Whether `new` is `old` come back: of the same types, with equal parts.
+    """Whether `new` is a copy of `old`: of the same types, with equal parts.
 
-    Of what is neither a container nor a plain value of Python's own only the type is compared.
+    Of an object that is neither a container nor a plain value of Python's own, only the type is compared.
 
     >>> _is_same({"a": [1, 2.0]}, {"a": [1, 2.0]}), _is_same((1, 2), [1, 2]), _is_same({1: 2}, {"1": 2})
     (True, False, False)

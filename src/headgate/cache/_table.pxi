@@ -281,7 +281,7 @@ cdef class _Table:
 
     @cython.final
     cdef int _wipe(self) except -1:
-        """Become empty after the garbage collector has torn the entries down."""
+        """Become empty after the garbage collector has cleared the entries."""
         self.entries = [None] * (2 * <Py_ssize_t>LISTS)
         self.labels = self.tagged = None
         self._forget_slots()

@@ -1,4 +1,4 @@
-"""XXH64 and splitmix64 in pure Python; the picture stands in docs/internals/hashing.md."""
+"""XXH64 and splitmix64 in pure Python; drawn and explained in docs/internals/hashing.md."""
 
 from struct import unpack_from
 

@@ -10,7 +10,7 @@
       ._strong  id(instance) -> (instance, wrapper), for instances without weak references: at most `maxsize`
 
 References go from a wrapper to its lookup, memory, store and results, and never back, so the results of a
-method go with the instance. Neither memory nor lookup knows the instance, which comes with every call.
+method go with the instance. Neither memory nor lookup refers to the instance: every call passes it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _GONE = object()
 
 
 class KEYWORDS:
-    """Stands in a key between positional and keyword arguments; pickles by name."""
+    """Separates positional and keyword arguments in a key; pickles by name."""
 
 
 def call_key(args: tuple[Any, ...], kwargs: dict[str, Any], typed: bool) -> Any:
@@ -472,9 +472,9 @@ class Plan:
     def bind(self, instance: Any) -> Any:
         """The wrapper for the method of `instance`."""
         identity = id(instance)
-        place = self.by_id.get(identity) or self._strong.get(identity, None)
-        if place is not None and _is_of(place, instance):
-            return place[1]
+        row = self.by_id.get(identity) or self._strong.get(identity, None)
+        if row is not None and _is_of(row, instance):
+            return row[1]
         wrapper = self._new_wrapper(None)
         try:
             owner = ref(instance, partial(self.by_id.pop, identity))
@@ -484,18 +484,18 @@ class Plan:
 
     def _first(self, identity: int, instance: Any, new: tuple[ref[Any], Any]) -> Any:
         """The wrapper of the thread that was first."""
-        while not _is_of(place := self.by_id.setdefault(identity, new), instance):
+        while not _is_of(row := self.by_id.setdefault(identity, new), instance):
             self.by_id.pop(identity, None)  # of an instance that is dead, though its callback has not run
-        return place[1]
+        return row[1]
 
     def wrappers(self) -> list[Any]:
         """The wrappers of all instances."""
         return [wrapper for _, wrapper in (*self.by_id.copy().values(), *self._strong.values())]
 
 
-def _is_of(place: tuple[Any, Any], instance: Any) -> bool:
-    """Whether a place is that of `instance`, and not of a dead one that had its address."""
-    owner = place[0]
+def _is_of(row: tuple[Any, Any], instance: Any) -> bool:
+    """Whether a row is that of `instance`, and not of a dead one that had its address."""
+    owner = row[0]
     return owner is instance or (type(owner) is ref and owner() is instance)
 
 

@@ -19,9 +19,9 @@ is missed; a lookup hashes the arguments where they lie and compares them with t
 Invariants (`_check` walks them all)
 - Slots 1..count are live and no others: where an entry leaves by itself, that of the last slot moves.
 - Slot 0 is the sentinel of the circular list; 0 in the table means empty.
-- The table is at most two fifths full, and every live slot stands in it once, reachable from its home.
+- The table is at most two fifths full, and every live slot is in it once, reachable from its home.
 - len(entries) == 2 * (capacity + 1). The garbage collector sees keys and results in that list; when
-  it has torn it down in a dead cycle, `_intact` notices and nothing is remembered from then on.
+  it has cleared it in a dead cycle, `_intact` is false and nothing is remembered from then on.
 
 Foreign code - ``__hash__``, ``__eq__`` in `_find_flat`, the function, finalizers run by an allocation -
 runs before the first edit. The table's version counts its edits: a probe that called ``__eq__`` starts over

@@ -44,7 +44,7 @@ cdef class _Lookup:
             self.own_keys = False
 
     def stored_key(self, key):
-        """A key as it stands in the cache."""
+        """A key as it is stored in the cache."""
         if self.get is not None or self.key is None or _is_own_key(<PyObject *>key):
             return key
         return (key,)
@@ -125,7 +125,7 @@ cdef class _Lookup:
         return self.__qualname__
 
     cdef object _made_key(self, PyObject **args, Py_ssize_t given, PyObject *names):
-        """The key of a call as it stands in the cache, where it is not read from the arguments."""
+        """The key of a call as it is stored in the cache, if it is not read from the arguments."""
         cdef Call call
         cdef object key
         if self.key is not None:
@@ -142,8 +142,8 @@ cdef class _Lookup:
         cdef _Results results
         with cython.critical_section(self):
             results = self.results
-        if results is None:  # the garbage collector has torn this down in a dead cycle
-            raise ReferenceError("a cached function was called amid its own collection")
+        if results is None:  # the garbage collector has cleared this in a dead cycle
+            raise ReferenceError("a cached function was called during its own collection")
         return results._recall(call)
 
     cdef PyObject *_fresh(self, object found) except? NULL:
@@ -258,7 +258,7 @@ def cached(cache=None, *, maxsize=DEFAULT_MAXSIZE, policy=None, ttl=None, tti=No
 
     A `cache` that is given may serve several functions: its keys carry the function, and for methods the
     instance. With `key`, the keys of a function are those that it makes. Lifetimes are those of the
-    cache if its ``put`` takes a `ttl` in seconds; otherwise deadlines stand beside it. A value that is
+    cache if its ``put`` takes a `ttl` in seconds; otherwise deadlines are kept beside it. A value that is
     put into the cache under ``f.cache_key(...)`` is returned like a result.
 
     The function has ``cache_info()``, ``cache_clear()``, ``cache_key(...)``, ``__wrapped__`` and `cache`,

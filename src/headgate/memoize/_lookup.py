@@ -108,7 +108,7 @@ def cached(cache=None, *, maxsize=DEFAULT_MAXSIZE, policy=None, ttl=None, tti=No
 
     A `cache` that is given may serve several functions: its keys carry the function, and for methods the
     instance. With `key`, the keys of a function are those that it makes. Lifetimes are those of the
-    cache if its ``put`` takes a `ttl` in seconds; otherwise deadlines stand beside it. A value that is
+    cache if its ``put`` takes a `ttl` in seconds; otherwise deadlines are kept beside it. A value that is
     put into the cache under ``f.cache_key(...)`` is returned like a result.
 
     The function has ``cache_info()``, ``cache_clear()``, ``cache_key(...)``, ``__wrapped__`` and `cache`,

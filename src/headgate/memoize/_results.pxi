@@ -253,7 +253,7 @@ cdef class _Results:
 
     @cython.final
     cdef int _mend(self) except -1:
-        """Be empty, when the garbage collector has torn the entries down."""
+        """Become empty after the garbage collector has cleared the entries."""
         if not self._intact():
             self._forget()
         return 0

@@ -2,7 +2,7 @@
 
     Store           whatever is found is fresh: the cache itself drops what has expired, or nothing expires
     TimedStore      a store of ``cached``'s own, whose values are `Timed`
-    AgeingStore     any other cache: the deadlines stand beside it, its values are the results themselves
+    AgeingStore     any other cache: the deadlines are kept beside it, its values are the results themselves
 
 `find` reads what the cache holds, `peek` only what is fresh. `Loading` is the store of a single load, whose
 result may be refused or tagged.

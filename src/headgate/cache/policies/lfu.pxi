@@ -150,6 +150,6 @@ cdef class LFUCache(_Cache):
                 slot = next
                 next = self.nodes[slot].next
             uses = self._group(self.ranks[slot]).uses
-            assert self._group(self.ranks[slot]).last == slot, "a group knows its last entry"
+            assert self._group(self.ranks[slot]).last == slot, "a group ends at its last entry"
             slot = next
         return 0

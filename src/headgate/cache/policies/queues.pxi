@@ -49,5 +49,5 @@ cdef class _Queues(_Cache):
                 assert self.marks[slot] >> 4 == end, "a mark names the list of its slot"
                 filled += self._size(slot)
                 slot = self.nodes[slot].next
-            assert filled == self.sums[end], "a list knows its size"
+            assert filled == self.sums[end], "the sum of a list is its size"
         return 0

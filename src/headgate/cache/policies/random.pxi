@@ -62,5 +62,5 @@ cdef class RRCache(_Cache):
         cdef uint32_t at
         assert self.linked == self.count
         for at in range(self.linked):
-            assert self.ranks[self.side[at]] == at, "a slot knows its place among all"
+            assert self.ranks[self.side[at]] == at, "the rank of a slot is its index"
         return 0

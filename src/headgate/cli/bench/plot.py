@@ -1,4 +1,4 @@
-"""The results as a picture: a panel per benchmark, a dot per candidate, times on a logarithmic axis."""
+"""The results as a plot: a panel per benchmark, a dot per candidate, times on a logarithmic axis."""
 
 from typing import Any
 
