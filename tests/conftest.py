@@ -37,7 +37,7 @@ def twin(request):
 
 @pytest.fixture(scope="session")
 def twins():
-    """All twins that are tested, for tests whose other half is dear."""
+    """All twins that are tested, for tests whose other half is expensive."""
     return [Twin(name) for name in twin_names()]
 
 
@@ -73,6 +73,14 @@ def limits_of_twin(twin, monkeypatch):
 def exhaustive(request):
     """Whether a test tries all that it can."""
     return request.config.option.exhaustive
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """The errors that are passed to sys.unraisablehook."""
+    errors = []
+    monkeypatch.setattr("sys.unraisablehook", lambda args: errors.append(args.exc_value))
+    return errors
 
 
 @pytest.fixture

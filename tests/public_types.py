@@ -175,7 +175,7 @@ def dropped_in(cache: cachetools.LRUCache[str, int], timed: cachetools.TTLCache[
     assert_type(cachetools.keys.hashkey(1, a=2), tuple[Any, ...])
 
 
-class Told(cachetools.LRUCache[str, int]):
+class Recorded(cachetools.LRUCache[str, int]):
     def popitem(self) -> tuple[str, int]:
         return super().popitem()
 

@@ -25,7 +25,7 @@ def python(program, wish=None):
                           timeout=60)
 
 
-def answer(program, wish=None):
+def output(program, wish=None):
     done = python(program, wish)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -41,7 +41,7 @@ def test_import_chooses(both_twins, wish):
     compiled = wish != "1"
     program = "import headgate.hashing; print(headgate.backend, headgate.xxh64.__module__)"
     name = "compiled" if compiled else "pure"
-    assert answer(program, wish) == [name, f"headgate.hashing._{name}"]
+    assert output(program, wish) == [name, f"headgate.hashing._{name}"]
 
 
 @pytest.mark.parametrize("wish", [None, "", "1"])
@@ -70,13 +70,13 @@ def test_both_twins_are_importable_side_by_side(both_twins, idea):
 
 def test_import_brings_nothing_heavy():
     program = "import sys; before = set(sys.modules); import headgate; print(*(set(sys.modules) - before))"
-    assert HEAVY & set(answer(program)) == set()
+    assert HEAVY & set(output(program)) == set()
 
 
 def test_import_leaves_the_gil_as_it_was(both_twins):
     imports = "; ".join(f"import {package}._compiled" for package in IDEAS.values())
     gil = "getattr(sys, '_is_gil_enabled', bool)()"
-    before, after = answer(f"import sys; print({gil}); {imports}; print({gil})")
+    before, after = output(f"import sys; print({gil}); {imports}; print({gil})")
     assert before == after
 
 
@@ -109,7 +109,7 @@ def test_without_mmap_and_fcntl_limits_are_private(both_twins, wish, tmp_path, m
     """As in WASI and in browsers, which have neither; Windows has no fcntl."""
     monkeypatch.setenv("PYTHONPATH", str(Path(backend.__file__).parents[2]))
     monkeypatch.chdir(tmp_path)
-    assert answer(WITHOUT_FILES, wish) == ["compiled" if wish == "0" else "pure"]
+    assert output(WITHOUT_FILES, wish) == ["compiled" if wish == "0" else "pure"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -48,7 +48,7 @@ def run_examples(text, names, where):
 
 
 def public_names(twin):
-    """All public names of a twin, as a user has them after importing what he needs."""
+    """All public names of a twin, as users have them after their imports."""
     modules = [vars(getattr(twin, idea)) for idea in IDEAS]
     return {name: value for module in modules for name, value in module.items() if not name.startswith("_")}
 

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
 ]
 
-ROOMS = {name: room for room, names in {
+IDEAS = {name: idea for idea, names in {
     "balance": headgate.balance.__all__,
     "cache": headgate.cache.__all__,
     "hotkeys": headgate.hotkeys.__all__,
@@ -116,14 +116,14 @@ def made(twin, name, folder):
         name = name.partition(".")[2]
         make = DROP_IN_MAKERS.get(name, lambda cls: cls(100, 60) if name == "TTLCache" else cls(100))
         return make(getattr(cachetools, name)), put
-    room = ROOMS[name]
-    cls = getattr(getattr(twin, room), name)
+    idea = IDEAS[name]
+    cls = getattr(getattr(twin, idea), name)
     default = {
         "balance": (lambda cls: cls(["a", "b"]), pick),
         "cache": (lambda cls: cls(10), put),
         "placement": (lambda cls: cls(["a", "b"]), place),
     }
-    make, use = MAKERS.get(name) or default[room]
+    make, use = MAKERS.get(name) or default[idea]
     return make(cls), use
 
 
@@ -134,7 +134,7 @@ NAMES = [*OWN, "lru_cache", "cached", "shared ConcurrencyLimiter", "shared RateL
 
 
 class Amid:
-    """A thread that uses an object and stands still at the step of that number, wherever Python calls or
+    """A thread that uses an object and waits at the step of that number, wherever Python calls or
     returns, until it is released."""
 
     def __init__(self, use, number):
@@ -165,7 +165,7 @@ class Amid:
 
 
 def in_child(work, meanwhile=lambda: None):
-    """Whether ``work()`` goes well in a child, and ends; the parent calls ``meanwhile()``."""
+    """Whether ``work()`` ends in a child without an error; the parent calls ``meanwhile()``."""
     child = os.fork()
     if not child:
         signal.alarm(PATIENCE // 6)
@@ -200,7 +200,7 @@ def test_what_others_use_at_the_fork_works_in_the_child(twin, name, tmp_path, ex
 
 @pytest.fixture(params=["bucket", "key", "levels"])
 def empty(request, twin, clock):
-    """Something of which one token comes in an hour, and none is there."""
+    """A limiter of one token an hour, without any left."""
     if request.param == "bucket":
         bucket = twin.bucket.TokenBucket(1, 1 / 3600, clock=clock)
         bucket.consume()

@@ -20,7 +20,7 @@ TREES = ["src/headgate", "tests", "bench", "docs"]
 PAGES = {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "setup.py", "pyproject.toml"}
 BUILT = (".pyc", *EXTENSION_SUFFIXES)
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
-WAY_OUT = r"headgate: no C compiler[^\n.]*: set HEADGATE_PURE=1 to install the pure-Python twin\."
+MESSAGE = r"headgate: no C compiler[^\n.]*: set HEADGATE_PURE=1 to install the pure-Python twin\."
 
 
 def files(tree, root=ROOT):
@@ -55,7 +55,7 @@ def run_build(kind, tree, out, **environment):
 def tree(tmp_path_factory):
     """A copy of the source tree, so that no build leaves a trace in it.
 
-    What other interpreters cache in the meantime is left out; one such file stands for all.
+    What other interpreters cache in the meantime is left out; one such file represents all.
     """
     copy = tmp_path_factory.mktemp("tree") / "headgate"
     binaries = [f"*{suffix}" for suffix in EXTENSION_SUFFIXES]
@@ -107,14 +107,14 @@ def test_installed_package_has_all_binaries_or_none():
     assert list(installed.rglob("*.c")) == []
 
 
-def test_build_without_a_compiler_names_the_way_out(tree, tmp_path):
+def test_build_without_a_compiler_names_the_alternative(tree, tmp_path):
     one_module = shutil.copytree(tree, tmp_path / "tree")
     for source in one_module.rglob("*.pyx"):
         if source.parent.name != "hashing":
             source.unlink()
     done = run_build("wheel", one_module, tmp_path, CC="no-such-compiler", PATH=str(tmp_path))
     assert done.returncode != 0
-    assert re.fullmatch(WAY_OUT, done.stderr.splitlines()[-1])
+    assert re.fullmatch(MESSAGE, done.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize(("widest", "libraries"), [(2**63 - 1, []), (2**31 - 1, ["atomic"])])
@@ -133,7 +133,7 @@ def test_libatomic_is_linked_where_words_are_short(tree, monkeypatch, widest, li
 
 
 def said_of(archive):
-    """What the script of CI says of an archive."""
+    """What the script of CI reports about an archive."""
     command = [sys.executable, ROOT / ".ci/check_archives.py", archive]
     return subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
 

@@ -45,10 +45,10 @@ def special_methods(cls):
 
 
 def kind(attribute):
-    """What an attribute is to its user: how a twin makes it so does not matter."""
-    for answer, types in {"class": classmethod, "static": staticmethod, "nested": type}.items():
+    """The kind of an attribute as its user sees it, however a twin implements it."""
+    for name, types in {"class": classmethod, "static": staticmethod, "nested": type}.items():
         if isinstance(attribute, types):
-            return answer
+            return name
     if inspect.isdatadescriptor(attribute):
         return "data"
     return "method" if callable(attribute) else repr(attribute)
@@ -93,12 +93,12 @@ def test_modules_define_the_same_names(modules):
     assert compiled.keys() == pure.keys()
 
 
-def test_faces_offer_every_name_of_their_modules(modules):
-    face = import_module(modules[1].__package__)
-    assert public(modules[1]).keys() <= set(face.__all__)
-    assert sorted(face.__all__) == face.__all__
-    if face.__name__.rpartition(".")[2] not in PRIVATE:
-        assert set(face.__all__) <= set(headgate.__all__), "all that is public is at the top"
+def test_packages_export_every_name_of_their_modules(modules):
+    package = import_module(modules[1].__package__)
+    assert public(modules[1]).keys() <= set(package.__all__)
+    assert sorted(package.__all__) == package.__all__
+    if package.__name__.rpartition(".")[2] not in PRIVATE:
+        assert set(package.__all__) <= set(headgate.__all__), "all that is public is at the top"
 
 
 def test_functions_and_classes_share_docstrings_and_signatures(modules):

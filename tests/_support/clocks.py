@@ -2,7 +2,7 @@
 
 
 class FakeClock:
-    """A clock in integer nanoseconds that moves only when told to."""
+    """A clock in integer nanoseconds that moves only by `advance`."""
 
     def __init__(self, now=1_000_000_000):
         self.now = now

@@ -1,4 +1,4 @@
-"""Finalizers that strike amid a call: garbage that the collector finds at the next allocations."""
+"""Finalizers that run during a call: garbage that the collector finds at the next allocations."""
 
 import gc
 import sys
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from itertools import count
 
 IN_BYTECODE = sys.version_info >= (3, 12)
-"""Whether the collector runs between bytecodes only, and not amid the allocations of compiled code."""
+"""Whether the collector runs between bytecodes only, not during the allocations of compiled code."""
 
 
 class _Litter:
-    """A cycle whose end acts, and leaves more litter while there is some `left`."""
+    """A cycle that calls `act` when it is collected, and makes another one while some are `left`."""
 
     def __init__(self, act, left):
         self.act, self.left, self.me = act, left, self
@@ -22,13 +22,13 @@ class _Litter:
 
 
 def struck_by(act, times):
-    """Within, `act` is called amid whatever runs, so many times, as finalizers are; none is left behind."""
+    """In the block, `act` is called as finalizers are, so many times: no call remains for later."""
     return _struck_at_steps(act, times) if IN_BYTECODE else _struck_by_litter(act, times)
 
 
 @contextmanager
 def _struck_by_litter(act, times):
-    """Amid whatever allocates."""
+    """At allocations."""
     threshold = gc.get_threshold()
     gc.disable()
     gc.freeze()
@@ -71,8 +71,8 @@ def _struck_at_steps(act, times):
 
 @contextmanager
 def struck_at(number, act):
-    """Within, `act` is called once, at the step of that number: wherever Python calls or returns, which is
-    where CPython runs finalizers and signal handlers.
+    """In the block, `act` is called once, at the step of that number: where Python calls or returns, as
+    finalizers and signal handlers are.
     """
     steps = count()
 

@@ -26,7 +26,7 @@ print(sizes[1] - sizes[0])
 def growth(twin, idea, work):
     """Of thirty calls of ``work(module)`` after ten; `work` is the text of that function."""
     if os.name != "posix":
-        pytest.skip("only POSIX tells how much of a process is resident")
+        pytest.skip("only POSIX reports how much of a process is resident")
     options = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1"  # what it keeps is no growth
     done = subprocess.run([sys.executable, "-c", PROGRAM, twin.name, idea, work],
                           env=os.environ | {"ASAN_OPTIONS": options}, stdout=subprocess.PIPE, check=True)

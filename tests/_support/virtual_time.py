@@ -25,7 +25,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_on(clock, coroutine):
-    """What `coroutine` answers on a loop of its own."""
+    """The result of `coroutine`, run on a loop of its own."""
     loop = VirtualLoop(clock)
     try:
         return loop.run_until_complete(asyncio.wait_for(coroutine, 10**6))

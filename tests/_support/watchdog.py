@@ -22,7 +22,7 @@ def in_threads(work, count, *args):
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    assert len(outcomes) == count, "somebody hangs"
+    assert len(outcomes) == count, "a thread hangs"
     return outcomes
 
 
@@ -48,4 +48,4 @@ def until(condition):
         if condition():
             return
         event.wait(0.001)
-    raise AssertionError("waited in vain")
+    raise AssertionError("the condition does not hold in time")

@@ -1,4 +1,4 @@
-"""Balancers on both twins: sequences, members, health, picks, and the same answers from both."""
+"""Balancers on both twins: sequences, members, health, picks, and the same results from both."""
 
 import asyncio
 import json
@@ -89,7 +89,7 @@ def test_smooth_sequence_of_a_thousand_servers(twin):
 @settings(max_examples=40)
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.7, 1, 3.7, 1e-6, 1e9]), min_size=2, max_size=9))
 def test_smooth_sequence_of_weights_that_round(twins, weights):
-    """Whoever is picked has stood first, but for rounding; and the twins round alike."""
+    """The picked server had the largest weight, except for rounding; the twins round alike."""
     balancers = [make(twin, "WeightedRoundRobin", dict(enumerate(weights))) for twin in twins]
     for _ in range(150):
         assert len({balancer.get_server() for balancer in balancers}) == 1
@@ -104,13 +104,13 @@ def test_ip_hash_of_nginx(twin, shared):
     assert {key: balancer.get_server(key) for key in case["keys"]} == case["keys"]
 
 
-def test_golden_answers_of_nginx(twin):
+def test_golden_picks_of_nginx(twin):
     case = json.loads((Path(__file__).parents[1] / "golden" / "nginx.json").read_text())
     balancer = make(twin, "AddressHash", case["weights"], scheme="nginx")
     down = list(case["weights"])[-1:]
     for fleet, excluded in {"ip_hash": (), "ip_hash_down": down}.items():
-        answers = {key: balancer.get_server(key, exclude=excluded) for key in case[fleet]}
-        assert answers == case[fleet]
+        picks = {key: balancer.get_server(key, exclude=excluded) for key in case[fleet]}
+        assert picks == case[fleet]
     smooth = make(twin, "WeightedRoundRobin", case["weights"])
     assert named(smooth, len(case["smooth"])) == case["smooth"]
 
@@ -136,7 +136,7 @@ STEPS = st.lists(st.one_of(
 
 
 def perform(balancer, picks, step):
-    """What a step answers, or the error that it raises."""
+    """What a step returns, or the error that it raises."""
     kind, *rest = step
     key = "192.0.2.7"
     try:
@@ -158,15 +158,15 @@ def perform(balancer, picks, step):
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=40)
 @given(steps=STEPS)
-def test_twins_answer_the_same_to_any_steps(twins, name, steps):
+def test_twins_return_the_same_for_any_steps(twins, name, steps):
     clock = FakeClock()
     pairs = [(make(twin, name, {0: 1, 1: 2, 2: 3}, clock=clock, seed=5, max_failures=2, success_rate=0.9,
                    ejection_time=7, max_ejected=0.7, slow_start=20), []) for twin in twins]
     for step in steps:
         if step[0] == "wait":
             clock.advance(step[1] / 4)
-        answers = [perform(*pair, step) for pair in pairs]
-        assert answers[0] == answers[-1]
+        results = [perform(*pair, step) for pair in pairs]
+        assert results[0] == results[-1]
         assert pairs[0][0].records == pairs[-1][0].records
         for balancer, picks in pairs:
             balancer._check()

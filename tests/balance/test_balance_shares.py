@@ -13,10 +13,10 @@ KEYLESS = ["RoundRobin", *BY_WEIGHT]
 SECOND = 10**9
 
 
-def served(balancer, clock, callers, requests, answer):
-    """Who got each of so many requests from callers that wait for one at a time.
+def served(balancer, clock, callers, requests, serve):
+    """The servers of so many requests from callers that wait for one at a time.
 
-    `answer` is called with a server and returns the seconds it takes and what `done` is called with.
+    `serve` is called with a server and returns the seconds it takes and what `done` is called with.
     """
     running, got = [], []
     for number in range(requests):
@@ -25,7 +25,7 @@ def served(balancer, clock, callers, requests, answer):
             pick.done(**outcome)
         pick = balancer.pick(number)
         got.append(pick.server)
-        seconds, outcome = answer(pick.server)
+        seconds, outcome = serve(pick.server)
         heappush(running, (clock.now + round(seconds * SECOND), number, pick, outcome))
     while running:
         heappop(running)[2].done()
@@ -106,12 +106,12 @@ def test_extreme_weights(twin, name):
 def failing(bad, **outcome):
     draw = Random(6)
 
-    def answer(server):
+    def serve(server):
         if server in bad:
             return 0.001, outcome or {"ok": False}
         return draw.expovariate(20), {}
 
-    return answer
+    return serve
 
 
 @pytest.mark.parametrize("callers", [1, 5, 50])

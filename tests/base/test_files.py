@@ -1,4 +1,4 @@
-"""write_file: the old content or the new, whatever stands in the way."""
+"""write_file: the old content or the new, whatever prevents the write."""
 
 import os
 import stat
@@ -44,7 +44,7 @@ def test_a_file_keeps_its_mode(tmp_path):
 
 @POSIX
 def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
-    """Even where somebody foresees the name of the new file."""
+    """Even where the name of the new file is foreseen."""
     victim, path = tmp_path / "victim", tmp_path / "file"
     victim.write_bytes(b"mine")
     monkeypatch.setattr(files, "urandom", lambda size: b"foreseen")

@@ -262,7 +262,7 @@ def test_collector_that_runs_during_every_operation(make_cache):
 
 
 def test_cache_in_a_dead_cycle_that_a_finalizer_uses(make_cache):
-    """The ``__del__`` of an untracked object uses the cache after the collector has torn it down."""
+    """The ``__del__`` of an untracked object uses the cache after the collector has cleared it."""
     met = []
 
     def build():

@@ -427,8 +427,8 @@ def test_textbook_bucket(monkeypatch):
 def test_every_limiter_allows_all_keys_again_and_again(candidate):
     keys = [workload.user_id(number) for number in range(50)]
     target = limiter.filled(candidate, 100, keys)
-    answers = [bool(eval(candidate.decide, {"target": target, "key": key})) for key in keys * 3]
-    assert answers == [True] * 150
+    decisions = [bool(eval(candidate.decide, {"target": target, "key": key})) for key in keys * 3]
+    assert decisions == [True] * 150
 
 
 def test_the_shared_limiter_leaves_no_file_behind(tmp_path, monkeypatch):

@@ -73,7 +73,7 @@ def test_an_interrupt_is_not_a_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "headgate doctor: interrupted\n"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="a pipe without a reader is told by errno on POSIX only")
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX reports a pipe without a reader by errno")
 def test_a_reader_that_leaves_is_no_error():
     read, write = os.pipe()
     os.close(read)
@@ -88,9 +88,9 @@ def test_a_reader_that_leaves_is_no_error():
 def test_a_full_disk_is_a_message(arguments):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "headgate", *arguments]
-        answer = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert answer.stderr == "headgate doctor: [Errno 28] No space left on device\n"
-    assert answer.returncode == 1
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.stderr == "headgate doctor: [Errno 28] No space left on device\n"
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "-inf"])
@@ -104,9 +104,9 @@ def test_a_scale_is_positive_and_finite(text):
 
 @pytest.mark.parametrize("wish", ["0", "1"])
 def test_doctor_says_which_twin_is_active(wish, both_twins):
-    answer = run("doctor", "--json", HEADGATE_PURE=wish)
-    findings = json.loads(answer.stdout)
-    assert answer.returncode == 0
+    done = run("doctor", "--json", HEADGATE_PURE=wish)
+    findings = json.loads(done.stdout)
+    assert done.returncode == 0
     assert findings["backend"] == ("compiled" if wish == "0" else "pure")
     assert findings["backend_reason"] == f"HEADGATE_PURE={wish}"
     assert findings["HEADGATE_PURE"] == wish

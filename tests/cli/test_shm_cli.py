@@ -1,4 +1,4 @@
-"""``headgate shm``: it knows the files of shared limits, says what is in them, removes what nobody uses."""
+"""``headgate shm``: it lists and shows the files of shared limits, and removes those that are not in use."""
 
 import io
 import json
@@ -138,8 +138,8 @@ def test_show_of_a_bucket_and_of_permits(place, bucket, permits, capsys):
         assert f"permits of process {os.getpid()}  1\n" in capsys.readouterr().out
 
 
-def test_show_escapes_what_a_terminal_would_obey(place, limiter, capsys):
-    """Whoever made the file wrote the settings."""
+def test_show_escapes_control_sequences(place, limiter, capsys):
+    """The settings are written by the process that made the file."""
     content = (place / "limit").read_bytes()
     copy = place / "c\x1b[2Jopy"
     copy.write_bytes(content.replace(b"twin='", b"twin='\x1b[2Jt")[: len(content)])
@@ -158,14 +158,14 @@ def test_the_state_of_another_boot_or_layout_is_none(place, limiter, permits, na
     assert shown(capsys, copy)["state"] == {}
 
 
-def test_rm_removes_what_nobody_uses(place, limiter, capsys):
+def test_rm_removes_what_is_not_in_use(place, limiter, capsys):
     copy = unused(place / "limit")
     assert main(["shm", "rm", str(copy)]) == 0
     assert capsys.readouterr().out == f"removed {copy}\n"
     assert not copy.exists()
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="who uses a file stands in /proc")
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="/proc shows which processes use a file")
 def test_rm_spares_what_is_in_use(place, limiter, twin, capsys):
     path = place / "limit"
     copy = unused(path)

@@ -112,7 +112,7 @@ def test_what_the_original_has_not_is_hidden(kind):
 def test_eviction_goes_through_popitem_and_delete(kind):
     seen = []
 
-    class Told(kind):
+    class Recorded(kind):
         def popitem(self):
             seen.append("popitem")
             return super().popitem()
@@ -121,7 +121,7 @@ def test_eviction_goes_through_popitem_and_delete(kind):
             seen.append(key)
             super().__delitem__(key)
 
-    cache = Told(1)
+    cache = Recorded(1)
     cache["a"], cache["b"] = 1, 2
     assert seen == ["popitem", "a"] and list(cache) == ["b"]
 
@@ -153,7 +153,7 @@ def test_copies_and_pickles_keep_order_and_sizes(kind):
 
 
 class CopiedTimer:
-    """A timer that knows how to copy itself."""
+    """A timer with its own way of being copied."""
 
     def __init__(self, now=0):
         self.now = now

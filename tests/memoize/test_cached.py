@@ -19,7 +19,7 @@ SECOND = 10**9
 
 
 class Counting:
-    """A function that tells how often it ran."""
+    """A function that records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -291,7 +291,7 @@ def test_a_stale_result_is_answered_while_one_refresh_runs(twin, clock):
 
 
 class Later:
-    """An executor that runs what it was given when told to."""
+    """An executor that runs its jobs when `run` is called."""
 
     def __init__(self):
         self.jobs = []
@@ -365,13 +365,6 @@ def test_a_refresh_that_fails_is_reported_and_tried_again(twin, clock, unraisabl
     assert load() == 1
     later.run()
     assert load() == 2
-
-
-@pytest.fixture
-def unraisable(monkeypatch):
-    errors = []
-    monkeypatch.setattr("sys.unraisablehook", lambda args: errors.append(args.exc_value))
-    return errors
 
 
 def test_an_executor_that_is_shut_down(twin, clock):
@@ -592,30 +585,30 @@ def test_a_method_that_was_assigned_later(twin):
 
 @pytest.mark.parametrize("of", [lambda service: service, copy.copy, copy.deepcopy],
                          ids=["new", "copy", "deep copy"])
-def test_two_who_are_the_first_to_bind_share_one_memory(twin, of):
-    """As threads may, of which one comes after the other has looked and before it has its place."""
+def test_two_first_accesses_share_one_memory(twin, of):
+    """Of two threads, the second binds between the lookup and the insertion of the first."""
     class Function:
-        amid = None
+        meanwhile = None
 
         def __call__(self, service):
             return [service]
 
         def __getattr__(self, name):
-            amid, self.amid = self.amid, None
-            if amid:
-                answers.append(amid())
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile:
+                results.append(meanwhile())
             raise AttributeError(name)
 
-    function, answers = Function(), []
+    function, results = Function(), []
     Service = type("Service", (), {"load": twin.memoize.cached(function)})
     one = Service()
     if of(one) is not one:
         one.load()
     service = of(one)
-    function.amid = lambda: service.load()
-    answers.append(service.load())
-    assert len(answers) == 2 and answers[0] is answers[1] is service.load()
-    assert answers[0] == [service]
+    function.meanwhile = lambda: service.load()
+    results.append(service.load())
+    assert len(results) == 2 and results[0] is results[1] is service.load()
+    assert results[0] == [service]
 
 
 def test_threads_on_one_new_instance(twin):

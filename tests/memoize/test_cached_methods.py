@@ -364,7 +364,7 @@ def test_class_methods_and_static_methods(twin):
 
 @pytest.mark.parametrize("options", [{}, {"ttl": 60}, {"cache": {}}, {"key": str}, {"tti": 60}], ids=str)
 def test_stand_ins_in_a_dead_cycle_that_a_finalizer_calls(twin, options):
-    """An untracked object's ``__del__`` runs while the collector tears them down."""
+    """An untracked object's ``__del__`` runs while the collector clears them."""
     met = []
 
     def build():

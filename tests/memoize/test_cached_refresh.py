@@ -21,7 +21,7 @@ class Counting:
 
 
 class Queue:
-    """An executor that keeps what it is given, and says nothing of it."""
+    """An executor that keeps its jobs and never runs them."""
 
     def __init__(self):
         self.jobs = []
@@ -40,7 +40,7 @@ class Failing(Executor):
 
 
 class Full(Executor):
-    """An executor that takes nothing."""
+    """An executor that refuses every job."""
 
     def submit(self, job, /, *args, **kwargs):
         raise ZeroDivisionError("full")
@@ -52,13 +52,6 @@ class Elsewhere(Executor):
     def submit(self, job, /, *args, **kwargs):
         in_a_thread(job)
         return Future()
-
-
-@pytest.fixture
-def unraisable(monkeypatch):
-    errors = []
-    monkeypatch.setattr("sys.unraisablehook", lambda args: errors.append(args.exc_value))
-    return errors
 
 
 def stale_call(twin, clock, executor, function=None):
@@ -108,7 +101,7 @@ def test_an_executor_that_cannot_run_it_is_reported(twin, clock, unraisable, exe
 
 
 def test_who_leads_keeps_the_lead_while_a_refresh_runs(twin, clock):
-    """The executor's thread leads something too, and that is none of the caller's business."""
+    """The executor's thread leads a flight too, which is not the caller's."""
     load, function, first = stale_call(twin, clock, Elsewhere())
     calls = []
 

@@ -1,4 +1,4 @@
-"""Many callers of one cold key: one loads, whatever comes between, and nobody hangs."""
+"""Many callers of one cold key: one loads, whatever comes between, and no caller hangs."""
 
 import asyncio
 import os
@@ -405,7 +405,7 @@ def test_every_loop_has_a_flight_of_its_own(twin):
 
 
 def test_a_loop_that_is_closed_in_the_middle(twin):
-    """What its tasks leave behind is in nobody's way."""
+    """What its tasks leave behind blocks no other caller."""
     seconds = [60]
 
     @twin.memoize.cached

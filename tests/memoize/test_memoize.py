@@ -44,8 +44,8 @@ def test_each_call_hits_and_misses_as_with_functools(name, steps, maxsize, typed
             ours.cache_clear(), theirs.cache_clear()
         else:
             args, kwargs = step
-            answers = ours(*args, **kwargs), theirs(*args, **kwargs)
-            assert repr(answers[0]) == repr(answers[1])
+            results = ours(*args, **kwargs), theirs(*args, **kwargs)
+            assert repr(results[0]) == repr(results[1])
         assert ours.cache_info() == theirs.cache_info()
         ours._check()
 

@@ -187,7 +187,7 @@ def test_collector_that_runs_during_every_call(twin):
 
 
 def test_memoizer_in_a_dead_cycle_that_a_finalizer_calls(twin):
-    """An untracked object's ``__del__`` meets the memoizer after the collector has torn it down."""
+    """An untracked object's ``__del__`` calls the memoizer after the collector has cleared it."""
     met = []
 
     def build():

@@ -90,9 +90,9 @@ def test_200_000_nested_memoizers_are_deallocated(twin):
 
 
 WORK = """
-def work(room):
+def work(module):
     for maxsize in (None, 100):
-        memoized = room.lru_cache(maxsize)(lambda *args, **kwargs: [args])
+        memoized = module.lru_cache(maxsize)(lambda *args, **kwargs: [args])
         for i in range(1000):
             memoized(i % 170)
             memoized(i, "b")

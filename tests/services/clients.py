@@ -1,4 +1,4 @@
-"""One face for the HTTP clients that the adapters serve: each sends to the logical host ``orders``.
+"""One interface to the HTTP clients that the adapters support: each sends to the logical host ``orders``.
 
 `reads_bodies` says whether the adapter reads the body itself, so that one that breaks is fetched again.
 Loading the certificates of authorities, which costs more than a test, is left out.
@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 from watchdog import PATIENCE
+
+from headgate import RoundRobin
 
 
 def _package(name):
@@ -107,8 +109,8 @@ class Requests:
                                      allow_redirects=follow_redirects, **options)
 
 
-class Answer(NamedTuple):
-    """A response of aiohttp in the words of the others."""
+class Response(NamedTuple):
+    """A response of aiohttp with the attributes of the others."""
 
     status_code: int
     text: str
@@ -154,7 +156,12 @@ class Aiohttp:
             method, url, data=content, allow_redirects=follow_redirects,
             timeout=self.package.ClientTimeout(sock_read=timeout), **options,
         ) as response:
-            return Answer(response.status, await response.text(), response.url, response.headgate_server)
+            return Response(response.status, await response.text(), response.url, response.headgate_server)
+
+
+def balanced(origins, **options):
+    """A balancer that takes the origins in turn."""
+    return RoundRobin([origin.url for origin in origins], seed=0, **options)
 
 
 CLIENTS = {

@@ -29,7 +29,7 @@ def program(name):
 
 
 class Port:
-    """A port that nobody else is given before it is released, whether or not a server listens there.
+    """A port that is given to no other program before it is released, whether or not a server listens there.
 
     It stays bound: beside such a socket Linux lets another listen if both have SO_REUSEADDR, as servers do.
     """
@@ -103,7 +103,7 @@ def memcached():
 
 
 def configured(name, arguments, folder, configure):
-    """A program that reads what `configure` answers for its port from a file in `folder`."""
+    """A program that reads what `configure` returns for its port from a file in `folder`."""
     command, path = [program(name), *arguments], folder / f"{name}.conf"
 
     def make_command(port):
@@ -114,11 +114,11 @@ def configured(name, arguments, folder, configure):
 
 
 class Origin:
-    """An HTTP server that answers its own URL with the status `mode`, or breaks as `mode` says.
+    """An HTTP server that responds with its own URL and the status `mode`, or breaks as `mode` says.
 
-    ``"silent"`` closes the connection unanswered, ``"cut"`` before the end of the body; ``"slow"`` waits
-    for the event `release`, ``"slow body"`` with the headers sent. ``"digest"`` asks for authentication with
-    a nonce of its own. `authorizations` lists that header of each request.
+    ``"silent"`` closes the connection without a response, ``"cut"`` before the end of the body; ``"slow"``
+    waits for the event `release`, ``"slow body"`` with the headers sent. ``"digest"`` requires
+    authentication with a nonce of its own. `authorizations` lists that header of each request.
     """
 
     def __init__(self, host="127.0.0.1"):

@@ -4,7 +4,7 @@ import json
 from functools import partial
 
 import pytest
-from proxies import ask, fresh_keys, new_origins
+from proxies import fresh_keys, new_origins, origins_of
 from servers import configured
 
 from headgate import schemes
@@ -81,7 +81,7 @@ def envoy(tmp_path_factory):
 def test_envoy_hashes_on_its_ring_to_our_pick(envoy, twins, fleet, scheme):
     proxy, origins = envoy
     keys = fresh_keys()
-    hosts = ask(proxy.port, fleet, keys)
+    hosts = origins_of(proxy.port, fleet, keys)
     for twin in twins:
         ring = twin.placement.HashRing(origins, scheme=scheme, node_key=partial(hash_key, fleet))
         assert hosts == ring.get_many(keys)
@@ -91,6 +91,6 @@ def test_envoy_hashes_on_its_ring_to_our_pick(envoy, twins, fleet, scheme):
 def test_envoy_hashes_by_maglev_to_our_pick(envoy, twins, fleet, size):
     proxy, origins = envoy
     keys = fresh_keys()
-    hosts = ask(proxy.port, fleet, keys)
+    hosts = origins_of(proxy.port, fleet, keys)
     for twin in twins:
         assert hosts == twin.placement.Maglev(origins, size).get_many(keys)

@@ -2,29 +2,12 @@
 
 import asyncio
 import gc
-from contextlib import ExitStack
 
 import pytest
-from clients import CLIENTS
-from servers import Origin
+from clients import CLIENTS, balanced
 from threads import run_threads
 
 from headgate import AddressHash, NoServerError, RoundRobin
-
-
-@pytest.fixture(params=CLIENTS)
-def http(request):
-    return CLIENTS[request.param]()
-
-
-@pytest.fixture
-def origins():
-    with ExitStack() as stack:
-        yield [stack.enter_context(Origin()) for _ in range(3)]
-
-
-def balanced(origins, **options):
-    return RoundRobin([origin.url for origin in origins], seed=0, **options)
 
 
 def in_flight(balancer):
@@ -43,16 +26,16 @@ def received(origins):
 def test_requests_are_spread_and_arrive_whole(http, origins):
     balancer = balanced(origins)
     with http.open(balancer) as client:
-        answers = [client.send("POST", "/v1/7?a=b%20c", content=b"body") for _ in range(6)]
-    assert [answer.text for answer in answers] == [origin.url for origin in origins] * 2
-    assert {str(answer.url) for answer in answers} == {"http://orders/v1/7?a=b%20c"}
+        responses = [client.send("POST", "/v1/7?a=b%20c", content=b"body") for _ in range(6)]
+    assert [response.text for response in responses] == [origin.url for origin in origins] * 2
+    assert {str(response.url) for response in responses} == {"http://orders/v1/7?a=b%20c"}
     for origin in origins:
         assert origin.requests == [("POST", "/v1/7?a=b%20c", origin.netloc, b"body")] * 2
     assert in_flight(balancer) == 0
     assert all(record.latency > 0 for record in balancer.records)
 
 
-def test_a_servers_path_stands_before_the_requests(http, origins):
+def test_a_servers_path_precedes_the_requests(http, origins):
     with http.open(RoundRobin([origins[0].url + "/api/"], seed=0)) as client:
         client.send("GET", "/v1")
     assert origins[0].requests[0][1] == "/api/v1"
@@ -80,8 +63,8 @@ def test_a_dead_server_costs_no_request(http, origins, method):
 def test_what_was_not_sent_goes_elsewhere_even_as_a_stream(http, origins):
     origins[0].kill()
     with http.open(balanced(origins)) as client:
-        answer = client.send("POST", content=iter([b"a", b"b"]))
-    assert answer.text == origins[1].url
+        response = client.send("POST", content=iter([b"a", b"b"]))
+    assert response.text == origins[1].url
     assert origins[1].requests[0][3] == b"ab"
 
 
@@ -116,13 +99,13 @@ def test_statuses_that_go_elsewhere(http, origins):
         assert client.send("GET").status_code == 503
 
 
-def test_the_last_answer_stands(http, origins):
+def test_the_last_response_stands(http, origins):
     for origin in origins:
         origin.mode = 503
     balancer = balanced(origins)
     with http.open(balancer) as client:
-        answer = client.send("GET")
-    assert (answer.status_code, answer.text) == (503, origins[2].url)
+        response = client.send("GET")
+    assert (response.status_code, response.text) == (503, origins[2].url)
     assert [len(origin.requests) for origin in origins] == [1, 1, 1]
     with http.open(balanced(origins), attempts=2) as client:
         assert client.send("GET").text == origins[1].url
@@ -187,9 +170,9 @@ def test_the_key_of_a_request(http, origins):
 def test_a_redirect_leads_back_to_the_balancer(http, origins):
     origins[0].mode = 302
     with http.open(balanced(origins)) as client:
-        answer = client.send("GET", "/here", follow_redirects=True)
-    assert answer.text == origins[1].url
-    assert str(answer.url) == "http://orders/elsewhere"
+        response = client.send("GET", "/here", follow_redirects=True)
+    assert response.text == origins[1].url
+    assert str(response.url) == "http://orders/elsewhere"
 
 
 @pytest.mark.parametrize("name", ["httpx", "httpx2", "requests"])
@@ -249,9 +232,9 @@ def test_wrong_arguments(http):
 def test_in_flight_until_the_body_is_closed(name, origins):
     balancer = balanced(origins)
     client = CLIENTS[name]()
-    with client.open(balancer), client._client.stream("GET", "http://orders/") as answer:
+    with client.open(balancer), client._client.stream("GET", "http://orders/") as response:
         assert in_flight(balancer) == 1
-        answer.read()
+        response.read()
         assert in_flight(balancer) == 0
 
 
@@ -282,13 +265,13 @@ def test_aiohttp_in_flight_until_the_body_is_read(aiohttp_client, origins):
     balancer = balanced(origins)
 
     async def main(session):
-        async with session.get("http://orders/") as answer:
+        async with session.get("http://orders/") as response:
             assert in_flight(balancer) == 1
             origins[0].release.set()
-            await answer.read()
+            await response.read()
             assert in_flight(balancer) == 0
-        answer = await session.get("http://orders/")
-        answer.close()
+        response = await session.get("http://orders/")
+        response.close()
 
     with aiohttp_client.open(balancer) as client:
         client.runner.run(main(client.session))
@@ -300,8 +283,8 @@ def test_aiohttp_lets_other_hosts_pass(aiohttp_client, origins):
     balancer = balanced(origins[:1])
 
     async def main(session):
-        async with session.get(f"{origins[1].url}/other") as answer:
-            return await answer.text()
+        async with session.get(f"{origins[1].url}/other") as response:
+            return await response.text()
 
     with aiohttp_client.open(balancer) as client:
         assert client.runner.run(main(client.session)) == origins[1].url

@@ -5,12 +5,11 @@ import base64
 import gc
 import ssl
 import weakref
-from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
 
 import pytest
-from clients import CLIENTS
+from clients import CLIENTS, balanced
 from clocks import FakeClock
 from servers import Origin
 
@@ -28,21 +27,6 @@ from headgate import (
 from headgate.adapters import BalancerEvent, ServerCounters, _http, server_of
 
 NOTHING_MORE = {"share": 0, "per_second": 0}
-
-
-@pytest.fixture(params=CLIENTS)
-def http(request):
-    return CLIENTS[request.param]()
-
-
-@pytest.fixture
-def origins():
-    with ExitStack() as stack:
-        yield [stack.enter_context(Origin()) for _ in range(3)]
-
-
-def balanced(origins, **options):
-    return RoundRobin([origin.url for origin in origins], seed=0, **options)
 
 
 def received(origins):
@@ -177,10 +161,10 @@ def test_digest_authentication_stays_at_the_server_that_asked(http, origins, num
     with http.open(balancer) as client:
         options = client.digest("user", "password")
         for _ in range(number):
-            answer = client.send("GET", "/private", **options)
-            assert answer.status_code == 200
-            assert str(answer.url) == "http://orders/private"
-            assert server_of(answer) == answer.text
+            response = client.send("GET", "/private", **options)
+            assert response.status_code == 200
+            assert str(response.url) == "http://orders/private"
+            assert server_of(response) == response.text
     assert sum(record.in_flight for record in balancer.records) == 0
     assert sum(record.latency > 0 for record in balancer.records) == number  # every request was counted
 
@@ -205,7 +189,7 @@ def test_a_server_that_asked_and_died_is_replaced(http, origins):
 
 
 def test_a_handshake_that_fails_has_sent_nothing(http, origins):
-    """An origin that does not speak TLS: a POST goes to the next."""
+    """An origin without TLS: a POST goes to the next."""
     first = origins[0].url.replace("http", "https")
     balancer = RoundRobin([first, origins[1].url], seed=0)
     with http.open(balancer) as client:
@@ -390,8 +374,8 @@ def test_events_and_counters(http, origins):
     balancer = balanced(origins, max_failures=1, ejection_time=30, clock=clock)
     origins[0].mode = 503
     with http.open(balancer, on_event=events.append, backoff=0) as client:
-        answer = client.send("GET")
-        assert server_of(answer) == answer.text == urls[1]
+        response = client.send("GET")
+        assert server_of(response) == response.text == urls[1]
         assert events == [
             BalancerEvent("failed", urls[0], 1, 503),
             BalancerEvent("ejected", urls[0], 1, 503),
@@ -449,16 +433,15 @@ def test_the_last_status_is_reported_once(http, origins):
     assert events == [BalancerEvent("failed", origins[0].url, 1, 500)]
 
 
-def test_errors_of_the_callback_are_reported_and_not_raised(http, origins, monkeypatch):
-    origins[0].mode, reported = 503, []
-    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: reported.append(unraisable.exc_value))
+def test_errors_of_the_callback_are_reported_and_not_raised(http, origins, unraisable):
+    origins[0].mode = 503
 
     def fail(event):
         raise LookupError(event.kind)
 
     with http.open(balanced(origins), on_event=fail, backoff=0) as client:
         assert client.send("GET").status_code == 200
-    assert [str(error) for error in reported] == ["failed", "retried"]
+    assert [str(error) for error in unraisable] == ["failed", "retried"]
 
 
 def test_counters_of_servers_that_are_no_more_are_dropped():
@@ -484,7 +467,7 @@ def test_what_nobody_marked_has_no_server():
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_responses_that_the_transport_beneath_has_read(library, is_async):
-    """As those of mocks are: nobody closes them again."""
+    """As those of mocks are, which are not closed again."""
     pytest.importorskip(library)
     mocked, adapter = import_module(library), import_module(f"headgate.adapters.{library}")
     beneath = mocked.MockTransport(lambda request: mocked.Response(500 if request.url.host == "a" else 200))

@@ -4,7 +4,7 @@ import secrets
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from proxies import REQUESTS, WEIGHTS, ask, fresh_keys, new_origins
+from proxies import REQUESTS, WEIGHTS, fresh_keys, new_origins, origins_of
 from servers import configured
 
 from headgate import schemes
@@ -112,10 +112,10 @@ def haproxy(tmp_path_factory):
 def test_nginx_hashes_consistently_to_our_pick(nginx, twins, fleet):
     proxy, origins, paths = nginx
     keys = fresh_keys()
-    answers = ask(proxy.port, fleet, keys)
+    served = origins_of(proxy.port, fleet, keys)
     servers = paths if fleet == "sockets" else origins
     for twin in twins:
-        assert answers == twin.placement.HashRing(servers, scheme="nginx").get_many(keys)
+        assert served == twin.placement.HashRing(servers, scheme="nginx").get_many(keys)
 
 
 def finds_another(client):
@@ -136,18 +136,18 @@ def test_nginx_hashes_addresses_to_our_pick(nginx, twins, fleet):
     down = list(origins)[-1:] if fleet == "ip_hash_down" else ()
     if down:
         clients = list(filter(finds_another, clients))
-    answers = ask(proxy.port, fleet, ["-"] * len(clients), clients)
+    served = origins_of(proxy.port, fleet, ["-"] * len(clients), clients)
     for twin in twins:
         balancer = twin.balance.AddressHash(origins, scheme="nginx")
-        assert answers == [balancer.get_server(client, exclude=down) for client in clients]
+        assert served == [balancer.get_server(client, exclude=down) for client in clients]
 
 
 def test_nginx_goes_round_by_weight_as_we_do(nginx, twins):
     proxy, origins, _ = nginx
-    answers = ask(proxy.port, "smooth", ["-"] * REQUESTS)
+    served = origins_of(proxy.port, "smooth", ["-"] * REQUESTS)
     for twin in twins:
         balancer = twin.balance.WeightedRoundRobin(origins, seed=0)
-        assert answers == [balancer.get_server() for _ in answers]
+        assert served == [balancer.get_server() for _ in served]
 
 
 @pytest.mark.parametrize("fleet", HAPROXY_BALANCE)
@@ -157,7 +157,7 @@ def test_haproxy_hashes_consistently_to_our_pick(haproxy, twins, fleet):
     ids = dict(zip(origins, IDS, strict=True))
     scheme = schemes.haproxy(**HAPROXY_BALANCE[fleet][2])
     hashed = [f"/{key}" for key in keys] if fleet == "uri" else keys
-    answers = ask(proxy.port, fleet, keys)
+    served = origins_of(proxy.port, fleet, keys)
     for twin in twins:
         ring = twin.placement.HashRing(origins, scheme=scheme, node_key=ids.__getitem__)
-        assert answers == ring.get_many(hashed)
+        assert served == ring.get_many(hashed)
