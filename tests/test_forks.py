@@ -243,13 +243,13 @@ def waiting_on_a_loop(bucket):
 @pytest.mark.parametrize("waiting", [waiting_in_a_thread, waiting_on_a_loop])
 @pytest.mark.parametrize("kind", ["thread", "loop"])
 def test_who_waits_in_the_parent_is_not_in_the_childs_line(empty, clock, waiting, kind, monkeypatch):
-    joined, join = [], _waiting.Line.join
+    joined, join = [], _waiting.Queue.join
 
     def joining(line, *args):
         join(line, *args)
         joined.append(line)
 
-    monkeypatch.setattr(_waiting.Line, "join", joining)
+    monkeypatch.setattr(_waiting.Queue, "join", joining)
     waiting(empty)
     until(lambda: joined)
 

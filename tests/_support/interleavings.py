@@ -1,11 +1,11 @@
 """Every interleaving of a few processes on the shared memory of a compiled limiter, with kills at every step.
 
-The processes run the limiter's own code, compiled with protocol/atomics.h in place of atomics.h, which says
-how a process is stopped between two steps. A step is an access to shared memory or a reading of the clock;
-between any two of them another process may run, time may go on, or the process may be killed.
+The processes run the limiter's own code, compiled with protocol/atomics.h in place of atomics.h, which
+explains how a process is stopped between two steps. A step is an access to shared memory or a reading of the
+clock; between any two of them another process may run, time may go on, or the process may be killed.
 
-A checker is worth what it can catch, so the same build knows mutants: expressions of cells.h, each with
-another that stands in its place when that mutant is chosen.
+A checker is worth what it can catch, so the same build has mutants: expressions of cells.h, each with
+another that replaces it when that mutant is selected.
 """
 
 import ctypes
@@ -32,8 +32,8 @@ HEADER = 4096
 KILLED = "killed"
 BLIND = -1  # the mutant that swaps without comparing
 LOAD, CAS, ADD, CLOCK = range(1, 5)
-PATIENCE = 4096
-MOST_ANSWERS = MOST_WORDS = 1024
+MOST_STEPS = 4096
+MOST_RESULTS = MOST_WORDS = 1024
 
 
 class Process(ctypes.Structure):
@@ -43,10 +43,12 @@ class Process(ctypes.Structure):
         ("memory", ctypes.c_void_p),
         ("now", ctypes.c_int64),
         *((name, ctypes.c_int32) for name in ("mutant", "ticking")),
-        *((name, ctypes.c_uint32) for name in ("given", "heard", "alone", "forgotten", "kind", "at")),
+        *((name, ctypes.c_uint32) for name in (
+            "recorded", "replayed", "unscheduled", "droppable", "kind", "at",
+        )),
         ("old", ctypes.c_uint64),
         ("value", ctypes.c_uint64),
-        ("answers", ctypes.c_uint64 * MOST_ANSWERS),
+        ("results", ctypes.c_uint64 * MOST_RESULTS),
         ("written", ctypes.c_uint8 * MOST_WORDS),
     )
 
@@ -65,8 +67,9 @@ def build(tree, idea, mutants):
         assert sum(text.count(old) for text in texts) == 1, old
         texts = [text.replace(old, f"(hg_process.mutant == {number} ? ({new}) : ({old}))") for text in texts]
     for header, text in zip(HEADERS, texts, strict=True):
-        turning = text.replace("for (;;)", "for (uint32_t begun = hg_process.heard;; hg_turn(begun))")
-        (folder / header).write_text(turning)
+        loop = "for (uint32_t before = hg_process.replayed;; hg_iterated(before))"
+        iterating = text.replace("for (;;)", loop)
+        (folder / header).write_text(iterating)
     env = {name: value for name, value in os.environ.items() if name not in ("HEADGATE_PURE", "LD_PRELOAD")}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", "built"]
     return subprocess.run(command, cwd=tree, env=env | {"CFLAGS": "-O0"}, capture_output=True, text=True)
@@ -135,17 +138,17 @@ class Checker:
     def _memory(self):
         return ctypes.string_at(self._cells, 8 * self._size)
 
-    def run(self, program, memory, now, heard=()):
-        """What a process answers that runs alone, after it has heard `heard`, and the memory then."""
+    def run(self, program, memory, now, record=()):
+        """What a process returns that runs on after the steps of `record`, and the memory."""
         process = self._process
         ctypes.memmove(self._cells, memory, len(memory))
         process.now = now
-        process.answers[: len(heard)] = heard
-        process.given = len(heard)
-        process.heard = process.alone = process.forgotten = process.kind = 0
-        answer = program(self._limiter)
-        assert process.alone < PATIENCE, "a process that runs alone comes to no end"
-        return answer, self._memory()
+        process.results[: len(record)] = record
+        process.recorded = len(record)
+        process.replayed = process.unscheduled = process.droppable = process.kind = 0
+        outcome = program(self._limiter)
+        assert process.unscheduled < MOST_STEPS, "a process that runs without interruption does not end"
+        return outcome, self._memory()
 
     @contextmanager
     def mutant(self, number):
@@ -167,58 +170,59 @@ class Checker:
         start = memory, 0, ((),) * len(programs), kills
         pending, known, turns = [start], {start}, {}
         while pending:
-            memory, moment, heard, kills = pending.pop()
+            memory, moment, records, kills = pending.pop()
             results, steps = [], []
             for number, program in enumerate(programs):
-                if heard[number] == KILLED:
+                if records[number] == KILLED:
                     results.append(KILLED)
                     continue
-                turn = program, heard[number], memory, moment
+                turn = program, records[number], memory, moment
                 if turn not in turns:
-                    answer, _ = self.run(program, memory, times[moment], heard[number])
-                    if self._is_news():
+                    outcome, _ = self.run(program, memory, times[moment], records[number])
+                    if self._is_new_write():
                         return True
-                    turns[turn] = answer, self._perform(memory, heard[number])
-                answer, step = turns[turn]
+                    turns[turn] = outcome, self._perform(memory, records[number])
+                outcome, step = turns[turn]
                 if step is None:
-                    results.append(answer)
+                    results.append(outcome)
                     continue
-                kept, told, changed = step
-                heard = self._after(heard, number, kept)
-                steps.append((number, told, changed))
+                kept, result, changed = step
+                records = self._after(records, number, kept)
+                steps.append((number, result, changed))
             if not steps:
                 yield results, memory
                 continue
-            following = [(memory, moment + 1, heard, kills)] if moment + 1 < len(times) else []
-            for number, told, changed in steps:
-                following.append((changed, moment, self._after(heard, number, (*heard[number], told)), kills))
+            following = [(memory, moment + 1, records, kills)] if moment + 1 < len(times) else []
+            for number, result, changed in steps:
+                after = self._after(records, number, (*records[number], result))
+                following.append((changed, moment, after, kills))
                 if kills:
-                    following.append((memory, moment, self._after(heard, number, KILLED), kills - 1))
+                    following.append((memory, moment, self._after(records, number, KILLED), kills - 1))
             for state in following:
                 if state not in known:
                     known.add(state)
                     pending.append(state)
         return False
 
-    def _after(self, heard, number, now_heard):
-        return (*heard[:number], now_heard, *heard[number + 1 :])
+    def _after(self, records, number, new_record):
+        return (*records[:number], new_record, *records[number + 1 :])
 
-    def _is_news(self):
+    def _is_new_write(self):
         process = self._process
         if process.kind not in (CAS, ADD) or process.written[process.at]:
             return False
         process.written[process.at] = 1
         return True
 
-    def _perform(self, memory, heard):
-        """What a process keeps of what it heard, what its next step tells it, and the memory then.
+    def _perform(self, memory, record):
+        """What a process keeps of its record, the result of its next step, and the memory then.
 
         None if it is at its end.
         """
         process = self._process
         if not process.kind:
             return None
-        kept = heard[: len(heard) - process.forgotten]
+        kept = record[: len(record) - process.droppable]
         if process.kind == CLOCK:
             return kept, process.now, memory
         start, end = 8 * process.at, 8 * process.at + 8

@@ -101,7 +101,7 @@ def test_a_locked_file_is_not_waited_for_without_end(twin, clock, monkeypatch, t
     limiter = twin.keyed.RateLimiter("10/s", max_keys=100, path=path)
     file = os.open(path, os.O_RDWR)
     fcntl.flock(file, fcntl.LOCK_EX)
-    refused = pytest.raises(HeadgateError, match="path is locked by a process that stands still, got")
+    refused = pytest.raises(HeadgateError, match="path is locked by a process that is stopped, got")
     with refused if twin.name == "pure" else nullcontext():
         assert limiter.allow("ann")
     start = clock.now

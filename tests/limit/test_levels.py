@@ -526,7 +526,7 @@ def test_networks_that_processes_share(clock, tmp_path):
     answers = [limiter.allow(f"192.0.2.{host}") for host in hosts for limiter in (one, other)]
     assert answers == [True, True, False, False, True, True, False, False] + [True] + [False] * 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ip", "ip.x2.5"]
-    with pytest.raises(ValueError, match="what processes share cannot be set anew, got"):
+    with pytest.raises(ValueError, match="a limit that processes share cannot be reconfigured, got"):
         one.reconfigure("3/s")
     with pytest.raises(ValueError, match=r"rate must be '2/s' as in '.*ip', got '3/s'"):
         AddressLimiter("3/s", **options)

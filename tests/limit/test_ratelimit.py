@@ -480,7 +480,7 @@ print(limiter.allow("ann"))
 def test_more_memory_than_there_is(twin):
     command = [sys.executable, "-c", SMALL, twin.name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["max_keys and the limits ask for more memory than there is", "True"]
+    assert done.stdout.splitlines() == ["max_keys and the limits need more memory than there is", "True"]
 
 
 # amid a call

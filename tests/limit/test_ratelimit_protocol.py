@@ -25,8 +25,8 @@ RATE = f"{BURST}/h"
 STRIDE = 35  # with two lines, a circle of 2**36 units as large tables have it
 
 AHEAD = "found->gap > t->ceiling || hg_behind(t, now)"
-CUT = "(found.gap > t->ceiling && hg_cas(found.cell, found.word, hg_cell(at->tag, now + t->ceiling)), 0)"
-CUT_AT_ONCE = CUT.replace("found.", "found->").replace("at->tag", "found->word >> HG_TIME_BITS")
+CLAMP = "(found.gap > t->ceiling && hg_cas(found.cell, found.word, hg_cell(key->tag, now + t->ceiling)), 0)"
+CLAMPED_AT_ONCE = CLAMP.replace("found.", "found->").replace("key->tag", "found->word >> HG_TIME_BITS")
 LOWER = "hg_cas(found->cell, found->word, hg_cell(found->word >> HG_TIME_BITS, time))"
 MARK = "hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride))"
 CHARGE = "hg_cas(found->cell, found->word, word)"
@@ -228,7 +228,7 @@ def choosing_two_cells_of_three(checker):
     return Scenario(table, [table.take(5), table.take(5), table.refund(5, other=1)], cost=5, least=0)
 
 
-def beginning_twice(checker):
+def inserting_twice(checker):
     """What one has begun another withdraws, and a third begins again in the same cell."""
     table = Table(checker, owed=[5, 4, 6, 6, 6, 6, 6, 6])
     programs = [table.take(5), in_turn(table.refund(5, other=0), table.take(5)), table.take(5)]
@@ -311,29 +311,31 @@ SCENARIOS = [
 
 # What a mutant has in place of an expression of cells.h, and the scenario that shows it.
 MUTANTS = {
-    "who inserts looks at no other cell": ("hg_alone(t, at, found->cell)", "1", choosing_two_cells),
-    "what is begun elsewhere is let be": ("word & HG_WHOLE || !later || !hg_withdraw(cell, word)",
-                                          "word & HG_WHOLE", choosing_two_cells),
-    "what is begun again is the same word": ("hg_cell(0, begun + 1)", "hg_cell(0, begun)", beginning_twice),
-    "what is begun is found": ("hg_cell(at->tag, now + (uint64_t)gap) & ~HG_WHOLE",
-                               "hg_cell(at->tag, now + (uint64_t)gap)", choosing_two_cells),
+    "an insertion looks at no other cell": ("hg_is_unique(t, key, found->cell)", "1", choosing_two_cells),
+    "a pending cell elsewhere is ignored": ("word & HG_COMMITTED || !later || !hg_withdraw(cell, word)",
+                                            "word & HG_COMMITTED", choosing_two_cells),
+    "a second insertion writes the same word": ("hg_cell(0, pending + 1)", "hg_cell(0, pending)",
+                                                inserting_twice),
+    "a pending cell is found": ("hg_cell(key->tag, now + (uint64_t)gap) & ~HG_COMMITTED",
+                               "hg_cell(key->tag, now + (uint64_t)gap)", choosing_two_cells),
     "a charge is written over another": (CHARGE, written_over(CHARGE), updating),
     "a charge is tried until it fits": (CHARGE, "hg_insist(found->cell, found->word, word)", updating),
-    "who evicts owes his own cost only": ("found.kind == HG_OTHERS && found.gap > owed", "0", evicting),
+    "a key that evicts owes its own cost only": ("found.kind == HG_VICTIM && found.gap > owed", "0",
+                                                 evicting),
     "a refund is written over another": (LOWER, written_over(LOWER), refunding),
     "what was taken is kept": ("!hg_lower(&found, back)", "0", charging_tiers),
     "the clock is not read after the word": ("found.word == charge->seen", "1",
                                              giving_back_what_others_took),
-    "what has come since is given back too": ("charge->cost - (int64_t)(now - charge->now)", "charge->cost",
-                                              giving_back_late),
-    "a time too far ahead is cut at once": (AHEAD, CUT_AT_ONCE, reading_the_clock_early),
-    "a time too far ahead is let be": (AHEAD, "0", stepping_back),
-    "what was not seen is cut": ("found.word == seen", CUT, reading_the_clock_early),
-    "who swept meanwhile is not heeded": ("hg_load(&t->control[HG_SWEPT]) == swept", "1", sweeping),
-    "after a silence what is due is swept": ("lag >= HG_SILENCE", "lag >= HG_SILENCE << 2", idling),
-    "what is long past is let be": ("hg_gap(word, now) < -HG_LONG_PAST",
-                                    "hg_gap(word, now) < -(HG_LONG_PAST << 2)", idling_for_long),
-    "who was faster is taken to have swept all": (MARK, f"{MARK} || 1", sweeping_late),
+    "what was refilled since is refunded too": ("charge->cost - (int64_t)(now - charge->now)", "charge->cost",
+                                                giving_back_late),
+    "a time too far ahead is clamped at once": (AHEAD, CLAMPED_AT_ONCE, reading_the_clock_early),
+    "a time too far ahead is left": (AHEAD, "0", stepping_back),
+    "what was not seen is clamped": ("found.word == seen", CLAMP, reading_the_clock_early),
+    "a sweep meanwhile goes unnoticed": ("hg_load(&t->control[HG_SWEPT]) == swept", "1", sweeping),
+    "after a long idle time only due lines are swept": ("lag >= HG_IDLE", "lag >= HG_IDLE << 2", idling),
+    "a time in the distant past is left": ("hg_gap(word, now) < -HG_LONG_PAST",
+                                           "hg_gap(word, now) < -(HG_LONG_PAST << 2)", idling_for_long),
+    "a faster sweep counts as one of all lines": (MARK, f"{MARK} || 1", sweeping_late),
 }
 
 
@@ -344,7 +346,7 @@ def test_protocol(checker, scenario):
 
 def test_three_who_insert_beside_a_refund(checker):
     """The largest scenario, so without kills."""
-    beginning_twice(checker).judge(kills=0)
+    inserting_twice(checker).judge(kills=0)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

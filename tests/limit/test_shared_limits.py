@@ -89,7 +89,7 @@ def test_a_shared_strict_limit_decides_as_a_private_one(make, twin, clock):
     assert shared[0].evictions == shared[1].evictions == private.evictions
     shared[1]._check()
     for rate in ("5/s", "0.5/s"):
-        with pytest.raises(ValueError, match="what processes share cannot be set anew"):
+        with pytest.raises(ValueError, match="a limit that processes share cannot be reconfigured"):
             shared[0].reconfigure(rate)
 
 
@@ -266,7 +266,7 @@ def test_a_limiter_refuses_the_file_of_a_bucket(bucket, make):
 
 def test_a_shared_bucket_keeps_its_settings(bucket):
     limiter = bucket()
-    with pytest.raises(ValueError, match=r"what processes share cannot be set anew, got '.*limit'"):
+    with pytest.raises(ValueError, match=r"that processes share cannot be reconfigured, got '.*limit'"):
         limiter.reconfigure(7, 7)
     assert limiter.capacity == 5
     limiter._check()
@@ -414,7 +414,7 @@ def test_no_room_is_found_out_at_once(make, path, monkeypatch):
         os.ftruncate(file, size // 2)
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match=r"28\] path must have room for \d+ bytes: No space .*: '.*limit'"):
+    with pytest.raises(OSError, match=r"28\] path must have space for \d+ bytes: No space .*: '.*limit'"):
         make()
     assert path.stat().st_size == 0
     monkeypatch.undo()
@@ -534,7 +534,7 @@ def test_a_system_without_locks_is_refused(make, monkeypatch):
 
 def test_what_is_shared_keeps_its_rate(make):
     limiter = make()
-    with pytest.raises(ValueError, match=r"what processes share cannot be set anew, got '.*limit'"):
+    with pytest.raises(ValueError, match=r"that processes share cannot be reconfigured, got '.*limit'"):
         limiter.reconfigure("7/s")
     assert limiter.decide("ann").limit == 5
 

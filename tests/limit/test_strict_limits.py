@@ -278,10 +278,10 @@ def little_memory():
 
 @pytest.mark.usefixtures("little_memory")
 def test_more_memory_than_there_is(make, clock):
-    with pytest.raises(MemoryError, match=r"^max_keys and the limits ask for more memory than there is$"):
+    with pytest.raises(MemoryError, match=r"^max_keys and the limits need more memory than there is$"):
         make("1000000/s", max_keys=2**32)
     limiter = make("1/s", max_keys=2**10)
-    with pytest.raises(MemoryError, match=r"^max_keys and the limits ask for more memory than there is$"):
+    with pytest.raises(MemoryError, match=r"^max_keys and the limits need more memory than there is$"):
         limiter.reconfigure("1048576/s; 1/h")
     assert [limiter.allow("ann"), limiter.allow("ann")] == [True, False]
 
@@ -354,7 +354,7 @@ def test_a_pure_take_that_is_cut_short_costs_what_it_was_about_to_take(clock):
     (table,) = limiter._tiers
     at = next(at for at, tag in enumerate(table.tags) if tag)
     for number in range(2):
-        table.logs[table.place(at, number)] = clock.now - table.epoch + 2**63
+        table.logs[table.slot(at, number)] = clock.now - table.epoch + 2**63
     assert limiter.peek("ann").remaining == 1
     assert [limiter.allow("ann"), limiter.allow("ann")] == [True, False]
     clock.advance(9)

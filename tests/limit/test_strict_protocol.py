@@ -182,8 +182,8 @@ def reading_the_clock_early(checker):
     return Scenario(table, programs, times=(0, HOUR // 2, HOUR + 1), cost=1)
 
 
-def cutting_what_was_ahead(checker):
-    """Whoever reads the clock again cuts what he has seen, not what comes meanwhile."""
+def clamping_what_was_ahead(checker):
+    """A process that reads the clock again clamps what it has seen, not what comes meanwhile."""
     table = Table(checker)
     table.own = 1
     table.fill([(KEY, 1)], 1)
@@ -193,20 +193,20 @@ def cutting_what_was_ahead(checker):
 SCENARIOS = [
     inserting, inserting_beside_free_cells, updating, claiming_several, counting_two_windows, refunding,
     settling, reclaiming, evicting, taken_over_meanwhile, refusing, leaving, reading_the_clock_early,
-    cutting_what_was_ahead,
+    clamping_what_was_ahead,
 ]
 
 MUTANTS = {
-    "who commits does not move the head": ("found->gap >= owed", "0", counting_two_windows),
-    "claims are not taken back": ("count-- > 0", "0", claiming_several),
-    "a place is claimed whoever has it": ("!hg_cas(times + i, old, value)",
-                                          "(hg_cas(times + i, hg_load(times + i), value), 0)", updating),
-    "who finds too few places takes them": ("claimed < charges->cost", "0", claiming_several),
-    "who does not commit is allowed": ("!hg_write(t, at, &found, charges->now, head)",
-                                       "(hg_write(t, at, &found, charges->now, head), 0)",
-                                       counting_two_windows),
-    "what was not seen is cut": ("time > moment && time <= seen->span.newest", "time > moment",
-                                 cutting_what_was_ahead),
+    "a commit does not move the head": ("found->gap >= owed", "0", counting_two_windows),
+    "claims are not released": ("count-- > 0", "0", claiming_several),
+    "a slot is claimed though it has changed": ("!hg_cas(times + i, old, value)",
+                                               "(hg_cas(times + i, hg_load(times + i), value), 0)", updating),
+    "too few slots are taken": ("claimed < charges->cost", "0", claiming_several),
+    "a request that does not commit is allowed": ("!hg_write(t, key, &found, charges->now, head)",
+                                                  "(hg_write(t, key, &found, charges->now, head), 0)",
+                                                  counting_two_windows),
+    "what was not seen is clamped": ("time > stamp && time <= seen->span.newest", "time > stamp",
+                                     clamping_what_was_ahead),
 }
 
 

@@ -49,14 +49,14 @@ def run(clock):
 @pytest.fixture
 def joined(monkeypatch):
     """The places of those that have gone to the end of a line."""
-    wakes, join = [], _waiting.Line.join
+    wakes, join = [], _waiting.Queue.join
 
     def joining(line, waiter):
-        if waiter.place not in line._waiters:
-            wakes.append(waiter.place)
+        if waiter.ref not in line._waiters:
+            wakes.append(waiter.ref)
         join(line, waiter)
 
-    monkeypatch.setattr(_waiting.Line, "join", joining)
+    monkeypatch.setattr(_waiting.Queue, "join", joining)
     return wakes
 
 
@@ -230,7 +230,7 @@ def test_a_loop_that_stands_still_is_passed_over_and_served_when_it_goes_on(make
 @pytest.mark.parametrize("end", ["stop", "close"])
 def test_who_waits_behind_a_loop_that_ends_meanwhile(make, clock, joined, monkeypatch, end):
     """The loop stops when the thread has joined the line, so that only the thread can see it."""
-    monkeypatch.setattr(_waiting, "_LOOK", 0.01)
+    monkeypatch.setattr(_waiting, "_POLL", 0.01)
     bucket = make(1, 100, clock=clock)
     bucket.consume()
     loop, outcomes = asyncio.new_event_loop(), []
@@ -474,7 +474,7 @@ def test_a_loop_that_is_closed_with_thousands_in_line_blocks_nobody(make, clock,
 
 def cost_a_head(count):
     """The thread's time for each that joins and leaves a line of so many."""
-    line = _waiting.Line()
+    line = _waiting.Queue()
     start = time.thread_time()
     waiters = []
     for number in range(count):
@@ -495,7 +495,7 @@ def test_a_long_line_costs_no_more_a_head_than_a_short_one():
 def test_a_finalizer_may_leave_the_line_amid_a_step_of_another():
     """As when the garbage collector ends a coroutine that waits."""
     for number in range(60):
-        line = _waiting.Line()
+        line = _waiting.Queue()
         first, second, last, new = [_waiting.ThreadWaiter(line) for _ in range(4)]
         for waiter in (first, second, last):
             line.join(waiter)
@@ -506,7 +506,7 @@ def test_a_finalizer_may_leave_the_line_amid_a_step_of_another():
                 line.join(new)
 
         assert in_a_thread(steps) is None
-        if hasattr(first, "place"):  # the number was beyond the last step
+        if hasattr(first, "ref"):  # the number was beyond the last step
             line.leave(first)
         assert line.head() is last
         assert len(line) == 2
@@ -514,7 +514,7 @@ def test_a_finalizer_may_leave_the_line_amid_a_step_of_another():
 
 def test_coroutines_that_are_dropped_leave_no_line_behind(twin, clock):
     limiter = twin.keyed.RateLimiter("1/s", max_keys=100, clock=clock)
-    lines = _waiting.Lines()
+    lines = _waiting.Queues()
 
     async def main():
         tasks = await started(

@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 
 class AddressLimiter:
-    """A `RateLimiter` for addresses that limits the networks they lie in, several at once.
+    """A `RateLimiter` for addresses that limits the networks they are in, several at once.
 
     `v4` and `v6` are the lengths of the prefixes that are limited: one, several, or a mapping from length to
-    how many times the rate that network has. An address is allowed if all its networks are, and takes its
-    cost from all or none. IPv4 inside IPv6 is IPv4, as it is for `address_prefix`. The ``"unix"`` of
-    `client_address` has one limit, at the smallest multiple.
+    how many times the rate that network has. A request is allowed if all networks of its address allow it,
+    and takes its cost from all or none. IPv4 inside IPv6 is IPv4, as it is for `address_prefix`. The
+    ``"unix"`` of `client_address` has one limit, at the smallest multiple.
 
     The other arguments are those of `RateLimiter`, for each table: there is one for each multiplier, with a
-    key for each prefix. So with `path` there is a file for each: that of 1 is `path`, that of 2 has ``.x2``
-    after it. With ``on_mismatch="adopt"`` the rate is that of the first file: of 1, or else of the smallest
-    multiple.
+    key for each prefix. So with `path` there is a file for each: that of 1 is `path`, that of 2 has the
+    suffix ``.x2``. With ``on_mismatch="adopt"`` the rate is that of the first file: of 1, or else of the
+    smallest multiple.
 
     Raises ValueError or TypeError if an argument is out of range or of a wrong type, and what `RateLimiter`
     raises for a path.
@@ -111,9 +111,9 @@ class AddressLimiter:
         ]
 
     def allow(self, key: str, cost: SupportsFloat = 1) -> bool:
-        """Take `cost` from all networks of the address `key` if all have it; True if so.
+        """Take `cost` from all networks of the address `key` if all allow it; True if so.
 
-        Raises ValueError if `key` is no address, and what ``RateLimiter.allow`` raises for a cost.
+        Raises ValueError if `key` is not an address, and what ``RateLimiter.allow`` raises for a cost.
 
         >>> AddressLimiter("2/s").allow("2001:db8::17")
         True
@@ -121,8 +121,8 @@ class AddressLimiter:
         return allow_all(self._applied(key), cost)
 
     def decide(self, key: str, cost: SupportsFloat = 1) -> Decision:
-        """``allow``, but say how matters stand: for the network that denies for longest, or else for the one
-        with the least remaining.
+        """As ``allow``, but return a `Decision`: that of the network that denies for longest, or else of the
+        one with the least remaining.
 
         Raises what ``allow`` raises.
 
@@ -132,7 +132,7 @@ class AddressLimiter:
         return decide_all(self._applied(key), cost)
 
     def peek(self, key: str, cost: SupportsFloat = 1) -> Decision:
-        """What ``decide`` would answer, but without taking anything.
+        """What ``decide`` would return, but without taking anything.
 
         Raises what ``allow`` raises.
 
@@ -142,7 +142,7 @@ class AddressLimiter:
         return peek_all(self._applied(key), cost)
 
     def reserve(self, key: str, cost: SupportsFloat = 1) -> Reservation:
-        """Take `cost` from all networks of the address `key` if all have it, as a `Reservation`.
+        """Take `cost` from all networks of the address `key` if all allow it, as a `Reservation`.
 
         Raises what ``allow`` raises.
 
@@ -156,15 +156,15 @@ class AddressLimiter:
     def _now_ns(self) -> int:
         return next(iter(self._limiters.values()))._now_ns()
 
-    def _check_settled(self, actual: float) -> None:
-        next(iter(self._limiters.values()))._check_settled(actual)
+    def _check_settle(self, actual: float) -> None:
+        next(iter(self._limiters.values()))._check_settle(actual)
 
-    def _settled(self, key: str, cost: float, actual: float, booked: int) -> None:
+    def _settle(self, key: str, cost: float, actual: float, booked: int) -> None:
         for _, limiter, network in self._applied(key):
-            limiter._settled(network, cost, actual, booked)
+            limiter._settle(network, cost, actual, booked)
 
     def refund(self, key: str, cost: SupportsFloat = 1) -> None:
-        """Give back `cost` to all networks of the address `key`.
+        """Refund `cost` to all networks of the address `key`.
 
         Raises what ``allow`` raises.
 
@@ -177,7 +177,7 @@ class AddressLimiter:
     def reset(self, key: str) -> None:
         """Forget what the networks of the address `key` owe.
 
-        Raises ValueError if `key` is no address.
+        Raises ValueError if `key` is not an address.
 
         >>> AddressLimiter("2/s").reset("192.0.2.1")
         """
@@ -246,7 +246,7 @@ def _path_of(path: str | PathLike[str] | None, times: float) -> str | PathLike[s
 
 
 def _multiplied(rates: tuple[Rate, ...], times: float) -> tuple[Rate, ...]:
-    """These rates so many times; one may come at once where it may without."""
+    """These rates, multiplied; a burst of at least one stays at least one."""
     return tuple([
         Rate(rate.limit * times, rate.period, max(rate.burst * times, min(1, rate.burst))) for rate in rates
     ])

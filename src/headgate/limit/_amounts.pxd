@@ -1,4 +1,4 @@
-"""Numbers of tokens as C keeps them, inlined into the rooms of limits."""
+"""Numbers of tokens in C, inlined into the modules of limits."""
 from libc.math cimport ldexp
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
@@ -14,7 +14,7 @@ cdef struct Amount:
 
 
 cdef inline Amount split(object number) except *:
-    """What `headgate.limit._units.checked_amount` answered: an int goes to `whole`, a float to `part`."""
+    """What `headgate.limit._units.checked_amount` returned: an int goes to `whole`, a float to `part`."""
     cdef Amount amount
     amount.whole = 0
     amount.part = 0.0
@@ -26,7 +26,7 @@ cdef inline Amount split(object number) except *:
 
 
 cdef inline int64_t to_units(Amount amount, uint64_t bits) noexcept nogil:
-    """What `headgate.limit._units.to_units` says, or more than any burst."""
+    """What `headgate.limit._units.to_units` returns, or more than any burst."""
     cdef double part
     if amount.whole > MOST_DEBT >> bits:
         return INT64_MAX

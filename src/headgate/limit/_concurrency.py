@@ -1,12 +1,12 @@
-"""How many requests may be under way at once, learnt from how they fare.
+"""Limits the requests in flight, and adapts the limit to their latencies and outcomes.
 
     acquire --> in flight < limit x share of the priority? --> Permit --> release(outcome)
                                                                             |
     limit <-- algorithm(limit, latency, in flight at the start, outcome) <--+
 
 The limit and the requests in flight are words that change by compare-and-swap (`headgate.limit.words`):
-in this process, or in a file that many processes share (`headgate.limit._ledger`). No call waits for another,
-so a thread or process that is stopped stops no other.
+in this process, or in a file that processes share (`headgate.limit._ledger`). No call waits for another, so a
+thread or process that is stopped stops no other.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     Outcome = Literal["success", "dropped", "ignored"]
 
     class Ledger(Protocol):
-        """The permits of all, and what an algorithm has learnt."""
+        """The permits of all processes, and the state of the algorithm."""
 
         state: Words
         owner: int
 
         @property
         def inflight(self) -> int: ...
-        def take(self, room: int, mark: list[bool]) -> int: ...
+        def take(self, limit: int, mark: list[bool]) -> int: ...
         def give(self, mark: list[bool]) -> bool: ...
         def reclaim(self, now: int) -> None: ...
 
@@ -99,7 +99,7 @@ def _fixed(state: Words, bounds: _Bounds, now: int, latency: int, inflight: int,
 def _aimd(state: Words, bounds: _Bounds, now: int, latency: int, inflight: int, dropped: bool) -> None:
     """Additive increase while the limit is in use, multiplicative decrease once a round trip.
 
-    A request that started before the last cut says nothing of the limit that was set then. Until the first
+    A request that started before the last decrease says nothing about the limit set by it. Until the first
     cut the limit grows by one with each request, and then by one with each round trip of all.
     """
     cut = state.load(_END)
@@ -173,23 +173,23 @@ class _LocalLedger:
     def inflight(self) -> int:
         return self._words.load(0) & _COUNT_MASK
 
-    def take(self, room: int, mark: list[bool]) -> int:
-        return self._words.take(1, room, mark)
+    def take(self, limit: int, mark: list[bool]) -> int:
+        return self._words.take(1, limit, mark)
 
     def give(self, mark: list[bool]) -> bool:
         return self._words.give(1, mark)
 
     def reclaim(self, now: int) -> None:
-        """Nobody else takes anything."""
+        """No other process holds permits."""
 
 
 class Permit:
-    """What ``ConcurrencyLimiter.acquire`` answers: truthy if the request may go on. A context manager, for
-    ``async with`` too, that gives the permit back.
+    """What ``ConcurrencyLimiter.acquire`` returns: truthy if the request may go on. A context manager, also
+    for ``async with``, that releases the permit.
 
     Leaving the block without an error is a success, with a TimeoutError the request counts as dropped, and
-    with another error it says nothing of the load. One that is deleted without having been released, which
-    is a mistake, comes back when a request would be turned away the next time, with a ResourceWarning.
+    with another error it is ignored. A permit that is deleted without having been released, which is a
+    mistake, is reclaimed the next time a request would be denied, with a ResourceWarning.
 
     >>> limiter = ConcurrencyLimiter(1, algorithm="fixed")
     >>> with limiter.acquire() as permit:
@@ -210,8 +210,8 @@ class Permit:
         return self._inflight > 0
 
     def release(self, outcome: Outcome = "success") -> None:
-        """Give the permit back, once; a second time does nothing. `outcome` is ``"success"``, ``"dropped"``
-        if the request timed out or was refused for overload, or ``"ignored"`` if it says nothing of the load.
+        """Release the permit, once; a second call does nothing. `outcome` is ``"success"``, ``"dropped"`` if
+        the request timed out or was refused for overload, or ``"ignored"`` if it says nothing about the load.
 
         Raises ValueError for any other outcome.
 
@@ -244,7 +244,7 @@ class Permit:
         self.__exit__(kind, error, trace)
 
     def __del__(self) -> None:
-        """It is given back later, since the garbage collector may come amid any step."""
+        """The permit is released later, since the garbage collector may run during any step."""
         if self._open:
             self._limiter._lost.append((self._owner, self._open))
 
@@ -256,29 +256,29 @@ class Permit:
 
 
 class ConcurrencyLimiter:
-    """So many requests under way at once as the service can bear; whoever comes above that is turned away at
-    once, and nobody waits.
+    """Limits how many requests are in flight to what the service can bear; further ones are denied at once,
+    and none waits.
 
     `limit` is where it starts, and it stays within `min_limit` and `max_limit`. `algorithm` is
     ``"gradient"``: once a second less if the mean latency is above 1.5 times its long average or a request
-    was dropped, else a little more; ``"aimd"``, which needs a `max_latency`: a tenth less for dropped
+    was dropped, otherwise a little more; ``"aimd"``, which needs a `max_latency`: a tenth less for dropped
     requests, at most once a round trip, and more while at least half of the limit is in use, by one a request
     until the first cut and by one a round trip after it; or ``"fixed"``. A request that took longer than
     `max_latency` seconds counts as dropped.
 
-    `priorities` maps each priority to the share of the limit up to which its requests are admitted: what lies
-    above is reserved for higher ones. At least one request is always admitted.
+    `priorities` maps each priority to the share of the limit up to which its requests are admitted: the rest
+    is reserved for higher ones. At least one request is always admitted.
 
     `path` names a file that the processes of this host share: one limit for all of them, and the permits of
-    a process that dies come back. It is made if it is absent, with `mode`; ``/dev/shm`` is a good place. All
-    processes must give the same algorithm and bounds, and the same limit if it is ``"fixed"``. `clock` is a
+    a process that ends are freed. It is created if it is absent, with `mode`, best in /dev/shm. All processes
+    must give the same algorithm and bounds, and the same limit if it is ``"fixed"``. `clock` is a
     callable that answers integer nanoseconds, by default the monotonic clock.
 
     Raises ValueError or TypeError if an argument is out of range or of a wrong type, or if the file is of
     another kind or user or has other settings or permissions; OSError if it cannot be made or opened.
 
     Source: the limits AIMD and Gradient2 of Netflix's concurrency-limits. Complexity: O(1), and O(processes)
-    at most ten times a second when a request is turned away from a shared limit.
+    at most ten times a second when a shared limit denies a request.
 
     >>> limiter = ConcurrencyLimiter(2, priorities={"user": 1.0, "batch": 0.5})
     >>> batch, another, user = (limiter.acquire(name) for name in ("batch", "batch", "user"))
@@ -358,31 +358,31 @@ class ConcurrencyLimiter:
             names = ", ".join(map(repr, self._shares))
             raise ValueError(f"priority must be one of {names}, got {priority!r}") from None
         permit, ledger, lost = Permit(self, self._now_ns()), self._ledger, 0
-        room = max(1, int(self._bounds.read(ledger.state) * share))
-        taken = ledger.take(room, permit._open)
+        limit = max(1, int(self._bounds.read(ledger.state) * share))
+        taken = ledger.take(limit, permit._open)
         if not taken:
             ledger.reclaim(permit._start)
-            lost = self._take_back(ledger)
-            taken = ledger.take(room, permit._open)
+            lost = self._reclaim_lost(ledger)
+            taken = ledger.take(limit, permit._open)
         permit._inflight = taken
         if lost:
             warn(f"{lost} permits were deleted without release", ResourceWarning, stacklevel=2)
         return permit
 
-    def _take_back(self, ledger: Ledger) -> int:
-        """Give back the permits that were deleted without release; how many they were."""
+    def _reclaim_lost(self, ledger: Ledger) -> int:
+        """Release the permits that were deleted without release; how many they were."""
         lost = 0
         while self._lost:
             try:
                 owner, mark = self._lost.popleft()
             except IndexError:  # another thread took the last
                 break
-            lost += owner == ledger.owner and ledger.give(mark)  # or else taken before a fork
+            lost += owner == ledger.owner and ledger.give(mark)  # otherwise it was taken before a fork
         return lost
 
     def _release(self, permit: Permit, now: int, outcome: Outcome) -> None:
         ledger, latency = self._ledger, now - permit._start
-        if permit._owner != ledger.owner or not ledger.give(permit._open):  # the parent's, or given back
+        if permit._owner != ledger.owner or not ledger.give(permit._open):  # the parent's, or released before
             return
         if outcome != "ignored":
             late = self._max_latency is not None and latency > self._max_latency
@@ -391,7 +391,7 @@ class ConcurrencyLimiter:
 
     @property
     def limit(self) -> int:
-        """How many requests may be under way at once, as of now.
+        """How many requests may be in flight at once, as of now.
 
         >>> ConcurrencyLimiter(20).limit
         20
@@ -400,7 +400,7 @@ class ConcurrencyLimiter:
 
     @property
     def inflight(self) -> int:
-        """How many requests are under way, in all processes that share the limit.
+        """How many requests are in flight, in all processes that share the limit.
 
         >>> ConcurrencyLimiter(20).inflight
         0
@@ -412,7 +412,7 @@ class ConcurrencyLimiter:
 
     def __del__(self) -> None:
         try:
-            self._take_back(self._ledger)
+            self._reclaim_lost(self._ledger)
         except Exception:  # it was not made, or the names of modules are gone, as when an interpreter ends
             return
 

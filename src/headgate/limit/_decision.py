@@ -1,4 +1,4 @@
-"""The decision of a limit, and what a client hears of it over HTTP."""
+"""The decision of a limit, and its fields and bodies for HTTP responses."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Decision(_Fields):
 
     `limit` is the largest burst and `remaining` what is left of it, in tokens. `retry_after` is how
     many seconds later the same request can be allowed at the earliest, 0.0 if it is allowed now, and infinite
-    if it never can; `reset_after` is how many seconds later the limit is as good as new. `policy` names the
+    if it never can; `reset_after` is how many seconds later nothing is owed any more. `policy` names the
     limit that decided, after the level where there are several: ``"10/s"``, ``"user: 100/min"``; it is empty
-    if none had a say.
+    if none applied.
 
     >>> bool(Decision(False, 10, 0.0, 0.5, 5.0, "2/s, burst 10"))
     False
@@ -67,14 +67,14 @@ class Decision(_Fields):
         """The fields of a response, whole numbers in all of them: RateLimit and RateLimit-Policy of
         draft-ietf-httpapi-ratelimit-headers-10, and Retry-After if the request is denied.
 
-        The quota of the policy is the burst, and its window the seconds in which all of it comes back,
-        rounded up. ``r`` is what is left. If that is nothing, ``t`` is the seconds until there is one more,
-        otherwise those until all is back, so that ``r`` in ``t`` seconds is what the rate allows for long. A
-        client that waits for as long as Retry-After says is never early. A limit of nothing, as ``"0/s"``,
-        has neither ``t`` nor Retry-After. `name` is what the policy is called instead of what it says;
-        `policies` are others that RateLimit-Policy lists besides, such as the `rates` of the
-        limiter; `x_headers` adds X-RateLimit-Limit, -Remaining and -Reset, the last in seconds from now.
-        Without a policy there are no fields.
+        The quota of the policy is the burst, and its window the seconds in which all of it is refilled,
+        rounded up. ``r`` is what remains. If that is nothing, ``t`` is the seconds until there is one more,
+        otherwise those until all is refilled, so that ``r`` in ``t`` seconds is what the rate allows for
+        long. A client that waits as long as Retry-After requires is never early. A limit of nothing, as
+        ``"0/s"``, has neither ``t`` nor Retry-After. `name` replaces the text of the policy as its name;
+        `policies` are others that RateLimit-Policy lists besides, such as the `rates` of the limiter;
+        `x_headers` adds X-RateLimit-Limit, -Remaining and -Reset, the last in seconds from now. Without a
+        policy there are no fields.
 
         Raises ValueError if the name is not printable ASCII or a policy is no rate, TypeError if they are of
         another type.
@@ -118,7 +118,7 @@ class Decision(_Fields):
         return late if self.allowed else min(self._pause(), late) if late < inf else late
 
     def _called(self, name: str | None) -> str:
-        """The name of the policy, or what it says."""
+        """The name of the policy, or its text."""
         if name is None:
             return self.policy
         if not isinstance(name, str):
@@ -187,7 +187,7 @@ def _whole(seconds: float) -> int:
 
 @lru_cache(maxsize=256)
 def _policy_of(policy: str, name: str) -> tuple[str, str, Rate]:
-    """The name as a String of RFC 9651, the field that tells the quota of a policy, and its rate."""
+    """The name as a String of RFC 9651, the field with the quota of a policy, and its rate."""
     if not (name.isascii() and name.isprintable()):
         raise ValueError(f"name must be printable ASCII, got {name!r}")
     rate = Rate.parse(policy.rpartition(": ")[2])

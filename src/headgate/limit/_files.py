@@ -1,4 +1,4 @@
-"""Files in which processes share the state of a limit: how one is made, known again, locked and refused.
+"""Files in which processes share the state of a limit: how one is created, recognized, locked and refused.
 
     words  | magic | layout | boot | time namespace | epoch | secret | secret |
     text   | which limiter, of which twin, with which settings: a line each |
@@ -6,9 +6,10 @@
 
 A header is read and written under a lock that the kernel drops with the process that holds it, and by one
 call to the system. No wait for that lock is without end, since a process that is stopped may hold it. Until
-all blocks are there the header says that the file is being made; if it says so to the holder of the lock, its
-maker was killed, and it is made anew. What the limiter keeps is counted from the epoch, by a clock that
-starts with the system; so after another start it is all forgotten, under that lock, before anybody maps it.
+all blocks are allocated the header marks the file as incomplete; if the holder of the lock finds that mark,
+the process that created the file was killed, and it is created anew. Times in the cells are counted from the
+epoch, by a clock that starts with the system; so after a restart the cells are cleared, under that lock,
+before any process maps them.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _LEAST_PAUSE, _MOST_PAUSE = 2e-5, 1e-3
 
 
 def read_bytes(path: str) -> bytes:
-    """What a file of the system says, nothing if there is none."""
+    """The content of a file of the system, nothing if there is none."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -72,7 +73,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def boot_id() -> int:
-    """A number of this start of the system, 0 where it does not tell."""
+    """A number of this start of the system, 0 where it is unknown."""
     text = read_bytes("/proc/sys/kernel/random/boot_id").replace(b"-", b"").strip()
     return int(text[:16], 16) if text else 0
 
@@ -94,7 +95,7 @@ def checked_mode(mode: int) -> int:
 
 
 class Header(namedtuple("Header", ["version", "boot", "namespace", "epoch", "settings"])):
-    """What the header of a file says, the settings as Python writes their values."""
+    """The fields of the header of a file, the settings as reprs."""
 
     __slots__ = ()
 
@@ -120,7 +121,7 @@ def checked_path(path: str | PathLike[str]) -> str:
 
 
 def settings_there(path: str | PathLike[str], limiter: str) -> dict[str, Any]:
-    """What the file at `path` says of a limiter of that kind; nothing if it is none of it."""
+    """The settings in the file at `path` of a limiter of that kind; nothing if it is another file."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         file = os.open(checked_path(path), flags)
@@ -213,7 +214,7 @@ class FileLock:
             now = monotonic()
             end = now + patience if end is None else end
             if now >= end:
-                raise HeadgateError(f"path is locked by a process that stands still, got {self.path!r}")
+                raise HeadgateError(f"path is locked by a process that is stopped, got {self.path!r}")
             sleep(pause)
             pause = min(2 * pause, _MOST_PAUSE)
 
@@ -225,16 +226,16 @@ class FileLock:
         return True
 
     def _renew(self) -> None:
-        """In a child: a description of its own, since the parent's lock would let the child in too."""
+        """In a child: open the file again, since the child would share a lock that the parent holds."""
         inherited, self.descriptor, self._depth = self.descriptor, -1, 0
         own = f"/proc/self/fd/{inherited}"
-        with suppress(OSError):  # raised for what uses it, not for what forks
+        with suppress(OSError):  # raised to callers that use it, not by the fork
             self.descriptor = os.open(own if os.path.exists(own) else self.path, os.O_RDWR | os.O_CLOEXEC)
         if inherited >= 0:
             os.close(inherited)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        """By what it holds itself, as the names of modules may be gone when an interpreter ends."""
+        """Needs no names of modules, which may be gone when an interpreter ends."""
         if self.descriptor >= 0:
             close(self.descriptor)
 
@@ -271,12 +272,12 @@ class SharedFile:
     def locked(self, function: Callable[..., Any], *args: Any) -> Any:
         """What ``function(*args)`` returns, called while no other thread or process does so.
 
-        Raises HeadgateError if another process holds the lock and stands still.
+        Raises HeadgateError if another process holds the lock and is stopped.
         """
         return self._file.locked(function, *args)
 
     def _check_owner(self, status: os.stat_result) -> None:
-        """What is for one user must be that user's, since an owner may cut off a file that we map."""
+        """A private file must belong to this user, since its owner may truncate a file that we map."""
         if not self._mode & _OTHERS and status.st_uid != os.geteuid():
             raise ValueError(
                 f"path must be a file of user {os.geteuid()}, got {self._path!r} of user {status.st_uid}"
@@ -288,7 +289,7 @@ class SharedFile:
             raise ValueError(f"mode must be {found:#o} as of {self._path!r}, got {self._mode:#o}")
 
     def _allocate(self, size: int) -> None:
-        """Give an empty file its size, and its blocks where the system can, so that no write fails later."""
+        """Allocate an empty file, with its blocks where the system can, so that no write fails later."""
         file = self._file.descriptor
         try:
             if hasattr(os, "posix_fallocate"):
@@ -297,7 +298,7 @@ class SharedFile:
                 os.ftruncate(file, size)
         except OSError as error:
             os.ftruncate(file, 0)
-            problem = f"path must have room for {size} bytes: {error.strerror}"
+            problem = f"path must have space for {size} bytes: {error.strerror}"
             raise OSError(error.errno, problem, self._path) from None
 
 
@@ -367,7 +368,7 @@ class SharedTable(SharedFile):
         self._allocate(size)
 
     def _begin(self, now: int) -> None:
-        """Begin anew if the file is, or if the system has been started since."""
+        """Clear the cells if the file is new, or if the system has been restarted since."""
         there = header_of(self.map[:HEADER])
         if there is None or there.boot != boot_id():
             for start in range(HEADER, len(self.map), len(_BLOCK)):
@@ -392,7 +393,7 @@ class SharedTable(SharedFile):
 
     @property
     def refusal(self) -> str:
-        return f"what processes share cannot be set anew, got {self._path!r}"
+        return f"a limit that processes share cannot be reconfigured, got {self._path!r}"
 
 
 def shared_limiter(
@@ -449,7 +450,7 @@ def _can_be_adopted(setting: tuple[str, str]) -> bool:
 
 
 def _remedy(name: str) -> str:
-    """What to do where another rate is wanted than that of a file."""
+    """What to do if a file has another rate than the wanted one."""
     if name not in _ADOPTED:
         return ""
     return "; on_mismatch='adopt' takes what is there, and another path begins another limit"

@@ -1,8 +1,8 @@
 """One decision of several limits for one request: all or nothing.
 
-All limits but the first are asked, then each is charged, and those charged get their cost back if another
-was quicker at a later one. So nothing is taken from anybody when a request is denied, and the worst that two
-requests at once can do is to deny each other.
+All limits but the first are peeked at, then each is charged, and those charged get a refund if a later one
+denies because another request was faster. So a denied request takes nothing, and at worst two simultaneous
+requests deny each other.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
 
 
 def allow_all(applied: Applied, cost: SupportsFloat) -> bool:
-    """Take `cost` everywhere or nowhere; True if it was there."""
+    """Take `cost` from all limits or from none; True if all allow it."""
     return first_denial(applied, cost) is None
 
 
 def first_denial(applied: Applied, cost: SupportsFloat) -> str | None:
-    """Take `cost` everywhere or nowhere; the name of the limit that denies, None if it was there."""
+    """Take `cost` from all limits or from none; the name of the limit that denies, None if all allow it."""
     for name, limiter, key in applied[1:]:
         if not (limiter._has(key, cost) if type(limiter) is RateLimiter else limiter.peek(key, cost).allowed):
             return name
@@ -64,17 +64,17 @@ def first_denial(applied: Applied, cost: SupportsFloat) -> str | None:
 
 
 def decide_all(applied: Applied, cost: SupportsFloat) -> Decision:
-    """``allow_all``, but say how matters stand."""
+    """As ``allow_all``, but return a decision."""
     seen = _peeks(applied[1:], cost)
-    if not all(answer.allowed for _, answer in seen):
+    if not all(decision.allowed for _, decision in seen):
         return _summary(_peeks(applied[:1], cost) + seen)
     taken: list[tuple[str, Decision]] = []
     try:
         for name, limiter, key in applied:
-            answer = limiter.decide(key, cost)
-            if not answer.allowed:
-                return _named(name, answer)
-            taken.append((name, answer))
+            decision = limiter.decide(key, cost)
+            if not decision.allowed:
+                return _named(name, decision)
+            taken.append((name, decision))
     finally:
         if len(taken) < len(applied):
             refund_all(applied[: len(taken)], cost)
@@ -100,12 +100,12 @@ def reset_all(applied: Applied) -> None:
         limiter.reset(key)
 
 
-def _summary(answers: list[tuple[str, Decision]]) -> Decision:
-    """Of the limits that deny the one that does so for longest, or the one with the least remaining."""
-    if not answers:
+def _summary(decisions: list[tuple[str, Decision]]) -> Decision:
+    """The decision of the limit that denies for longest, or else of the one with the least remaining."""
+    if not decisions:
         return _UNLIMITED
-    named = [_named(*each) for each in answers]
-    denials = [answer for answer in named if not answer.allowed]
+    named = [_named(*each) for each in decisions]
+    denials = [decision for decision in named if not decision.allowed]
     if not denials:
         return min(named, key=_remaining)
     worst = max(denials, key=_retry_after)
@@ -113,24 +113,24 @@ def _summary(answers: list[tuple[str, Decision]]) -> Decision:
     return with_details(worst, violated)
 
 
-def _named(name: str, answer: Decision) -> Decision:
-    """What a limit said, with its name before each policy."""
-    named = Decision(*answer[:5], f"{name}: {answer.policy}")
-    return with_details(named, tuple([f"{name}: {each}" for each in answer.violated]), answer._more_after)
+def _named(name: str, decision: Decision) -> Decision:
+    """The decision of a limit, with its name before each policy."""
+    named = Decision(*decision[:5], f"{name}: {decision.policy}")
+    return with_details(named, tuple([f"{name}: {each}" for each in decision.violated]), decision._more_after)
 
 
 class _Plain:
-    """A limiter of the user's, as a part of a reservation."""
+    """A limiter of the user's own class, as a part of a reservation."""
 
     __slots__ = ("_limiter",)
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
 
-    def _check_settled(self, actual: float) -> None:
-        """Any number of tokens may have been used of a reservation."""
+    def _check_settle(self, actual: float) -> None:
+        """A reservation may be settled with any number of tokens."""
 
-    def _settled(self, key: Any, cost: float, actual: float, _: int) -> None:
+    def _settle(self, key: Any, cost: float, actual: float, _: int) -> None:
         if actual < cost:
             self._limiter.refund(key, cost - actual)
         elif actual > cost:
@@ -138,14 +138,14 @@ class _Plain:
 
 
 def reserve_all(applied: Applied, cost: SupportsFloat) -> Reservation:
-    """``decide_all``, as a reservation."""
+    """As ``decide_all``, but return a reservation."""
     parts = parts_of(applied)
     return Reservation(checked_amount("cost", cost), parts, None, decide_all(applied, cost))
 
 
 def parts_of(applied: Applied) -> list[tuple[Any, Any, int]]:
-    """The limits that a reservation has to settle with, and what time it is for each."""
+    """The limits that a reservation has to be settled at, with the key and the time of each."""
     return [
-        (limiter, key, limiter._now_ns()) if hasattr(limiter, "_settled") else (_Plain(limiter), key, 0)
+        (limiter, key, limiter._now_ns()) if hasattr(limiter, "_settle") else (_Plain(limiter), key, 0)
         for _, limiter, key in applied
     ]

@@ -1,15 +1,15 @@
 """The ledger of a concurrency limit that processes share: a file with a slot for each of them.
 
     words  | magic | version | pid namespace | boot | algorithm, bounds | permits in all, and changes |
-    state  | limit | what else the algorithm knows |
+    state  | limit | the other state of the algorithm |
     twin   | 7 words that are not used |
-    slots  | which process: 44 bits | its permits: 20 bits |          one for each process that there may be
+    slots  | which process: 44 bits | its permits: 20 bits |          one per possible process
 
 The header is written under a lock that the kernel drops with the process that holds it; all else changes by
 compare-and-swap. A process raises its own slot before the permits in all and lowers it after them, so one
-that is stopped or killed in between leaves them too high, never too low. The slots of the dead are freed, and
-the permits in all lowered to what the others have, when a request is about to be turned away. A process is
-known by its pid and the time at which it started.
+that is stopped or killed in between leaves them too high, never too low. When a request is about to be
+denied, the slots of processes that have ended are freed, and the permits in all lowered to what the others
+have. A process is identified by its pid and the time at which it started.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class SharedLedger(SharedFile):
         renew(self)
 
     def _renew(self) -> None:
-        """Also in a child: a slot of its own, when it takes a permit."""
+        """In a child of a fork too: it claims a slot of its own when it takes a permit."""
         self._slot = 0
         self._checked: int | None = None
         self.owner = os.getpid()
@@ -154,21 +154,21 @@ class SharedLedger(SharedFile):
     def inflight(self) -> int:
         return self._permits.load(0) & _COUNT
 
-    def take(self, room: int, mark: list[bool]) -> int:
-        return self._permits.take(self._slot or self._claim(), room, mark)
+    def take(self, limit: int, mark: list[bool]) -> int:
+        return self._permits.take(self._slot or self._claim(), limit, mark)
 
     def give(self, mark: list[bool]) -> bool:
         return self._permits.give(self._slot or self._claim(), mark)
 
     def reclaim(self, now: int) -> None:
-        """Free the slots of the dead and count all permits, if that was not done just now."""
+        """Free the slots of processes that have ended and count all permits, unless that was just done."""
         if self._checked is None or not self._checked <= now < self._checked + _PAUSE:
             self._checked = now
             self._free_dead()
             self._permits.recount(self._count)
 
     def _slots(self) -> enumerate[int]:
-        """The slots with their places, as they are now."""
+        """The slots with their indexes, as they are now."""
         return enumerate(self._permits.load_from(_SLOT), _SLOT)
 
     def _count(self) -> int:
@@ -180,7 +180,7 @@ class SharedLedger(SharedFile):
                 self._permits.cas(at, word, 0)
 
     def _claim(self) -> int:
-        """The slot of this process: one that it has already, or a free one."""
+        """The slot of this process: the one that it has already, or a free one."""
         own = _tag(self.owner, _started(self.owner))
         with self._claiming:
             slot = self._slot or self._slot_of(own) or self._free_slot(own)
@@ -235,8 +235,8 @@ def settings_of(content: bytes) -> dict[str, Any]:
 
 
 def state_of(content: bytes) -> dict[str, Any]:
-    """The limit, how many are under way, and how many of each process that has a slot; nothing if that was
-    before the system was started."""
+    """The limit, how many requests are in flight, and how many of each process that has a slot; nothing if
+    the system was restarted since."""
     words = memoryview(content).cast("Q")
     if words[_AT_BOOT] != boot_id():
         return {}

@@ -45,7 +45,7 @@ def _checked_level(level: Any) -> str:
 
 
 def _limiter(limit: Any, max_keys: int, on_full: Any, clock: Callable[[], int] | None) -> Any:
-    """The limiter that a level is, or one for the rate that it says."""
+    """The limiter of a level: the given one, or one for the given rate."""
     if hasattr(limit, "consume"):
         raise TypeError(f"a level must be a rate or a limiter by key, got {limit!r}")
     if hasattr(limit, "decide"):
@@ -57,17 +57,17 @@ class RateLimits:
     """Limits on several levels, by address, user, endpoint and what else a request has, all or nothing.
 
     Each level is given by keyword, or in a mapping: as a rate (``"10/s"``, ``"100/min; 1000/h"``, a `Rate`),
-    or as a limiter of your own: a `RateLimiter`, an `AddressLimiter` or what has their methods. A request
-    names its keys by level and is allowed if all these levels allow it; then it takes its cost at each of
-    them, else at none. A level that is not named, or whose key is None, has no say. The other arguments are
-    those of `RateLimiter`, for each level.
+    or as a limiter: a `RateLimiter`, an `AddressLimiter` or an object with their methods. A request names its
+    keys by level and is allowed if all these levels allow it; then it takes its cost at each of them, else at
+    none. A level that is not named, or whose key is None, does not apply. The other arguments are those of
+    `RateLimiter`, for each level.
 
     Levels named in `shadow` are counted, in ``counters``, and charged like the others, but never deny: a rate
     can be tried before it is enforced.
 
     Two requests at once that meet at several levels may both be denied where one could have been allowed.
-    More than a level admits is never allowed, but for what ``RateLimiter.refund`` says of a refund that is
-    late, as when a thread is paused between two levels.
+    No more than a level admits is ever allowed, except after a late refund (see ``RateLimiter.refund``), as
+    when a thread is paused between two levels.
 
     Raises ValueError or TypeError if a level or an argument is out of range or of a wrong type.
 
@@ -100,7 +100,7 @@ class RateLimits:
         if hasattr(self, "_overrides"):
             raise initialized(self)
         self._clock = checked_clock(clock)
-        self._waiting = _waiting.Lines()
+        self._waiting = _waiting.Queues()
         if levels is not None and not hasattr(levels, "keys"):
             raise TypeError(f"levels must be a mapping of names to limits, got {levels!r}")
         wanted = {**(levels or {}), **more}
@@ -129,7 +129,7 @@ class RateLimits:
             raise ValueError(f"level must be one of {', '.join(self._levels)}, got {level!r}") from None
 
     def _names(self, level: str, *keys: Key) -> list[bytes]:
-        """Under which names the overrides of keys are kept, if they are keys of that level at all."""
+        """The names under which overrides of keys are stored, if they are valid keys of that level."""
         limiter = self._limiter(level)
         for key in keys:
             limiter.peek(key, 0)
@@ -170,15 +170,15 @@ class RateLimits:
         for level, limiter, key in shadows:
             limiter.peek(key, 0)  # raises if it is no key
             try:
-                answer = limiter.decide(key, cost)
+                decision = limiter.decide(key, cost)
             except ValueError:  # more than a burst, at any time
                 self._tallies[level].deny([str(rate) for rate in limiter.rates])
                 continue
-            if answer.allowed:
+            if decision.allowed:
                 self._tallies[level].add_allowed()
                 charged.append((level, limiter, key))
             else:
-                self._tallies[level].deny(answer.violated)
+                self._tallies[level].deny(decision.violated)
         return charged
 
     def _denied(self, applied: Applied, violated: Iterable[str]) -> None:
@@ -190,7 +190,7 @@ class RateLimits:
                 self._tallies[level].deny(policies)
 
     def allow(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> bool:
-        """Take `cost` at all levels that `keys` names if all have it; True if so.
+        """Take `cost` at all levels that `keys` names if all allow it; True if so.
 
         Raises ValueError if there is no such level, TypeError if none is named; for a key and a cost what
         ``RateLimiter.allow`` raises. Nothing is taken then.
@@ -208,8 +208,8 @@ class RateLimits:
         return False
 
     def decide(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
-        """``allow``, but say how matters stand: for the level that denies for longest, or else for the one
-        with the least remaining. If no level has a say, limit and remaining are infinite.
+        """As ``allow``, but return a `Decision`: that of the level that denies for longest, or else of the
+        one with the least remaining. If no level applies, limit and remaining are infinite.
 
         Raises what ``allow`` raises.
 
@@ -225,7 +225,7 @@ class RateLimits:
         return decision
 
     def peek(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
-        """What ``decide`` would answer, but without taking anything.
+        """What ``decide`` would return, but without taking anything.
 
         Raises what ``allow`` raises.
 
@@ -235,8 +235,8 @@ class RateLimits:
         return peek_all(self._by_shadow(keys, cost)[0], cost)
 
     def reserve(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Reservation:
-        """Take `cost` at all levels that `keys` names if all have it, as a `Reservation`: it is false if one
-        denies. What is used in the end is told to its ``settle``, and ``cancel`` gives all back.
+        """Take `cost` at all levels that `keys` names if all allow it, as a `Reservation`, which is false if
+        one denies. Its ``settle`` takes what is used in the end, and ``cancel`` gives all back.
 
         Raises what ``allow`` raises.
 
@@ -256,7 +256,7 @@ class RateLimits:
         return reservation
 
     def refund(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> None:
-        """Give back `cost` at each level, as when a request came to nothing.
+        """Refund `cost` at each level, for example because a request failed.
 
         Raises what ``allow`` raises, but a cost may be above the burst.
 
@@ -266,7 +266,7 @@ class RateLimits:
         """
         applied = self._applied(keys, cost)
         refund_all(applied, cost)
-        self._waiting.nudge_some(_key_names(applied))
+        self._waiting.notify_matching(_key_names(applied))
 
     def reset(self, **keys: Key | None) -> None:
         """Forget what the keys owe.
@@ -279,16 +279,16 @@ class RateLimits:
         """
         applied = self._applied(keys)
         reset_all(applied)
-        self._waiting.nudge_some(_key_names(applied))
+        self._waiting.notify_matching(_key_names(applied))
 
     def acquire(self, *, cost: SupportsFloat = 1, timeout: float | None = None, **keys: Key | None) -> bool:
         """Wait until `cost` can be taken at all levels that `keys` names; False if that is not within
         `timeout` seconds, None for any time.
 
-        Those that name the same keys are served in the order in which they came. Nothing is held while one
-        waits, so others may take meanwhile what a level has left. The thread sleeps; other threads and event
-        loops go on. The time is waited to its end, since ``refund``, ``reset`` or another rule may bring
-        tokens sooner; a `timeout` of 0 never waits.
+        Waiters that name the same keys are served first come, first served. Nothing is held while one waits,
+        so others may meanwhile take what remains at a level. The thread sleeps; other threads and event loops
+        go on. The call returns early only if it succeeds, since ``refund``, ``reset`` or another rule may
+        bring tokens sooner; a `timeout` of 0 never waits.
 
         Raises what ``allow`` raises, ValueError if `timeout` is negative.
 
@@ -302,7 +302,7 @@ class RateLimits:
     async def acquire_async(
         self, *, cost: SupportsFloat = 1, timeout: float | None = None, **keys: Key | None
     ) -> bool:
-        """``acquire`` for coroutines, on any event loop; cancelling gives the place back.
+        """``acquire`` for coroutines, on any event loop of asyncio; a cancelled call leaves the queue.
 
         Raises what ``acquire`` raises.
 
@@ -329,7 +329,7 @@ class RateLimits:
                 limiter._changed_rates(changed)
         for limiter, changed in changes:
             limiter.reconfigure(changed)
-        self._waiting.nudge_all()
+        self._waiting.notify_all()
 
     def override(self, level: str, key: Key, rate: Rates) -> None:
         """Give one key of a level, written as requests write it, a rate of its own. It starts with its whole
@@ -350,13 +350,13 @@ class RateLimits:
             overrides[name] = RateLimiter(rate, max_keys=1, clock=self._clock)
         else:
             before.reconfigure(rate)
-        self._waiting.nudge_all()
+        self._waiting.notify_all()
 
     def exempt(self, level: str, *keys: Any) -> None:
-        """Let a level have no say over some keys, or over all addresses in some networks.
+        """Exempt some keys, or all addresses in some networks, from a level.
 
-        A network is text such as ``"10.0.0.0/8"``, or one of `ipaddress`. Of several that an address lies in,
-        the narrowest counts, and a rule for a single key comes before them.
+        A network is text such as ``"10.0.0.0/8"``, or one of `ipaddress`. Of several that contain an
+        address, the narrowest counts, and a rule for a single key takes precedence.
 
         Raises what ``override`` raises.
 
@@ -386,7 +386,7 @@ class RateLimits:
         names, networks = self._sorted(level, keys)
         self._networks[level].update(networks, value)
         self._overrides[level].update(dict.fromkeys(names, value))
-        self._waiting.nudge_all()
+        self._waiting.notify_all()
 
     def _sorted(self, level: str, keys: tuple[Any, ...]) -> tuple[list[bytes], list[tuple[int, int, int]]]:
         """The names of single keys, and networks."""
@@ -426,7 +426,7 @@ class RateLimits:
         self._networks[level].remove(networks)
         for name in names:
             self._overrides[level].pop(name, None)
-        self._waiting.nudge_all()
+        self._waiting.notify_all()
 
     @property
     def rates(self) -> dict[str, tuple[Rate, ...]]:
@@ -452,14 +452,14 @@ class RateLimits:
 
 
 def _key_names(applied: Applied) -> list[tuple[str, bytes]]:
-    """What the names of lines consist of."""
+    """What the names of queues consist of."""
     return [(level, key_name(key)) for level, _, key in applied]
 
 
 class _Request:
     """The keys that a request names, as a bucket.
 
-    All that wait go through the levels in one order, so that of those who meet at several one is allowed.
+    All waiters charge the levels in one order, so that of those that meet at several one is allowed.
     """
 
     __slots__ = ("_keys", "_limits")
@@ -469,7 +469,7 @@ class _Request:
         self._keys: dict[str, Any] = dict(sorted(keys.items()))
 
     def name(self) -> tuple[tuple[str, bytes], ...]:
-        """What names the line in which the request waits."""
+        """What identifies the queue in which the request waits."""
         return tuple(_key_names(self._limits._applied(self._keys)))
 
     def consume(self, cost: SupportsFloat) -> bool:

@@ -1,4 +1,4 @@
-"""Whose request it is: the client's address behind proxies, and the networks that addresses lie in."""
+"""The address of the client behind proxies, and the networks that addresses are in."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def masked(packed: bytes, length: int) -> bytes:
 
 
 def address_prefix(address: str, v4: int = 32, v6: int = 64) -> str:
-    """The network in which an address lies, as the key of a limit: the first `v4` or `v6` bits.
+    """The network of an address, as the key of a limit: the first `v4` or `v6` bits.
 
-    Whoever has an IPv6 address mostly has all those of a /64, or more. IPv4 inside IPv6 is IPv4: mapped, of
-    NAT64 (``64:ff9b::/96``) and of 6to4 (``2002::/16``). The ``"unix"`` of `client_address` is a network of
-    its own.
+    A host that has an IPv6 address usually has all those of a /64, or more. IPv4 inside IPv6 is IPv4: mapped,
+    of NAT64 (``64:ff9b::/96``) and of 6to4 (``2002::/16``). The ``"unix"`` of `client_address` is a network
+    of its own.
 
-    Raises ValueError if `address` is none or a length does not fit, TypeError if a length is no int.
+    Raises ValueError if `address` is not one or a length is out of range, TypeError if a length is no int.
 
     >>> address_prefix("2001:db8::17"), address_prefix("::ffff:192.0.2.17", v4=24)
     ('2001:db8::/64', '192.0.2.0/24')
@@ -89,22 +89,22 @@ def client_address(
     """The address of the client that sent a request, which may have come through proxies.
 
     `request` is the scope of an ASGI application, the environ of a WSGI application or a mapping of header
-    names. Who connected is in the first two; for a plain mapping it is `peer`, and without one the headers
-    are taken for those of a trusted proxy.
+    names. The first two contain the address of the peer; for a plain mapping it is `peer`, and without one
+    the headers are taken for those of a trusted proxy.
 
     `trusted` names the proxies, as addresses and networks (``"10.0.0.0/8"``, or those of `ipaddress`) and
     ``"unix"`` for those that connect through a Unix socket; or it is how many proxies there are. The
-    addresses in `header` are read from right to left, since each proxy appends whom it saw, and the first
-    that is no trusted proxy's is the answer. What stands further left is what that client claims, and is not
-    looked at. If an entry is no address, the answer is the proxy that wrote it. A client on a Unix socket,
-    or one of whom nothing is known, is ``"unix"``.
+    addresses in `header` are read from right to left, since each proxy appends its peer, and the
+    first that is not a trusted proxy's is returned. Entries further left are claims of that client, and are
+    ignored. If an entry is not an address, the proxy that wrote it is returned. A client on a Unix socket, or
+    one of which nothing is known, is ``"unix"``.
 
     Only one header is ever read, X-Forwarded-For, ``"Forwarded"`` (RFC 7239) or another one: name the one
     that your proxies write, since they hand on the others as the client sent them.
 
-    Raises ValueError if an address in `trusted` is none, TypeError if `trusted`, `request` or what it holds
-    is of another type.
-    Complexity: O(length of the header + entries that are looked at x trusted networks).
+    Raises ValueError if an address in `trusted` is not one, TypeError if `trusted`, `request` or what it
+    holds is of another type.
+    Complexity: O(length of the header + entries that are read x trusted networks).
 
     >>> scope = {"type": "http", "client": ("10.0.0.1", 5), "headers": [
     ...     (b"x-forwarded-for", b"1.1.1.1, 203.0.113.9"), (b"x-forwarded-for", b"10.0.0.2")]}
@@ -175,9 +175,9 @@ def _network(text: str) -> tuple[int, int, int]:
 
 
 def _parts(request: Mapping[str, Any], header: str, peer: str | None) -> tuple[str | None, str]:
-    """Who connected, None if nobody says, and what the header says, all lines of it as one.
+    """The peer, None if unknown, and the value of the header, all its lines as one.
 
-    What kind of request it is shows in values that are no text, so that no client can say it in a header.
+    The kind of request is recognized by values that are not text, so that no client can fake it in a header.
     """
     if not isinstance(header, str):
         raise TypeError(f"header must be a str, got {header!r}")

@@ -1,4 +1,4 @@
-"""Rates: so many requests in so long, and the text that says so."""
+"""Rates: a number of requests in a period, and their text."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ class Rate(_Fields):
                 raise ValueError(f"burst must be None with a limit of 0, got {burst!r}")
             return super().__new__(cls, 0, seconds, 0)
         amount = checked_positive("limit", limit)
-        room = checked_positive("burst", max(1, amount) if burst is None else burst)
-        if room > _MOST_BURST:
-            raise ValueError(f"burst must be at most {_MOST_BURST}, got {room!r}")
+        most = checked_positive("burst", max(1, amount) if burst is None else burst)
+        if most > _MOST_BURST:
+            raise ValueError(f"burst must be at most {_MOST_BURST}, got {most!r}")
         if amount / seconds > _MOST_RATE:
             raise ValueError(f"limit / period must be at most {_MOST_RATE:g}, got {amount!r} / {seconds!r}")
-        return super().__new__(cls, amount, seconds, room)
+        return super().__new__(cls, amount, seconds, most)
 
     @classmethod
     def parse(cls, text: str) -> Rate:
-        """The rate that `text` says: ``"10/s"``, ``"5 per 10 seconds"``, ``"100/min, burst 200"``.
+        """Parse `text` as a rate: ``"10/s"``, ``"5 per 10 seconds"``, ``"100/min, burst 200"``.
 
         Units are ms, s, min, h, day and week, their first letters (m is a minute) and their names.
 
-        Raises ValueError if it says none, TypeError if it is no str.
+        Raises ValueError if it is not the text of a rate, TypeError if it is not a str.
 
         >>> Rate.parse("5 per 10 seconds")
         Rate(limit=5, period=10, burst=5)
@@ -135,7 +135,7 @@ def _refuse_month(text: str) -> None:
 
 
 def _hint(text: str) -> str:
-    """What is often meant by a text that says no rate."""
+    """What is often meant by a text that is not a rate."""
     if "|" in text or text.count("/") > 1:
         return ": ';' stands between tiers"
     if text.rstrip().removesuffix("s").endswith("month"):
@@ -167,7 +167,7 @@ def _seconds(text: str) -> float:
 
 @lru_cache(maxsize=256)
 def _text(rate: Rate) -> str:
-    """Every decision bears the text of a rate."""
+    """Every decision has the text of a rate."""
     text = f"{written(rate.limit)}/{_written_period(rate.period)}"
     usual = max(1, rate.limit) if rate.limit else 0
     return text if rate.burst == usual else f"{text}, burst {written(rate.burst)}"

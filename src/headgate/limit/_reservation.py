@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Reservation:
     """Tokens taken ahead of time; made by the ``reserve`` of a limit. It is false if they were denied.
 
-    A reservation that is forgotten stands: what it took stays taken.
+    What a reservation took stays taken if it is neither settled nor cancelled.
 
     >>> TokenBucket(1, 1).reserve()
     Reservation(tokens=1)
@@ -44,7 +44,7 @@ class Reservation:
 
     @property
     def tokens(self) -> float:
-        """How many tokens were asked for.
+        """How many tokens were requested.
 
         >>> TokenBucket(10, 1).reserve(3).tokens
         3
@@ -62,8 +62,8 @@ class Reservation:
 
     @property
     def delay(self) -> float:
-        """Seconds until the tokens may be used; 0.0 when that time has come. If they were denied, the seconds
-        after which to try again.
+        """Seconds until the tokens may be used; 0.0 from then on. If they were denied, the seconds after
+        which to try again.
 
         >>> bucket = TokenBucket(1, 10, clock=lambda: 0)
         >>> bucket.reserve(1).delay, bucket.reserve(0.5).delay
@@ -77,11 +77,11 @@ class Reservation:
         return float(max(0, self._due - limit._now_ns()) / 1e9)
 
     def settle(self, actual: SupportsFloat) -> None:
-        """Let `actual` tokens have been taken instead of those that were reserved; once.
+        """Settle for `actual` tokens instead of those that were reserved; once.
 
-        What was too much is given back, less what the refill has brought since: so no interval has more than
-        the limit allows. What was too little is taken as well, whether it is there or not. But a key never
-        owes more than its burst, and of a `TokenBucket` no more than the capacity is taken in addition.
+        A surplus is refunded, minus what has been refilled since, so that no interval has more than the limit
+        allows. A shortfall is taken as well, whether it is available or not. But a key never owes more than
+        its burst, and of a `TokenBucket` no more than the capacity is taken in addition.
 
         Raises ValueError if `actual` is negative or not finite, or not whole where the limit is strict.
 
@@ -92,14 +92,14 @@ class Reservation:
         """
         used = checked_amount("actual", actual)
         for limit, _, _ in self._parts if self._open else ():
-            limit._check_settled(used)
+            limit._check_settle(used)
         if self._closed():
             return
         for limit, key, booked in self._parts:
-            limit._settled(key, self._tokens, used, booked)
+            limit._settle(key, self._tokens, used, booked)
 
     def cancel(self) -> None:
-        """Give the tokens back, less those that the refill has brought since; once.
+        """Refund the tokens, minus those that have been refilled since; once.
 
         A full refund would let more than ``capacity + refill_rate * t`` tokens pass in t seconds.
 
@@ -111,7 +111,7 @@ class Reservation:
         self.settle(0)
 
     def _add(self, parts: list[Part]) -> None:
-        """Settle these limits too."""
+        """Settle at these limits too."""
         self._parts = self._parts + parts
 
     def _closed(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a level of `RateLimits` has besides its limit: rules for networks, what denies all, and counters."""
+"""What a level of `RateLimits` has besides its limit: rules for networks, a limit of nothing, counters."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Deny:
 
 
 class Networks:
-    """A value for each of some networks; the narrowest one that an address lies in counts.
+    """A value for each of some networks; the narrowest one that contains an address counts.
 
-    A change makes another dict, so that a look-up sees the networks of one moment.
+    A change makes another dict, so that a lookup sees a consistent set of networks.
     """
 
     __slots__ = ("_lock", "values")
@@ -94,7 +94,7 @@ class Networks:
             self.values = {shape: found for shape, found in values.items() if found}
 
     def get(self, key: Any, default: Any) -> Any:
-        """The value for a key that is the text of an address, or of a network, that lies in one of them."""
+        """The value for a key that is the text of an address, or of a network, within one of them."""
         inner = network_of(key)
         if inner is None:
             return default

@@ -27,7 +27,7 @@ _ON_MISMATCH = {"raise": False, "adopt": True}
 
 
 def count_lines(max_keys: int) -> int:
-    """How many lines of eight cells `max_keys` take, so that half of the cells are left free."""
+    """How many lines of eight cells `max_keys` take, so that half of the cells stay free."""
     count = checked_int("max_keys", max_keys)
     if not 1 <= count <= _MOST_KEYS:
         raise ValueError(f"max_keys must be in [1, 2**32], got {max_keys!r}")
@@ -36,18 +36,18 @@ def count_lines(max_keys: int) -> int:
 
 def no_memory() -> MemoryError:
     """The error of a table that is too large."""
-    return MemoryError("max_keys and the limits ask for more memory than there is")
+    return MemoryError("max_keys and the limits need more memory than there is")
 
 
 def checked_overflow(on_full: str) -> bool:
-    """Whether the smallest debt gives way when all cells of a key are in use."""
+    """Whether the smallest debt is evicted when all cells of a key are in use."""
     if not isinstance(on_full, str) or on_full not in _ON_FULL:
         raise ValueError(f"on_full must be 'evict' or 'deny', got {on_full!r}")
     return _ON_FULL[on_full]
 
 
 def checked_mismatch(on_mismatch: str) -> bool:
-    """Whether the rate of a file that is there takes the place of the one that was given."""
+    """Whether the rate of an existing file takes the place of the one that was given."""
     if not isinstance(on_mismatch, str) or on_mismatch not in _ON_MISMATCH:
         raise ValueError(f"on_mismatch must be 'raise' or 'adopt', got {on_mismatch!r}")
     return _ON_MISMATCH[on_mismatch]
@@ -91,7 +91,7 @@ def tables_of(rates: tuple[Rate, ...], windows: Sequence[Window]) -> tuple[Rate,
 
 def scale_of(rate: Rate) -> tuple[int, int, int, int]:
     """What `headgate.limit._units.scale` returns for a rate whose debts fit into a cell; a limit of 0 has no
-    burst, and what is owed under it comes back as if it were one a second.
+    burst, and what is owed under it is refilled as if it were one a second.
     """
     from fractions import Fraction
 
@@ -101,7 +101,7 @@ def scale_of(rate: Rate) -> tuple[int, int, int, int]:
 
 
 def largest_cost(rates: Sequence[Rate]) -> float:
-    """The largest cost that may be asked for: the smallest burst, or any where a limit of 0 denies all."""
+    """The largest possible cost: the smallest burst, or any where a limit of 0 denies all."""
     return min([rate.burst for rate in rates]) or inf
 
 

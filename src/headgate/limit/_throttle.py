@@ -1,4 +1,4 @@
-"""A client that spares a server which turns it away: Google SRE's rule of accepts and requests.
+"""Client-side throttling by the rule of Google SRE: requests against accepts.
 
     | requests, accepts | requests, accepts | ...      one bin for each 1/60 of the window, a ring
 """
@@ -23,18 +23,18 @@ _MOST_WINDOW = 10**8
 
 
 class Throttle:
-    """Decides in the client whether a request is worth sending, by how the server fared with those before.
+    """Decides in the client whether to send a request, by how many the server accepted before.
 
     Of the `requests` of the last `window` seconds, sent or not, let the server have accepted `accepts`. The
     next is held back with a probability of ``max(0, (requests - k * accepts) / (requests + 1))``. So nothing
     is held back while the server accepts 1/k of the requests or more; one that accepts less is sent k times
-    what it accepts, and one that accepts nothing still hears from its client about once a window, so that
-    its recovery is noticed. What is sent then grows several times over in each window: a client of 100
+    what it accepts, and one that accepts nothing is still sent a request about once a window, so that its
+    recovery is noticed. What is sent then grows several times over in each window: a client of 100
     requests a second sends all of them again after five to eight windows. So choose a short `window` if that
     is too late.
 
-    `random` is a callable that answers a float in [0, 1), by default ``random.random``; `clock` one that
-    answers integer nanoseconds, by default the monotonic clock.
+    `random` is a callable that returns a float in [0, 1), by default ``random.random``; `clock` one that
+    returns integer nanoseconds, by default the monotonic clock.
 
     Raises ValueError if `k` is below 1 or `window` is not positive, TypeError if an argument is of a wrong
     type.
@@ -95,8 +95,9 @@ class Throttle:
         return (monotonic_ns() if self._clock is None else checked_now(self._clock())) // self._width
 
     def _turn(self, bin_: int) -> int:
-        """The place of a bin in the ring, when those that have left the window are empty. After a clock that
-        stepped back within the window, the latest bin goes on; after one further back, that which it says."""
+        """The index of a bin in the ring, after those that have left the window are cleared. If the clock has
+        stepped back within the window, the latest bin stays current; if further back, its bin is.
+        """
         steps = bin_ - self._bin
         if steps > _BINS:
             self._bin = bin_ - _BINS
@@ -121,7 +122,7 @@ class Throttle:
             return self._all_requests, self._all_accepts, self._probability()
 
     def allow(self) -> bool:
-        """Count one request, and say whether to send it. Those not sent count too.
+        """Count one request, and return whether to send it. Those not sent count too.
 
         >>> Throttle().allow()
         True
@@ -135,8 +136,8 @@ class Throttle:
         return drawn >= probability
 
     def accept(self) -> None:
-        """Tell that the server accepted a request: it did not turn it away for overload or quota, and it
-        did not fail to answer. An answer that is an error of another kind is an acceptance.
+        """Count a request that the server accepted: it responded, and did not refuse it for overload or
+        quota. A response that is an error of another kind counts as accepted.
 
         >>> throttle = Throttle()
         >>> throttle.allow(), throttle.accept(), throttle.accepts

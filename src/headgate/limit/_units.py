@@ -30,8 +30,8 @@ def scale(
 
     The burst is at most ``2**burst_bits`` units, where the capacity itself is no more.
     """
-    room = min(_MOST_RATE_BITS - frexp(refill_rate)[1], burst_bits - frexp(capacity)[1])
-    bits = max(0, min(_MOST_BITS, room))
+    free = min(_MOST_RATE_BITS - frexp(refill_rate)[1], burst_bits - frexp(capacity)[1])
+    bits = max(0, min(_MOST_BITS, free))
     numerator, denominator = refill_rate.as_integer_ratio()
     numerator <<= bits
     denominator *= _NANOSECONDS

@@ -1,11 +1,12 @@
-/* Takes the place of atomics.h when the rooms are compiled for tests/interleavings.py: every access to shared memory,
- * and every reading of the clock, is a step.
+/* Takes the place of atomics.h when a compiled module is built for tests/interleavings.py: every access to shared
+ * memory, and every reading of the clock, is a step.
  *
- * A process is run again from its beginning for each of its steps. Those that it has made already hear what they heard
- * then; the one after them is its next step, which is noted. From there on it runs alone and to its end, which must come.
- * So no process has to be stopped amid its work, and what it writes alone is thrown away.
+ * A process is run again from its beginning for each of its steps. Those it has made before get the results that are
+ * recorded; the one after them is its next step, which is noted. From there on it runs to its end without
+ * interruption, and that must come. So no process has to be stopped within a call, and what it writes after its next
+ * step is discarded.
  *
- * What nobody writes can be read at any time with the same answer, so such a reading is no step.
+ * A word that no process writes reads the same at any time, so reading it is no step.
  */
 #ifndef HEADGATE_ATOMICS_H
 #define HEADGATE_ATOMICS_H
@@ -19,16 +20,16 @@
 #define HG_EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { HG_BLIND = -1, HG_WORDS = 1024, HG_ANSWERS = 1024, HG_PATIENCE = 4096 };
+enum { HG_BLIND = -1, HG_WORDS = 1024, HG_RESULTS = 1024, HG_MOST_STEPS = 4096 };
 enum hg_kind_of_step { HG_NONE, HG_LOAD, HG_CAS, HG_ADD, HG_CLOCK };
 
 HG_EXPORT struct {
     uint64_t *memory;
     int64_t now;
     int32_t mutant, ticking;
-    uint32_t given, heard, alone, forgotten, kind, at;
+    uint32_t recorded, replayed, unscheduled, droppable, kind, at;
     uint64_t old, value;
-    uint64_t answers[HG_ANSWERS];
+    uint64_t results[HG_RESULTS];
     uint8_t written[HG_WORDS];
 } hg_process;
 
@@ -36,9 +37,9 @@ static uint64_t hg_step(enum hg_kind_of_step kind, uint32_t at, uint64_t old, ui
 {
     int seen = kind == HG_CLOCK ? hg_process.ticking : kind != HG_LOAD || hg_process.written[at];
     uint64_t *word = hg_process.memory + at, found;
-    if (seen && hg_process.heard < hg_process.given) {
-        hg_process.forgotten = 0;
-        return hg_process.answers[hg_process.heard++];
+    if (seen && hg_process.replayed < hg_process.recorded) {
+        hg_process.droppable = 0;
+        return hg_process.results[hg_process.replayed++];
     }
     if (seen && hg_process.kind == HG_NONE) {
         hg_process.kind = kind;
@@ -46,7 +47,7 @@ static uint64_t hg_step(enum hg_kind_of_step kind, uint32_t at, uint64_t old, ui
         hg_process.old = old;
         hg_process.value = value;
     }
-    hg_process.alone += hg_process.kind != HG_NONE;
+    hg_process.unscheduled += hg_process.kind != HG_NONE;
     if (kind == HG_CLOCK)
         return (uint64_t)hg_process.now;
     found = *word;
@@ -54,18 +55,18 @@ static uint64_t hg_step(enum hg_kind_of_step kind, uint32_t at, uint64_t old, ui
         return found;
     if (kind == HG_ADD)
         *word = found + value;
-    else if (found == old || hg_process.mutant == HG_BLIND || hg_process.alone > HG_PATIENCE)
-        *word = value; /* who would never end is let go */
+    else if (found == old || hg_process.mutant == HG_BLIND || hg_process.unscheduled > HG_MOST_STEPS)
+        *word = value; /* a process that would never end is let go */
     else
         return 0;
     return 1;
 }
 
-/* At the end of a turn of a loop that keeps nothing of it: `begun` is how much was heard before the first turn. */
-static inline void hg_turn(uint32_t begun)
+/* At the end of an iteration of a loop that keeps nothing of it: `before` is how much was replayed before the first. */
+static inline void hg_iterated(uint32_t before)
 {
     if (hg_process.kind == HG_NONE)
-        hg_process.forgotten = hg_process.heard - begun;
+        hg_process.droppable = hg_process.replayed - before;
 }
 
 static int hg_is_shared(const uint64_t *word)
@@ -86,7 +87,7 @@ static inline int hg_cas(uint64_t *word, uint64_t old, uint64_t value)
     return (int)hg_step(HG_CAS, hg_index(word), old, value);
 }
 
-/* For a mutant. */
+/* For mutants. */
 static inline int hg_insist(uint64_t *word, uint64_t old, uint64_t value)
 {
     while (!hg_cas(word, old, value))
@@ -97,7 +98,7 @@ static inline int hg_insist(uint64_t *word, uint64_t old, uint64_t value)
 static inline void hg_add(uint64_t *word, uint64_t value) { hg_step(HG_ADD, hg_index(word), 0, value); }
 static inline uint64_t hg_peek(uint64_t *field) { return hg_load(field); }
 
-/* What is set and not compared is a process's own. */
+/* What is set and not compared belongs to one process. */
 static inline void hg_poke(uint64_t *field, uint64_t value) { *field = value; }
 static inline void hg_store(uint64_t *word, uint64_t value) { *word = value; }
 

@@ -14,11 +14,11 @@ now + burst. Time and tokens are counted in the units of `headgate.limit._units`
 
 Invariants
 - TAT - now <= ceiling: the burst, or the largest debt that a reservation or a reconfiguration ever made.
-  Beyond it the clock has stepped back, if it says so once more, and TAT is cut to now + ceiling. A ceiling
-  below the burst or above MOST_DEBT, as it may stand in a damaged file, is taken for the burst.
+  Beyond it the clock has stepped back, if a second reading agrees, and TAT is clamped to now + ceiling. A
+  ceiling below the burst or above MOST_DEBT, as in a damaged file, is taken for the burst.
 - The word changes by compare-and-swap only, and a denial writes nothing.
-- Whoever rewrites the parameters holds the word at BUSY meanwhile and leaves another word than he found,
-  so that a decision made with the old ones fails its swap.
+- While the parameters are rewritten the word is BUSY, and afterwards it differs from the one before, so that
+  a decision made with the old parameters fails its swap.
 
 Foreign code - the clock, ``__float__`` and ``__index__`` of arguments - runs before the word is read, but for
 the clock of a refund, which is read after it: a word that has changed meanwhile fails the swap.
@@ -56,8 +56,8 @@ cdef enum:
 
 cdef enum Mode:
     TAKE
-    LOOK
-    BOOK
+    PEEK
+    RESERVE
 
 cdef enum Verdict:
     DENIED
@@ -86,19 +86,20 @@ cdef class TokenBucket:
 
     A request takes its tokens at once or not at all; a denied one changes nothing. Over any interval
     of t seconds at most ``capacity + refill_rate * t`` tokens are taken. Tokens may be fractions.
-    `clock` is a callable that answers integer nanoseconds, by default the monotonic clock; when it steps
+    `clock` is a callable that returns integer nanoseconds, by default the monotonic clock; when it steps
     back, nothing is over-admitted, and the debt is at most that of an empty bucket. Decisions of any
     number of threads are made by one compare-and-swap on one 64-bit word.
 
-    `path` names a file, best in /dev/shm, through which all processes of a host have one bucket; it is made
-    with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` those of a
-    file that is there take their place. One that is killed loses what it was about to take, or had reserved.
+    `path` names a file, best in /dev/shm, through which all processes of a host share one bucket; it is
+    created with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"``
+    those of an existing file take their place. A process that is killed loses what it was about to take, or
+    had reserved.
     The state outlives the processes, but not the system: after a restart the bucket is full.
 
     Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61, or if `path`
-    is a file of something else, of other settings, of the other twin or with another mode; TypeError if an
-    argument has a wrong type or ``__init__`` is called again; OSError if the file cannot be opened or has no
-    room.
+    is a file of another kind, with other settings, of the other twin or with another mode; TypeError if an
+    argument has a wrong type or ``__init__`` is called again; OSError if the file cannot be opened or there
+    is no space for it.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
@@ -112,8 +113,8 @@ cdef class TokenBucket:
     """
 
     cdef object __weakref__
-    cdef object tick
-    cdef object line
+    cdef object clock
+    cdef object queue
     cdef tuple terms
     cdef object table
     cdef Py_buffer view
@@ -135,24 +136,24 @@ cdef class TokenBucket:
         adopt = checked_mismatch(on_mismatch)
         if self.terms is not None:
             raise initialized(self)
-        self.tick = checked_clock(clock)
-        self.line = _waiting.Line()
+        self.clock = checked_clock(clock)
+        self.queue = _waiting.Queue()
         if path is None:
-            self._settle(size, rate, self._now(), False)
+            self._set_parameters(size, rate, self._now(), False)
             return
         from headgate.limit._files import shared_bucket
         table, (size, rate) = shared_bucket(path, mode, "compiled", (size, rate), self._now(), adopt)
-        self._share(size, rate, table)
+        self._attach(size, rate, table)
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
 
     cdef int64_t _now(self) except? -1:
-        if self.tick is None:
+        if self.clock is None:
             return hg_monotonic_ns()
-        return checked_now(self.tick())
+        return checked_now(self.clock())
 
-    cdef int _settle(self, object size, object rate, int64_t now, bint keep_debt) except -1:
+    cdef int _set_parameters(self, object size, object rate, int64_t now, bint keep_debt) except -1:
         """Exchange the parameters; from the time `now` on, the debt is as it was, or none.
 
         While the word is BUSY nothing of Python runs: another thread may spin on it with the GIL held.
@@ -185,8 +186,8 @@ cdef class TokenBucket:
         hg_poke(&self.burst, burst)
         hg_poke(&self.epoch, <uint64_t>epoch)
 
-    cdef int _share(self, object size, object rate, object table) except -1:
-        """Let the state be that in a file, whose map is held for as long as this object is."""
+    cdef int _attach(self, object size, object rate, object table) except -1:
+        """Use the state in a file, whose map is held as long as this object exists."""
         cdef uint64_t bits, multiplier, shift, burst
         cdef int64_t epoch = table.epoch
         mapped = table.map
@@ -231,17 +232,17 @@ cdef class TokenBucket:
             out.verdict = ALLOWED
             if out.cost > out.burst:
                 out.verdict = TOO_MANY
-            elif mode != LOOK and debt > <int64_t>ceiling:
+            elif mode != PEEK and debt > <int64_t>ceiling:
                 out.verdict = AHEAD
-            elif mode == BOOK and out.debt + out.cost > MOST_DEBT:
+            elif mode == RESERVE and out.debt + out.cost > MOST_DEBT:
                 out.verdict = TOO_FAR
-            elif mode != BOOK and out.cost > out.burst - out.debt and out.cost > 0:
+            elif mode != RESERVE and out.cost > out.burst - out.debt and out.cost > 0:
                 out.verdict = DENIED
             elif out.cost > 0:
                 changed = out.units + out.debt + out.cost
-                if mode == BOOK:
+                if mode == RESERVE:
                     self._raise_ceiling(out.debt + out.cost)
-            if mode == LOOK or changed == word:
+            if mode == PEEK or changed == word:
                 if hg_load(self.word) == word:
                     return out
                 continue
@@ -250,9 +251,9 @@ cdef class TokenBucket:
             if hg_cas(self.word, word, changed):
                 return out
 
-    cdef Outcome _again(self, Amount tokens, Mode mode, uint64_t seen) except *:
+    cdef Outcome _retry(self, Amount tokens, Mode mode, uint64_t seen) except *:
         """Decide after a TAT beyond the ceiling was seen: others have moved it since the clock was read, or
-        else the clock has stepped back, and it is cut."""
+        else the clock has stepped back, and it is clamped."""
         cdef int64_t now = self._now()
         cdef uint64_t units = self._units_at(now), ceiling = self._largest_debt(), cut
         if <int64_t>(seen - units) > <int64_t>ceiling:
@@ -261,7 +262,7 @@ cdef class TokenBucket:
         return self._charge(now, tokens, mode)
 
     cdef uint64_t _largest_debt(self) noexcept nogil:
-        """The ceiling, or the burst if what stands there is no debt that there can be."""
+        """The ceiling, or the burst if the word there is not a possible debt."""
         cdef uint64_t ceiling = hg_peek(self.ceiling), burst = hg_peek(&self.burst)
         return ceiling if burst <= ceiling <= <uint64_t>MOST_DEBT else burst
 
@@ -281,15 +282,15 @@ cdef class TokenBucket:
             raise ValueError(f"tokens cannot be reserved that far ahead, got {tokens!r}")
         raise ValueError(f"tokens must be at most the capacity {self._terms()[0]!r}, got {tokens!r}")
 
-    cdef Outcome _ask(self, object tokens, Mode mode) except *:
-        return self._ask_for(checked_amount("tokens", tokens), tokens, mode)
+    cdef Outcome _request(self, object tokens, Mode mode) except *:
+        return self._request_number(checked_amount("tokens", tokens), tokens, mode)
 
-    cdef Outcome _ask_for(self, object number, object tokens, Mode mode) except *:
-        """Ask for a number, which errors name as the `tokens` that were given."""
+    cdef Outcome _request_number(self, object number, object tokens, Mode mode) except *:
+        """Request a number, which errors report as the `tokens` that were given."""
         cdef Amount read = split(number)
         cdef Outcome out = self._charge(self._now(), read, mode)
         while out.verdict == AHEAD:
-            out = self._again(read, mode, out.seen)
+            out = self._retry(read, mode, out.seen)
         if out.verdict >= TOO_MANY:
             self._refuse(tokens, out.verdict)
         return out
@@ -311,7 +312,7 @@ cdef class TokenBucket:
 
     @cython.binding(False)
     def consume(self, tokens=1):
-        """Take `tokens` if they are there; True if so.
+        """Take `tokens` if they are available; True if so.
 
         Raises ValueError if `tokens` is negative, not finite or above the capacity. Complexity: O(1).
 
@@ -328,13 +329,13 @@ cdef class TokenBucket:
             read = split(checked_amount("tokens", tokens))
         out = self._charge(self._now(), read, TAKE)
         while out.verdict == AHEAD:
-            out = self._again(read, TAKE, out.seen)
+            out = self._retry(read, TAKE, out.seen)
         if out.verdict >= TOO_MANY:
             self._refuse(tokens, out.verdict)
         return out.verdict == ALLOWED
 
     def decide(self, tokens=1):
-        """Take `tokens` if they are there, and say how matters stand afterwards, as a `Decision`.
+        """Take `tokens` if they are available, and return a `Decision`.
 
         Raises what ``consume`` raises. Complexity: O(1).
 
@@ -344,10 +345,10 @@ cdef class TokenBucket:
         >>> bucket.decide().retry_after
         0.1
         """
-        return self._decision(self._ask(tokens, TAKE), True)
+        return self._decision(self._request(tokens, TAKE), True)
 
     def peek(self, tokens=1):
-        """What ``decide`` would answer about `tokens`, but without taking any.
+        """What ``decide`` would return for `tokens`, but without taking any.
 
         Raises what ``consume`` raises. Complexity: O(1).
 
@@ -355,10 +356,10 @@ cdef class TokenBucket:
         >>> bucket.peek().allowed, bucket.peek().remaining
         (True, 1.0)
         """
-        return self._decision(self._ask(tokens, LOOK), False)
+        return self._decision(self._request(tokens, PEEK), False)
 
     def reserve(self, tokens=1):
-        """Take `tokens` now even if they are still to come, as a `Reservation` that knows the delay.
+        """Take `tokens` now even if they are not available yet, as a `Reservation` with a delay.
 
         Raises what ``consume`` raises. Complexity: O(1).
 
@@ -367,7 +368,7 @@ cdef class TokenBucket:
         (0.0, 0.1)
         """
         number = checked_amount("tokens", tokens)
-        cdef Outcome out = self._ask_for(number, tokens, BOOK)
+        cdef Outcome out = self._request_number(number, tokens, RESERVE)
         delay = wait(out.elapsed, out.debt + out.cost - out.burst, out.multiplier, out.shift)
         return Reservation(number, [(self, None, out.now)], out.now + delay)
 
@@ -375,9 +376,9 @@ cdef class TokenBucket:
         """Wait until `tokens` can be taken, first come first served; False if that is not within `timeout`
         seconds, None for any time.
 
-        The thread sleeps; other threads and event loops go on. The time is waited to its end, since a
-        cancelled reservation or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never waits.
-        ``consume`` does not queue and may take what comes in between.
+        The thread sleeps; other threads and event loops go on. The call returns early only if it succeeds,
+        since a cancelled reservation or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never
+        waits. ``consume`` does not queue and may take tokens in between.
 
         Raises what ``consume`` raises, ValueError if `timeout` is negative.
 
@@ -385,10 +386,10 @@ cdef class TokenBucket:
         >>> bucket.acquire(2), bucket.acquire(1, timeout=0.01)
         (True, False)
         """
-        return _waiting.acquire(self, self.line, tokens, timeout)
+        return _waiting.acquire(self, self.queue, tokens, timeout)
 
     def acquire_async(self, tokens=1, timeout=None):
-        """``acquire`` for coroutines, on any event loop; cancelling gives the place back.
+        """``acquire`` for coroutines, on any event loop of asyncio; a cancelled call leaves the queue.
 
         Raises what ``acquire`` raises.
 
@@ -396,7 +397,7 @@ cdef class TokenBucket:
         >>> asyncio.run(TokenBucket(2, 1000).acquire_async(2))
         True
         """
-        return _waiting.acquire_async(self, self.line, tokens, timeout)
+        return _waiting.acquire_async(self, self.queue, tokens, timeout)
 
     def reconfigure(self, capacity=None, refill_rate=None):
         """Set another capacity, another rate or both; the tokens that were taken stay taken.
@@ -415,8 +416,8 @@ cdef class TokenBucket:
         rate = rate if refill_rate is None else checked_positive("refill_rate", refill_rate)
         if self.table is not None:
             raise ValueError(self.table.refusal)
-        self._settle(size, rate, self._now(), True)
-        self.line.nudge()
+        self._set_parameters(size, rate, self._now(), True)
+        self.queue.notify()
 
     @property
     def capacity(self):
@@ -448,44 +449,44 @@ cdef class TokenBucket:
     def _now_ns(self):
         return self._now()
 
-    def _check_settled(self, actual):
-        """Any number of tokens may have been used of a reservation."""
+    def _check_settle(self, actual):
+        """A reservation may be settled with any number of tokens."""
 
-    def _settled(self, _, tokens, actual, booked):
-        """Let only `actual` of the `tokens` taken at the time `booked` have been taken, or even more.
+    def _settle(self, _, tokens, actual, reserved_at):
+        """Settle `tokens`, taken at the time `reserved_at`, as if `actual` had been taken.
 
         The clock is read after the word: others may have been charged when the debt was over.
         """
         cdef uint64_t word, units, changed
         cdef int64_t now, back
         if actual > tokens:
-            self._owe(actual - tokens)
+            self._charge_used(actual - tokens)
         while actual < tokens:
             word = hg_load(self.word)
             if word == BUSY and self.word == &self.own[0]:
                 continue
             now = self._now()
             units = self._units_at(now)
-            back = self._unused(tokens, actual, now, booked)
+            back = self._unused(tokens, actual, now, reserved_at)
             back = min(back, <int64_t>(word - units))
             changed = word - max(0, back)
             if changed == BUSY:
                 changed += 1
             if hg_cas(self.word, word, changed):
                 break
-        self.line.nudge()
+        self.queue.notify()
 
-    def _owe(self, tokens):
+    def _charge_used(self, tokens):
         """Take tokens that were used already, at most the capacity."""
-        with suppress(ValueError):  # nothing can be reserved that far ahead
+        with suppress(ValueError):  # no tokens can be reserved that far ahead
             self.reserve(min(tokens, self.capacity))
 
-    cdef int64_t _unused(self, object tokens, object actual, object now, object booked) except? -1:
-        """The units that come back of `tokens`, however long ago they were taken."""
+    cdef int64_t _unused(self, object tokens, object actual, object now, object reserved_at) except? -1:
+        """The units of `tokens` to refund, however long ago they were taken."""
         epoch, scaled = <int64_t>hg_peek(&self.epoch), (hg_peek(&self.multiplier), hg_peek(&self.shift))
-        came = units_at(now - epoch, *scaled) - units_at(booked - epoch, *scaled)
+        refilled = units_at(now - epoch, *scaled) - units_at(reserved_at - epoch, *scaled)
         bits = hg_peek(&self.bits)
-        return min(<object>MOST_DEBT, unused(units_of(tokens, bits), units_of(actual, bits), came))
+        return min(<object>MOST_DEBT, unused(units_of(tokens, bits), units_of(actual, bits), refilled))
 
     def __repr__(self):
         size, rate = self._terms()
@@ -495,7 +496,7 @@ cdef class TokenBucket:
         raise TypeError("a TokenBucket cannot be copied or pickled: its state belongs to one clock")
 
     def _check(self):
-        cdef Outcome out = self._ask(0, LOOK)
+        cdef Outcome out = self._request(0, PEEK)
         assert 0 <= out.debt <= <int64_t>self._largest_debt() <= MOST_DEBT
         assert 0 < out.burst <= <int64_t>self._largest_debt()
         assert (out.bits, out.multiplier, out.shift, out.burst) == scale(*self._terms())

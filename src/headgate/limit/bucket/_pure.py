@@ -7,8 +7,8 @@
 The picture and the arithmetic are those of the compiled twin: TAT, counted modulo 2**64 in the units of
 `headgate.limit._units`, is the whole state. A lock takes the place of the compare-and-swap; the clock and the
 conversions of arguments, which are foreign code, run before it is taken. A finalizer or a signal handler may
-use the bucket wherever Python calls or returns, amid an edit too. So the lock is re-entrant, and whoever
-writes first looks once more whether the state is what he has seen, with no call between the two.
+use the bucket wherever Python calls or returns, even during a write. So the lock is re-entrant, and a call
+that writes first checks that the state is still the one it has seen, with no call between the two.
 """
 
 from __future__ import annotations
@@ -49,19 +49,20 @@ class TokenBucket:
 
     A request takes its tokens at once or not at all; a denied one changes nothing. Over any interval
     of t seconds at most ``capacity + refill_rate * t`` tokens are taken. Tokens may be fractions.
-    `clock` is a callable that answers integer nanoseconds, by default the monotonic clock; when it steps
+    `clock` is a callable that returns integer nanoseconds, by default the monotonic clock; when it steps
     back, nothing is over-admitted, and the debt is at most that of an empty bucket. Decisions of any
     number of threads are made by one compare-and-swap on one 64-bit word.
 
-    `path` names a file, best in /dev/shm, through which all processes of a host have one bucket; it is made
-    with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` those of a
-    file that is there take their place. One that is killed loses what it was about to take, or had reserved.
+    `path` names a file, best in /dev/shm, through which all processes of a host share one bucket; it is
+    created with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"``
+    those of an existing file take their place. A process that is killed loses what it was about to take, or
+    had reserved.
     The state outlives the processes, but not the system: after a restart the bucket is full.
 
     Raises ValueError if `capacity` or `refill_rate` is not positive, not finite or above 2**61, or if `path`
-    is a file of something else, of other settings, of the other twin or with another mode; TypeError if an
-    argument has a wrong type or ``__init__`` is called again; OSError if the file cannot be opened or has no
-    room.
+    is a file of another kind, with other settings, of the other twin or with another mode; TypeError if an
+    argument has a wrong type or ``__init__`` is called again; OSError if the file cannot be opened or there
+    is no space for it.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
@@ -79,9 +80,9 @@ class TokenBucket:
         "_burst",
         "_clock",
         "_epoch",
-        "_line",
         "_locked",
         "_multiplier",
+        "_queue",
         "_shift",
         "_state",
         "_table",
@@ -98,14 +99,14 @@ class TokenBucket:
         if hasattr(self, "_terms"):
             raise initialized(self)
         self._clock = checked_clock(clock)
-        self._line = _waiting.Line()
+        self._queue = _waiting.Queue()
         self._table = None
         scaled = scale(size, rate)
         now = self._now_ns()
         if path is None:
             self._locked = under(new_lock())
             self._state = [0, 0]
-            self._settle(size, rate, scaled, now, 0, None)
+            self._set_parameters(size, rate, scaled, now, 0, None)
             return
         from headgate.limit._files import HEADER, shared_bucket
 
@@ -121,7 +122,7 @@ class TokenBucket:
     def _now_ns(self):
         return monotonic_ns() if self._clock is None else checked_now(self._clock())
 
-    def _settle(self, size, rate, scaled, now, debt, old):
+    def _set_parameters(self, size, rate, scaled, now, debt, old):
         """Write the parameters, with `debt` from the time `now` on, if the state is still the `old` one."""
         _, multiplier, shift, burst = scaled
         lag = min(2**40, wait(0, 1, multiplier, shift)) if debt == old else 0
@@ -153,13 +154,13 @@ class TokenBucket:
         return (debt if debt > 0 else 0), units, None
 
     def _largest_debt(self):
-        """The ceiling, or the burst if what stands there is no debt that there can be."""
+        """The ceiling, or the burst if the word there is not a possible debt."""
         ceiling = self._state[_CEILING]
         return ceiling if self._burst <= ceiling <= _MOST_DEBT else self._burst
 
-    def _mend(self, seen):
+    def _clamp_tat(self, seen):
         """The clock, read after a TAT beyond the ceiling was seen: others have moved it since the clock was
-        read, or else the clock has stepped back, and it is cut.
+        read, or else the clock has stepped back, and it is clamped.
         """
         now = self._now_ns()
         self._locked(self._cut, now, seen)
@@ -187,13 +188,13 @@ class TokenBucket:
             outcome, ahead = self._locked(self._attempt, number, now, take)
             if ahead is None:
                 break
-            now = self._mend(ahead)
+            now = self._clamp_tat(ahead)
         if outcome is None:
             raise self._too_many(tokens)
         return outcome
 
     def _attempt(self, number, now, take):
-        """What ``_charge`` returns, None if it is too much, and TAT if that must be mended first."""
+        """What ``_charge`` returns, None if it is too much, and TAT if that must be clamped first."""
         while True:
             terms, seen, elapsed = self._terms, self._state[_TAT], now - self._epoch
             cost = number << self._bits if type(number) is int else self._cost(number)
@@ -224,7 +225,7 @@ class TokenBucket:
         )
 
     def consume(self, tokens=1):
-        """Take `tokens` if they are there; True if so.
+        """Take `tokens` if they are available; True if so.
 
         Raises ValueError if `tokens` is negative, not finite or above the capacity. Complexity: O(1).
 
@@ -235,7 +236,7 @@ class TokenBucket:
         return self._charge(tokens, True)[0]
 
     def decide(self, tokens=1):
-        """Take `tokens` if they are there, and say how matters stand afterwards, as a `Decision`.
+        """Take `tokens` if they are available, and return a `Decision`.
 
         Raises what ``consume`` raises. Complexity: O(1).
 
@@ -248,7 +249,7 @@ class TokenBucket:
         return self._decision(True, *self._charge(tokens, True))
 
     def peek(self, tokens=1):
-        """What ``decide`` would answer about `tokens`, but without taking any.
+        """What ``decide`` would return for `tokens`, but without taking any.
 
         Raises what ``consume`` raises. Complexity: O(1).
 
@@ -259,7 +260,7 @@ class TokenBucket:
         return self._decision(False, *self._charge(tokens, False))
 
     def reserve(self, tokens=1):
-        """Take `tokens` now even if they are still to come, as a `Reservation` that knows the delay.
+        """Take `tokens` now even if they are not available yet, as a `Reservation` with a delay.
 
         Raises what ``consume`` raises. Complexity: O(1).
 
@@ -270,16 +271,16 @@ class TokenBucket:
         number = checked_amount("tokens", tokens)
         now = self._now_ns()
         while True:
-            delay, error, ahead = self._locked(self._book, number, now)
+            delay, error, ahead = self._locked(self._reserve, number, now)
             if ahead is None:
                 break
-            now = self._mend(ahead)
+            now = self._clamp_tat(ahead)
         if error is not None:
             raise error(tokens)
         return Reservation(number, [(self, None, now)], now + delay)
 
-    def _book(self, number, now):
-        """The delay of a reservation, what makes an error of it, and TAT if that must be mended first."""
+    def _reserve(self, number, now):
+        """The delay of a reservation, what makes an error of it, and TAT if that must be clamped first."""
         while True:
             terms, seen, elapsed = self._terms, self._state[_TAT], now - self._epoch
             cost = self._cost(number)
@@ -303,9 +304,9 @@ class TokenBucket:
         """Wait until `tokens` can be taken, first come first served; False if that is not within `timeout`
         seconds, None for any time.
 
-        The thread sleeps; other threads and event loops go on. The time is waited to its end, since a
-        cancelled reservation or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never waits.
-        ``consume`` does not queue and may take what comes in between.
+        The thread sleeps; other threads and event loops go on. The call returns early only if it succeeds,
+        since a cancelled reservation or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never
+        waits. ``consume`` does not queue and may take tokens in between.
 
         Raises what ``consume`` raises, ValueError if `timeout` is negative.
 
@@ -313,10 +314,10 @@ class TokenBucket:
         >>> bucket.acquire(2), bucket.acquire(1, timeout=0.01)
         (True, False)
         """
-        return _waiting.acquire(self, self._line, tokens, timeout)
+        return _waiting.acquire(self, self._queue, tokens, timeout)
 
     def acquire_async(self, tokens=1, timeout=None):
-        """``acquire`` for coroutines, on any event loop; cancelling gives the place back.
+        """``acquire`` for coroutines, on any event loop of asyncio; a cancelled call leaves the queue.
 
         Raises what ``acquire`` raises.
 
@@ -324,7 +325,7 @@ class TokenBucket:
         >>> asyncio.run(TokenBucket(2, 1000).acquire_async(2))
         True
         """
-        return _waiting.acquire_async(self, self._line, tokens, timeout)
+        return _waiting.acquire_async(self, self._queue, tokens, timeout)
 
     def reconfigure(self, capacity=None, refill_rate=None):
         """Set another capacity, another rate or both; the tokens that were taken stay taken.
@@ -345,7 +346,7 @@ class TokenBucket:
             raise ValueError(self._table.refusal)
         scaled = scale(size, rate)
         self._locked(self._change, size, rate, scaled, self._now_ns())
-        self._line.nudge()
+        self._queue.notify()
 
     def _change(self, size, rate, scaled, now):
         settled = False
@@ -353,7 +354,7 @@ class TokenBucket:
             seen = self._state[_TAT]
             debt, _, _ = self._debt(now - self._epoch)
             debt = min(_MOST_DEBT, -(-(debt << scaled[0]) >> self._bits))
-            settled = self._settle(size, rate, scaled, now, debt, seen)
+            settled = self._set_parameters(size, rate, scaled, now, debt, seen)
 
     @property
     def capacity(self):
@@ -382,32 +383,32 @@ class TokenBucket:
         """
         return self.peek(0).remaining
 
-    def _check_settled(self, actual):
-        """Any number of tokens may have been used of a reservation."""
+    def _check_settle(self, actual):
+        """A reservation may be settled with any number of tokens."""
 
-    def _settled(self, _, tokens, actual, booked):
-        """Let only `actual` of the `tokens` taken at the time `booked` have been taken, or even more.
+    def _settle(self, _, tokens, actual, reserved_at):
+        """Settle `tokens`, taken at the time `reserved_at`, as if `actual` had been taken.
 
         The clock is read after the word: others may have been charged when the debt was over.
         """
         done = actual >= tokens
         if actual > tokens:
-            self._owe(actual - tokens)
+            self._charge_used(actual - tokens)
         while not done:
             seen = self._locked(self._state.__getitem__, _TAT)
-            done = self._locked(self._give, tokens, actual, self._now_ns(), booked, seen)
-        self._line.nudge()
+            done = self._locked(self._refund, tokens, actual, self._now_ns(), reserved_at, seen)
+        self._queue.notify()
 
-    def _owe(self, tokens):
+    def _charge_used(self, tokens):
         """Take tokens that were used already, at most the capacity."""
-        with suppress(ValueError):  # nothing can be reserved that far ahead
+        with suppress(ValueError):  # no tokens can be reserved that far ahead
             self.reserve(min(tokens, self.capacity))
 
-    def _give(self, tokens, actual, now, booked, seen):
+    def _refund(self, tokens, actual, now, reserved_at, seen):
         """False if the state is not the one that was seen."""
         terms = self._terms
         units = units_at(now - self._epoch, self._multiplier, self._shift)
-        then = units_at(booked - self._epoch, self._multiplier, self._shift)
+        then = units_at(reserved_at - self._epoch, self._multiplier, self._shift)
         back = unused(to_units(tokens, self._bits), to_units(actual, self._bits), units - then)
         debt = (seen - units + _HALF) % _WORD - _HALF
         back = max(0, min(back, debt))

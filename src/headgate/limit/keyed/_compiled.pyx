@@ -7,18 +7,19 @@
     line  | cell | cell | cell | cell | cell | cell | cell | cell |        one cache line
     cell  | tag: 24 bits | time at which nothing is owed any more: 40 bits |
 
-The protocol of the cells is in cells.h; times and tokens are in the units of `headgate.limit._units`.
-No key is kept, so memory does not grow, whoever asks.
+A decision is made by ``_charge`` here, ``_decide_tiers`` in _table.pxi and ``hg_take`` in cells.h, which
+explains the protocol of the cells. Times and tokens are in the units of `headgate.limit._units`. No key is
+stored, so memory does not grow with the number of keys.
 
 A strict limiter has one table, whose cells are the heads of logs (log.h) of the times, in nanoseconds, of the
 last requests of each key:
 
-    log   | time | time | ... |         one for each token of the largest limit, for all tiers together
+    log   | time | time | ... |         one per token of the largest limit, for all tiers together
 
 Invariants
-- A whole tag stands once in a line; one that is begun has a lowest bit of 0.
+- A committed tag is in a line at most once; a pending one has a lowest bit of 0.
 - The time of a cell is at most `ceiling` ahead: the burst, or a larger debt from before a reconfiguration.
-- The head of a log is not dead before all of its entries have left the longest window.
+- The head of a log is not free before all of its entries have left the longest window.
 - Cells change by compare-and-swap only; the parameters of the tiers change in a critical section, where
   all decisions are made.
 
@@ -70,41 +71,41 @@ def _size(uint64_t lines, bint strict, tuple rates):
 
 
 cdef object _wait(hg_charge *charge, object units):
-    """The nanoseconds in which so many units come."""
+    """The nanoseconds in which `units` are refilled."""
     return wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
 
 
 cdef class RateLimiter(_Logs):
     """RateLimiter(rate, *, burst=None, max_keys=1_000_000, path=None, mode=0o600, on_full="evict", \
     strict=False, on_mismatch="raise", clock=None)\n--\n
-    At most so many requests in so long for each key, in memory of fixed size.
+    A rate limit for each key, in memory of fixed size.
 
     `rate` is a rate or several tiers of them, each of which must allow a request: ``"10/s"``,
     ``"5 per 10 seconds"``, ``"1/s; 5/10s; 10/min"``, `Rate` objects. A request takes its cost at every tier
-    or nothing at any; a denied one changes nothing. `burst` is how many may come at once, if it is not the
-    limit of a single rate. Over any interval of t seconds a key is allowed at most
+    or at none; a denied one changes nothing. `burst` is how many may come at once, if that is not the limit
+    of a single rate. Over any interval of t seconds a key is allowed at most
     ``burst + t * limit / period``, so up to twice the limit within one period.
 
     With `strict` a key is never allowed more than the limit in any interval as long as the period: the times
     of its last requests are kept, exact to the nanosecond, in 16 bytes for each of the limit and each of
-    `max_keys`, once for all tiers. Limits and costs are whole then, and no burst is given.
+    `max_keys`, once for all tiers. Limits and costs are then whole numbers, and no burst is given.
 
-    Keys are str, bytes or int, and text is another key than its bytes. They are not kept: a keyed hash of 23
-    bits finds a cell among sixteen, and two keys may share one, with odds of two in a million. `max_keys`
-    keys may owe something at once, in 16 bytes a key and tier, set aside from the start. When all sixteen
-    cells are in use, the key that owes least gives way to a new one (`on_full` is ``"evict"``), which is
-    allowed but takes over that debt, or else the new key is denied (``"deny"``). `clock` is a callable that
-    returns integer nanoseconds, by default the monotonic clock.
+    Keys are str, bytes or int; a str and its bytes are different keys. They are not stored: a keyed hash of
+    23 bits finds a cell among sixteen, and two keys may share one, with a probability of two in a million.
+    `max_keys` keys may owe something at once, in 16 bytes per key and tier, reserved from the start. When all
+    sixteen cells are in use, a new key evicts the one that owes least (`on_full` is ``"evict"``): it is
+    allowed but takes over that debt; or else it is denied (``"deny"``). `clock` is a callable that returns
+    integer nanoseconds, by default the monotonic clock.
 
-    `path` names a file, best in /dev/shm, through which all processes of a host have one limit; it is made
-    with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` the rate of
-    a file that is there takes the place of `rate`. One that is killed loses what it was about to take, at
-    most. The limit outlives the processes, but not the system: after a restart nothing is owed.
+    `path` names a file, best in /dev/shm, through which all processes of a host share one limit; it is
+    created with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` the
+    rate of an existing file takes the place of `rate`. A process that is killed loses at most what it was
+    about to take. The limit outlives the processes, but not the system: after a restart nothing is owed.
 
-    Raises ValueError if `rate` says no rate, or none that can be `strict`, if `burst` is given with several
-    tiers, if `max_keys` or `on_full` is unknown or out of range, or if `path` is a file of something else, of
-    other settings, of the other twin or with another mode; TypeError if an argument has a wrong type;
-    OSError if the file cannot be opened or has no room.
+    Raises ValueError if `rate` is not a rate, or not one that can be `strict`, if `burst` is given with
+    several tiers, if `max_keys` or `on_full` is unknown or out of range, or if `path` is a file of another
+    kind, with other settings, of the other twin or with another mode; TypeError if an argument has a wrong
+    type; OSError if the file cannot be opened or there is no space for it.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
@@ -124,7 +125,7 @@ cdef class RateLimiter(_Logs):
     cdef object waiting
     cdef bint strict
     cdef double largest
-    cdef object room
+    cdef object key_count
     cdef object table
     cdef Py_buffer view
 
@@ -137,10 +138,10 @@ cdef class RateLimiter(_Logs):
         windows = checked_windows(rates) if strict else ()
         cdef uint64_t lines = count_lines(max_keys)
         cdef unsigned stride = stride_of(lines)
-        evict, tick = checked_overflow(on_full), checked_clock(clock)
+        evict, clock = checked_overflow(on_full), checked_clock(clock)
         if self.count:
             raise initialized(self)
-        cdef int64_t now = hg_monotonic_ns() if tick is None else checked_now(tick())
+        cdef int64_t now = hg_monotonic_ns() if clock is None else checked_now(clock())
         table = None
         if path is not None:
             from headgate.limit._files import shared_limiter
@@ -157,43 +158,43 @@ cdef class RateLimiter(_Logs):
         secret = urandom(16) if table is None else table.secret
         cdef uint64_t first = int.from_bytes(secret[:8], "little")
         cdef uint64_t second = int.from_bytes(secret[8:], "little")
-        waiting = _waiting.Lines()
+        waiting = _waiting.Queues()
         with cython.critical_section(self):
             if self.count:
                 raise initialized(self)
-            self.tick, self.waiting, self.evict, self.room = tick, waiting, evict, max_keys
+            self.clock, self.waiting, self.evict, self.key_count = clock, waiting, evict, max_keys
             self.strict = bool(strict)
             self.secret[0], self.secret[1] = first, second
             self._map(table)
             self.log = log
             for i in range(len(tables)):
                 if table is None:
-                    self._open(i, lines, log.length, stride, scales[i], now)
+                    self._allocate(i, lines, log.length, stride, scales[i], now)
                 else:
-                    self._begin(i, self.view.buf + HEADER + i * size, lines, stride, scales[i], now)
+                    self._lay_out(i, self.view.buf + HEADER + i * size, lines, stride, scales[i], now)
             if windows:
-                self._begin_log()
-            self._offer(rates)
+                self._lay_out_log()
+            self._publish(rates)
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
 
     cdef int _map(self, object table) except -1:
-        """Hold the map of a file for as long as its cells may be used."""
+        """Hold the map of a file as long as its cells may be used."""
         self.table = table
         PyBuffer_Release(&self.view)
         if table is not None:
             PyObject_GetBuffer(table.map, &self.view, PyBUF_WRITABLE)
         return 0
 
-    cdef int _offer(self, tuple rates) except -1:
+    cdef int _publish(self, tuple rates) except -1:
         self.count = 1 if self.strict else len(rates)
         self.terms = rates
         hg_set_double(&self.largest, largest_cost(rates))
         return 0
     cdef tuple _charge(self, object key, object cost, bint take, hg_charge *charges, hg_verdict *verdict):
         """Decide; the rates in force at that time."""
-        cdef hg_place at
+        cdef hg_hashed hashed
         cdef Amount amount
         cdef int64_t now
         if type(cost) is int and 0 <= <object>cost < 2**30:
@@ -204,29 +205,29 @@ cdef class RateLimiter(_Logs):
         if max(<double>amount.whole, amount.part) > hg_get_double(&self.largest):
             least = min([rate.burst for rate in self.rates])
             raise ValueError(f"cost must be at most the burst {least!r}, got {cost!r}")
-        self._locate(key, &at)
+        self._locate(key, &hashed)
         if self.strict:
-            return self._charge_log(&at, cost, amount, take, charges, verdict)
-        now = self._swept()
+            return self._charge_log(&hashed, cost, amount, take, charges, verdict)
+        now = self._sweep_now()
         while True:
             with cython.critical_section(self):
-                verdict[0] = self._settle(&at, now, amount, take, charges)
+                verdict[0] = self._decide_tiers(&hashed, now, amount, take, charges)
                 rates = self.terms
             if verdict[0] == HG_ALLOWED:
                 return rates
-            self._undo(&at, charges, len(rates))
+            self._undo(&hashed, charges, len(rates))
             if verdict[0] != HG_AHEAD:
                 return rates
-            now = self._swept()
-            self._mend(&at, now, charges, len(rates))
+            now = self._sweep_now()
+            self._clamp(&hashed, now, charges, len(rates))
 
     @cython.binding(False)
     def allow(self, key, cost=1):
-        """Take `cost` for `key` if every tier has it; True if so.
+        """Take `cost` for `key` if every tier allows it; True if so.
 
-        Raises TypeError or ValueError if `key` is no key, ValueError if `cost` is negative, not finite or
-        above the smallest burst, or not whole where the limiter is strict. A cost of 0 is always allowed.
-        Complexity: O(tiers).
+        Raises TypeError or ValueError if `key` is not a valid key, ValueError if `cost` is negative, not
+        finite, above the smallest burst, or not whole where the limiter is strict. A cost of 0 is always
+        allowed. Complexity: O(tiers).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
         >>> limiter.allow("ann", 8), limiter.allow("ann", 3), limiter.allow("ann", 2)
@@ -238,7 +239,7 @@ cdef class RateLimiter(_Logs):
         return verdict == HG_ALLOWED
 
     cdef object _decision(self, tuple rates, hg_verdict verdict, hg_charge *charges, bint taken):
-        """Of the tiers that deny the one that does so for longest, or the one with the least left."""
+        """That of the tier that denies for longest, or else of the one with the least remaining."""
         cdef int i, worst = 0
         cdef int64_t debt, rest
         cdef double left, least = 0
@@ -274,7 +275,7 @@ cdef class RateLimiter(_Logs):
         return decision if len(violated) < 2 else with_details(decision, tuple(violated))
 
     cdef object _with_more(self, object key, object decision):
-        """With the time at which there is one token more, which only its log tells of a strict limit."""
+        """With the time until one more token is available, which for a strict limit only the log gives."""
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
         if not self.strict or decision.remaining >= 1:
@@ -283,9 +284,9 @@ cdef class RateLimiter(_Logs):
         return with_details(decision, (), self._decision(rates, verdict, charges, False).retry_after)
 
     def decide(self, key, cost=1):
-        """Take `cost` for `key` if every tier has it, and say how matters stand, as a `Decision`.
+        """Take `cost` for `key` if every tier allows it, and return a `Decision`.
 
-        It speaks for the tier that denies for longest, or else for the one with the least remaining.
+        It is that of the tier that denies for longest, or else of the one with the least remaining.
 
         Raises what ``allow`` raises. Complexity: O(tiers).
 
@@ -303,7 +304,7 @@ cdef class RateLimiter(_Logs):
         return self._with_more(key, self._decision(rates, verdict, charges, True))
 
     def peek(self, key, cost=1):
-        """What ``decide`` would answer, but without taking anything.
+        """What ``decide`` would return, but without taking anything.
 
         Raises what ``allow`` raises. Complexity: O(tiers).
 
@@ -317,8 +318,8 @@ cdef class RateLimiter(_Logs):
         return self._with_more(key, self._decision(rates, verdict, charges, False))
 
     def reserve(self, key, cost=1):
-        """Take `cost` for `key` if every tier has it, as a `Reservation`: it is false if one denies. What is
-        used in the end is told to its ``settle``, and ``cancel`` gives all back.
+        """Take `cost` for `key` if every tier allows it, as a `Reservation`, which is false if one denies.
+        Its ``settle`` takes what is used in the end, and ``cancel`` gives all back.
 
         Raises what ``allow`` raises. Complexity: O(tiers).
 
@@ -327,9 +328,9 @@ cdef class RateLimiter(_Logs):
         >>> limiter.peek("ann").remaining, reservation.settle(300), limiter.peek("ann").remaining
         (200.0, None, 700.0)
         """
-        booked = self._now_ns()
+        reserved_at = self._now_ns()
         decision = self.decide(key, cost)
-        return Reservation(checked_amount("cost", cost), [(self, key, booked)], None, decision)
+        return Reservation(checked_amount("cost", cost), [(self, key, reserved_at)], None, decision)
 
     def _has(self, key, cost):
         """Whether ``peek`` would allow it."""
@@ -339,11 +340,11 @@ cdef class RateLimiter(_Logs):
         return verdict == HG_ALLOWED
 
     def refund(self, key, cost=1):
-        """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
+        """Refund `cost` of what `key` owes, at every tier, for example because a request failed.
 
-        More than is owed is not given. Requests that were refunded late do not count, so more than the rate
-        may have been allowed while they were under way. A strict limiter drops the oldest entries, so that
-        no interval has too many, whichever request it was.
+        No more than is owed is refunded. A refunded request does not count, so if the refund is late, more
+        than the rate may have been allowed meanwhile. A strict limiter drops the oldest entries, so that no
+        interval has too many, whichever request is refunded.
 
         Raises what ``allow`` raises, but a cost may be above the burst. Complexity: O(tiers).
 
@@ -354,12 +355,12 @@ cdef class RateLimiter(_Logs):
         cdef Amount amount = split(checked_amount("cost", cost))
         if self.strict:
             _entries(cost, amount)
-        self._give(key, amount)
+        self._give_back(key, amount)
 
     def reset(self, key):
         """Forget what `key` owes.
 
-        Raises TypeError or ValueError if `key` is no key. Complexity: O(tiers).
+        Raises TypeError or ValueError if `key` is not a valid key. Complexity: O(tiers).
 
         >>> limiter = RateLimiter("2/s", clock=lambda: 0)
         >>> limiter.allow("ann", 2), limiter.reset("ann"), limiter.allow("ann", 2)
@@ -368,54 +369,54 @@ cdef class RateLimiter(_Logs):
         cdef Amount everything
         everything.whole = 2**62
         everything.part = 0.0
-        self._give(key, everything)
+        self._give_back(key, everything)
 
-    cdef int _give(self, object key, Amount amount) except -1:
-        cdef hg_place at
+    cdef int _give_back(self, object key, Amount amount) except -1:
+        cdef hg_hashed hashed
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
         cdef int given = 0
-        self._charge(key, 0, True, charges, &verdict)  # mends a time that is too far ahead
-        self._locate(key, &at)
+        self._charge(key, 0, True, charges, &verdict)  # clamps a time that is too far ahead
+        self._locate(key, &hashed)
         while given < self._tiers():
             if self.strict:
-                given = self._give_log(&at, self._swept(), amount)
+                given = self._refund_log(&hashed, self._sweep_now(), amount)
             else:
-                given = self._give_from(given, &at, self._swept(), amount)
-        self.waiting.nudge(key)
+                given = self._refund_from(given, &hashed, self._sweep_now(), amount)
+        self.waiting.notify(key)
         return 0
 
     def _now_ns(self):
         return self._now()
 
-    def _check_settled(self, actual):
-        """Raise if so many tokens cannot have been used of a reservation."""
+    def _check_settle(self, actual):
+        """Raise if a reservation cannot be settled with so many tokens."""
         if self.strict and actual % 1:
             raise ValueError(f"actual must be whole with strict=True, got {actual!r}")
 
-    def _settled(self, key, cost, actual, booked):
-        """Let only `actual` of the `cost` taken at the time `booked` have been taken, or even more."""
-        cdef hg_place at
+    def _settle(self, key, cost, actual, reserved_at):
+        """Settle `cost`, taken at the time `reserved_at`, as if `actual` had been taken."""
+        cdef hg_hashed hashed
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
         cdef int done = 0
-        self._charge(key, 0, True, charges, &verdict)  # mends a time that is too far ahead
-        self._locate(key, &at)
+        self._charge(key, 0, True, charges, &verdict)  # clamps a time that is too far ahead
+        self._locate(key, &hashed)
         while done < self._tiers():
             if self.strict:
-                done = self._settle_log_of(&at, self._swept(), cost, actual, booked)
+                done = self._settle_log(&hashed, self._sweep_now(), cost, actual, reserved_at)
             else:
-                done = self._settle_from(done, &at, self._swept(), cost, actual, booked)
-        self.waiting.nudge(key)
+                done = self._settle_from(done, &hashed, self._sweep_now(), cost, actual, reserved_at)
+        self.waiting.notify(key)
 
     def acquire(self, key, cost=1, timeout=None):
         """Wait until `cost` can be taken for `key`; False if that is not within `timeout` seconds, None for
         any time.
 
-        Those that wait for one key are served in the order in which they came, in this process. The thread
-        sleeps; other threads and event loops go on. The time is waited to its end, since ``refund``,
+        The waiters of one key are served first come, first served, within this process. The thread sleeps;
+        other threads and event loops go on. The call returns early only if it succeeds, since ``refund``,
         ``reset`` or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never waits. ``allow`` does not
-        queue and may take what comes in between.
+        queue and may take tokens in between.
 
         Raises what ``allow`` raises, ValueError if `timeout` is negative.
 
@@ -426,7 +427,7 @@ cdef class RateLimiter(_Logs):
         return _waiting.acquire_key(self, self.waiting, key, cost, timeout)
 
     def acquire_async(self, key, cost=1, timeout=None):
-        """``acquire`` for coroutines, on any event loop; cancelling gives the place back.
+        """``acquire`` for coroutines, on any event loop of asyncio; a cancelled call leaves the queue.
 
         Raises what ``acquire`` raises.
 
@@ -437,7 +438,7 @@ cdef class RateLimiter(_Logs):
         return _waiting.acquire_key_async(self, self.waiting, key, cost, timeout)
 
     def reconfigure(self, rate, *, burst=None):
-        """Set another rate; what is owed at a tier is owed at the tier in its place, up to 32 bursts.
+        """Set another rate; the debts of a tier become those of the new tier in its place, up to 32 bursts.
 
         A strict limiter keeps as many of the last entries of each key as the largest limit.
 
@@ -455,20 +456,20 @@ cdef class RateLimiter(_Logs):
         for i in range(len(tables)):
             scales[i] = _scale(tables[i])
         if windows:
-            self._reopen(rates, _log(windows), scales[0])
+            self._replace_log(rates, _log(windows), scales[0])
         else:
-            self._rescale(rates, scales, self._swept())
-        self.waiting.nudge_all()
+            self._rescale(rates, scales, self._sweep_now())
+        self.waiting.notify_all()
 
     cdef int _rescale(self, tuple rates, const hg_scale *scales, int64_t now) except -1:
         """Let the tables, and those that are new, be in the units of other rates."""
         cdef int i
         with cython.critical_section(self):
             for i in range(self.count, len(rates)):
-                self._open(i, self.tiers[0].lines, 0, self.tiers[0].stride, scales[i], now)
+                self._allocate(i, self.tiers[0].lines, 0, self.tiers[0].stride, scales[i], now)
             for i in range(min(self.count, len(rates))):
                 hg_rescale(&self.tiers[i], scales[i], now)
-            self._offer(rates)
+            self._publish(rates)
         return 0
 
     def _changed_rates(self, rate, burst=None):
@@ -480,7 +481,7 @@ cdef class RateLimiter(_Logs):
             checked_windows(rates)
         return rates
 
-    cdef int _reopen(self, tuple rates, hg_log log, hg_scale scale) except -1:
+    cdef int _replace_log(self, tuple rates, hg_log log, hg_scale scale) except -1:
         """Carry the logs of all keys over to a table for other windows."""
         cdef hg_tier before
         cdef int64_t now
@@ -492,15 +493,15 @@ cdef class RateLimiter(_Logs):
             lines = self.tiers[0].lines
             seen = hg_newest(&self.tiers[0], &self.log)
         memory = _memory(lines, log.length)
-        now = self._swept()
+        now = self._sweep_now()
         with cython.critical_section(self):
             before, old = self.tiers[0], self.log
             self.log = log
             memory, self.memory[0] = self.memory[0], memory
-            self._begin(0, _aligned(self.memory[0]), before.lines, before.stride, scale, before.epoch)
-            self._begin_log()
+            self._lay_out(0, _aligned(self.memory[0]), before.lines, before.stride, scale, before.epoch)
+            self._lay_out_log()
             hg_log_carry(&before, &old, &self.tiers[0], &self.log, now, seen)
-            self._offer(rates)
+            self._publish(rates)
         PyMem_RawFree(memory)
         return 0
 
@@ -517,16 +518,16 @@ cdef class RateLimiter(_Logs):
 
     @property
     def max_keys(self):
-        """How many keys that owe something have room.
+        """How many keys may owe something at once.
 
         >>> RateLimiter("1/s").max_keys
         1000000
         """
-        return self.room
+        return self.key_count
 
     @property
     def evictions(self):
-        """How often a key that owed something gave way to another.
+        """How often a key that owed something was evicted by another.
 
         >>> RateLimiter("1/s").evictions
         0
@@ -556,7 +557,7 @@ cdef class RateLimiter(_Logs):
         cdef int i, j
         cdef hg_tier *tier
         cdef uint64_t line
-        self._swept()
+        self._sweep_now()
         tables = tables_of(self.terms, checked_windows(self.terms) if self.strict else ())
         assert self.count == len(tables)
         for i in range(self.count):
@@ -564,7 +565,7 @@ cdef class RateLimiter(_Logs):
             assert (tier.scale.bits, tier.scale.multiplier, tier.scale.shift, tier.scale.burst) == scale_of(
                 tables[i])
             assert 0 <= tier.scale.burst <= tier.ceiling
-            assert tier.lines == count_lines(self.room)
+            assert tier.lines == count_lines(self.key_count)
             for line in range(tier.lines):
                 tags = [tier.cells[line * HG_CELLS + j] >> 40 for j in range(HG_CELLS)]
                 whole = [tag for tag in tags if tag & 1]

@@ -5,21 +5,21 @@
     line  | cell | cell | cell | cell | cell | cell | cell | cell |
     cell  | tag: 23 bits | time at which nothing is owed any more: 40 bits |
 
-The cells, and what becomes of them, are those of the compiled twin; the tags of a table stand behind its
-times, and are searched at the speed of C. The system gives its memory as it is used. A lock takes the place
-of the compare-and-swap; the clock and the conversions of arguments, which are foreign code, run before it is
-taken.
+The cells, and the rules for them, are those of the compiled twin; the tags of a table are stored behind its
+times, and are searched at the speed of C. The system provides its memory as it is used. A lock takes the
+place of the compare-and-swap; the clock and the conversions of arguments, which are foreign code, run before
+the lock is taken.
 
-A finalizer or a signal handler may use the limiter wherever Python calls or returns, amid an edit too. So
-the lock is re-entrant, `edits` counts what is written, and whoever writes first looks whether the count is
-the one under which he has read, with no call between the two; else he starts over.
+A finalizer or a signal handler may use the limiter wherever Python calls or returns, even during a write. So
+the lock is re-entrant, `edits` counts the writes, and a call that writes first checks that the count is still
+the one under which it has read, with no call between the two; if not, it starts over.
 
 A strict limiter has one table, whose cells are the heads of logs of the times, in nanoseconds, of the last
 requests of each key:
 
-    log   | time | time | ... |         one for each token of the largest limit, for all tiers together
+    log   | time | time | ... |         one per token of the largest limit, for all tiers together
 
-The compiled twin keeps a log in no order, since many may write to it at once; here it is a ring.
+The compiled twin keeps a log in no order, since many processes may write to it at once; here it is a ring.
 """
 
 import os
@@ -62,34 +62,34 @@ from headgate.limit.keyed._table import (
 
 
 class RateLimiter:
-    """At most so many requests in so long for each key, in memory of fixed size.
+    """A rate limit for each key, in memory of fixed size.
 
     `rate` is a rate or several tiers of them, each of which must allow a request: ``"10/s"``,
     ``"5 per 10 seconds"``, ``"1/s; 5/10s; 10/min"``, `Rate` objects. A request takes its cost at every tier
-    or nothing at any; a denied one changes nothing. `burst` is how many may come at once, if it is not the
-    limit of a single rate. Over any interval of t seconds a key is allowed at most
+    or at none; a denied one changes nothing. `burst` is how many may come at once, if that is not the limit
+    of a single rate. Over any interval of t seconds a key is allowed at most
     ``burst + t * limit / period``, so up to twice the limit within one period.
 
     With `strict` a key is never allowed more than the limit in any interval as long as the period: the times
     of its last requests are kept, exact to the nanosecond, in 16 bytes for each of the limit and each of
-    `max_keys`, once for all tiers. Limits and costs are whole then, and no burst is given.
+    `max_keys`, once for all tiers. Limits and costs are then whole numbers, and no burst is given.
 
-    Keys are str, bytes or int, and text is another key than its bytes. They are not kept: a keyed hash of 23
-    bits finds a cell among sixteen, and two keys may share one, with odds of two in a million. `max_keys`
-    keys may owe something at once, in 16 bytes a key and tier, set aside from the start. When all sixteen
-    cells are in use, the key that owes least gives way to a new one (`on_full` is ``"evict"``), which is
-    allowed but takes over that debt, or else the new key is denied (``"deny"``). `clock` is a callable that
-    returns integer nanoseconds, by default the monotonic clock.
+    Keys are str, bytes or int; a str and its bytes are different keys. They are not stored: a keyed hash of
+    23 bits finds a cell among sixteen, and two keys may share one, with a probability of two in a million.
+    `max_keys` keys may owe something at once, in 16 bytes per key and tier, reserved from the start. When all
+    sixteen cells are in use, a new key evicts the one that owes least (`on_full` is ``"evict"``): it is
+    allowed but takes over that debt; or else it is denied (``"deny"``). `clock` is a callable that returns
+    integer nanoseconds, by default the monotonic clock.
 
-    `path` names a file, best in /dev/shm, through which all processes of a host have one limit; it is made
-    with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` the rate of
-    a file that is there takes the place of `rate`. One that is killed loses what it was about to take, at
-    most. The limit outlives the processes, but not the system: after a restart nothing is owed.
+    `path` names a file, best in /dev/shm, through which all processes of a host share one limit; it is
+    created with the permissions `mode`. All must give the same settings, but with ``on_mismatch="adopt"`` the
+    rate of an existing file takes the place of `rate`. A process that is killed loses at most what it was
+    about to take. The limit outlives the processes, but not the system: after a restart nothing is owed.
 
-    Raises ValueError if `rate` says no rate, or none that can be `strict`, if `burst` is given with several
-    tiers, if `max_keys` or `on_full` is unknown or out of range, or if `path` is a file of something else, of
-    other settings, of the other twin or with another mode; TypeError if an argument has a wrong type;
-    OSError if the file cannot be opened or has no room.
+    Raises ValueError if `rate` is not a rate, or not one that can be `strict`, if `burst` is given with
+    several tiers, if `max_keys` or `on_full` is unknown or out of range, or if `path` is a file of another
+    kind, with other settings, of the other twin or with another mode; TypeError if an argument has a wrong
+    type; OSError if the file cannot be opened or there is no space for it.
 
     Source: the generic cell rate algorithm of ITU-T I.371, as virtual scheduling.
 
@@ -144,7 +144,7 @@ class RateLimiter:
         self._clock = checked_clock(clock)
         self._max_keys = max_keys
         self._strict = bool(strict)
-        self._waiting = _waiting.Lines()
+        self._waiting = _waiting.Queues()
         self._edits = [0]
         now = self._now_ns()
         if path is None:
@@ -152,9 +152,10 @@ class RateLimiter:
             self._locked = under(new_lock())
             self._hash = _hash_in_process(os.urandom(16))
             if strict:
-                self._offer(rates, [_Logs(rates, _private_memory(lines, length), 0, lines, now)])
+                self._publish(rates, [_Logs(rates, _private_memory(lines, length), 0, lines, now)])
             else:
-                self._offer(rates, [_Tier(tier, _private_memory(lines, 0), 0, lines, now) for tier in rates])
+                tiers = [_Tier(tier, _private_memory(lines, 0), 0, lines, now) for tier in rates]
+                self._publish(rates, tiers)
             return
         from headgate.limit._files import HEADER, shared_limiter
 
@@ -167,16 +168,16 @@ class RateLimiter:
         self._table, self._locked = table, table.locked
         self._hash = _hash_anywhere(table.secret)
         if strict:
-            self._offer(rates, [_Logs(rates, table.map, HEADER, lines, table.epoch)])
+            self._publish(rates, [_Logs(rates, table.map, HEADER, lines, table.epoch)])
             return
         size = _table_size(lines, 0)
-        self._offer(rates, [
+        self._publish(rates, [
             _SharedTier(tier, table.map, HEADER + size * at, lines, table.epoch)
             for at, tier in enumerate(rates)
         ])
 
-    def _offer(self, rates, tiers, edit=0):
-        """Let decisions be made by `tiers`, if nothing was written since `edit`; True if so."""
+    def _publish(self, rates, tiers, edit=0):
+        """Set the tables that decide, if nothing was written since `edit`; True if so."""
         edits, largest = self._edits, largest_cost(rates)
         for tier in tiers:
             tier.edits = edits
@@ -189,15 +190,15 @@ class RateLimiter:
     def _now_ns(self):
         return monotonic_ns() if self._clock is None else checked_now(self._clock())
 
-    def _swept(self):
-        """Now, when all lines are swept that are due; a time far back is believed when it is read twice."""
+    def _sweep_now(self):
+        """Sweep the lines that are due and return now; a time far back is accepted if it is read twice."""
         now = monotonic_ns() if self._clock is None else checked_now(self._clock())
         for tier in self._tiers:
             if ((now - tier.epoch) * tier.multiplier >> tier.shift) - tier.swept >> tier.stride:
-                return now if self._sweep(now, False) else self._swept_back()
+                return now if self._sweep(now, False) else self._sweep_again()
         return now
 
-    def _swept_back(self):
+    def _sweep_again(self):
         now = self._now_ns()
         self._sweep(now, True)
         return now
@@ -209,35 +210,35 @@ class RateLimiter:
         return False not in [tier.sweep(tier.units(now), certain) for tier in self._tiers]
 
     def _locate(self, key):
-        """The tag of a key, and the hash that gives its lines, others for text, bytes and numbers."""
+        """The tag of a key, and the hash that gives its lines, different for a str, bytes and an int."""
         kind = _STR if isinstance(key, str) else 0 if isinstance(key, bytes) else _INT
         hashed = self._hash(key_bytes(key, "key")) ^ kind
         return hashed >> 65 or 1, hashed
 
     def _charge(self, key, cost, take, fully=False):
-        """Ask every tier; with `take`, charge all of them or none.
+        """Decide for every tier; with `take`, charge all of them or none.
 
-        Whether all allow, and what each said: enough for ``_decision`` if `fully`.
+        Returns whether all allow, and the charge of each: complete enough for ``_decision`` if `fully`.
         """
         amount = cost if type(cost) is int and cost >= 0 else checked_amount("cost", cost)
         if amount > self._largest:
             raise ValueError(f"cost must be at most the burst {self._largest!r}, got {cost!r}")
         self._check_whole(cost, amount)
         tag, hashed = self._locate(key)
-        now = self._swept()
+        now = self._sweep_now()
         while True:
             allowed, ahead, charges = self._locked(self._attempt, tag, hashed, now, amount, take, fully)
             if not ahead:
                 return allowed, charges
-            now = self._swept()
-            self._locked(self._mend, now, charges)
+            now = self._sweep_now()
+            self._locked(self._clamp, now, charges)
 
     def _attempt(self, tag, hashed, now, amount, take, fully):
-        """What ``_charge`` returns, and whether a time must be mended first."""
+        """What ``_charge`` returns, and whether a time must be clamped first."""
         while True:
             allowed, ahead, charges, edit = True, False, [], self._edits[0]
             for tier in self._tiers:
-                charge = tier.look(tag, hashed, now, amount, self._evict, fully)
+                charge = tier.decide(tag, hashed, now, amount, self._evict, fully)
                 charges.append(charge)
                 if charge[_MISSING] > 0:
                     allowed = False
@@ -260,39 +261,39 @@ class RateLimiter:
         if self._strict and amount % 1:
             raise ValueError(f"cost must be whole with strict=True, got {cost!r}")
 
-    def _mend(self, now, charges):
-        """Cut the times that are too far ahead of the clock, as it was read after they were."""
+    def _clamp(self, now, charges):
+        """Clamp the times that are too far ahead of the clock, which was read after them."""
         for charge in charges:
             tier = charge[0]
             if charge[_AHEAD] is not None:
-                tier.mend(charge, now)
+                tier.clamp(charge, now)
 
     def _decision(self, taken, allowed, charges):
-        """Of the tiers that deny the one that does so for longest, or the one with the least left."""
-        answers = []
+        """That of the tier that denies for longest, or else of the one with the least remaining."""
+        outcomes = []
         for charge in charges:
-            answers += charge[0].outcomes(charge, taken and allowed)
+            outcomes += charge[0].outcomes(charge, taken and allowed)
         if allowed:
-            _, left, reset, rate = min(answers, key=itemgetter(1))
-            return Decision(True, rate.burst, left, 0.0, reset / 1e9, str(rate))
-        wait_ns, left, reset, rate = max(answers, key=itemgetter(0))
-        decision = Decision(False, rate.burst, left, wait_ns / 1e9, reset / 1e9, str(rate))
-        violated = tuple([str(answer[-1]) for answer in answers if answer[0]])
+            _, remaining, reset, rate = min(outcomes, key=itemgetter(1))
+            return Decision(True, rate.burst, remaining, 0.0, reset / 1e9, str(rate))
+        wait_ns, remaining, reset, rate = max(outcomes, key=itemgetter(0))
+        decision = Decision(False, rate.burst, remaining, wait_ns / 1e9, reset / 1e9, str(rate))
+        violated = tuple([str(outcome[-1]) for outcome in outcomes if outcome[0]])
         return decision if len(violated) < 2 else with_details(decision, violated)
 
     def _with_more(self, key, decision):
-        """With the time at which there is one token more, which only its log tells of a strict limit."""
+        """With the time until one more token is available, which for a strict limit only the log gives."""
         if not self._strict or decision.remaining >= 1:
             return decision
-        told = self._decision(False, *self._charge(key, 1, False, True))
-        return with_details(decision, (), told.retry_after)
+        one = self._decision(False, *self._charge(key, 1, False, True))
+        return with_details(decision, (), one.retry_after)
 
     def allow(self, key, cost=1):
-        """Take `cost` for `key` if every tier has it; True if so.
+        """Take `cost` for `key` if every tier allows it; True if so.
 
-        Raises TypeError or ValueError if `key` is no key, ValueError if `cost` is negative, not finite or
-        above the smallest burst, or not whole where the limiter is strict. A cost of 0 is always allowed.
-        Complexity: O(tiers).
+        Raises TypeError or ValueError if `key` is not a valid key, ValueError if `cost` is negative, not
+        finite, above the smallest burst, or not whole where the limiter is strict. A cost of 0 is always
+        allowed. Complexity: O(tiers).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
         >>> limiter.allow("ann", 8), limiter.allow("ann", 3), limiter.allow("ann", 2)
@@ -301,9 +302,9 @@ class RateLimiter:
         return self._charge(key, cost, True)[0]
 
     def decide(self, key, cost=1):
-        """Take `cost` for `key` if every tier has it, and say how matters stand, as a `Decision`.
+        """Take `cost` for `key` if every tier allows it, and return a `Decision`.
 
-        It speaks for the tier that denies for longest, or else for the one with the least remaining.
+        It is that of the tier that denies for longest, or else of the one with the least remaining.
 
         Raises what ``allow`` raises. Complexity: O(tiers).
 
@@ -318,7 +319,7 @@ class RateLimiter:
         return self._with_more(key, self._decision(True, *self._charge(key, cost, True, True)))
 
     def peek(self, key, cost=1):
-        """What ``decide`` would answer, but without taking anything.
+        """What ``decide`` would return, but without taking anything.
 
         Raises what ``allow`` raises. Complexity: O(tiers).
 
@@ -329,8 +330,8 @@ class RateLimiter:
         return self._with_more(key, self._decision(False, *self._charge(key, cost, False, True)))
 
     def reserve(self, key, cost=1):
-        """Take `cost` for `key` if every tier has it, as a `Reservation`: it is false if one denies. What is
-        used in the end is told to its ``settle``, and ``cancel`` gives all back.
+        """Take `cost` for `key` if every tier allows it, as a `Reservation`, which is false if one denies.
+        Its ``settle`` takes what is used in the end, and ``cancel`` gives all back.
 
         Raises what ``allow`` raises. Complexity: O(tiers).
 
@@ -339,20 +340,20 @@ class RateLimiter:
         >>> limiter.peek("ann").remaining, reservation.settle(300), limiter.peek("ann").remaining
         (200.0, None, 700.0)
         """
-        booked = self._now_ns()
+        reserved_at = self._now_ns()
         decision = self.decide(key, cost)
-        return Reservation(checked_amount("cost", cost), [(self, key, booked)], None, decision)
+        return Reservation(checked_amount("cost", cost), [(self, key, reserved_at)], None, decision)
 
     def _has(self, key, cost):
         """Whether ``peek`` would allow it."""
         return self._charge(key, cost, False)[0]
 
     def refund(self, key, cost=1):
-        """Give back `cost` of what `key` owes, at every tier, as when a request came to nothing.
+        """Refund `cost` of what `key` owes, at every tier, for example because a request failed.
 
-        More than is owed is not given. Requests that were refunded late do not count, so more than the rate
-        may have been allowed while they were under way. A strict limiter drops the oldest entries, so that
-        no interval has too many, whichever request it was.
+        No more than is owed is refunded. A refunded request does not count, so if the refund is late, more
+        than the rate may have been allowed meanwhile. A strict limiter drops the oldest entries, so that no
+        interval has too many, whichever request is refunded.
 
         Raises what ``allow`` raises, but a cost may be above the burst. Complexity: O(tiers).
 
@@ -362,59 +363,59 @@ class RateLimiter:
         """
         amount = checked_amount("cost", cost)
         self._check_whole(cost, amount)
-        self._give(key, amount)
+        self._give_back(key, amount)
 
     def reset(self, key):
         """Forget what `key` owes.
 
-        Raises TypeError or ValueError if `key` is no key. Complexity: O(tiers).
+        Raises TypeError or ValueError if `key` is not a valid key. Complexity: O(tiers).
 
         >>> limiter = RateLimiter("2/s", clock=lambda: 0)
         >>> limiter.allow("ann", 2), limiter.reset("ann"), limiter.allow("ann", 2)
         (True, None, True)
         """
-        self._give(key, _MOST_COST)
+        self._give_back(key, _MOST_COST)
 
-    def _give(self, key, amount):
-        self._charge(key, 0, True)  # mends a time that is too far ahead
+    def _give_back(self, key, amount):
+        self._charge(key, 0, True)  # clamps a time that is too far ahead
         place, given = self._locate(key), 0
         while given < len(self._tiers):
-            given = self._locked(self._give_from, given, *place, self._swept(), amount)
-        self._waiting.nudge(key)
+            given = self._locked(self._refund_from, given, *place, self._sweep_now(), amount)
+        self._waiting.notify(key)
 
-    def _give_from(self, which, tag, hashed, now, amount):
-        """Give back at this tier and those after it, up to one for which the clock must be read again."""
+    def _refund_from(self, which, tag, hashed, now, amount):
+        """Refund at this tier and those after it, up to one for which the clock must be read again."""
         for given, tier in enumerate(self._tiers[which:], which):
             if tier.is_behind(tier.units(now)):
                 return given
-            while not tier.give(tag, hashed, now, amount):
+            while not tier.refund(tag, hashed, now, amount):
                 pass
         return len(self._tiers)
 
-    def _check_settled(self, actual):
-        """Raise if so many tokens cannot have been used of a reservation."""
+    def _check_settle(self, actual):
+        """Raise if a reservation cannot be settled with so many tokens."""
         if self._strict and actual % 1:
             raise ValueError(f"actual must be whole with strict=True, got {actual!r}")
 
-    def _settled(self, key, cost, actual, booked):
-        """Let only `actual` of the `cost` taken at the time `booked` have been taken, or even more."""
-        self._charge(key, 0, True)  # mends a time that is too far ahead
+    def _settle(self, key, cost, actual, reserved_at):
+        """Settle `cost`, taken at the time `reserved_at`, as if `actual` had been taken."""
+        self._charge(key, 0, True)  # clamps a time that is too far ahead
         place, done = self._locate(key), 0
         while done < len(self._tiers):
-            done = self._locked(self._settle_from, done, *place, self._swept(), cost, actual, booked)
-        self._waiting.nudge(key)
+            done = self._locked(self._settle_from, done, *place, self._sweep_now(), cost, actual, reserved_at)
+        self._waiting.notify(key)
 
-    def _settle_from(self, which, tag, hashed, now, cost, actual, booked):
+    def _settle_from(self, which, tag, hashed, now, cost, actual, reserved_at):
         """Settle at this tier and those after it, up to one for which the clock must be read again."""
         for done, tier in enumerate(self._tiers[which:], which):
             if tier.is_behind(tier.units(now)):
                 return done
             if actual > cost:
-                while not tier.owe(tag, hashed, now, actual - cost, self._evict):
+                while not tier.charge_up_to(tag, hashed, now, actual - cost, self._evict):
                     pass
                 continue
-            back = tier.unused(cost, actual, booked, now)
-            while not tier.give(tag, hashed, now, back):
+            back = tier.unused(cost, actual, reserved_at, now)
+            while not tier.refund(tag, hashed, now, back):
                 pass
         return len(self._tiers)
 
@@ -422,10 +423,10 @@ class RateLimiter:
         """Wait until `cost` can be taken for `key`; False if that is not within `timeout` seconds, None for
         any time.
 
-        Those that wait for one key are served in the order in which they came, in this process. The thread
-        sleeps; other threads and event loops go on. The time is waited to its end, since ``refund``,
+        The waiters of one key are served first come, first served, within this process. The thread sleeps;
+        other threads and event loops go on. The call returns early only if it succeeds, since ``refund``,
         ``reset`` or ``reconfigure`` may bring tokens sooner; a `timeout` of 0 never waits. ``allow`` does not
-        queue and may take what comes in between.
+        queue and may take tokens in between.
 
         Raises what ``allow`` raises, ValueError if `timeout` is negative.
 
@@ -436,7 +437,7 @@ class RateLimiter:
         return _waiting.acquire_key(self, self._waiting, key, cost, timeout)
 
     def acquire_async(self, key, cost=1, timeout=None):
-        """``acquire`` for coroutines, on any event loop; cancelling gives the place back.
+        """``acquire`` for coroutines, on any event loop of asyncio; a cancelled call leaves the queue.
 
         Raises what ``acquire`` raises.
 
@@ -447,7 +448,7 @@ class RateLimiter:
         return _waiting.acquire_key_async(self, self._waiting, key, cost, timeout)
 
     def reconfigure(self, rate, *, burst=None):
-        """Set another rate; what is owed at a tier is owed at the tier in its place, up to 32 bursts.
+        """Set another rate; the debts of a tier become those of the new tier in its place, up to 32 bursts.
 
         A strict limiter keeps as many of the last entries of each key as the largest limit.
 
@@ -459,20 +460,20 @@ class RateLimiter:
         """
         rates = self._changed_rates(rate, burst)
         seen = self._locked(self._newest) if self._strict else 0
-        self._locked(self._change, rates, self._swept(), seen)
-        self._waiting.nudge_all()
+        self._locked(self._change, rates, self._sweep_now(), seen)
+        self._waiting.notify_all()
 
     def _newest(self):
         return self._tiers[0].newest()
 
     def _change(self, rates, now, seen):
         edit = None
-        while edit is None or not self._offer(rates, self._rescaled(rates, now, seen), edit):
+        while edit is None or not self._publish(rates, self._rescaled(rates, now, seen), edit):
             edit = self._edits[0]
 
     def _rescaled(self, rates, now, seen):
-        """The tables of other rates, with the debts of those that stand in their places. No entry of a log
-        that was written before the clock was read is later than `seen`.
+        """Tables for other rates, with the debts of the present ones. No entry of a log that was written
+        before the clock was read is later than `seen`.
         """
         if self._strict:
             return [self._tiers[0].with_windows(rates, now, seen)]
@@ -502,7 +503,7 @@ class RateLimiter:
 
     @property
     def max_keys(self):
-        """How many keys that owe something have room.
+        """How many keys may owe something at once.
 
         >>> RateLimiter("1/s").max_keys
         1000000
@@ -511,7 +512,7 @@ class RateLimiter:
 
     @property
     def evictions(self):
-        """How often a key that owed something gave way to another.
+        """How often a key that owed something was evicted by another.
 
         >>> RateLimiter("1/s").evictions
         0
@@ -528,7 +529,7 @@ class RateLimiter:
         raise TypeError("a RateLimiter cannot be copied or pickled: its state belongs to one clock")
 
     def _check(self):
-        self._swept()
+        self._sweep_now()
         tables = tables_of(self._rates, checked_windows(self._rates) if self._strict else ())
         for tier, rate in zip(self._tiers, tables, strict=True):
             assert (tier.bits, tier.multiplier, tier.shift, tier.burst) == scale_of(rate)

@@ -15,7 +15,7 @@ from headgate.limit._units import units_at, unused
 
 
 cdef extern from "cells.h" nogil:
-    enum: HG_CELLS, HG_SWEPT, HG_EVICTIONS, HG_TURNS, HG_CONTROL
+    enum: HG_CELLS, HG_SWEPT, HG_EVICTIONS, HG_REWINDS, HG_CONTROL
     enum hg_verdict: HG_DENIED, HG_ALLOWED, HG_FULL, HG_AHEAD
     ctypedef struct hg_scale:
         uint64_t multiplier
@@ -30,7 +30,7 @@ cdef extern from "cells.h" nogil:
         hg_scale scale
         int64_t epoch
         int64_t ceiling
-    ctypedef struct hg_place:
+    ctypedef struct hg_hashed:
         uint64_t tag
         uint32_t first
         uint32_t second
@@ -44,14 +44,14 @@ cdef extern from "cells.h" nogil:
         int64_t debt
         int64_t missing
         bint taken
-        uint64_t moment
+        uint64_t stamp
         int64_t rest
     int64_t hg_gap(uint64_t word, uint64_t now)
-    void hg_look(hg_tier *tier, const hg_place *at, bint evict, bint take, hg_charge *charge)
-    void hg_take(hg_tier *tier, const hg_place *at, bint evict, hg_charge *charge)
-    void hg_mend(hg_tier *tier, const hg_place *at, uint64_t seen, uint64_t now)
-    bint hg_give(hg_tier *tier, const hg_place *at, uint64_t now, int64_t back)
-    void hg_undo(hg_tier *tier, const hg_place *at, uint64_t now, hg_charge *charge)
+    void hg_decide(hg_tier *tier, const hg_hashed *hashed, bint evict, bint take, hg_charge *charge)
+    void hg_take(hg_tier *tier, const hg_hashed *hashed, bint evict, hg_charge *charge)
+    void hg_clamp(hg_tier *tier, const hg_hashed *hashed, uint64_t seen, uint64_t now)
+    bint hg_refund(hg_tier *tier, const hg_hashed *hashed, uint64_t now, int64_t back)
+    void hg_undo(hg_tier *tier, const hg_hashed *hashed, uint64_t now, hg_charge *charge)
     bint hg_sweep(hg_tier *tier, uint64_t now, bint certain)
     void hg_rescale(hg_tier *tier, hg_scale scale, int64_t now_ns)
 
@@ -73,7 +73,7 @@ cdef size_t _words(uint64_t lines, uint64_t length) noexcept:
 
 
 cdef void *_memory(uint64_t lines, uint64_t length) except NULL:
-    """The memory of a table, which the system gives as it is used; it must still be aligned."""
+    """The memory of a table, which the system provides as it is used, before alignment."""
     cdef void *memory = PyMem_RawCalloc(_words(lines, length) + HG_CELLS, sizeof(uint64_t))
     if memory is NULL:
         raise no_memory()
@@ -85,9 +85,9 @@ cdef void *_aligned(void *memory) noexcept:
 
 
 cdef class _Tables:
-    """The tables of a limiter, one for each tier of its rate: their memory, and decisions on all of them."""
+    """The tables of a limiter, one per tier of its rate: their memory, and decisions on all of them."""
 
-    cdef object tick
+    cdef object clock
     cdef tuple terms
     cdef uint64_t[2] secret
     cdef bint evict
@@ -100,17 +100,17 @@ cdef class _Tables:
         for i in range(MOST_TIERS):
             PyMem_RawFree(self.memory[i])
 
-    cdef int _open(self, int which, uint64_t lines, uint64_t length, unsigned stride, hg_scale scale,
-                   int64_t now) except -1:
+    cdef int _allocate(self, int which, uint64_t lines, uint64_t length, unsigned stride, hg_scale scale,
+                       int64_t now) except -1:
         """An empty table for a tier, in memory of its own."""
         cdef void *memory = _memory(lines, length)
         PyMem_RawFree(self.memory[which])
         self.memory[which] = memory
-        self._begin(which, _aligned(memory), lines, stride, scale, now)
+        self._lay_out(which, _aligned(memory), lines, stride, scale, now)
         return 0
 
-    cdef void _begin(self, int which, void *memory, uint64_t lines, unsigned stride, hg_scale scale,
-                     int64_t epoch) noexcept:
+    cdef void _lay_out(self, int which, void *memory, uint64_t lines, unsigned stride, hg_scale scale,
+                       int64_t epoch) noexcept:
         cdef hg_tier *tier = &self.tiers[which]
         tier.control = <uint64_t *>memory
         tier.cells = tier.control + HG_CONTROL
@@ -121,12 +121,12 @@ cdef class _Tables:
         tier.ceiling = scale.burst
 
     cdef int64_t _now(self) except? -1:
-        if self.tick is None:
+        if self.clock is None:
             return hg_monotonic_ns()
-        return checked_now(self.tick())
+        return checked_now(self.clock())
 
-    cdef int64_t _swept(self) except? -1:
-        """Now, when all lines are swept that are due; a time far back is believed when it is read twice."""
+    cdef int64_t _sweep_now(self) except? -1:
+        """Sweep the lines that are due and return now; a time far back is accepted if it is read twice."""
         cdef int64_t now = self._now()
         if self._sweep(now, False):
             return now
@@ -136,32 +136,32 @@ cdef class _Tables:
 
     cdef bint _sweep(self, int64_t now, bint certain):
         cdef int i
-        cdef bint whole = True
+        cdef bint done = True
         with cython.critical_section(self):
             for i in range(self.count):
-                whole &= hg_sweep(&self.tiers[i], self._units(i, now), certain)
-        return whole
+                done &= hg_sweep(&self.tiers[i], self._units(i, now), certain)
+        return done
 
     cdef uint64_t _units(self, int which, int64_t now) noexcept nogil:
         cdef hg_tier *tier = &self.tiers[which]
         return hg_units_at(now - tier.epoch, tier.scale.multiplier, tier.scale.shift)
 
     cpdef uint64_t _hash(self, key) except? 0:
-        """The keyed hash of a key, another one for text than for bytes or a number."""
+        """The keyed hash of a key, different for a str, bytes and an int."""
         cdef hg_key data
         hg_key_of(key, b"key", &data)
         return hg_siphash13(self.secret, data.data, data.size) ^ <uint64_t>data.kind * SPREAD
 
-    cdef int _locate(self, object key, hg_place *at) except -1:
-        cdef uint64_t hashed = self._hash(key)
-        at.tag = (hashed >> 41 or 1) << 1 | 1
-        at.first = <uint32_t>hashed
-        at.second = <uint32_t>(hg_splitmix64(hashed) >> 32)
+    cdef int _locate(self, object key, hg_hashed *hashed) except -1:
+        cdef uint64_t bits = self._hash(key)
+        hashed.tag = (bits >> 41 or 1) << 1 | 1
+        hashed.first = <uint32_t>bits
+        hashed.second = <uint32_t>(hg_splitmix64(bits) >> 32)
         return 0
 
-    cdef hg_verdict _settle(self, const hg_place *at, int64_t now, Amount cost, bint take,
-                            hg_charge *charges) noexcept nogil:
-        """Ask every tier; with `take`, charge them in turn, until one denies after all."""
+    cdef hg_verdict _decide_tiers(self, const hg_hashed *hashed, int64_t now, Amount cost, bint take,
+                                  hg_charge *charges) noexcept nogil:
+        """Decide for every tier; with `take`, charge them in turn, until one denies after all."""
         cdef int i
         cdef hg_tier *tier
         cdef hg_verdict verdict = HG_ALLOWED
@@ -174,79 +174,81 @@ cdef class _Tables:
             charges[i].taken, charges[i].seen = False, 0
         if not take or self.count > 1:
             for i in range(self.count):
-                hg_look(&self.tiers[i], at, self.evict, take, &charges[i])
+                hg_decide(&self.tiers[i], hashed, self.evict, take, &charges[i])
                 if charges[i].verdict != HG_ALLOWED and verdict != HG_AHEAD:
                     verdict = charges[i].verdict
         if not take or verdict != HG_ALLOWED:
             return verdict
         for i in range(self.count):
-            hg_take(&self.tiers[i], at, self.evict, &charges[i])
+            hg_take(&self.tiers[i], hashed, self.evict, &charges[i])
             if charges[i].verdict != HG_ALLOWED:
                 return charges[i].verdict
         return HG_ALLOWED
 
-    cdef int _undo(self, const hg_place *at, hg_charge *charges, int count) except -1:
-        """Give back what the first tiers took before another denied."""
+    cdef int _undo(self, const hg_hashed *hashed, hg_charge *charges, int count) except -1:
+        """Undo the charges of the first tiers, as another denied."""
         cdef int i
         cdef int64_t now
         for i in range(count):
             while charges[i].taken:
                 now = self._now()
                 with cython.critical_section(self):
-                    hg_undo(&self.tiers[i], at, self._units(i, now), &charges[i])
+                    hg_undo(&self.tiers[i], hashed, self._units(i, now), &charges[i])
         return 0
 
-    cdef void _mend(self, const hg_place *at, int64_t now, const hg_charge *charges, int count):
-        """Cut the times that are too far ahead of the clock, as it was read after they were."""
+    cdef void _clamp(self, const hg_hashed *hashed, int64_t now, const hg_charge *charges, int count):
+        """Clamp the times that are too far ahead of the clock, which was read after them."""
         cdef int i
         with cython.critical_section(self):
             for i in range(min(count, self.count)):
                 if charges[i].verdict == HG_AHEAD:
-                    hg_mend(&self.tiers[i], at, charges[i].seen, self._units(i, now))
+                    hg_clamp(&self.tiers[i], hashed, charges[i].seen, self._units(i, now))
 
     cdef int _tiers(self) noexcept:
-        """How many tables there are, which another thread may be changing."""
+        """How many tables there are, while other threads may be changing that."""
         cdef int count
         with cython.critical_section(self):
             count = self.count
         return count
 
-    cdef int _give_from(self, int which, const hg_place *at, int64_t now, Amount amount) except -1:
-        """Give back at this tier and those after it, up to one for which the clock must be read again."""
+    cdef int _refund_from(self, int which, const hg_hashed *hashed, int64_t now, Amount amount) except -1:
+        """Refund at this tier and those after it, up to one for which the clock must be read again."""
         cdef int i
         cdef hg_tier *tier
         with cython.critical_section(self):
             for i in range(which, self.count):
                 tier = &self.tiers[i]
-                if not hg_give(tier, at, self._units(i, now), to_units(amount, tier.scale.bits)):
+                if not hg_refund(tier, hashed, self._units(i, now), to_units(amount, tier.scale.bits)):
                     return i
             return self.count
 
-    cdef int _settle_from(self, int which, const hg_place *at, int64_t now, object cost, object actual,
-                          object booked) except -1:
+    cdef int _settle_from(self, int which, const hg_hashed *hashed, int64_t now, object cost, object actual,
+                          object reserved_at) except -1:
         """Settle at this tier and those after it, up to one for which the clock must be read again."""
         cdef int i
         cdef int64_t units
         with cython.critical_section(self):
             for i in range(which, self.count):
-                units = self._unused(i, now, cost, actual, booked)
+                units = self._unused(i, now, cost, actual, reserved_at)
                 if units >= 0:
-                    if not hg_give(&self.tiers[i], at, self._units(i, now), units):
+                    if not hg_refund(&self.tiers[i], hashed, self._units(i, now), units):
                         return i
-                elif not self._owe(i, at, now, -units):
+                elif not self._charge_up_to(i, hashed, now, -units):
                     return i
             return self.count
 
-    cdef int64_t _unused(self, int which, object now, object cost, object actual, object booked) except? -1:
-        """The units of a tier to give back; negative if more were used than reserved."""
+    cdef int64_t _unused(self, int which, object now, object cost, object actual,
+                         object reserved_at) except? -1:
+        """The units to refund at a tier; negative if more were used than reserved."""
         cdef hg_tier *tier = &self.tiers[which]
         bits, scaled, epoch = tier.scale.bits, (tier.scale.multiplier, tier.scale.shift), tier.epoch
         if actual > cost:
             return -min(units_of(actual - cost, bits), <object>MOST_DEBT)
-        came = units_at(now - epoch, *scaled) - units_at(booked - epoch, *scaled)
-        return min(unused(units_of(cost, bits), units_of(actual, bits), came), <object>MOST_DEBT)
+        refilled = units_at(now - epoch, *scaled) - units_at(reserved_at - epoch, *scaled)
+        return min(unused(units_of(cost, bits), units_of(actual, bits), refilled), <object>MOST_DEBT)
 
-    cdef bint _owe(self, int which, const hg_place *at, int64_t now, int64_t units) noexcept nogil:
+    cdef bint _charge_up_to(self, int which, const hg_hashed *hashed, int64_t now,
+                            int64_t units) noexcept nogil:
         """Charge so many units, or as many as a key may owe; False if the clock must be read again."""
         cdef hg_tier *tier = &self.tiers[which]
         cdef hg_charge charge
@@ -256,10 +258,10 @@ cdef class _Tables:
         charge.verdict = HG_DENIED
         while charge.verdict == HG_DENIED:
             charge.cost = 0
-            hg_look(tier, at, self.evict, True, &charge)
+            hg_decide(tier, hashed, self.evict, True, &charge)
             if charge.verdict == HG_ALLOWED:
                 charge.cost = min(units, tier.scale.burst - charge.debt)
                 if charge.cost <= 0:
                     return True
-                hg_take(tier, at, self.evict, &charge)
+                hg_take(tier, hashed, self.evict, &charge)
         return charge.verdict != HG_AHEAD

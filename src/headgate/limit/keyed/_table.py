@@ -1,4 +1,4 @@
-"""The table of a tier: a cell for each key, with what the key owes."""
+"""The table of a tier: for each key a cell with its debt."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ _TIMES = 2**40
 _HALF = _TIMES // 2
 _WORD = 2**64
 _MOST_DEBT = _LONG_PAST = _BACK = 2**37  # cells.h says why
-_SILENCE = 5 * 2**35
+_IDLE = 5 * 2**35
 _MOST_COST = 2**40
 _AT, _COST, _DEBT, _MISSING, _INHERITED, _AHEAD = 1, 4, 5, 6, 7, 8
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if _MAPS and os.name == "posix" else {}
@@ -38,14 +38,14 @@ _STR, _INT = _SPREAD, 2 * _SPREAD % _HASHES
 
 
 def _hash_in_process(secret):
-    """Python's SipHash with the secret before the key, where it has one: much faster than BLAKE2b."""
+    """Python's SipHash with the secret before the key, where there is one: much faster than BLAKE2b."""
     if sys.hash_info.algorithm not in ("siphash13", "siphash24") or sys.hash_info.width < 64:
         return _hash_anywhere(secret)
     return lambda data: hash(secret + data) * _SPREAD % _HASHES
 
 
 def _hash_anywhere(secret):
-    """The same in all processes."""
+    """A keyed hash that is the same in all processes."""
     keyed = blake2b(key=secret, digest_size=_HASH_BYTES)
 
     def hash_of(data):
@@ -70,13 +70,13 @@ class _Tier:
         "lines",
         "multiplier",
         "rate",
+        "rewinds",
         "search",
         "shift",
         "stride",
         "swept",
         "tags",
         "times",
-        "turns",
     )
 
     def __init__(self, rate, memory, start, lines, now):
@@ -101,12 +101,12 @@ class _Tier:
     def _begin(self, _):
         self.evictions = 0
         self.swept = 0
-        self.turns = 0
+        self.rewinds = 0
 
     def units(self, now):
         return units_at(now - self.epoch, self.multiplier, self.shift)
 
-    def places(self, hashed):
+    def candidates(self, hashed):
         """Where the two lines of a key start."""
         lines = self.lines
         return (
@@ -114,10 +114,10 @@ class _Tier:
             ((hashed & 0xFFFF_FFFF) * lines >> 32) * _CELLS,
         )
 
-    def find(self, tag, places):
-        """Where the cell of a key is, or None."""
+    def find(self, tag, candidates):
+        """The index of the cell of a key, or None."""
         search, wanted = self.search, tag.to_bytes(_TAG_SIZE, byteorder)
-        for start in places:
+        for start in candidates:
             begin = self.first + _TAG_SIZE * start
             at = search(wanted, begin, begin + _LINE)
             while at >= 0 and at % _TAG_SIZE:  # parts of two tags
@@ -126,10 +126,10 @@ class _Tier:
                 return (at - self.first) // _TAG_SIZE
         return None
 
-    def earliest(self, places, now):
+    def earliest(self, candidates, now):
         """The cell that a new key takes, and its gap."""
         best, least = 0, inf
-        for start in places:
+        for start in candidates:
             for at in range(start, start + _CELLS):
                 gap = self.gap(at, now)
                 if gap < least:
@@ -137,15 +137,15 @@ class _Tier:
         return best, least
 
     def gap(self, at, now):
-        """The time of a cell less now; that of a cell never used is earlier than all others."""
+        """The time of a cell minus now; that of a cell never used is earlier than all others."""
         if self.tags[at] == 0:
             return -_TIMES
         return (self.times[at] - now + _HALF) % _TIMES - _HALF
 
-    def look(self, tag, hashed, now_ns, amount, evict, fully=False):
-        """What a request meets: its cost and the debt of its key, the units that are missing, if above 0,
-        the debt of the key that it would displace, and the time of its cell if that is too far ahead, or
-        if what others have swept is.
+    def decide(self, tag, hashed, now_ns, amount, evict, fully=False):
+        """Decide a request without taking it: its cost and the debt of its key, the units that are missing,
+        if above 0, the debt of the key that it would evict, and the time of its cell if that, or the mark of
+        the sweeps, is too far ahead.
         """
         elapsed = now_ns - self.epoch
         if elapsed >= 0:
@@ -153,10 +153,10 @@ class _Tier:
         else:
             now = units_at(elapsed, self.multiplier, self.shift)
         cost = amount << self.bits if type(amount) is int else to_units(amount, self.bits)
-        places = self.places(hashed)
-        at = self.find(tag, places)
+        candidates = self.candidates(hashed)
+        at = self.find(tag, candidates)
         if at is None:
-            at, gap = self.earliest(places, now)
+            at, gap = self.earliest(candidates, now)
             inherited = min(max(gap, 0), self.ceiling)
             ahead = self.times[at] if gap > self.ceiling else None
             if inherited and cost and not evict:
@@ -179,12 +179,12 @@ class _Tier:
         """
         return (self.swept - now + _WORD // 2) % _WORD - _WORD // 2 >= _BACK
 
-    def mend(self, charge, now_ns):
-        """Cut what was seen, and is too far ahead of a clock that was read later."""
-        self.cut(charge[_AT], charge[_AHEAD], now_ns)
+    def clamp(self, charge, now_ns):
+        """Clamp what was seen, and is too far ahead of a clock that was read later."""
+        self.clamp_cell(charge[_AT], charge[_AHEAD], now_ns)
 
-    def cut(self, at, seen, now_ns):
-        """Cut the time of a cell, if it is still the one that was seen."""
+    def clamp_cell(self, at, seen, now_ns):
+        """Clamp the time of a cell, if it is still the one that was seen."""
         times, edits, now = self.times, self.edits, self.units(now_ns)
         if self.gap(at, now) > self.ceiling and times[at] == seen:
             edits[0] += 1
@@ -193,7 +193,7 @@ class _Tier:
     def take(self, tag, charge, edit):
         """Write what an allowed request owes, if nothing was written since `edit`; True if so.
 
-        Who takes the cell of another takes over his debt as well.
+        A key that evicts another takes over its debt as well.
         """
         _, at, now, _, cost, debt, _, inherited, _ = charge
         owed = debt + cost
@@ -209,32 +209,32 @@ class _Tier:
         return True
 
     def undo(self, tag, charge):
-        """Give back what was taken, as another tier was written meanwhile."""
+        """Undo a charge, as another tier was written meanwhile."""
         at, times, edits = charge[_AT], self.times, self.edits
         if self.tags[at] == tag:
             edits[0] += 1
             times[at] = (times[at] - charge[_COST]) % _TIMES
 
-    def owe(self, tag, hashed, now_ns, amount, evict):
-        """Charge `amount`, or as much as a key may owe; False if something else was written meanwhile."""
+    def charge_up_to(self, tag, hashed, now_ns, amount, evict):
+        """Charge `amount`, but no more than a key may owe; False if something else was written meanwhile."""
         edit = self.edits[0]
-        charge = self.look(tag, hashed, now_ns, 0, evict)
+        charge = self.decide(tag, hashed, now_ns, 0, evict)
         cost = min(to_units(min(amount, _MOST_COST), self.bits), self.burst - charge[_DEBT])
         if cost <= 0 or (charge[_INHERITED] and not evict):
             return True
         return self.take(tag, (*charge[:_COST], cost, *charge[_DEBT:]), edit)
 
-    def unused(self, cost, actual, booked, now_ns):
-        """The tokens to give back of `cost`, taken at the time `booked`, if `actual` are used."""
-        came = self.units(now_ns) - self.units(booked)
-        return ldexp(unused(to_units(cost, self.bits), to_units(actual, self.bits), came), -self.bits)
+    def unused(self, cost, actual, reserved_at, now_ns):
+        """The tokens to refund of `cost`, taken at the time `reserved_at`, if `actual` are used."""
+        refilled = self.units(now_ns) - self.units(reserved_at)
+        return ldexp(unused(to_units(cost, self.bits), to_units(actual, self.bits), refilled), -self.bits)
 
-    def give(self, tag, hashed, now_ns, amount):
-        """Give back at most `amount` of what a key owes; False if something else was written meanwhile."""
+    def refund(self, tag, hashed, now_ns, amount):
+        """Refund at most `amount` of what a key owes; False if something else was written meanwhile."""
         times, edits = self.times, self.edits
         edit = edits[0]
         now, back = self.units(now_ns), to_units(min(amount, _MOST_COST), self.bits)
-        at = self.find(tag, self.places(hashed))
+        at = self.find(tag, self.candidates(hashed))
         gap = 0 if at is None else self.gap(at, now)
         if gap <= 0 or back <= 0:
             return True
@@ -246,9 +246,9 @@ class _Tier:
         return True
 
     def restamp(self, line, now, gap, everything, edit):
-        """Set the times of a line to ``now + gap``: those long past, or all of them.
+        """Set the times of a line to ``now + gap``: those in the distant past, or all of them.
 
-        The count of edits after those, None if something else was written meanwhile.
+        Returns the count of edits afterwards, None if something else was written meanwhile.
         """
         start, time, times, edits = line * _CELLS, (now + gap) % _TIMES, self.times, self.edits
         for at, tag in enumerate(self.tags[start : start + _CELLS].tolist(), start):
@@ -267,10 +267,10 @@ class _Tier:
             return True
         if lag < 0 and not certain:
             return False
-        everything = not 0 <= lag < _SILENCE
+        everything = not 0 <= lag < _IDLE
         due = lag >> self.stride
         gap = self.ceiling if lag < 0 else -_LONG_PAST
-        self.turns += lag < 0
+        self.rewinds += lag < 0
         first = (self.swept >> self.stride) % self.lines
         for line in self.used(first, self.lines if everything else min(due, self.lines)):
             edit = self.restamp(line, now, gap, everything, edit)
@@ -280,7 +280,7 @@ class _Tier:
         return True
 
     def used(self, first, count):
-        """Those of `count` lines that may have a key; blocks of lines without any are passed over."""
+        """Those of `count` lines that may have a key; blocks of lines without any are skipped."""
         last = first + count
         for begin, end in (first, min(last, self.lines)), (0, last - self.lines):
             for start in range(begin, end, _BLOCK):
@@ -289,7 +289,7 @@ class _Tier:
                     yield from range(start, stop)
 
     def outcomes(self, charge, taken):
-        """How long the request has to wait, what is left, and for how long anything is owed; of the rate."""
+        """How long the request has to wait, what remains, and how long anything is owed; and the rate."""
         elapsed, cost, debt, missing = charge[3:7]
         owed = debt + cost if taken else debt
         wait_ns = wait(elapsed, missing, self.multiplier, self.shift)
@@ -318,7 +318,7 @@ class _Tier:
 
 
 class _SharedTier(_Tier):
-    """A tier whose table, and the words that control it, lie in memory such as that of a file."""
+    """A tier whose table, and the words that control it, are in memory such as that of a file."""
 
     __slots__ = ("_control",)
 
@@ -342,20 +342,20 @@ class _SharedTier(_Tier):
         self._control[1] = count % _WORD
 
     @property
-    def turns(self):
+    def rewinds(self):
         """How often the clock was found far back."""
         return self._control[2]
 
-    @turns.setter
-    def turns(self, count):
+    @rewinds.setter
+    def rewinds(self, count):
         self._control[2] = count % _WORD
 
 
-def _outcome(wait_ns, left, rest, rate):
-    """What a tier answers: under a limit of 0 nothing comes, however long one waits."""
+def _outcome(wait_ns, remaining, rest, rate):
+    """The outcome of a tier; under a limit of 0 nothing is ever refilled."""
     if rate.limit:
-        return wait_ns, left, rest, rate
-    return (inf, left, inf, rate) if wait_ns else (0, left, 0, rate)
+        return wait_ns, remaining, rest, rate
+    return (inf, remaining, inf, rate) if wait_ns else (0, remaining, 0, rate)
 
 
 def _table_size(lines, length):
@@ -365,7 +365,7 @@ def _table_size(lines, length):
 
 
 def _private_memory(lines, length):
-    """The memory of a table, given by the system as it is used; at once if it is small, or without mmap."""
+    """The memory of a table, provided as it is used; at once if it is small, or without mmap."""
     size = _table_size(lines, length)
     try:
         return mmap.mmap(-1, size, **_PRIVATE) if _MAPS and size >= _LEAST_MAP else bytearray(size)

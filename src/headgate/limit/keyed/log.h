@@ -1,17 +1,17 @@
-/* The logs of a strict limiter: for each cell of a table the times of the last requests of its key, one for each
- * token, as many as the largest limit.
+/* The logs of a strict limiter: for each cell of a table the times of the last requests of its key, one per token, as
+ * many as the largest limit.
  *
  *   cell  | tag | time at which the newest entry leaves the longest window |    the head of a log, as in cells.h
  *   log   | time | time | ... |                                               in no order; 0 was never used
  *
- * A time is the nanoseconds since the epoch, with the sign bit turned over, so that they compare as unsigned words.
- * What lies in a log for as long as the longest window is a free place.
+ * A time, or stamp, is the nanoseconds since the epoch with the sign bit inverted, so that stamps compare as unsigned
+ * words. A slot is free when its entry is as old as the longest window.
  *
- * Who has found room in every window claims as many free places as the request costs, each by one compare-and-swap,
- * and then moves the head on, which commits it. Every commit moves it, so whoever has counted entries before another
- * commit fails at the head, takes his claims back and counts again: of all who commit, each has counted the entries of
- * all before him. Claims of others that are not committed count too, so the worst is that two deny each other, and
- * that one who is killed loses what he was about to take.
+ * A request that every window allows claims as many free slots as it costs, each by one compare-and-swap, and then
+ * advances the head, which commits it. Every commit advances the head, so a request that counted the entries before
+ * another commit fails at the head, releases its claims and counts again: each of those that commit has counted the
+ * entries of all before it. Claims that are not committed count too, so at worst two requests deny each other, and a
+ * process that is killed loses what it was about to take.
  */
 #ifndef HEADGATE_LOG_H
 #define HEADGATE_LOG_H
@@ -33,12 +33,12 @@ typedef struct {
 } hg_log;
 
 typedef struct {
-    uint64_t *place, old;
+    uint64_t *slot, old;
 } hg_claim;
 
-static inline uint64_t hg_moment(int64_t elapsed) { return (uint64_t)elapsed ^ UINT64_C(1) << 63; }
+static inline uint64_t hg_stamp(int64_t elapsed) { return (uint64_t)elapsed ^ UINT64_C(1) << 63; }
 
-static inline int64_t hg_elapsed(uint64_t moment) { return (int64_t)(moment ^ UINT64_C(1) << 63); }
+static inline int64_t hg_elapsed(uint64_t stamp) { return (int64_t)(stamp ^ UINT64_C(1) << 63); }
 
 static inline uint64_t *hg_times(const hg_tier *t, const hg_log *log, const uint64_t *cell)
 {
@@ -57,7 +57,7 @@ static hg_span hg_span_of(const hg_log *log, uint64_t *times)
 }
 
 /* How many times are later than `bound`. */
-static int64_t hg_later(const hg_log *log, uint64_t *times, uint64_t bound)
+static int64_t hg_count_after(const hg_log *log, uint64_t *times, uint64_t bound)
 {
     int64_t count = 0;
     for (uint64_t i = 0; i < log->length; i++)
@@ -65,12 +65,12 @@ static int64_t hg_later(const hg_log *log, uint64_t *times, uint64_t bound)
     return count;
 }
 
-/* The time with `later` after it in order, at least `low`; none is later than `high`. */
+/* The time that `later` others are later than, at least `low`; none is later than `high`. */
 static uint64_t hg_ranked(const hg_log *log, uint64_t *times, int64_t later, uint64_t low, uint64_t high)
 {
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
-        if (hg_later(log, times, middle) <= later)
+        if (hg_count_after(log, times, middle) <= later)
             high = middle;
         else
             low = middle + 1;
@@ -78,7 +78,7 @@ static uint64_t hg_ranked(const hg_log *log, uint64_t *times, int64_t later, uin
     return low;
 }
 
-/* Put `value` in the places of at most `count` of the times in [low, end); how many there were. */
+/* Replace at most `count` of the times in [low, end) by `value`; how many were replaced. */
 static int64_t hg_replace(const hg_log *log, uint64_t *times, uint64_t low, uint64_t end, uint64_t value, int64_t count,
                           hg_claim *claims)
 {
@@ -94,10 +94,10 @@ static int64_t hg_replace(const hg_log *log, uint64_t *times, uint64_t low, uint
     return done;
 }
 
-/* What a request meets in one window. */
+/* Decide a request for one window. */
 static void hg_measure(const hg_log *log, uint64_t *times, const hg_window *window, uint64_t newest, hg_charge *charge)
 {
-    uint64_t bound = charge->moment - window->period, last = newest < charge->moment ? newest : charge->moment;
+    uint64_t bound = charge->stamp - window->period, last = newest < charge->stamp ? newest : charge->stamp;
     uint64_t first = last;
     charge->debt = 0;
     for (uint64_t i = 0; i < log->length; i++) {
@@ -115,13 +115,14 @@ static void hg_measure(const hg_log *log, uint64_t *times, const hg_window *wind
         charge->missing = (int64_t)(hg_ranked(log, times, charge->debt - excess, first, last) - bound);
 }
 
-/* What a request meets in all windows; with `take`, HG_AHEAD if the clock seems to have stepped back. */
-static hg_found hg_consult(hg_tier *t, const hg_log *log, const hg_place *at, int evict, int take, hg_charge *charges)
+/* Decide a request for all windows; with `take`, HG_AHEAD if the clock seems to have stepped back. */
+static hg_found hg_log_decide(hg_tier *t, const hg_log *log, const hg_hashed *key, int evict, int take,
+                              hg_charge *charges)
 {
-    hg_found found = hg_find(t, at, charges->now);
+    hg_found found = hg_find(t, key, charges->now);
     uint64_t *times = hg_times(t, log, found.cell);
     charges->span = hg_span_of(log, times);
-    if (take && (hg_ahead(t, &found, charges->now) || charges->span.newest > charges->moment)) {
+    if (take && (hg_ahead(t, &found, charges->now) || charges->span.newest > charges->stamp)) {
         charges->verdict = HG_AHEAD;
         charges->seen = found.word;
         return found;
@@ -130,7 +131,7 @@ static hg_found hg_consult(hg_tier *t, const hg_log *log, const hg_place *at, in
         hg_charge *charge = charges + i;
         charge->scale = (hg_scale){1, log->windows[i].limit, 0, 0}; /* so many nanoseconds are as many units */
         charge->elapsed = 0;
-        if (found.kind != HG_OTHERS) {
+        if (found.kind != HG_VICTIM) {
             hg_measure(log, times, &log->windows[i], charges->span.newest, charge);
         } else if (evict || charge->cost == 0) {
             charge->verdict = HG_ALLOWED;
@@ -138,7 +139,7 @@ static hg_found hg_consult(hg_tier *t, const hg_log *log, const hg_place *at, in
         } else {
             charge->verdict = HG_FULL;
             charge->scale = t->scale;
-            charge->elapsed = hg_elapsed(charge->moment);
+            charge->elapsed = hg_elapsed(charge->stamp);
             charge->debt = t->scale.burst;
             charge->rest = charge->missing = hg_least(found.gap, t->ceiling);
         }
@@ -146,40 +147,40 @@ static hg_found hg_consult(hg_tier *t, const hg_log *log, const hg_place *at, in
     return found;
 }
 
-/* Claim the places of the oldest entries, as many as the request costs, if all of them are at most `latest`; how many
+/* Claim the slots of the oldest entries, as many as the request costs, if all of them are at most `latest`; how many
  * were claimed. */
-static int64_t hg_claim_places(const hg_log *log, uint64_t *times, uint64_t latest, const hg_charge *charge,
-                               hg_claim *claims)
+static int64_t hg_claim_slots(const hg_log *log, uint64_t *times, uint64_t latest, const hg_charge *charge,
+                              hg_claim *claims)
 {
     uint64_t last = charge->span.oldest;
     int64_t count = 0;
     if (charge->cost > 1)
-        last = hg_ranked(log, times, (int64_t)log->length - charge->cost, last, charge->moment);
+        last = hg_ranked(log, times, (int64_t)log->length - charge->cost, last, charge->stamp);
     if (last > latest)
         return 0;
     if (charge->cost > 1)
-        count = hg_replace(log, times, 0, last, charge->moment, charge->cost, claims);
-    return count + hg_replace(log, times, last, last + 1, charge->moment, charge->cost - count, claims + count);
+        count = hg_replace(log, times, 0, last, charge->stamp, charge->cost, claims);
+    return count + hg_replace(log, times, last, last + 1, charge->stamp, charge->cost - count, claims + count);
 }
 
-static void hg_unclaim(const hg_claim *claims, int64_t count, uint64_t moment)
+static void hg_unclaim(const hg_claim *claims, int64_t count, uint64_t stamp)
 {
     while (count-- > 0)
-        hg_cas(claims[count].place, moment, claims[count].old);
+        hg_cas(claims[count].slot, stamp, claims[count].old);
 }
 
-/* The head of a log whose newest entry is from `elapsed`: later than it was, and not before that entry is of no use. */
-static uint64_t hg_head(const hg_tier *t, const hg_log *log, const hg_place *at, const hg_found *found,
+/* The head of a log whose newest entry is from now: later than it was, and not before that entry stops counting. */
+static uint64_t hg_head(const hg_tier *t, const hg_log *log, const hg_hashed *key, const hg_found *found,
                         const hg_charge *charge)
 {
-    int64_t last = hg_elapsed(charge->moment) + (int64_t)log->longest - 1;
+    int64_t last = hg_elapsed(charge->stamp) + (int64_t)log->longest - 1;
     int64_t owed = (int64_t)(hg_units_at(last, t->scale.multiplier, t->scale.shift) + 1 - charge->now);
     if (found->gap >= owed)
         owed = found->gap + 1;
-    return hg_cell(at->tag, charge->now + (uint64_t)owed);
+    return hg_cell(key->tag, charge->now + (uint64_t)owed);
 }
 
-static enum hg_verdict hg_worst(const hg_log *log, const hg_charge *charges)
+static enum hg_verdict hg_log_verdict(const hg_log *log, const hg_charge *charges)
 {
     for (int i = 0; i < log->count; i++) {
         if (charges[i].verdict != HG_ALLOWED)
@@ -188,25 +189,25 @@ static enum hg_verdict hg_worst(const hg_log *log, const hg_charge *charges)
     return HG_ALLOWED;
 }
 
-/* Decide, and log an allowed request. A new key takes over the log of another with all that is in it, but for the
- * oldest entries, in whose places its own request goes. */
-static enum hg_verdict hg_log_take(hg_tier *t, const hg_log *log, const hg_place *at, int evict, hg_charge *charges,
+/* Decide, and log an allowed request. A key that evicts another takes over its log, except for the oldest entries,
+ * whose slots its own request takes. */
+static enum hg_verdict hg_log_take(hg_tier *t, const hg_log *log, const hg_hashed *key, int evict, hg_charge *charges,
                                    hg_claim *claims)
 {
-    uint64_t moment = charges->moment;
+    uint64_t stamp = charges->stamp;
     for (;;) {
-        hg_found found = hg_consult(t, log, at, evict, 1, charges);
-        enum hg_verdict verdict = hg_worst(log, charges);
+        hg_found found = hg_log_decide(t, log, key, evict, 1, charges);
+        enum hg_verdict verdict = hg_log_verdict(log, charges);
         if (verdict != HG_ALLOWED || charges->cost == 0)
             return verdict;
-        uint64_t latest = found.kind == HG_OTHERS ? moment : moment - log->longest;
-        int64_t claimed = hg_claim_places(log, hg_times(t, log, found.cell), latest, charges, claims);
-        uint64_t head = hg_head(t, log, at, &found, charges);
-        if (claimed < charges->cost || !hg_write(t, at, &found, charges->now, head)) {
-            hg_unclaim(claims, claimed, moment);
+        uint64_t latest = found.kind == HG_VICTIM ? stamp : stamp - log->longest;
+        int64_t claimed = hg_claim_slots(log, hg_times(t, log, found.cell), latest, charges, claims);
+        uint64_t head = hg_head(t, log, key, &found, charges);
+        if (claimed < charges->cost || !hg_write(t, key, &found, charges->now, head)) {
+            hg_unclaim(claims, claimed, stamp);
             continue;
         }
-        if (found.kind == HG_OTHERS)
+        if (found.kind == HG_VICTIM)
             hg_add(&t->control[HG_EVICTIONS], 1);
         for (int i = 0; i < log->count; i++)
             charges[i].rest = (int64_t)log->windows[i].period;
@@ -214,27 +215,28 @@ static enum hg_verdict hg_log_take(hg_tier *t, const hg_log *log, const hg_place
     }
 }
 
-/* Cut what was seen in the log of a key, and lies ahead of a clock that was read later. */
-static void hg_log_mend(hg_tier *t, const hg_log *log, const hg_place *at, const hg_charge *seen, uint64_t now,
-                        int64_t elapsed)
+/* Clamp what was `seen` in the log of a key, and is ahead of a clock that was read later. */
+static void hg_log_clamp(hg_tier *t, const hg_log *log, const hg_hashed *key, const hg_charge *seen, uint64_t now,
+                         int64_t elapsed)
 {
-    hg_mend(t, at, seen->seen, now);
-    uint64_t *times = hg_times(t, log, hg_find(t, at, now).cell), moment = hg_moment(elapsed);
+    hg_clamp(t, key, seen->seen, now);
+    uint64_t *times = hg_times(t, log, hg_find(t, key, now).cell), stamp = hg_stamp(elapsed);
     for (uint64_t i = 0; i < log->length; i++) {
         uint64_t time = hg_load(times + i);
-        if (time > moment && time <= seen->span.newest)
-            hg_cas(times + i, time, moment);
+        if (time > stamp && time <= seen->span.newest)
+            hg_cas(times + i, time, stamp);
     }
 }
 
-/* Drop the oldest entries of a key that count, at most `back` of them, and all before them. */
-static void hg_log_give(hg_tier *t, const hg_log *log, const hg_place *at, uint64_t now, int64_t elapsed, int64_t back)
+/* Drop the oldest entries of a key that still count, at most `back` of them, and all before them. */
+static void hg_log_refund(hg_tier *t, const hg_log *log, const hg_hashed *key, uint64_t now, int64_t elapsed,
+                          int64_t back)
 {
-    hg_found found = hg_find(t, at, now);
+    hg_found found = hg_find(t, key, now);
     if (found.kind != HG_OWN)
         return;
-    uint64_t *times = hg_times(t, log, found.cell), bound = hg_moment(elapsed) - log->longest;
-    int64_t owed = hg_later(log, times, bound);
+    uint64_t *times = hg_times(t, log, found.cell), bound = hg_stamp(elapsed) - log->longest;
+    int64_t owed = hg_count_after(log, times, bound);
     back = hg_least(back, owed);
     if (back <= 0)
         return;
@@ -244,16 +246,16 @@ static void hg_log_give(hg_tier *t, const hg_log *log, const hg_place *at, uint6
     hg_replace(log, times, last, last + 1, 0, back, NULL);
 }
 
-/* Copy the newest entries of a log, as many as have room. */
+/* Copy the newest entries of a log, as many as fit. */
 static void hg_log_copy(const hg_log *from, uint64_t *old, const hg_log *to, uint64_t *times)
 {
-    uint64_t room = from->length < to->length ? from->length : to->length, kept = 0;
-    uint64_t bound = hg_ranked(from, old, (int64_t)room, 0, hg_span_of(from, old).newest);
+    uint64_t size = from->length < to->length ? from->length : to->length, kept = 0;
+    uint64_t bound = hg_ranked(from, old, (int64_t)size, 0, hg_span_of(from, old).newest);
     for (uint64_t i = 0; i < from->length; i++) {
         if (old[i] > bound)
             times[kept++] = old[i];
     }
-    while (kept < room)
+    while (kept < size)
         times[kept++] = bound;
 }
 
@@ -268,32 +270,32 @@ static uint64_t hg_newest(const hg_tier *t, const hg_log *log)
     return newest;
 }
 
-/* Cut the entries of a log that were `seen` before the clock was read and lie ahead of it: it has stepped back. */
-static void hg_log_cut(const hg_log *log, uint64_t *times, uint64_t moment, uint64_t seen)
+/* Clamp the entries of a log that were `seen` before the clock was read and are ahead of it: it has stepped back. */
+static void hg_log_clamp_all(const hg_log *log, uint64_t *times, uint64_t stamp, uint64_t seen)
 {
     for (uint64_t i = 0; i < log->length; i++)
-        times[i] = times[i] > moment && times[i] <= seen ? moment : times[i];
+        times[i] = times[i] > stamp && times[i] <= seen ? stamp : times[i];
 }
 
-/* Carry the logs of all keys over to an empty table of as many lines and other windows. No entry that was written
- * before the clock was read is later than `seen`. */
+/* Copy the logs of all keys to an empty table of as many lines and other windows. No entry that was written before the
+ * clock was read is later than `seen`. */
 static void hg_log_carry(const hg_tier *from, const hg_log *old, hg_tier *to, const hg_log *log, int64_t now_ns,
                          uint64_t seen)
 {
-    uint64_t moment = hg_moment(now_ns - from->epoch), bound = moment - log->longest;
+    uint64_t stamp = hg_stamp(now_ns - from->epoch), bound = stamp - log->longest;
     hg_charge charge = {.now = hg_units_at(now_ns - from->epoch, to->scale.multiplier, to->scale.shift)};
     to->control[HG_SWEPT] = charge.now;
     to->control[HG_EVICTIONS] = from->control[HG_EVICTIONS];
-    to->control[HG_TURNS] = from->control[HG_TURNS];
+    to->control[HG_REWINDS] = from->control[HG_REWINDS];
     for (uint64_t i = 0; i < from->lines * HG_CELLS; i++) {
-        hg_place at = {.tag = from->cells[i] >> HG_TIME_BITS};
+        hg_hashed key = {.tag = from->cells[i] >> HG_TIME_BITS};
         hg_found found = {to->cells + i, 0, INT64_MIN, HG_FREE};
-        hg_log_cut(old, hg_times(from, old, from->cells + i), moment, seen);
+        hg_log_clamp_all(old, hg_times(from, old, from->cells + i), stamp, seen);
         uint64_t newest = hg_span_of(old, hg_times(from, old, from->cells + i)).newest;
-        if (at.tag & 1 && newest > bound) {
-            charge.moment = newest > moment ? newest : moment;
+        if (key.tag & 1 && newest > bound) {
+            charge.stamp = newest > stamp ? newest : stamp;
             hg_log_copy(old, hg_times(from, old, from->cells + i), log, hg_times(to, log, found.cell));
-            *found.cell = hg_head(to, log, &at, &found, &charge);
+            *found.cell = hg_head(to, log, &key, &found, &charge);
         }
     }
 }

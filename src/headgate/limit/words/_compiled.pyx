@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic, autotestdict=False
-"""The words of a concurrency limit: permits, and what an algorithm has learnt, changed by atomic steps.
+"""The words of a concurrency limit: permits, and the state of an algorithm, changed by atomic steps.
 
     word 0  | number of changes: 32 bits | permits in all: 32 bits |
     a slot  | which process: 44 bits | its permits: 20 bits |
@@ -8,7 +8,7 @@
 Invariants
 - The permits in all are never fewer than those that were given: a slot is raised before them and lowered
   after them, and they are counted anew under the number of changes that was seen before.
-- Nobody waits: a process that is stopped or killed between any two steps leaves the permits in all too high.
+- No call waits: a process that is stopped or killed between any two steps leaves the permits in all too high.
 """
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint64_t
@@ -114,8 +114,8 @@ cdef class Words:
         """
         return hg_cas(self._at(at), seen, value)
 
-    def take(self, slot, room, mark):
-        """Take a permit for `slot` if fewer than `room` are taken: how many are taken then, or else 0.
+    def take(self, slot, limit, mark):
+        """Take a permit for `slot` if fewer than `limit` are taken; how many are taken then, or else 0.
 
         The list `mark` gets an element with it, so that an exception out of a signal handler loses neither.
 
@@ -123,7 +123,7 @@ cdef class Words:
         >>> words.take(1, 1, mark), words.take(1, 1, []), len(mark)
         (1, 0, 1)
         """
-        cdef uint64_t most = room, seen
+        cdef uint64_t most = limit, seen
         cdef uint64_t *total = self._at(0)
         cdef uint64_t *own = self._at(slot)
         cdef list taken = mark

@@ -1,4 +1,4 @@
-"""The words of a concurrency limit in pure Python: permits, and what an algorithm has learnt.
+"""The words of a concurrency limit in pure Python: permits, and the state of an algorithm.
 
     word 0  | number of changes: 32 bits | permits in all: 32 bits |
     a slot  | which process: 44 bits | its permits: 20 bits |
@@ -97,8 +97,8 @@ class Words:
         self._words[at] = value
         return True
 
-    def take(self, slot, room, mark):
-        """Take a permit for `slot` if fewer than `room` are taken: how many are taken then, or else 0.
+    def take(self, slot, limit, mark):
+        """Take a permit for `slot` if fewer than `limit` are taken; how many are taken then, or else 0.
 
         The list `mark` gets an element with it, so that an exception out of a signal handler loses neither.
 
@@ -106,13 +106,13 @@ class Words:
         >>> words.take(1, 1, mark), words.take(1, 1, []), len(mark)
         (1, 0, 1)
         """
-        return self._locked(self._take, self._at(slot), room, mark)
+        return self._locked(self._take, self._at(slot), limit, mark)
 
-    def _take(self, slot, room, mark):
+    def _take(self, slot, limit, mark):
         words = self._words
         total = words[0]
         taken = total & _COUNT
-        if taken >= room:
+        if taken >= limit:
             return 0
         words[slot] += 1
         words[0] = ((total >> 32) + 1 << 32 | taken + 1) % _WORD
