@@ -16,7 +16,7 @@ from functools import partial
 from headgate.cli.twins import twin_module
 from headgate.limit import _files
 
-ROOM = 400_000
+MAX_KEYS = 400_000
 WORKERS = 4
 
 
@@ -148,7 +148,7 @@ def rested(twin, path, rounds):
     begun, done = counters(1), counters(WORKERS)
 
     def ask(slot):
-        allow = limiter(twin, path, "20/s", max_keys=ROOM, clock=lambda: begun[0] * 7200 * 10**9).allow
+        allow = limiter(twin, path, "20/s", max_keys=MAX_KEYS, clock=lambda: begun[0] * 7200 * 10**9).allow
         for round_ in range(int(rounds)):
             done[slot] = round_ + 1
             while begun[0] <= round_:
@@ -165,15 +165,15 @@ def rested(twin, path, rounds):
     print(*[sum(counts[round_ :: int(rounds)]) for round_ in range(int(rounds))])
 
 
-def killed(twin, path, rate, kills, room="400000", strict=""):
+def killed(twin, path, rate, kills, max_keys="400000", strict=""):
     """Four processes take all that there is of key after key, while they are killed and replaced at random.
 
     They count what they took after they took it, so a kill makes the count at most one too low.
     """
-    most_keys = int(room) // 2
+    most_keys = int(max_keys) // 2
     counts = counters(WORKERS * most_keys)
     progress = counters(WORKERS)
-    options = {"max_keys": int(room), "strict": bool(strict)}
+    options = {"max_keys": int(max_keys), "strict": bool(strict)}
 
     def drain(slot, keys):
         allow = limiter(twin, path, rate, **options).allow

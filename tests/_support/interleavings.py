@@ -159,7 +159,7 @@ class Checker:
             self._process.mutant = 0
 
     def outcomes(self, programs, memory, times=(0,), kills=0):
-        """The ways in which it may end: what the processes answered, and the memory; some may come twice."""
+        """The ways in which it may end: what the processes returned, and the memory; some may come twice."""
         self._process.ticking = len(times) > 1
         self._process.written[:] = bytes(MOST_WORDS)
         while (yield from self._explore(programs, memory, times, kills)):

@@ -1,4 +1,4 @@
-"""Whose request it is: proxies that are trusted, headers that are not, and networks."""
+"""The address of a client: proxies that are trusted, headers that are not, and networks."""
 
 from ipaddress import ip_address, ip_network
 
@@ -147,7 +147,7 @@ def test_forwarded(ask, line, client):
     assert ask("10.0.0.1", line, trusted=PROXIES, header="Forwarded") == client
 
 
-# who connects without an address
+# peers without an address
 
 
 def test_unix_sockets():
@@ -308,6 +308,6 @@ def test_ipv4_that_ipv6_carries(address, network):
 
 
 def test_what_an_address_carries_is_no_proof_of_where_it_comes_from():
-    """Anybody may write an address of 6to4 that carries the address of a proxy."""
+    """Any client may send an address of 6to4 that carries the address of a proxy."""
     headers = {"X-Forwarded-For": "203.0.113.9, 2002:a00:1::1"}
     assert client_address(headers, trusted=["10.0.0.0/8"]) == "2002:a00:1::1"

@@ -41,7 +41,7 @@ class ExactBucket:
         self.end = self.rate * now / SECOND + self.owed(now) + Fraction(tokens)
         self.ceiling = max(self.ceiling, self.beyond(now))
 
-    def mend(self, now):
+    def clamp(self, now):
         self.end = min(self.end, self.rate * now / SECOND + self.ceiling)
 
     def give(self, tokens, booked, now):
@@ -80,30 +80,30 @@ class BucketMachine(RuleBasedStateMachine):
         """Whether rounding may decide."""
         return abs(excess) < self.slack and (excess != 0 or not self.exact)
 
-    def same_time(self, answer, tokens):
-        """Whether `answer` is the seconds in which `tokens` come, by so much."""
+    def same_time(self, result, tokens):
+        """Whether `result` is the seconds in which `tokens` come, by so much."""
         slack = 2e-9 + float(self.slack / self.model.rate)
-        return math.isclose(answer, max(0, tokens) / self.model.rate, abs_tol=slack, rel_tol=1e-9)
+        return math.isclose(result, max(0, tokens) / self.model.rate, abs_tol=slack, rel_tol=1e-9)
 
     @rule(tokens=st.integers(0, 12))
     def consume(self, tokens):
         if 0 < tokens - self.model.capacity <= self.slack:
             return  # rounding decides whether they are too many
         excess = self.expect(tokens)
-        answers = []
+        results = []
         for bucket in self.buckets:
             try:
-                answers.append(bucket.consume(tokens))
+                results.append(bucket.consume(tokens))
             except ValueError:
-                answers.append(ValueError)
-        assert len(set(answers)) == 1
+                results.append(ValueError)
+        assert len(set(results)) == 1
         if tokens > self.model.capacity:
-            assert answers[0] is ValueError
+            assert results[0] is ValueError
             return
         if not self.close(excess):
-            assert answers[0] == (excess <= 0 or tokens == 0)
-        self.model.mend(self.clock.now)
-        if answers[0] and tokens:
+            assert results[0] == (excess <= 0 or tokens == 0)
+        self.model.clamp(self.clock.now)
+        if results[0] and tokens:
             self.model.take(tokens, self.clock.now)
 
     @precondition(lambda self: not self.exact)
@@ -116,17 +116,17 @@ class BucketMachine(RuleBasedStateMachine):
         if tokens > self.model.capacity:
             return
         excess = self.expect(tokens)
-        answers = [bucket.peek(tokens) for bucket in self.buckets]
-        assert all(answer == answers[0] for answer in answers)
-        answer = answers[0]
+        results = [bucket.peek(tokens) for bucket in self.buckets]
+        assert all(result == results[0] for result in results)
+        result = results[0]
         if not self.close(excess):
-            assert answer.allowed == (excess <= 0 or tokens == 0)
+            assert result.allowed == (excess <= 0 or tokens == 0)
         owed = self.model.owed(self.clock.now)
         left = max(Fraction(0), self.model.capacity - owed)
-        assert math.isclose(answer.remaining, left, abs_tol=1e-6 + float(self.slack))
-        if not answer.allowed:
-            assert self.same_time(answer.retry_after, excess)
-        assert self.same_time(answer.reset_after, owed)
+        assert math.isclose(result.remaining, left, abs_tol=1e-6 + float(self.slack))
+        if not result.allowed:
+            assert self.same_time(result.retry_after, excess)
+        assert self.same_time(result.reset_after, owed)
 
     @rule(tokens=st.integers(0, 12))
     def reserve(self, tokens):
@@ -136,7 +136,7 @@ class BucketMachine(RuleBasedStateMachine):
         bookings = [bucket.reserve(tokens) for bucket in self.buckets]
         assert len({booking.delay for booking in bookings}) == 1
         assert self.same_time(bookings[0].delay, excess)
-        self.model.mend(self.clock.now)
+        self.model.clamp(self.clock.now)
         if tokens:
             self.model.take(tokens, self.clock.now)
         self.bookings.append((bookings, tokens, self.clock.now))
@@ -210,18 +210,18 @@ def test_twins_agree_on_everything(capacity, rate, steps):
         if tokens > capacity:
             tokens = capacity / 3
         if what == "c":
-            answers = [bucket.consume(tokens) for bucket in buckets]
+            results = [bucket.consume(tokens) for bucket in buckets]
         elif what == "d":
-            answers = [bucket.decide(tokens) for bucket in buckets]
+            results = [bucket.decide(tokens) for bucket in buckets]
         elif what == "p":
-            answers = [bucket.peek(tokens) for bucket in buckets]
+            results = [bucket.peek(tokens) for bucket in buckets]
         else:
             bookings = [bucket.reserve(tokens) for bucket in buckets]
-            answers = [booking.delay for booking in bookings]
+            results = [booking.delay for booking in bookings]
             if tokens % 2 < 1:
                 for booking in bookings:
                     booking.cancel()
-        assert all(answer == answers[0] for answer in answers)
+        assert all(result == results[0] for result in results)
         assert len({bucket.peek(0) for bucket in buckets}) == 1
         for bucket in buckets:
             bucket._check()
@@ -269,7 +269,7 @@ def test_a_clock_that_steps_back_never_over_admits(capacity, rate, steps):
             while admitted < 10**4 and bucket.consume():
                 admitted += 1
         assert admitted <= capacity + Fraction(rate) * forward / SECOND * (1 + Fraction(1, 2**45)) + 1
-        bucket.consume(0)  # whoever asks first after a step back sees it
+        bucket.consume(0)  # the first call after a step back detects it
         clock.now += math.ceil(capacity * SECOND / rate) + 3  # the units of two readings are rounded down
         assert bucket.consume(capacity), "it heals within the time that an empty bucket takes to fill"
 

@@ -121,7 +121,7 @@ def test_timeouts(twin, clock, run):
 
 
 def test_a_timeout_while_in_line(twin, clock, run):
-    """One who comes behind a large request that is later cancelled moves up in time."""
+    """A waiter behind a large request that is later cancelled moves up in time."""
     bucket = twin.bucket.TokenBucket(10, 1, clock=clock)
 
     async def main():
@@ -161,8 +161,8 @@ def test_threads_and_two_loops_share_one_line(twin):
         else:
 
             async def main():
-                answers = await asyncio.gather(*[bucket.acquire_async() for _ in range(25)])
-                done[number] = sum(answers)
+                results = await asyncio.gather(*[bucket.acquire_async() for _ in range(25)])
+                done[number] = sum(results)
 
             asyncio.run(main())
 

@@ -29,8 +29,8 @@ def algorithm(request):
 @pytest.fixture(autouse=True)
 def ledger_of_twin(twin, monkeypatch):
     """The ledgers of limiters are those of the twin."""
-    for room in (_concurrency, _ledger):
-        monkeypatch.setattr(room, "Words", twin.words.Words)
+    for module in (_concurrency, _ledger):
+        monkeypatch.setattr(module, "Words", twin.words.Words)
     monkeypatch.setattr(_ledger, "backend", twin.name)
 
 
@@ -86,7 +86,7 @@ def test_permits_that_are_deleted_come_back(path, tmp_path):
 
 def test_another_thread_takes_back_the_last_deleted_permit():
     class Emptied(deque):
-        """As one thread sees it whose permits another takes right then."""
+        """As seen by a thread while another takes its permits."""
 
         def __bool__(self):
             return True
@@ -205,7 +205,7 @@ def test_what_is_reserved_for_higher_priorities():
     assert not limiter.acquire("user")
 
 
-def test_the_lowest_priority_gets_in_when_nobody_is_there():
+def test_the_lowest_priority_is_admitted_when_nothing_is_in_flight():
     limiter = ConcurrencyLimiter(2, priorities={"probe": 0.1})
     (permit,) = hold(limiter, 1, "probe")
     assert not limiter.acquire("probe")
@@ -278,7 +278,7 @@ def test_who_is_slower_than_max_latency_counts_as_dropped(clock):
 
 
 class Service:
-    """Answers in `base` seconds, or as late as its queue makes it, requests that come at random."""
+    """Responds in `base` seconds, or as late as its queue makes it, to requests that come at random."""
 
     def __init__(self, limiter, clock, capacity, base=0.1):
         self.limiter, self.clock, self.capacity, self.base = limiter, clock, capacity, base

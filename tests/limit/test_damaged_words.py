@@ -12,7 +12,7 @@ CEILING = 1
 
 
 class Damaged:
-    """A limiter of ten tokens, of whose file the words can be overwritten."""
+    """A limiter of ten tokens, with a file whose words can be overwritten."""
 
     def __init__(self, twin, kind, path):
         self.clock, self.path = FakeClock(), path

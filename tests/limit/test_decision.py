@@ -1,4 +1,4 @@
-"""What a decision tells a client over HTTP: the fields of the response and the body of a denial."""
+"""Decisions over HTTP: the fields of a response and the body of a denial."""
 
 import json
 import re
@@ -49,13 +49,13 @@ def test_a_denied_request(twin, clock):
     }
 
 
-def test_the_tier_that_decided_is_told(twin, clock):
+def test_the_policy_is_that_of_the_tier_that_decided(twin, clock):
     _, denied = exhausted(twin, clock, "100/s; 3/min")
     assert item(denied.headers()["RateLimit"]) == ("3/min", {"r": 0, "t": 20})
 
 
 @pytest.mark.parametrize("rate", ["7/s", "1000/s", "3/min", "1/7s", "5/h", "10/500ms"])
-def test_who_waits_as_told_is_never_early(twin, clock, rate):
+def test_a_client_that_waits_as_long_as_retry_after_is_never_early(twin, clock, rate):
     limiter = twin.keyed.RateLimiter(rate, clock=clock)
     for _ in range(50):
         if decision := limiter.decide("ann"):
@@ -91,7 +91,7 @@ def test_the_fields_are_well_formed_and_never_promise_too_much(limit, period, bu
             assert left["t"] <= int(fields["Retry-After"]) == max(1, ceil(decision.retry_after))
 
 
-def test_other_policies_are_told_besides(twin, clock):
+def test_other_policies_are_listed_too(twin, clock):
     limiter = twin.keyed.RateLimiter("100/s; 3/min, burst 5; 100/s", clock=clock)
     fields = limiter.decide("ann").headers(policies=limiter.rates)
     assert fields["RateLimit-Policy"].split(", \"") == ['"100/s";q=100;w=1', '3/min, burst 5";q=5;w=100']

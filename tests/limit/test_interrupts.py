@@ -57,8 +57,8 @@ def permits(twin, path):
 @pytest.fixture(autouse=True)
 def ledger_of_twin(twin, monkeypatch):
     """The ledgers of concurrency limits are those of the twin."""
-    for room in (_concurrency, _ledger):
-        monkeypatch.setattr(room, "Words", twin.words.Words)
+    for module in (_concurrency, _ledger):
+        monkeypatch.setattr(module, "Words", twin.words.Words)
     monkeypatch.setattr(_ledger, "backend", twin.name)
 
 

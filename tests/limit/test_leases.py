@@ -23,16 +23,16 @@ START = """
 import sys, time
 from headgate import ConcurrencyLimiter
 limiter = ConcurrencyLimiter(int(sys.argv[2]), algorithm="fixed", path=sys.argv[1])
-def tell(*words):
+def report(*words):
     print(*words, flush=True)
 """
 HOLD = START + """
 permits = [limiter.acquire() for _ in range(int(sys.argv[3]))]
-tell(sum(map(bool, permits)))
+report(sum(map(bool, permits)))
 sys.stdin.read()
 """
 CHURN = START + """
-tell("ready")
+report("ready")
 while True:
     with limiter.acquire() as permit:
         pass
@@ -48,7 +48,7 @@ for turn in range(300):
             open(name, "x").close()
             most = max(most, len(os.listdir(sys.argv[3])))
             os.remove(name)
-tell(admitted, most)
+report(admitted, most)
 """
 FORK = START + """
 import os
@@ -56,15 +56,15 @@ inherited = limiter.acquire()
 def child():
     inherited.release()
     with limiter.acquire() as permit:
-        tell(bool(permit), limiter.inflight)
+        report(bool(permit), limiter.inflight)
     os._exit(0)
 for _ in range(2):
     if not (pid := os.fork()):
         child()
     os.waitpid(pid, 0)
-tell(limiter.inflight)
+report(limiter.inflight)
 inherited.release()
-tell(limiter.inflight)
+report(limiter.inflight)
 """
 
 KILLED_AT = """
@@ -130,10 +130,10 @@ if not (pid := os.fork()):
     try:
         limiter.acquire()
     except HeadgateError as error:
-        tell(error)
+        report(error)
     os._exit(0)
 os.waitpid(pid, 0)
-tell(limiter.inflight)
+report(limiter.inflight)
 """
 
 
@@ -149,7 +149,7 @@ def started(code, *arguments, **environment):
         process.communicate(timeout=60)
 
 
-def told(process):
+def reported(process):
     return process.stdout.readline().split()
 
 
@@ -166,8 +166,8 @@ def path(tmp_path):
 @pytest.fixture
 def ledger_of_twin(twin, monkeypatch):
     """The ledgers of this process are those of the twin."""
-    for room in (_concurrency, _ledger):
-        monkeypatch.setattr(room, "Words", twin.words.Words)
+    for module in (_concurrency, _ledger):
+        monkeypatch.setattr(module, "Words", twin.words.Words)
     monkeypatch.setattr(_ledger, "backend", twin.name)
 
 
@@ -189,12 +189,12 @@ def admitted(limiter):
 def test_one_limit_for_all_processes(path):
     limiter = shared(path)
     with started(HOLD, path, 5, 3) as other:
-        assert told(other) == ["3"]
+        assert reported(other) == ["3"]
         assert limiter.inflight == 3
         permits = admitted(limiter)
         assert len(permits) == 2
         with started(HOLD, path, 5, 3) as third:
-            assert told(third) == ["0"]
+            assert reported(third) == ["0"]
         for permit in permits:
             permit.release()
         assert limiter.inflight == 3
@@ -206,9 +206,9 @@ def test_never_are_more_in_than_the_limit(path, tmp_path):
     crowd.mkdir()
     with ExitStack() as stack:
         processes = [stack.enter_context(started(CROWD, path, 2, crowd)) for _ in range(3)]
-        answers = [list(map(int, told(process))) for process in processes]
-    assert sum(admitted for admitted, _ in answers) > 0
-    assert max(most for _, most in answers) <= 2
+        results = [list(map(int, reported(process))) for process in processes]
+    assert sum(admitted for admitted, _ in results) > 0
+    assert max(most for _, most in results) <= 2
     assert shared(path, 2).inflight == 0
 
 
@@ -256,7 +256,7 @@ def test_threads(path):
 def test_the_permits_of_a_killed_process_come_back(path):
     limiter = shared(path)
     with started(HOLD, path, 5, 4) as other:
-        assert told(other) == ["4"]
+        assert reported(other) == ["4"]
         permits = admitted(limiter)
         assert len(permits) == 1
         kill(other)
@@ -269,7 +269,7 @@ def test_the_permits_of_a_killed_process_come_back(path):
 def test_a_zombie_is_dead(path):
     limiter = shared(path)
     with started(HOLD, path, 5, 4) as other:
-        assert told(other) == ["4"]
+        assert reported(other) == ["4"]
         other.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
         assert len(admitted(limiter)) == 5
@@ -277,7 +277,7 @@ def test_a_zombie_is_dead(path):
 
 BUSY = START + """
 permits = []
-tell("ready")
+report("ready")
 while True:
     for _ in range(3):
         if permit := limiter.acquire():
@@ -289,12 +289,12 @@ while True:
 
 ASK = START + """
 from headgate import HeadgateError
-tell("ready")
+report("ready")
 for line in sys.stdin:
     permits, error, start = [], "-", time.monotonic()
     if line.strip() == "all":
         permits = [permit for permit in (limiter.acquire() for _ in range(20)) if permit]
-        tell(len(permits), limiter.inflight)
+        report(len(permits), limiter.inflight)
         break
     most = 0
     for _ in range(100):
@@ -304,7 +304,7 @@ for line in sys.stdin:
         except HeadgateError as raised:
             error = "locked"
             break
-    tell(time.monotonic() - start, most, error)
+    report(time.monotonic() - start, most, error)
 """
 
 
@@ -315,14 +315,14 @@ def test_processes_that_are_stopped_stop_no_other(path, pure):
     with ExitStack() as stack:
         crowd = [stack.enter_context(started(BUSY, path, 12, HEADGATE_PURE=pure)) for _ in range(5)]
         asking = stack.enter_context(started(ASK, path, 12, HEADGATE_PURE=pure))
-        assert [told(process) for process in (*crowd, asking)] == [["ready"]] * 6
+        assert [reported(process) for process in (*crowd, asking)] == [["ready"]] * 6
         errors = []
         for turn in range(8):
             stopped = crowd[turn % 5]
             stopped.send_signal(signal.SIGSTOP)
             asking.stdin.write("\n")
             asking.stdin.flush()
-            seconds, most, error = told(asking)
+            seconds, most, error = reported(asking)
             assert float(seconds) < 10 and int(most) <= 12
             errors.append(error)
             stopped.send_signal(signal.SIGCONT)
@@ -332,14 +332,14 @@ def test_processes_that_are_stopped_stop_no_other(path, pure):
         time.sleep(0.11)
         asking.stdin.write("all\n")
         asking.stdin.flush()
-        assert told(asking) == ["12", "12"]
+        assert reported(asking) == ["12", "12"]
 
 
 def test_processes_that_are_killed_at_any_moment_leave_nothing(path):
     limiter = shared(path, 3)
     for round_ in range(4):
         with started(CHURN, path, 3) as one, started(CHURN, path, 3) as other:
-            assert told(one) == told(other) == ["ready"]
+            assert reported(one) == reported(other) == ["ready"]
             time.sleep(0.03 + 0.01 * round_)
             kill(one)
             kill(other)
@@ -355,11 +355,11 @@ def test_a_kill_before_any_write_loses_and_doubles_no_permit(path):
     """Two permits of five are held, and one by a dead process, while another takes permits and is killed; the
     compiled twin writes the same words in the same order."""
     with started(KILLED_AT, path, HEADGATE_PURE="1") as process:
-        answers = [tuple(map(int, line.split())) for line in process.communicate(timeout=60)[0].splitlines()]
+        results = [tuple(map(int, line.split())) for line in process.communicate(timeout=60)[0].splitlines()]
     assert process.returncode == 0
-    assert len(answers) > 10
-    assert {spare for spare, _, _ in answers} <= {-1, 0, 1}, "slots and their sum differ by one at most"
-    assert {answer[1:] for answer in answers} == {(3, 5)}
+    assert len(results) > 10
+    assert {spare for spare, _, _ in results} <= {-1, 0, 1}, "slots and their sum differ by one at most"
+    assert {result[1:] for result in results} == {(3, 5)}
 
 
 @pytest.mark.usefixtures("ledger_of_twin")
@@ -382,14 +382,14 @@ def test_leases_are_used_again(path):
 
 def test_a_child_has_a_lease_of_its_own(path):
     with started(FORK, path, 3) as process:
-        answers = process.communicate(timeout=60)[0].splitlines()
-    assert answers == ["True 2", "True 2", "1", "0"]
+        results = process.communicate(timeout=60)[0].splitlines()
+    assert results == ["True 2", "True 2", "1", "0"]
 
 
-def test_a_child_that_may_not_open_the_file_is_told_when_it_uses_it(path):
+def test_a_child_that_may_not_open_the_file_fails_when_it_uses_it(path):
     with started(DENIED, path, 3, HEADGATE_PURE="1") as process:
-        answers, errors = process.communicate(timeout=60)
-    assert answers.splitlines() == [f"path could not be opened again after a fork, got {str(path)!r}", "1"]
+        results, errors = process.communicate(timeout=60)
+    assert results.splitlines() == [f"path could not be opened again after a fork, got {str(path)!r}", "1"]
     assert errors == ""
 
 
@@ -412,7 +412,7 @@ def words(path, *changes):
 
 
 @pytest.mark.usefixtures("ledger_of_twin")
-def test_after_a_reboot_nobody_holds_anything(path):
+def test_after_a_reboot_no_permit_is_held(path):
     limiter = shared(path)
     permits = admitted(limiter)
     assert len(permits) == 5
@@ -511,9 +511,9 @@ def test_a_limiter_may_outlive_the_modules(tmp_path, monkeypatch):
     lock = weakref.ref(limiter._ledger)
     file = lock()._file.descriptor
     monkeypatch.setattr(sys, "unraisablehook", caught.append)
-    for room in (_ledger, _files):
-        for name in [name for name in vars(room) if not name.startswith("__")]:
-            monkeypatch.setitem(vars(room), name, None)
+    for module in (_ledger, _files):
+        for name in [name for name in vars(module) if not name.startswith("__")]:
+            monkeypatch.setitem(vars(module), name, None)
     del limiter
     gc.collect()
     monkeypatch.undo()

@@ -25,7 +25,7 @@ LEVELS = {"ip": "4/2s", "user": "3/s; 10/5s", "endpoint": "5/5s, burst 8"}
 
 
 def over(twin, clock, **levels):
-    """RateLimits whose levels are limiters of one twin."""
+    """RateLimits with limiters of one twin as levels."""
     make = partial(twin.keyed.RateLimiter, max_keys=100, clock=clock)
     return RateLimits({name: make(rate) for name, rate in levels.items()}, clock=clock)
 
@@ -255,7 +255,7 @@ def run(clock):
     return partial(run_on, clock)
 
 
-def test_those_who_name_the_same_keys_are_served_in_order(twin, clock, run):
+def test_waiters_for_the_same_keys_are_served_in_order(twin, clock, run):
     limits = over(twin, clock, ip="1000/s, burst 1", user="100/s, burst 1")
     left = []
 
@@ -295,7 +295,7 @@ def test_a_large_cost_at_the_head_is_not_starved(twin, clock, run):
     assert left == [5] + [1] * 9
 
 
-def test_other_keys_wait_apart_and_nobody_takes_a_part(twin, clock, run):
+def test_other_keys_wait_apart_and_take_all_or_nothing(twin, clock, run):
     limits = over(twin, clock, ip="1/10s", user="2/min")
 
     async def main():
@@ -523,8 +523,8 @@ def test_networks_that_processes_share(clock, tmp_path):
     options = {"v4": {32: 1, 24: 2.5}, "v6": 64, "max_keys": 9, "path": tmp_path / "ip", "clock": clock}
     one, other = AddressLimiter("2/s", **options), AddressLimiter("2/s", **options)
     hosts = (1, 1, 2, 2, 3, 3, 4)
-    answers = [limiter.allow(f"192.0.2.{host}") for host in hosts for limiter in (one, other)]
-    assert answers == [True, True, False, False, True, True, False, False] + [True] + [False] * 5
+    results = [limiter.allow(f"192.0.2.{host}") for host in hosts for limiter in (one, other)]
+    assert results == [True, True, False, False, True, True, False, False] + [True] + [False] * 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ip", "ip.x2.5"]
     with pytest.raises(ValueError, match="a limit that processes share cannot be reconfigured, got"):
         one.reconfigure("3/s")
@@ -542,10 +542,10 @@ def test_a_unix_socket_has_one_limit_at_the_smallest_multiple(clock):
 def test_prefixes_as_a_level(twin, clock):
     addresses = AddressLimiter("1/s", v4={32: 1, 24: 2}, max_keys=9, clock=clock)
     limits = RateLimits(ip=addresses, user="9/s", max_keys=9, clock=clock)
-    answers = [limits.decide(ip=f"192.0.2.{host}", user="ann") for host in (1, 1, 2, 3)]
-    assert list(map(bool, answers)) == [True, False, True, False]
-    assert [answer.policy for answer in answers[1::2]] == ["ip: /32: 1/s", "ip: /24: 2/s"]
-    assert answers[3].headers()["RateLimit"] == '"ip: /24: 2/s";r=0;t=1'
+    results = [limits.decide(ip=f"192.0.2.{host}", user="ann") for host in (1, 1, 2, 3)]
+    assert list(map(bool, results)) == [True, False, True, False]
+    assert [result.policy for result in results[1::2]] == ["ip: /32: 1/s", "ip: /24: 2/s"]
+    assert results[3].headers()["RateLimit"] == '"ip: /24: 2/s";r=0;t=1'
     assert limits.peek(user="ann").remaining == 7.0
     limits.reconfigure(ip="3/s")
     assert limits.peek(ip="192.0.2.9").limit == 3

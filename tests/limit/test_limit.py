@@ -1,4 +1,4 @@
-"""TokenBucket: what it admits, answers and refuses, with a clock that moves when told to."""
+"""TokenBucket: what it allows, returns and refuses, with a clock that is moved by hand."""
 
 import copy
 import gc
@@ -247,22 +247,22 @@ def test_default_clock_runs(twin):
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "message"),
+    ("result", "error", "message"),
     [
         (1.5, TypeError, "clock must return an int, got 1.5"),
         (None, TypeError, "clock must return an int, got None"),
         (2**62, ValueError, f"clock must return nanoseconds within 2**62 of zero, got {2**62}"),
     ],
 )
-def test_bad_clocks(twin, answer, error, message):
-    answers = [0]
-    bucket = twin.bucket.TokenBucket(1, 1, clock=lambda: answers[0])
-    answers[0] = answer
+def test_bad_clocks(twin, result, error, message):
+    results = [0]
+    bucket = twin.bucket.TokenBucket(1, 1, clock=lambda: results[0])
+    results[0] = result
     for call in (bucket.consume, bucket.reserve, bucket.reconfigure):
         with pytest.raises(error) as caught:
             call()
         assert str(caught.value) == message
-    answers[0] = 0
+    results[0] = 0
     assert bucket.available == 1.0
     with pytest.raises(TypeError, match=r"^clock must be callable or None, got 5$"):
         twin.bucket.TokenBucket(1, 1, clock=5)
@@ -354,7 +354,7 @@ def test_no_copies_no_pickles(make):
 
 
 def test_cancel_gives_back_nothing_that_others_took_meanwhile(twin):
-    """Whoever cancels is held up just after he has read the clock."""
+    """A cancellation is delayed just after it has read the clock."""
     def clock():
         read = now[-1]
         if len(now) == 2:
@@ -407,7 +407,7 @@ def test_a_finalizer_amid_a_call_finds_the_file_whole(twin, clock, tmp_path, cal
         acts = {"consume": bucket.consume, "cancel": reserved.cancel}
         with struck_at(step, acts[act]):
             getattr(bucket, call)()
-        assert other.consume(0), "nobody holds the file"
+        assert other.consume(0), "no process holds the lock"
         bucket._check()
         path.unlink()
 

@@ -1,4 +1,4 @@
-"""Silences of any length: what was owed is not owed any more when its time is over, whoever asks or does not.
+"""Idle times of any length: a debt ends when its time is over, with or without requests in between.
 
 The times of most tables come round. So these schedules ask now and then, at times that lie all over the
 circle: lines are swept early, late or not at all before the keys in them are asked for again.
@@ -72,7 +72,7 @@ def test_keys_that_were_idle_for_years_are_free(idle):
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_reconfigure_after_a_silence(twin, strict):
-    """Whoever is idle waits for nothing, before and after the rate is changed."""
+    """An idle key never waits, before and after the rate is changed."""
     clock = FakeClock(0)
     rates = ["1/s", "3/min", "1/s; 20/min"]
     limiter = twin.keyed.RateLimiter(rates[0], max_keys=256, strict=strict, clock=clock)

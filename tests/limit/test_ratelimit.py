@@ -1,4 +1,4 @@
-"""RateLimiter: what it admits, answers and refuses, with a clock that moves when told to."""
+"""RateLimiter: what it allows, returns and refuses, with a clock that is moved by hand."""
 
 import copy
 import gc
@@ -340,7 +340,7 @@ def test_a_full_table_denies(make, clock):
 @pytest.mark.parametrize("cost", [1, 9, 10], ids="junk of {}".format)
 @pytest.mark.parametrize("on_full", ["evict", "deny"])
 def test_a_flood_of_junk_buys_at_most_a_burst_for_each_eviction(make, clock, on_full, cost, seconds):
-    """Ten times as many junk keys as there is room for: a key whose burst is spent gets what has come back
+    """Ten times as many junk keys as `max_keys`: a key whose burst is spent gets what has come back
     since, and its burst once more when its cell was taken, which junk that owes less cannot do."""
     limiter = make("10/h", max_keys=100, on_full=on_full)
     left = dict.fromkeys((f"limited {number}" for number in range(20)), 0.0)
@@ -464,12 +464,12 @@ SMALL = """
 import resource
 import sys
 from importlib import import_module
-room = import_module(f"headgate.limit.keyed._{sys.argv[1]}")
-limiter = room.RateLimiter("1/s", max_keys=2**16)
+module = import_module(f"headgate.limit.keyed._{sys.argv[1]}")
+limiter = module.RateLimiter("1/s", max_keys=2**16)
 in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**30, in_use + 2**30))
 try:
-    room.RateLimiter("1/s", max_keys=2**28)
+    module.RateLimiter("1/s", max_keys=2**28)
 except MemoryError as error:
     print(error)
 print(limiter.allow("ann"))
@@ -561,7 +561,7 @@ def test_a_limit_of_nothing_denies_everything(twin, clock, rate, strict):
 KEYS_OF_EIGHT_BYTES = [97, "a" + 7 * "\0", b"a" + 7 * b"\0"]
 
 
-def test_kinds_of_keys_are_told_apart(twin, clock, tmp_path):
+def test_kinds_of_keys_are_distinguished(twin, clock, tmp_path):
     for options in ({}, {"path": tmp_path / "limit"}, {"strict": True}):
         limiter = twin.keyed.RateLimiter("1/h", max_keys=8, clock=clock, **options)
         for key in KEYS_OF_EIGHT_BYTES:

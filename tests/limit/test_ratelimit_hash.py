@@ -32,7 +32,7 @@ def test_keys_are_hashed_with_siphash(both_twins):
 
 
 def test_two_limiters_place_keys_differently(twin):
-    """Nobody can aim at a cell: the secret differs from table to table."""
+    """No client can aim at a cell: the secret differs from table to table."""
     kept = []
     for _ in range(4):
         limiter = twin.keyed.RateLimiter("10/h", max_keys=40, clock=lambda: 0)
@@ -57,7 +57,7 @@ def test_the_pure_twin_spreads_keys_evenly(make_hash):
 
 
 def test_a_python_without_siphash(monkeypatch):
-    room = import_module("headgate.limit.keyed._pure")
+    module = import_module("headgate.limit.keyed._pure")
     for algorithm, width in (("fnv", 64), ("siphash13", 32)):
         monkeypatch.setattr(sys, "hash_info", SimpleNamespace(algorithm=algorithm, width=width))
-        assert room._hash_in_process(b"secret")(b"ann") == room._hash_anywhere(b"secret")(b"ann")
+        assert module._hash_in_process(b"secret")(b"ann") == module._hash_anywhere(b"secret")(b"ann")

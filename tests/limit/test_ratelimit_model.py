@@ -38,13 +38,13 @@ def limiters(rates, clock, **options):
     return [Twin(name).keyed.RateLimiter(rates, clock=clock, **options) for name in twin_names()]
 
 
-def agreed(answers):
-    assert all(answer == answers[0] for answer in answers)
-    return answers[0]
+def agreed(results):
+    assert all(result == results[0] for result in results)
+    return results[0]
 
 
 def outcome(limiter, method, key, cost):
-    """The answer, or what the error says."""
+    """The result, or the message of the error."""
     try:
         return getattr(limiter, method)(key, cost)
     except ValueError as error:
@@ -69,7 +69,7 @@ class ExactTier:
     def owed(self, key, now):
         return min(max(self.ends.get(key, -math.inf) - self.speed * now, 0), self.ceiling)
 
-    def mend(self, key, now):
+    def clamp(self, key, now):
         self.ends[key] = min(self.ends.get(key, -math.inf), self.speed * now + self.ceiling)
 
     def take(self, key, now, cost):
@@ -84,9 +84,9 @@ class ExactTier:
     def seconds(self, tokens):
         return max(0, tokens) / self.speed / SECOND
 
-    def same_time(self, answer, tokens):
+    def same_time(self, result, tokens):
         slack = self.seconds(self.slack) + 2 / SECOND
-        return math.isclose(answer, self.seconds(tokens), abs_tol=slack, rel_tol=1e-9)
+        return math.isclose(result, self.seconds(tokens), abs_tol=slack, rel_tol=1e-9)
 
     def fit(self, rate, now):
         """Whether no debt is so many bursts of another rate that it would be cut."""
@@ -108,7 +108,7 @@ class ExactTier:
 
 
 class RateMachine(RuleBasedStateMachine):
-    """Any tiers; where rounding may decide, the twins' common answer is taken over."""
+    """Any tiers; where rounding may decide, the twins' common result is taken over."""
 
     @initialize(rates=st.lists(RATES, min_size=1, max_size=3))
     def start(self, rates):
@@ -125,35 +125,35 @@ class RateMachine(RuleBasedStateMachine):
         return None if all(over <= slack for over, slack in excess) else False
 
     def ask(self, method, key, cost):
-        """The twins' common answer, or None if the cost is too high for any time."""
-        answer = agreed([outcome(limiter, method, key, cost) for limiter in self.limiters])
+        """The twins' common result, or None if the cost is too high for any time."""
+        result = agreed([outcome(limiter, method, key, cost) for limiter in self.limiters])
         least = min(tier.rate.burst for tier in self.tiers)
         if cost > least:
-            assert answer == f"cost must be at most the burst {least!r}, got {cost!r}"
+            assert result == f"cost must be at most the burst {least!r}, got {cost!r}"
             return None
-        return answer
+        return result
 
-    def settle(self, key, cost, answer):
+    def settle(self, key, cost, result):
         now = self.clock.now
         wanted = self.expected(key, Fraction(cost))
-        assert wanted is None or answer == wanted
+        assert wanted is None or result == wanted
         for tier in self.tiers:
-            tier.mend(key, now)
-            if answer and cost:
+            tier.clamp(key, now)
+            if result and cost:
                 tier.take(key, now, Fraction(cost))
 
     @rule(key=KEYS, cost=COSTS)
     def allow(self, key, cost):
-        answer = self.ask("allow", key, cost)
-        if answer is not None:
-            self.settle(key, cost, answer)
+        result = self.ask("allow", key, cost)
+        if result is not None:
+            self.settle(key, cost, result)
 
     @rule(key=KEYS, cost=COSTS)
     def decide(self, key, cost):
         decision = self.ask("decide", key, cost)
         if decision is not None:
             self.settle(key, cost, decision.allowed)
-            self.told(decision, key, 0 if decision.allowed else cost)
+            self.check_decision(decision, key, 0 if decision.allowed else cost)
 
     @rule(key=KEYS, cost=COSTS)
     def peek(self, key, cost):
@@ -161,10 +161,10 @@ class RateMachine(RuleBasedStateMachine):
         if decision is not None:
             wanted = self.expected(key, Fraction(cost))
             assert wanted is None or decision.allowed == wanted
-            self.told(decision, key, cost)
+            self.check_decision(decision, key, cost)
 
-    def told(self, decision, key, cost):
-        """What it says is true of the tier for which it speaks, and that is the right one."""
+    def check_decision(self, decision, key, cost):
+        """The decision is right for its tier, and that is the right tier."""
         now = self.clock.now
         spoken = [tier for tier in self.tiers if str(tier.rate) == decision.policy]
         assert any(self.fits(decision, tier, key, cost) for tier in spoken)
@@ -190,7 +190,7 @@ class RateMachine(RuleBasedStateMachine):
         for limiter in self.limiters:
             limiter.refund(key, cost)
         for tier in self.tiers:
-            tier.mend(key, self.clock.now)
+            tier.clamp(key, self.clock.now)
             tier.give(key, self.clock.now, Fraction(cost))
 
     @rule(key=KEYS)
@@ -198,7 +198,7 @@ class RateMachine(RuleBasedStateMachine):
         for limiter in self.limiters:
             limiter.reset(key)
         for tier in self.tiers:
-            tier.mend(key, self.clock.now)
+            tier.clamp(key, self.clock.now)
             tier.give(key, self.clock.now, tier.ceiling)
 
     @rule(step=STEPS)
@@ -294,8 +294,8 @@ def test_a_full_table(evict, steps):
     model = FullTable(rate, evict)
     for quarters, key, cost in steps:
         clock.now += quarters * SECOND // 4
-        answers = [limiter.allow(key, cost) for limiter in tables]
-        assert answers == [model.allow(key, cost, clock.now)] * len(tables)
+        results = [limiter.allow(key, cost) for limiter in tables]
+        assert results == [model.allow(key, cost, clock.now)] * len(tables)
         assert {limiter.evictions for limiter in tables} == {model.evictions}
         for limiter in tables:
             limiter._check()

@@ -143,7 +143,7 @@ class Scenario:
         table, end = self.table, self.times[-1] + self.rest
         for results, memory in table.checker.outcomes(self.programs, table.memory, self.times, kills):
             left, drained = table.drained(memory, end)
-            assert left == table.burst or not self.idle, "who was idle owes something"
+            assert left == table.burst or not self.idle, "an idle key owes something"
             grants = [(0, table.own)] if 0 in self.times else []
             grants += [grant for result in results if result != KILLED for grant in result]
             lost = self.cost * results.count(KILLED)
@@ -242,13 +242,13 @@ def evicting_beside_a_charge(checker):
 
 
 def charging_tiers(checker):
-    """The second tier has checker for one of them; who is denied gets back what the first took."""
+    """The second tier allows one of them; the other gets back what the first tier took."""
     table = Table(checker, rate="9/h; 5/day")
     return Scenario(table, [table.take(3)] * 2, cost=3, least=5, most=5)
 
 
 def giving_back_late(checker):
-    """Who is denied by the second tier gives back when what he took at the first is long forgotten."""
+    """A request that the second tier denies undoes its charge at the first when that is long over."""
     table = Table(checker, rate="3/h; 4/day")
     return Scenario(table, [table.take(3)] * 2, times=(0, HOUR))
 
@@ -278,7 +278,7 @@ def stepping_far_back(checker):
 
 
 def sweeping(checker):
-    """After two hundred hours of silence all times are set anew."""
+    """After two hundred idle hours all times are set anew."""
     table = Table(checker, own=9, now=None)
     return Scenario(table, [table.take(5)] * 2, times=(200 * HOUR,), cost=5)
 
@@ -296,7 +296,7 @@ def idling(checker):
 
 
 def idling_for_long(checker):
-    """The same, but nobody is silent for as long as it takes for all lines to be swept."""
+    """The same, but no key is idle as long as it takes for all lines to be swept."""
     table = Table(checker, own=9, now=None, stride=STRIDE)
     programs = [in_turn(*[table.take(1, other=0)] * 3)]
     return Scenario(table, programs, times=late(8, 16, 24), rest=late(9)[0], idle=True)
@@ -344,7 +344,7 @@ def test_protocol(checker, scenario):
     scenario(checker).judge(kills=1)
 
 
-def test_three_who_insert_beside_a_refund(checker):
+def test_three_insertions_beside_a_refund(checker):
     """The largest scenario, so without kills."""
     inserting_twice(checker).judge(kills=0)
 

@@ -115,7 +115,7 @@ def test_timeouts(make, clock, run):
     run(main())
 
 
-def test_one_who_is_overtaken_by_allow_still_ends_in_time(make, clock, run):
+def test_a_waiter_overtaken_by_allow_still_ends_in_time(make, clock, run):
     limiter = make("2/2s")
 
     async def overtake():
@@ -169,8 +169,8 @@ def test_threads_and_two_loops_share_the_line_of_a_key(twin):
         else:
 
             async def main():
-                answers = await asyncio.gather(*[limiter.acquire_async("ann") for _ in range(25)])
-                done[number] = sum(answers)
+                results = await asyncio.gather(*[limiter.acquire_async("ann") for _ in range(25)])
+                done[number] = sum(results)
 
             asyncio.run(main())
 
@@ -182,15 +182,15 @@ def test_threads_and_two_loops_share_the_line_of_a_key(twin):
 
 def test_a_finalizer_amid_a_call_may_wait_too(make):
     for step in count():
-        limiter, answers = make("9/s"), []
+        limiter, results = make("9/s"), []
 
-        def strike(limiter=limiter, answers=answers):
-            answers.append(limiter.acquire("ann", timeout=0))
+        def strike(limiter=limiter, results=results):
+            results.append(limiter.acquire("ann", timeout=0))
 
         with struck_at(step, strike):
             assert limiter.acquire("ann")
-        assert limiter.peek("ann").remaining == 8 - sum(answers)
-        if not answers:
+        assert limiter.peek("ann").remaining == 8 - sum(results)
+        if not results:
             break
 
 

@@ -1,4 +1,4 @@
-"""Many processes on one limit: together they are admitted what one would be, whoever is killed meanwhile."""
+"""Many processes on one limit: together they are allowed what one would be, even if some are killed."""
 
 import os
 import subprocess
@@ -68,9 +68,9 @@ def test_a_kill_loses_one_token_at_most(crowd, twin, rate):
 
 
 def test_a_kill_loses_one_entry_of_a_log_at_most(crowd, twin):
-    limit, room = {"compiled": (2000, 1000), "pure": (100, 4000)}[twin.name]
+    limit, max_keys = {"compiled": (2000, 1000), "pure": (100, 4000)}[twin.name]
     deaths, keys, most, lost, evictions, afterwards = crowd(
-        "killed", f"{limit}/week", KILLS[twin.name], room, "strict"
+        "killed", f"{limit}/week", KILLS[twin.name], max_keys, "strict"
     )
     assert deaths >= KILLS[twin.name]
     assert keys > 1

@@ -1,4 +1,4 @@
-"""Limits that processes share through a file: that all see one limit, who may open it, what is refused."""
+"""Limits that processes share through a file: one limit for all, which users may open it, what is refused."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""Limits that hold in every window: what is allowed, told and refused, and what a full table does."""
+"""Limits that hold in every window: what is allowed, returned and refused, and what a full table does."""
 
 import random
 import sys
@@ -109,7 +109,7 @@ def test_large_logs_and_large_costs(make, clock):
     limiter._check()
 
 
-# what is told
+# decisions
 
 
 def test_decisions(make, clock):
@@ -124,7 +124,7 @@ def test_decisions(make, clock):
     assert limiter.peek("bob") == (True, 2, 2.0, 0.0, 0.0, "2/10s")
 
 
-def test_who_waits_as_long_as_he_is_told_is_allowed_and_not_before(make, clock):
+def test_a_client_that_waits_for_retry_after_is_allowed_and_not_before(make, clock):
     limiter, chance = make("3/s; 7/10s; 20/min"), random.Random(5)
     for _ in range(300):
         cost = chance.randint(1, 3)
@@ -310,9 +310,9 @@ def test_waiting(make, clock):
 
 def test_a_strict_level(twin, make, clock):
     limits = RateLimits(ip="10/s", user=make("2/min"), clock=clock)
-    answers = [limits.decide(ip="192.0.2.1", user="ann") for _ in range(3)]
-    assert [answer.allowed for answer in answers] == [True, True, False]
-    assert answers[2].policy == "user: 2/min"
+    results = [limits.decide(ip="192.0.2.1", user="ann") for _ in range(3)]
+    assert [result.allowed for result in results] == [True, True, False]
+    assert results[2].policy == "user: 2/min"
     assert limits.peek(ip="192.0.2.1").remaining == 8
 
 

@@ -48,16 +48,16 @@ class StrictMachine(RuleBasedStateMachine):
         self.logs = {}
 
     def agreed(self, ask):
-        answers = [ask(limiter) for limiter in self.limiters]
-        assert all(answer == answers[0] for answer in answers)
-        return answers[0]
+        results = [ask(limiter) for limiter in self.limiters]
+        assert all(result == results[0] for result in results)
+        return results[0]
 
     @property
     def longest(self):
         return max(map(period_of, self.rates))
 
     def settle(self, key):
-        """Whoever takes cuts what lies ahead of the clock."""
+        """A call that takes clamps what is ahead of the clock."""
         self.logs[key] = [min(time, self.clock.now) for time in self.logs.get(key, [])]
 
     def measured(self, key, cost, rate):
@@ -91,18 +91,18 @@ class StrictMachine(RuleBasedStateMachine):
     def decide(self, key, cost):
         cost = self.capped(cost)
         self.settle(key)
-        answer = self.expected(key, cost, True)
-        assert self.agreed(lambda limiter: limiter.decide(key, cost)) == answer
-        if answer.allowed:
+        result = self.expected(key, cost, True)
+        assert self.agreed(lambda limiter: limiter.decide(key, cost)) == result
+        if result.allowed:
             self.log(key, cost)
 
     @rule(key=KEYS, cost=COSTS)
     def allow(self, key, cost):
         cost = self.capped(cost)
         self.settle(key)
-        answer = self.expected(key, cost, True).allowed
-        assert self.agreed(lambda limiter: limiter.allow(key, cost)) == answer
-        if answer:
+        result = self.expected(key, cost, True).allowed
+        assert self.agreed(lambda limiter: limiter.allow(key, cost)) == result
+        if result:
             self.log(key, cost)
 
     def log(self, key, cost):

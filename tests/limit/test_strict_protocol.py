@@ -22,7 +22,7 @@ def checker(tmp_path_factory):
 
 
 class Table:
-    """A strict limiter, of whose log KEY has taken `own` at the time 0; `others` have taken one each."""
+    """A strict limiter, in which KEY has taken `own` at the time 0; `others` have taken one each."""
 
     def __init__(self, checker, rate="2/h", own=0, others=0, **options):
         self.checker = checker
@@ -123,7 +123,7 @@ def updating(checker):
 
 
 def claiming_several(checker):
-    """Each claims both places; who finds only one takes his claim back. A short window is soon searched."""
+    """Each claims both slots; one that finds only one releases its claim. A short window is soon searched."""
     table = Table(checker, Rate(2, 8e-9), own=2)
     table.own = 0
     return Scenario(table, [table.take(2)] * 2, times=(8,), cost=2)

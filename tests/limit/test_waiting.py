@@ -1,4 +1,4 @@
-"""The line of those who wait at buckets and keys: cancelled at any moment, in numbers, on loops that end."""
+"""The queues of waiters for buckets and keys: cancelled at any moment, in numbers, on loops that end."""
 
 import asyncio
 import gc
@@ -65,7 +65,7 @@ async def leaving(bucket, clock, left, number, tokens=1, timeout=None):
     left.append((number, clock.now))
 
 
-def test_one_timer_for_all_who_wait(make, clock, run):
+def test_one_timer_for_all_waiters(make, clock, run):
     bucket = make(1, 1, clock=clock)
 
     async def main():
@@ -81,8 +81,8 @@ def test_one_timer_for_all_who_wait(make, clock, run):
 
 
 @pytest.mark.parametrize("after", [0, 1, 500, 999, 1000, 1001], ids="{} ms later".format)
-def test_who_is_cancelled_as_first_in_line_costs_nobody_a_token(make, clock, run, after):
-    """Before, when and after his token comes, at which time he may have left with it."""
+def test_a_cancelled_head_of_the_queue_takes_no_token(make, clock, run, after):
+    """Before, when and after its token comes, at which time it may have left with it."""
     bucket = make(1, 1, clock=clock)
     left = []
 
@@ -121,7 +121,7 @@ def test_tasks_that_are_all_cancelled_as_first_in_line_do_not_stop_the_tokens(ma
 
 @pytest.mark.parametrize("timeout", [None, 60])
 @pytest.mark.parametrize("turns", range(5))
-def test_who_is_cancelled_as_his_turn_comes_is_cancelled(make, clock, run, timeout, turns):
+def test_a_waiter_cancelled_as_its_turn_comes_is_cancelled(make, clock, run, timeout, turns):
     bucket = make(1, 1, clock=clock)
     left = []
 
@@ -438,7 +438,7 @@ def test_no_sleep_is_longer_than_the_system_counts(make, clock, monkeypatch):
     assert slept == [1.0, 1.0]
 
 
-def test_a_loop_that_is_closed_with_thousands_in_line_blocks_nobody(make, clock, monkeypatch):
+def test_a_loop_closed_with_thousands_of_waiters_blocks_no_other(make, clock, monkeypatch):
     bucket = make(1, 100, clock=clock)
     bucket.consume()
     answers, asleep = [], threading.Event()
