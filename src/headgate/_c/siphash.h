@@ -4,8 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
-
-static inline uint64_t hg_rotl64(uint64_t x, unsigned bits) { return x << bits | x >> (64 - bits); }
+#include "bits.h"
 
 static inline void hg_sip_round(uint64_t v[4])
 {

@@ -7,14 +7,13 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "bits.h"
 
 #define HG_P1 UINT64_C(0x9E3779B185EBCA87)
 #define HG_P2 UINT64_C(0xC2B2AE3D27D4EB4F)
 #define HG_P3 UINT64_C(0x165667B19E3779F9)
 #define HG_P4 UINT64_C(0x85EBCA77C2B2AE63)
 #define HG_P5 UINT64_C(0x27D4EB2F165667C5)
-
-static inline uint64_t hg_rotl(uint64_t x, int bits) { return (x << bits) | (x >> (64 - bits)); }
 
 static inline uint32_t hg_read32(const unsigned char *p)
 {
@@ -28,7 +27,7 @@ static inline uint64_t hg_read64(const unsigned char *p)
 
 static inline uint64_t hg_round(uint64_t acc, uint64_t lane)
 {
-    return hg_rotl(acc + lane * HG_P2, 31) * HG_P1;
+    return hg_rotl64(acc + lane * HG_P2, 31) * HG_P1;
 }
 
 static inline uint64_t hg_merge(uint64_t acc, uint64_t v)
@@ -45,7 +44,7 @@ static inline uint64_t hg_stripes(const unsigned char *p, size_t size, uint64_t 
         v3 = hg_round(v3, hg_read64(p + 16));
         v4 = hg_round(v4, hg_read64(p + 24));
     }
-    uint64_t acc = hg_rotl(v1, 1) + hg_rotl(v2, 7) + hg_rotl(v3, 12) + hg_rotl(v4, 18);
+    uint64_t acc = hg_rotl64(v1, 1) + hg_rotl64(v2, 7) + hg_rotl64(v3, 12) + hg_rotl64(v4, 18);
     return hg_merge(hg_merge(hg_merge(hg_merge(acc, v1), v2), v3), v4);
 }
 
@@ -56,14 +55,14 @@ static inline uint64_t hg_xxh64(const unsigned char *p, size_t size, uint64_t se
     p += size - rest;
     acc += (uint64_t)size;
     for (; rest >= 8; p += 8, rest -= 8)
-        acc = hg_rotl(acc ^ hg_round(0, hg_read64(p)), 27) * HG_P1 + HG_P4;
+        acc = hg_rotl64(acc ^ hg_round(0, hg_read64(p)), 27) * HG_P1 + HG_P4;
     if (rest >= 4) {
-        acc = hg_rotl(acc ^ hg_read32(p) * HG_P1, 23) * HG_P2 + HG_P3;
+        acc = hg_rotl64(acc ^ hg_read32(p) * HG_P1, 23) * HG_P2 + HG_P3;
         p += 4;
         rest -= 4;
     }
     for (; rest > 0; p++, rest--)
-        acc = hg_rotl(acc ^ *p * HG_P5, 11) * HG_P1;
+        acc = hg_rotl64(acc ^ *p * HG_P5, 11) * HG_P1;
     acc = (acc ^ acc >> 33) * HG_P2;
     acc = (acc ^ acc >> 29) * HG_P3;
     return acc ^ acc >> 32;

@@ -1,3 +1,4 @@
+# What caches have beyond mappings: settings, counters, invalidation, dumps, copies and pickles.
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t

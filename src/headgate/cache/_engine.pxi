@@ -1,3 +1,4 @@
+# The steps of which the methods of a cache consist.
 cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t

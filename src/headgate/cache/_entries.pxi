@@ -1,3 +1,4 @@
+# How entries join and leave a cache: the hooks of policies, lifetimes and tags.
 cimport cython
 from cpython.dict cimport PyDict_Contains, PyDict_DelItem, PyDict_GetItem, PyDict_SetItem
 from cpython.object cimport PyObject

@@ -1,3 +1,4 @@
+# Caches as mappings, and what loads a missing key.
 cimport cython
 from cpython.object cimport PyObject
 from libc.math cimport rint

@@ -1,3 +1,4 @@
+# Where the entries of a cache are found, and the lists in which its policy keeps them.
 cimport cython
 from cpython.list cimport PyList_New
 from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool

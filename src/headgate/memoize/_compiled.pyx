@@ -31,83 +31,15 @@ the last nothing is allocated and nothing released. Evicted references are dropp
 ``cached`` puts a `_Lookup` before such `_Results`, or before a user's cache; the rest of it is not hot, and
 shared with the pure twin.
 """
-cimport cython
-from cpython.number cimport PyNumber_AsSsize_t
-from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
-from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-
-from headgate._c.clock cimport hg_monotonic_ns
-from headgate._c.scatter cimport hg_draw_secret, hg_scatter, hg_secret, hg_seed_secrets
-from headgate._c.slots cimport (
-    hg_list_append,
-    hg_list_remove,
-    hg_node,
-    hg_table,
-    hg_table_adopt,
-    hg_table_allocate,
-    hg_table_cell,
-    hg_table_enter,
-    hg_table_filled,
-    hg_table_has,
-    hg_table_home,
-    hg_table_leave,
-    hg_table_next,
-    hg_table_probe,
-    hg_table_probes,
-    hg_table_set,
-    hg_table_shrink,
-    hg_table_size,
-)
-from headgate._c.unicode_eq cimport hg_hash, hg_str_equal
-
-from functools import _CacheInfo, update_wrapper
-from os import urandom
-from time import monotonic_ns
-
-from headgate.memoize._cached import DEFAULT_MAXSIZE, KEYWORDS, decorator
-from headgate.cache._compiled import LRUCache
-from headgate.memoize._stores import Timed
-from headgate.cache._views import _ABSENT
-
+from cpython.object cimport PyObject
 
 cdef extern from "Python.h":
     ctypedef PyObject *(*vectorcallfunc)(PyObject *, PyObject **, size_t, PyObject *)
     ctypedef struct PyTypeObject
     PyTypeObject *Py_TYPE(PyObject *o)
-    PyObject *PyList_GET_ITEM(PyObject *entries, Py_ssize_t i)
-    void PyList_SET_ITEM(PyObject *entries, Py_ssize_t i, PyObject *item)
-    Py_ssize_t PyList_GET_SIZE(PyObject *entries)
-    bint PyLong_CheckExact(PyObject *key)
-    bint PyTuple_CheckExact(PyObject *key)
-    PyObject *PyTuple_GET_ITEM(PyObject *key, Py_ssize_t i)
-    Py_ssize_t PyTuple_GET_SIZE(PyObject *key)
-    tuple PyTuple_New(Py_ssize_t size)
-    void PyTuple_SET_ITEM(PyObject *key, Py_ssize_t i, PyObject *item)
-    bint PyUnicode_CheckExact(PyObject *key)
-    Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
-    object PyObject_Vectorcall(object function, PyObject **args, size_t nargsf, PyObject *names)
-    object PyMethod_New(object function, object instance)
-    object PyVectorcall_Call(object function, object args, object kwargs)
-    void Py_INCREF(PyObject *o)
-    void Py_DECREF(PyObject *o)
-    void Py_XDECREF(PyObject *o)
 
 cdef extern from "memo.h":
-    PyObject *hg_call(PyObject *function, PyObject **args, size_t count) except NULL
-    PyObject *hg_wrapper_of(PyObject *by_id, PyObject *instance) except? NULL
     void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset, bint binds)
-
-cdef enum:
-    NIL = 0
-    FIRST_CAPACITY = 8
-    MOST_ENTRIES = 0x33333333  # two fifths of 2**31 cells
-    UNBOUNDED = -1
-
-cdef object ABSENT = _ABSENT
-cdef object MARK = KEYWORDS
-cdef object TIMED = Timed
-cdef object MONOTONIC = monotonic_ns
 
 
 include "_results.pxi"

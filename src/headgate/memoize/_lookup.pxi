@@ -1,4 +1,30 @@
-"""cached: the lookup that precedes a load."""
+# cached: the lookup that precedes a load.
+cimport cython
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint64_t
+
+from headgate._c.clock cimport hg_monotonic_ns
+
+from time import monotonic_ns
+
+from headgate.cache._compiled import LRUCache
+from headgate.memoize._cached import DEFAULT_MAXSIZE, decorator
+from headgate.memoize._stores import Timed
+
+
+cdef extern from "Python.h":
+    PyObject *PyTuple_GET_ITEM(PyObject *key, Py_ssize_t i)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject *key)
+    Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
+    object PyObject_Vectorcall(object function, PyObject **args, size_t nargsf, PyObject *names)
+    object PyMethod_New(object function, object instance)
+    object PyVectorcall_Call(object function, object args, object kwargs)
+
+cdef extern from "memo.h":
+    PyObject *hg_wrapper_of(PyObject *by_id, PyObject *instance) except? NULL
+
+cdef object TIMED = Timed
+cdef object MONOTONIC = monotonic_ns
 
 
 @cython.final

@@ -1,4 +1,20 @@
-"""lru_cache: functools' decorator."""
+# lru_cache: functools' decorator.
+cimport cython
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
+
+from functools import _CacheInfo, update_wrapper
+
+from headgate.memoize._cached import decorator
+
+
+cdef extern from "Python.h":
+    Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
+    object PyObject_Vectorcall(object function, PyObject **args, size_t nargsf, PyObject *names)
+    object PyMethod_New(object function, object instance)
+    object PyVectorcall_Call(object function, object args, object kwargs)
+    void Py_INCREF(PyObject *o)
+    void Py_DECREF(PyObject *o)
 
 
 @cython.final

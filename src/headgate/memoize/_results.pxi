@@ -1,4 +1,63 @@
-"""Calls, their keys, and the results of the most recently used ones."""
+# Keys of calls, and the results of the most recently used ones.
+cimport cython
+from cpython.number cimport PyNumber_AsSsize_t
+from cpython.object cimport Py_EQ, PyObject, PyObject_RichCompareBool
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+
+from headgate._c.scatter cimport hg_draw_secret, hg_scatter, hg_secret, hg_seed_secrets
+from headgate._c.slots cimport (
+    hg_list_append,
+    hg_list_remove,
+    hg_node,
+    hg_table,
+    hg_table_adopt,
+    hg_table_allocate,
+    hg_table_cell,
+    hg_table_enter,
+    hg_table_filled,
+    hg_table_has,
+    hg_table_home,
+    hg_table_leave,
+    hg_table_next,
+    hg_table_probe,
+    hg_table_probes,
+    hg_table_set,
+    hg_table_shrink,
+    hg_table_size,
+)
+from headgate._c.unicode_eq cimport hg_hash, hg_str_equal
+
+from os import urandom
+
+from headgate.cache._views import _ABSENT
+from headgate.memoize._cached import KEYWORDS
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject
+    PyTypeObject *Py_TYPE(PyObject *o)
+    PyObject *PyList_GET_ITEM(PyObject *entries, Py_ssize_t i)
+    void PyList_SET_ITEM(PyObject *entries, Py_ssize_t i, PyObject *item)
+    Py_ssize_t PyList_GET_SIZE(PyObject *entries)
+    bint PyLong_CheckExact(PyObject *key)
+    bint PyTuple_CheckExact(PyObject *key)
+    PyObject *PyTuple_GET_ITEM(PyObject *key, Py_ssize_t i)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject *key)
+    tuple PyTuple_New(Py_ssize_t size)
+    void PyTuple_SET_ITEM(PyObject *key, Py_ssize_t i, PyObject *item)
+    bint PyUnicode_CheckExact(PyObject *key)
+    void Py_INCREF(PyObject *o)
+    void Py_XDECREF(PyObject *o)
+
+cdef enum:
+    NIL = 0
+    FIRST_CAPACITY = 8
+    MOST_ENTRIES = 0x33333333  # two fifths of 2**31 cells
+    UNBOUNDED = -1
+
+cdef object ABSENT = _ABSENT
+cdef object MARK = KEYWORDS
 
 cdef struct Call:
     PyObject **args
@@ -240,19 +299,19 @@ cdef class _Results:
     @cython.final
     cdef uint32_t _restart(self, Call *call) except 0xFFFFFFFF:
         """Where the probe for a call begins after foreign code has edited."""
-        self._mend()
+        self._wipe_if_cleared()
         return self._home(call.hash)
 
     @cython.final
     cdef inline uint32_t _find(self, Call *call) except 0xFFFFFFFF:
         if not self._intact():
-            self._mend()
+            self._wipe_if_cleared()
         if call.own_key != NULL:
             return self._find_own(call.own_key, call.hash)
         return self._find_flat(call)
 
     @cython.final
-    cdef int _mend(self) except -1:
+    cdef int _wipe_if_cleared(self) except -1:
         """Become empty after the garbage collector has cleared the entries."""
         if not self._intact():
             self._forget()
@@ -270,7 +329,7 @@ cdef class _Results:
         return nothing
 
     @cython.final
-    cdef inline uint32_t _room(self) noexcept:
+    cdef inline uint32_t _limit(self) noexcept:
         if self.maxsize == UNBOUNDED or self.maxsize > <int64_t>MOST_ENTRIES:
             return MOST_ENTRIES
         return <uint32_t>self.maxsize
@@ -285,7 +344,7 @@ cdef class _Results:
         cdef hg_node *nodes
         cdef uint32_t *cells
         cdef Py_ssize_t i
-        capacity = min(capacity, self._room())
+        capacity = min(capacity, self._limit())
         entries = [None] * (2 * (<Py_ssize_t>capacity + 1))
         if version != self.table.version or not self._intact():
             return 0
@@ -334,8 +393,8 @@ cdef class _Results:
         cdef PyObject *old_result = NULL
         cdef uint32_t slot = NIL
         with cython.critical_section(self):
-            while version != self.table.version or not self._has_place():
-                if not self._has_place():
+            while version != self.table.version or not self._has_slot():
+                if not self._has_slot():
                     self._grow()
                 slot = self._find(call)
                 version = self.table.version
@@ -355,8 +414,8 @@ cdef class _Results:
         return 0
 
     @cython.final
-    cdef inline bint _has_place(self) noexcept:
-        return self._intact() and (self.count < self.capacity or self.capacity == self._room())
+    cdef inline bint _has_slot(self) noexcept:
+        return self._intact() and (self.count < self.capacity or self.capacity == self._limit())
 
     @cython.final
     cdef uint32_t _take_slot(self) noexcept:
@@ -434,7 +493,7 @@ cdef class _Results:
 
     def values(self):
         with cython.critical_section(self):
-            self._mend()
+            self._wipe_if_cleared()
             found = self.entries[3:2 * self.count + 2:2]
         return found
 
@@ -481,7 +540,7 @@ cdef class _Results:
     def _check(self):
         cdef uint32_t slot, seen = 0, prev = 0
         assert self._intact(), "the list of entries fits the capacity"
-        assert self.count <= self.capacity <= self._room()
+        assert self.count <= self.capacity <= self._limit()
         assert 2 * (<uint64_t>self.table.mask + 1) >= 5 * <uint64_t>self.capacity or self.capacity == 0
         slot = self.nodes[0].next
         while slot != 0:

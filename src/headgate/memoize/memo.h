@@ -1,4 +1,4 @@
-/* Calls of memoized functions by vectorcall. */
+/* Calls of memoized functions by vectorcall, and the wrappers of instances. */
 #ifndef HEADGATE_MEMO_H
 #define HEADGATE_MEMO_H
 
@@ -11,14 +11,6 @@ static void hg_call_by_vector(PyTypeObject *type, Py_ssize_t offset, int binds)
     type->tp_vectorcall_offset = offset;
     type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | (binds ? Py_TPFLAGS_METHOD_DESCRIPTOR : 0);
     PyType_Modified(type);
-}
-
-/* Call `function`, whose reference is taken over. */
-static inline PyObject *hg_call(PyObject *function, PyObject **args, size_t count)
-{
-    PyObject *result = PyObject_Vectorcall(function, args, count, NULL);
-    Py_DECREF(function);
-    return result;
 }
 
 /* Whether `reference` is a weak reference to `object`. */
@@ -38,21 +30,21 @@ static inline int hg_refers_to(PyObject *reference, PyObject *object)
  * error where there is none. */
 static inline PyObject *hg_wrapper_of(PyObject *by_id, PyObject *instance)
 {
-    PyObject *address = PyLong_FromVoidPtr(instance), *place = NULL, *wrapper = NULL;
+    PyObject *address = PyLong_FromVoidPtr(instance), *row = NULL, *wrapper = NULL;
     if (address == NULL)
         return NULL;
 #if PY_VERSION_HEX >= 0x030D0000
-    PyDict_GetItemRef(by_id, address, &place);
+    PyDict_GetItemRef(by_id, address, &row);
 #else
-    place = PyDict_GetItemWithError(by_id, address);
-    Py_XINCREF(place);
+    row = PyDict_GetItemWithError(by_id, address);
+    Py_XINCREF(row);
 #endif
     Py_DECREF(address);
-    if (place != NULL && hg_refers_to(PyTuple_GET_ITEM(place, 0), instance)) {
-        wrapper = PyTuple_GET_ITEM(place, 1);
+    if (row != NULL && hg_refers_to(PyTuple_GET_ITEM(row, 0), instance)) {
+        wrapper = PyTuple_GET_ITEM(row, 1);
         Py_INCREF(wrapper);
     }
-    Py_XDECREF(place);
+    Py_XDECREF(row);
     return wrapper;
 }
 

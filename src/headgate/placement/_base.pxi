@@ -1,3 +1,4 @@
+# What the placements share: members, changes and the view that lookups read.
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc

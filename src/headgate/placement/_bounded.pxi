@@ -1,3 +1,4 @@
+# Placements with bounded loads.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint32_t, uint64_t

@@ -1,3 +1,4 @@
+# jump_hash and redis_slot.
 from cpython.long cimport PyLong_AsUnsignedLongLongMask
 from libc.stdint cimport int64_t, uint64_t
 

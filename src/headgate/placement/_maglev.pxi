@@ -1,3 +1,4 @@
+# Maglev.
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free

@@ -1,3 +1,4 @@
+# The ring of points.
 cimport cython
 from cpython.array cimport array, clone
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -28,8 +29,6 @@ cdef extern from "keyhash.h" nogil:
 
 
 cdef extern from "ring.h" nogil:
-    const uint32_t HG_REMOVED
-
     ctypedef struct hg_point:
         uint64_t at
         uint32_t owner
@@ -185,7 +184,7 @@ cdef _Table _rebuild_table(_Table old, list items, rules):
     cdef Py_ssize_t last = -1, old_rank, rank
     cdef dict new_ranks = {}, added = {}
     cdef uint32_t *ranks = <uint32_t *>_allocate(len(old.ranks), sizeof(uint32_t))
-    memset(ranks, 0xFF, len(old.ranks) * sizeof(uint32_t))
+    memset(ranks, 0xFF, len(old.ranks) * sizeof(uint32_t))  # HG_REMOVED
     try:
         for rank in range(len(items)):
             name, (_, weight) = items[rank]

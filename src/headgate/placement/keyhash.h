@@ -2,6 +2,7 @@
 #ifndef HEADGATE_KEYHASH_H
 #define HEADGATE_KEYHASH_H
 
+#include "bits.h"
 #include "md5.h"
 #include "xxh64.h"
 
@@ -64,8 +65,6 @@ static uint32_t hg_djb2(const unsigned char *p, size_t size)
         h = h * 33 + p[i];
     return h;
 }
-
-static inline uint32_t hg_rotl32(uint32_t x, unsigned bits) { return x << bits | x >> (-bits & 31); }
 
 static uint32_t hg_wt6(const unsigned char *p, size_t size)
 {

@@ -3,6 +3,7 @@
 #ifndef HEADGATE_MD5_H
 #define HEADGATE_MD5_H
 
+#include "bits.h"
 #include "xxh64.h"
 #include <string.h>
 
@@ -36,11 +37,10 @@ static void hg_md5_block(uint32_t state[4], const unsigned char *block)
         for (int i = 0; i < 16; i++) {
             uint32_t word = hg_read32(block + 4 * ((i * step[round] + offset[round]) & 15));
             uint32_t sum = a + hg_md5_mix(round, b, c, d) + word + hg_md5_sines[16 * round + i];
-            int rotation = hg_md5_rotations[4 * round + (i & 3)];
             a = d;
             d = c;
             c = b;
-            b += sum << rotation | sum >> (32 - rotation);
+            b += hg_rotl32(sum, hg_md5_rotations[4 * round + (i & 3)]);
         }
     state[0] += a;
     state[1] += b;

@@ -1,3 +1,4 @@
+# First in, first out.
 cimport cython
 from libc.stdint cimport uint32_t
 

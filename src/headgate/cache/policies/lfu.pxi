@@ -1,3 +1,4 @@
+# Least frequently used.
 cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 

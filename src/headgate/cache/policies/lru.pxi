@@ -1,3 +1,4 @@
+# Least recently used, without and with a lifetime.
 cimport cython
 from libc.stdint cimport uint32_t
 

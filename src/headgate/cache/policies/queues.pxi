@@ -1,3 +1,4 @@
+# What the policies of several queues share; in the pure twin, lists of the engine suffice.
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 

@@ -1,3 +1,4 @@
+# S3-FIFO.
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
