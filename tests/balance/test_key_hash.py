@@ -4,10 +4,11 @@ import sys
 from collections import Counter
 from functools import partial
 from pickle import dumps
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 from threads import run_threads
+from watchdog import PATIENCE, in_threads
 
 import headgate
 from headgate import schemes
@@ -32,6 +33,26 @@ def test_keys_are_where_the_placement_has_them(twin, placement):
     assert homes(balancer) == dict(zip(KEYS, nodes.get_many(KEYS), strict=True))
     for key in ["é", "é".encode(), -1, 2**63 - 1, b"\0"]:
         assert balancer.get_server(key) == nodes.get_node(key)
+
+
+def test_hash_functions_that_use_the_other_balancer(twin):
+    """No lock is held over a hash function, so two that meet do not wait for one another."""
+    begun, balancers = Barrier(2), []
+    met = set()
+
+    def hash(data, own, other):
+        if data == b"first" and own not in met:
+            met.add(own)
+            begun.wait(PATIENCE)
+            balancers[other].pick("second").done()
+        return len(data)
+
+    for own, other in ((0, 1), (1, 0)):
+        scheme = schemes.headgate(hash=partial(hash, own=own, other=other))
+        ring = partial(twin.placement.HashRing, scheme=scheme)
+        balancers.append(twin.balance.KeyHash(["a", "b"], placement=ring))
+    waiting = iter(balancers)
+    assert set(in_threads(lambda: next(waiting).get_server("first"), 2)) <= {"a", "b"}
 
 
 def test_picks_that_a_hash_function_suspends_at_once(twin):

@@ -59,11 +59,12 @@ class _Hashed(_Balancer):
         return False
 
     def _read_key(self, key):
-        data = self._key_data(key)
+        """The placement, its records, a key as bytes, and that key prepared for lookups (no foreign code)."""
+        data = prepared = self._key_data(key)
         _, placement, records = self._plan
         if placement is not None:
-            _Placement.nodes.__get__(placement)  # builds it, without the lock
-        return placement, records, data
+            prepared = _Placement._current_view(placement).prepare(data)  # the view is built without the lock
+        return placement, records, data, prepared
 
     def _key_data(self, key):
         """The bytes of a key that the placement hashes."""
@@ -78,12 +79,12 @@ class _Hashed(_Balancer):
 
         If `ramped`, a server in a slow start is passed over for a part of the keys.
         """
-        placement, records, data = key
+        placement, records, data, prepared = key
         count = 0
         while count < len(records):
             count = 4 * count or 1
-            found = _Placement.get_nodes(placement, data, count) if count > 1 else [
-                _Placement.get_node(placement, data)]
+            found = _Placement.get_nodes(placement, prepared, count) if count > 1 else [
+                _Placement.get_node(placement, prepared)]
             for server in found:
                 record = records.get(id(server))
                 if record is not None and record.index >= 0 and record not in skip and not (
@@ -93,8 +94,8 @@ class _Hashed(_Balancer):
 
     def _choose_ejected(self, key, left):
         """The first record of `left`, which are ejected, in the key's order of preference."""
-        placement, records, data = key
-        found = _Placement.get_nodes(placement, data, len(records)) if placement is not None else ()
+        placement, records, _, prepared = key
+        found = _Placement.get_nodes(placement, prepared, len(records)) if placement is not None else ()
         preferred = (records.get(id(server)) for server in found)
         return next((record for record in preferred if record in left), left[0])
 
