@@ -61,7 +61,7 @@ def of_a_bucket(twin, path, burst):
 
 
 def together(make, twin, path, burst, decisions):
-    """Four processes of two threads ask for the same; the clock stands."""
+    """Four processes of two threads request the same; the clock does not advance."""
     counts = counters(2 * WORKERS)
 
     def ask(slot):

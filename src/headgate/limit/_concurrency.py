@@ -272,7 +272,7 @@ class ConcurrencyLimiter:
     `path` names a file that the processes of this host share: one limit for all of them, and the permits of
     a process that ends are freed. It is created if it is absent, with `mode`, best in /dev/shm. All processes
     must give the same algorithm and bounds, and the same limit if it is ``"fixed"``. `clock` is a
-    callable that answers integer nanoseconds, by default the monotonic clock.
+    callable that returns integer nanoseconds, by default the monotonic clock.
 
     Raises ValueError or TypeError if an argument is out of range or of a wrong type, or if the file is of
     another kind or user or has other settings or permissions; OSError if it cannot be made or opened.

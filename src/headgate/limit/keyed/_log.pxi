@@ -1,3 +1,4 @@
+# The table of a strict limiter: for each cell a log of the times of the last requests.
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.math cimport floor
 from libc.stdint cimport int64_t, uint64_t

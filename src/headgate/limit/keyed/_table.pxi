@@ -1,3 +1,4 @@
+# The table of a tier: for each key a cell with its debt.
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
