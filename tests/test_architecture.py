@@ -78,6 +78,12 @@ def test_imports_run_downwards(path):
     assert {module for module, _ in imports(path) if package_of(module) not in allowed} == set()
 
 
+@pytest.mark.parametrize("path", sources(".h"), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_headers_include_those_beside_them_and_of_c(path):
+    beside = {header.name for folder in (path.parent, PACKAGE / "_c") for header in folder.glob("*.h")}
+    assert set(re.findall(r'#include "(.+)"', path.read_text(encoding="utf-8"))) <= beside
+
+
 @pytest.mark.parametrize("twin", ["_pure", "_compiled"])
 def test_no_circle(twin):
     """Among the modules that are imported with a twin; the other twin's are left out."""

@@ -12,7 +12,7 @@ PATH = re.compile(r"`((?:src|tests|bench|docs)/[\w./-]*)`")
 FILE = re.compile(r"`([\w./]*\w\.(?:h|pyx?i?|pxi|pxd|c))`")
 FILES = [f"/{path.relative_to(ROOT).as_posix()}" for tree in ("src", "tests", "bench")
          for path in (ROOT / tree).rglob("*.*")]
-EXAMPLES = {"x.h", "_x.py", "_x.pxi"}  # in CONTRIBUTING
+EXAMPLES = {"x.h", "_x.py", "_x.pxi", "_x.pxd"}  # in CONTRIBUTING
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

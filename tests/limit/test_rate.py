@@ -141,8 +141,8 @@ def test_bad_tiers(rate, burst, error, message):
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("10/s, 100/min", "';' stands between tiers"),
-        ("10/s | 100/min", "';' stands between tiers"),
+        ("10/s, 100/min", "tiers are separated by ';'"),
+        ("10/s | 100/min", "tiers are separated by ';'"),
         ("10/month", "a month has no length of its own, say '30day'"),
         ("10/months", "a month has no length of its own, say '30day'"),
         ("10/M", "'M' may be a minute or a month, say 'min' or '30day'"),

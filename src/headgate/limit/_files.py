@@ -174,7 +174,7 @@ class FileLock:
     """An open file, and a lock on it between all threads and processes that open it so.
 
     A process has one for each file, however many objects use it: with a second one it would wait for itself
-    where a finalizer uses another object amid a call of the first. A thread may take the lock again for the
+    where a finalizer uses another object during a call of the first. A thread may take the lock again for the
     same reason. What takes it locks the file too, since it may have come before the interrupted call did.
     """
 

@@ -65,7 +65,7 @@ class RateLimits:
     Levels named in `shadow` are counted, in ``counters``, and charged like the others, but never deny: a rate
     can be tried before it is enforced.
 
-    Two requests at once that meet at several levels may both be denied where one could have been allowed.
+    Of two simultaneous requests with several levels in common, both may be denied where one could be allowed.
     No more than a level admits is ever allowed, except after a late refund (see ``RateLimiter.refund``), as
     when a thread is paused between two levels.
 
@@ -459,7 +459,7 @@ def _key_names(applied: Applied) -> list[tuple[str, bytes]]:
 class _Request:
     """The keys that a request names, as a bucket.
 
-    All waiters charge the levels in one order, so that of those that meet at several one is allowed.
+    All waiters charge the levels in one order, so that of those with several in common one is allowed.
     """
 
     __slots__ = ("_keys", "_limits")

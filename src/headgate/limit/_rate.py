@@ -137,7 +137,7 @@ def _refuse_month(text: str) -> None:
 def _hint(text: str) -> str:
     """What is often meant by a text that is not a rate."""
     if "|" in text or text.count("/") > 1:
-        return ": ';' stands between tiers"
+        return ": tiers are separated by ';'"
     if text.rstrip().removesuffix("s").endswith("month"):
         return ": a month has no length of its own, say '30day'"
     return ": 'M' may be a minute or a month, say 'min' or '30day'" if text.rstrip().endswith("M") else ""
