@@ -150,6 +150,19 @@ class Checker:
         assert process.unscheduled < MOST_STEPS, "a process that runs without interruption does not end"
         return outcome, self._memory()
 
+    def charged(self, memory, charges, now):
+        """The memory after these charges, a key and a cost each, all of which are allowed."""
+        def charge(limiter):
+            for key, cost in charges:
+                assert limiter.allow(key, cost)
+        return self.run(charge, memory, now)[1]
+
+    def drained(self, memory, key, now):
+        """How many tokens the key gets in the end, and the memory then."""
+        def drain(limiter):
+            return sum(1 for _ in iter(lambda: limiter.allow(key), False))
+        return self.run(drain, memory, now)
+
     @contextmanager
     def mutant(self, number):
         self._process.mutant = number

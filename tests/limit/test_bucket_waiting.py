@@ -3,16 +3,10 @@
 import asyncio
 import random
 import time
-from functools import partial
 
 import pytest
 from threads import run_threads
-from virtual_time import SECOND, run_on, started
-
-
-@pytest.fixture
-def run(clock):
-    return partial(run_on, clock)
+from virtual_time import SECOND, started
 
 
 def test_tasks_leave_in_order_and_on_time(twin, clock, run):

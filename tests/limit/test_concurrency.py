@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from threads import run_threads
 
 import headgate
-from headgate.limit import _concurrency, _ledger
+
+pytestmark = pytest.mark.usefixtures("ledger_of_twin")
 
 ALGORITHMS = ["fixed", "aimd", "gradient"]
 
@@ -24,14 +25,6 @@ ALGORITHMS = ["fixed", "aimd", "gradient"]
 @pytest.fixture(params=ALGORITHMS)
 def algorithm(request):
     return request.param
-
-
-@pytest.fixture(autouse=True)
-def ledger_of_twin(twin, monkeypatch):
-    """The ledgers of limiters are those of the twin."""
-    for module in (_concurrency, _ledger):
-        monkeypatch.setattr(module, "Words", twin.words.Words)
-    monkeypatch.setattr(_ledger, "backend", twin.name)
 
 
 def ConcurrencyLimiter(limit=20, algorithm="gradient", **options):
@@ -268,7 +261,7 @@ def test_aimd_needs_to_know_what_is_late():
     assert headgate.ConcurrencyLimiter().algorithm == "gradient"
 
 
-def test_who_is_slower_than_max_latency_counts_as_dropped(clock):
+def test_a_call_slower_than_max_latency_counts_as_dropped(clock):
     limiter = ConcurrencyLimiter(100, "aimd", max_latency=0.5, clock=clock)
     for seconds, outcome, limit in ((0.5, "success", 100), (0.6, "success", 90), (0.6, "ignored", 90)):
         permit = limiter.acquire()

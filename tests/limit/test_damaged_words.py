@@ -1,11 +1,10 @@
-"""No word of a shared limit is believed to allow more than the limiter's own burst, whatever stands there."""
-
-import struct
+"""No value of a word of a shared limit allows more than the limiter's own burst."""
 
 import pytest
 from clocks import FakeClock
+from damage import overwrite
 
-HEADER, WORD = 4096, 8
+HEADER = 512  # words
 WORDS = [0, 1, 2**32, 2**40 - 1, 2**62, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1]
 CONTROLS = {"RateLimiter": 8, "strict": 8, "TokenBucket": 2}
 CEILING = 1
@@ -30,9 +29,7 @@ class Damaged:
         return self.limiter.allow("ann")
 
     def write(self, at, word):
-        with self.path.open("r+b") as file:
-            file.seek(HEADER + WORD * at)
-            file.write(struct.pack("=Q", word))
+        overwrite(self.path, (HEADER + at, word))
 
     def drained(self):
         return sum(1 for _ in iter(self.take, False))
@@ -70,7 +67,7 @@ def test_a_ceiling_that_is_overwritten_again_and_again(damaged, word):
 
 
 def test_a_reservation_that_is_cancelled_after_ages(twin):
-    """When it has come back by itself for long, nothing is given back, though the units have gone round."""
+    """Its tokens were refilled long ago, so nothing is given back, though the units have wrapped around."""
     clock = FakeClock(0)
     bucket = twin.bucket.TokenBucket(10, 1, clock=clock)
     reservation = bucket.reserve(5)

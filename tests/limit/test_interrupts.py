@@ -10,9 +10,12 @@ from interrupts import interruptions
 from watchdog import in_a_thread
 
 from headgate import ConcurrencyLimiter, HeadgateError, Throttle
-from headgate.limit import _concurrency, _files, _ledger
+from headgate.limit import _files
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's"),
+    pytest.mark.usefixtures("ledger_of_twin"),
+]
 
 
 def is_locked(path):
@@ -52,14 +55,6 @@ def permits(twin, path):
             assert permit
 
     return limiter, call
-
-
-@pytest.fixture(autouse=True)
-def ledger_of_twin(twin, monkeypatch):
-    """The ledgers of concurrency limits are those of the twin."""
-    for module in (_concurrency, _ledger):
-        monkeypatch.setattr(module, "Words", twin.words.Words)
-    monkeypatch.setattr(_ledger, "backend", twin.name)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -1,9 +1,8 @@
-"""A ConcurrencyLimiter that processes share: one limit, and permits that come back from the dead."""
+"""A ConcurrencyLimiter that processes share: one limit, and permits of processes that ended come back."""
 
 import gc
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -11,11 +10,12 @@ import weakref
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from damage import overwrite
 from threads import run_threads
 from twins import twin_names
 
 from headgate import ConcurrencyLimiter
-from headgate.limit import _concurrency, _files, _ledger
+from headgate.limit import _files, _ledger
 
 fcntl = pytest.importorskip("fcntl", reason="a shared limit needs it")
 
@@ -163,14 +163,6 @@ def path(tmp_path):
     return tmp_path / "permits"
 
 
-@pytest.fixture
-def ledger_of_twin(twin, monkeypatch):
-    """The ledgers of this process are those of the twin."""
-    for module in (_concurrency, _ledger):
-        monkeypatch.setattr(module, "Words", twin.words.Words)
-    monkeypatch.setattr(_ledger, "backend", twin.name)
-
-
 def shared(path, limit=5, **options):
     return ConcurrencyLimiter(limit, path=path, **{"algorithm": "fixed", **options})
 
@@ -224,7 +216,7 @@ def test_limiters_of_one_process_share_too(path):
 
 
 @pytest.mark.usefixtures("ledger_of_twin")
-def test_what_one_learns_all_know(path):
+def test_a_limit_that_one_changes_is_changed_for_all(path):
     aimd = {"algorithm": "aimd", "max_latency": 60}
     one, other = (shared(path, 100, **aimd) for _ in range(2))
     one.acquire().release("dropped")
@@ -250,7 +242,7 @@ def test_threads(path):
     assert 1 <= max(most) <= 3
 
 
-# the dead
+# processes that end
 
 
 def test_the_permits_of_a_killed_process_come_back(path):
@@ -266,7 +258,7 @@ def test_the_permits_of_a_killed_process_come_back(path):
         limiter._check()
 
 
-def test_a_zombie_is_dead(path):
+def test_a_zombie_holds_no_permit(path):
     limiter = shared(path)
     with started(HOLD, path, 5, 4) as other:
         assert reported(other) == ["4"]
@@ -310,8 +302,8 @@ for line in sys.stdin:
 
 @pytest.mark.parametrize("pure", twin_names().count("compiled") * ["0"] + ["1"])
 def test_processes_that_are_stopped_stop_no_other(path, pure):
-    """Six processes under load, of which one after another is stopped, wherever it is, and two are killed. In
-    the pure twin it may stand with the file locked: then there is an error, and no standstill."""
+    """Six processes under load: one after another is stopped, wherever it is, and in the end five are killed.
+    In the pure twin one may be stopped with the file locked: then others get an error, and do not hang."""
     with ExitStack() as stack:
         crowd = [stack.enter_context(started(BUSY, path, 12, HEADGATE_PURE=pure)) for _ in range(5)]
         asking = stack.enter_context(started(ASK, path, 12, HEADGATE_PURE=pure))
@@ -352,8 +344,8 @@ def test_processes_that_are_killed_at_any_moment_leave_nothing(path):
 
 
 def test_a_kill_before_any_write_loses_and_doubles_no_permit(path):
-    """Two permits of five are held, and one by a dead process, while another takes permits and is killed; the
-    compiled twin writes the same words in the same order."""
+    """Two permits of five are held, and one by a process that has ended, while another takes permits and is
+    killed; the compiled twin writes the same words in the same order."""
     with started(KILLED_AT, path, HEADGATE_PURE="1") as process:
         results = [tuple(map(int, line.split())) for line in process.communicate(timeout=60)[0].splitlines()]
     assert process.returncode == 0
@@ -404,19 +396,12 @@ def test_the_file_is_for_its_owner(path):
     assert other.stat().st_mode & 0o777 == 0o660
 
 
-def words(path, *changes):
-    with path.open("r+b") as file:
-        for at, word in changes:
-            file.seek(8 * at)
-            file.write(struct.pack("=Q", word))
-
-
 @pytest.mark.usefixtures("ledger_of_twin")
 def test_after_a_reboot_no_permit_is_held(path):
     limiter = shared(path)
     permits = admitted(limiter)
     assert len(permits) == 5
-    words(path, (3, 12345))
+    overwrite(path, (3, 12345))
     assert len(admitted(shared(path))) == 5
 
 
@@ -449,7 +434,7 @@ def test_other_settings_are_refused(path, options, message):
 )
 def test_other_layouts_are_refused(path, change, message):
     shared(path)
-    words(path, change)
+    overwrite(path, change)
     with pytest.raises(ValueError, match=message):
         shared(path)
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threads import run_threads
 from twins import Twin, twin_names
-from virtual_time import SECOND, run_on, started
+from virtual_time import SECOND, started
 
 from headgate import AddressLimiter, Decision, Rate, RateLimits, TokenBucket
 
@@ -96,7 +96,7 @@ def test_a_denied_request_takes_nothing_at_any_level(limits):
     assert before == after
 
 
-def test_of_levels_that_deny_alike_the_first_speaks(twin, clock):
+def test_of_levels_that_deny_alike_the_first_is_reported(twin, clock):
     limits = over(twin, clock, ip="1/s", user="1/s")
     assert limits.allow(ip="1", user="ann")
     for keys in ({"ip": "1", "user": "ann"}, {"user": "ann", "ip": "1"}):
@@ -104,7 +104,7 @@ def test_of_levels_that_deny_alike_the_first_speaks(twin, clock):
         assert limits.decide(**keys).policy == f"{next(iter(keys))}: 1/s"
 
 
-def test_the_level_that_denies_for_longest_speaks(twin, clock):
+def test_the_level_that_denies_for_longest_is_reported(twin, clock):
     limits = over(twin, clock, ip="1/s", user="1/min", endpoint="100/s")
     keys = {"ip": "1", "user": "ann", "endpoint": "/"}
     assert limits.decide(**keys) == Decision(True, 1, 0.0, 0.0, 1.0, "ip: 1/s")
@@ -114,7 +114,7 @@ def test_the_level_that_denies_for_longest_speaks(twin, clock):
 
 
 class Quicker:
-    """A level at which another request takes the last token between the question and the charge."""
+    """A level at which another request takes the last token between the check and the charge."""
 
     def __init__(self, limiter, error=None):
         self._limiter = limiter
@@ -141,7 +141,7 @@ def pair(twin, clock):
     return [twin.keyed.RateLimiter(rate, max_keys=9, clock=clock) for rate in ("5/s", "1/s")]
 
 
-def test_who_loses_a_race_gets_back_what_was_taken(pair, ask):
+def test_a_request_that_loses_a_race_gives_back_what_was_taken(pair, ask):
     limits = RateLimits(ip=pair[0], user=Quicker(pair[1]))
     assert ask(limits) in (False, Decision(False, 1, 0.0, 1.0, 1.0, "user: 1/s"))
     assert limits.peek(ip="1").remaining == 5.0
@@ -179,7 +179,7 @@ def test_refund_and_reset_reach_every_level(limits):
 # keys
 
 
-def test_a_key_that_is_none_has_no_say(limits):
+def test_a_key_that_is_none_is_not_limited(limits):
     assert limits.decide(ip=None, user=None) == Decision(True, inf, inf, 0.0, 0.0, "")
     assert limits.decide(ip="1", user=None).policy == "ip: 4/2s"
 
@@ -250,11 +250,6 @@ def test_a_limiter_of_another_kind_is_reconfigured():
 # waiting
 
 
-@pytest.fixture
-def run(clock):
-    return partial(run_on, clock)
-
-
 def test_waiters_for_the_same_keys_are_served_in_order(twin, clock, run):
     limits = over(twin, clock, ip="1000/s, burst 1", user="100/s, burst 1")
     left = []
@@ -311,7 +306,7 @@ def test_other_keys_wait_apart_and_take_all_or_nothing(twin, clock, run):
     run(main())
 
 
-def test_how_long_one_waits(twin, clock, run):
+def test_how_long_a_request_waits(twin, clock, run):
     limits = over(twin, clock, ip="10/s", user="2/min; 9/h")
     limits.exempt("ip", "::1")
 
@@ -578,7 +573,7 @@ def test_what_is_no_address(address):
         AddressLimiter("1/s").decide(address)
 
 
-def test_overrides_tell_kinds_of_keys_apart():
+def test_overrides_distinguish_kinds_of_keys():
     limits = RateLimits(user="1/h")
     limits.exempt("user", 97)
     assert [limits.allow(user=97) for _ in range(2)] == [True, True]

@@ -75,7 +75,7 @@ def test_zero_tokens_are_always_there(make):
     assert bucket.reserve(0).delay == 0
 
 
-def test_decide_says_how_matters_stand(make, clock):
+def test_decide_returns_the_state(make, clock):
     bucket = make(10, 2)
     assert bucket.decide(4) == (True, 10, 6.0, 0.0, 2.0, "2/s, burst 10")
     denied = bucket.decide(7)

@@ -1,7 +1,7 @@
 """Idle times of any length: a debt ends when its time is over, with or without requests in between.
 
-The times of most tables come round. So these schedules ask now and then, at times that lie all over the
-circle: lines are swept early, late or not at all before the keys in them are asked for again.
+The times of most tables wrap around. So these schedules make requests now and then, at times that lie all
+over the circle: lines are swept early, late or not at all before the next requests for the keys in them.
 """
 
 from itertools import combinations
@@ -32,7 +32,7 @@ KINDS = {
 
 
 def circle_of(rate, strict=False, **_):
-    """In how many nanoseconds the times of a limiter's first table come round."""
+    """In how many nanoseconds the times of a limiter's first table wrap around."""
     rates = checked_rates(rate, None)
     _, multiplier, shift, _ = scale_of(tables_of(rates, checked_windows(rates) if strict else ())[0])
     return (2**40 << shift) // multiplier
@@ -40,7 +40,7 @@ def circle_of(rate, strict=False, **_):
 
 @pytest.fixture(params=KINDS)
 def idle(request, twin, tmp_path):
-    """A limiter of each kind, its clock, and in how many nanoseconds its times come round."""
+    """A limiter of each kind, its clock, and in how many nanoseconds its times wrap around."""
     rate, options = KINDS[request.param]
     clock = FakeClock(0)
     path = {"path": tmp_path / "limit"} if "path" in options else {}

@@ -22,14 +22,6 @@ pytestmark = pytest.mark.usefixtures("one_secret")
 SECOND = 10**9
 
 
-@pytest.fixture
-def make(twin, clock):
-    def make(rate, **options):
-        return twin.keyed.RateLimiter(rate, clock=clock, **{"max_keys": 1000} | options)
-
-    return make
-
-
 def allowed(limiter, key, most=10**4):
     """How many requests of `key` pass now."""
     return next(count for count in range(most) if not limiter.allow(key))
@@ -148,7 +140,7 @@ def test_fractions(make):
     assert make("2.5/s").allow("ann", 2.5)
 
 
-def test_decide_says_how_matters_stand(make, clock):
+def test_decide_returns_the_state(make, clock):
     limiter = make("10/5s")
     assert limiter.decide("ann", 4) == (True, 10, 6.0, 0.0, 2.0, "10/5s")
     denied = limiter.decide("ann", 7)
@@ -188,7 +180,7 @@ def test_denied_means_untouched_at_every_tier(make, clock):
     assert [limiter.peek("ann", cost) for cost in (0, 1, 2)] == before
 
 
-def test_decide_speaks_for_the_tier_that_binds(make, clock):
+def test_decide_reports_the_tier_that_binds(make, clock):
     limiter = make("2/s; 3/min")
     assert [limiter.decide("ann").policy for _ in range(2)] == ["2/s", "2/s"]
     assert limiter.decide("ann") == (False, 2, 0.0, 0.5, 1.0, "2/s")
@@ -199,7 +191,7 @@ def test_decide_speaks_for_the_tier_that_binds(make, clock):
     assert denied.retry_after == pytest.approx(19, abs=1e-6)
 
 
-def test_decide_speaks_for_the_first_of_tiers_that_have_nothing_left(make):
+def test_decide_reports_the_first_of_tiers_that_have_nothing_left(make):
     """However far the debts from before a reconfiguration exceed their bursts."""
     limiter = make("100/h; 100/day")
     limiter.allow("ann", 50)

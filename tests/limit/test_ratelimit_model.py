@@ -208,7 +208,7 @@ class RateMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 2), part=st.integers(1, 80))
     def be_silent(self, which, part):
-        """For a part of the time after which the times of a tier come round."""
+        """For a part of the time after which the times of a tier wrap around."""
         tier = self.tiers[which % len(self.tiers)]
         self.wait(min(part * tier.circle // 64, 365 * 86400 * SECOND))
 

@@ -1,5 +1,5 @@
 """The protocol of the cells, model-checked: the compiled limiter's own code in every interleaving of two and
-three processes, with a kill at every step. What must hold, however it ends, stands in `judge`.
+three processes, with a kill at every step. `judge` checks what must hold in every outcome.
 
 The table has two lines. The key that matters, KEY, looks into the second one last, and finds the first one
 full of whole bursts; so it competes with the others for the cells of the second.
@@ -38,7 +38,7 @@ def late(*times):
 
 
 def written_over(swap):
-    """The same, but whatever stands there now."""
+    """The same swap, but of whatever value the word has now."""
     return re.sub(r"hg_cas\((\S+), [^,]+", r"hg_cas(\1, hg_load(\1)", swap)
 
 
@@ -66,43 +66,32 @@ class Table:
         self.burst = min(rate.burst for rate in self.rates)
         self.own = own
         first = [] if now is None else [(key, self.burst) for key in self.keys(0, 0)[:CELLS]]
-        self.fill([*first, (self.key, own), *zip(self.others, owed, strict=False)], 0)
+        charges = [*first, (self.key, own), *zip(self.others, owed, strict=False)]
+        self.memory = checker.charged(self.memory, charges, 0)
         if now:
-            self.fill(first, now)
+            self.memory = checker.charged(self.memory, first, now)
 
     def keys(self, *lines):
         """Keys that look into these lines, in that order."""
         hashes = [(number, self.limiter._hash(number)) for number in range(1000)]
         return [number for number, hashed in hashes if (hashed >> 31 & 1, splitmix64(hashed) >> 63) == lines]
 
-    def fill(self, charges, now):
-        def fill(limiter):
-            for charge in charges:
-                assert limiter.allow(*charge)
-        _, self.memory = self.checker.run(fill, self.memory, now)
-
     def take(self, cost, other=None):
-        """A process that asks once, for KEY or for one of the others: what KEY got, and at which time."""
-        asked = self.key if other is None else self.others[other]
+        """A process that makes one request, for KEY or another: what KEY got, and at which time."""
+        key = self.key if other is None else self.others[other]
 
         def take(limiter):
-            allowed = limiter.allow(asked, cost)
+            allowed = limiter.allow(key, cost)
             return [(self.checker.read, cost)] if allowed and other is None else []
         return take
 
     def refund(self, cost, other=None):
-        asked = self.key if other is None else self.others[other]
+        key = self.key if other is None else self.others[other]
 
         def refund(limiter):
-            limiter.refund(asked, cost)
+            limiter.refund(key, cost)
             return [(self.checker.read, -cost)] if other is None else []
         return refund
-
-    def drained(self, memory, now):
-        """How many tokens KEY gets in the end, and the memory then."""
-        def drain(limiter):
-            return sum(1 for _ in iter(lambda: limiter.allow(self.key), False))
-        return self.checker.run(drain, memory, now)
 
     def cells(self, memory, tier):
         """The tags and times of all keys."""
@@ -142,7 +131,7 @@ class Scenario:
     def judge(self, kills):
         table, end = self.table, self.times[-1] + self.rest
         for results, memory in table.checker.outcomes(self.programs, table.memory, self.times, kills):
-            left, drained = table.drained(memory, end)
+            left, drained = table.checker.drained(memory, table.key, end)
             assert left == table.burst or not self.idle, "an idle key owes something"
             grants = [(0, table.own)] if 0 in self.times else []
             grants += [grant for result in results if result != KILLED for grant in result]
@@ -156,7 +145,8 @@ class Scenario:
                 debts = [table.debt(memory, tier, end) for tier in range(len(table.rates))]
                 assert self.least < self.most or total <= min(debts) <= max(debts) <= total + lost
             last = end + 10**9 * max(rate.period for rate in table.rates)
-            assert table.drained(drained, last)[0] == table.burst, "a debt outlives its time"
+            left, _ = table.checker.drained(drained, table.key, last)
+            assert left == table.burst, "a debt outlives its time"
 
     def judge_tier(self, rate, grants):
         times = [*self.times, self.times[-1] + self.rest]
@@ -193,7 +183,7 @@ def reclaiming_own(checker):
 
 
 def dying(checker):
-    """The cells of the others die while the key is inserted."""
+    """The debts of the others end while the key is inserted."""
     death = HOUR * 4 // BURST
     table = Table(checker, owed=[4, 9, 9, 9, 9, 9, 9, 9])
     return Scenario(table, [table.take(5)] * 2, times=(death - 1, death + 1), cost=5)
@@ -236,7 +226,7 @@ def inserting_twice(checker):
 
 
 def evicting_beside_a_charge(checker):
-    """The key that gives way is charged too, and may evict the other in its turn: a token for each time."""
+    """The key that is evicted is charged too, and may evict the other in its turn: a token for each time."""
     table = Table(checker, owed=[4, 6, 6, 6, 6, 6, 6, 6])
     return Scenario(table, [table.take(1), table.take(1), table.take(1, other=0)], cost=1, least=2, most=8)
 
@@ -289,7 +279,7 @@ def sweeping_late(checker):
 
 
 def idling(checker):
-    """KEY is idle while others ask now and then, and is swept when half of the times have come round."""
+    """KEY is idle while others make requests, and is swept when the times have wrapped halfway around."""
     table = Table(checker, own=9, now=None, stride=STRIDE)
     programs = [table.take(1, other=0), table.take(1, other=1)]
     return Scenario(table, programs, times=late(10, 11), rest=late(33)[0], idle=True)

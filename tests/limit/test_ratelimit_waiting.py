@@ -2,30 +2,16 @@
 
 import asyncio
 import time
-from functools import partial
 from itertools import count
 
 import pytest
 from finalizers import struck_at
 from threads import run_threads
-from virtual_time import SECOND, run_on, started
+from virtual_time import SECOND, started
 
 from headgate import RateLimits
 
 pytestmark = pytest.mark.usefixtures("one_secret")
-
-
-@pytest.fixture
-def run(clock):
-    return partial(run_on, clock)
-
-
-@pytest.fixture
-def make(twin, clock):
-    def make(rate, **options):
-        return twin.keyed.RateLimiter(rate, clock=clock, **{"max_keys": 1000} | options)
-
-    return make
 
 
 def test_a_thousand_tasks_of_which_every_third_is_cancelled(make, clock, run):

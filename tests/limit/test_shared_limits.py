@@ -1,12 +1,12 @@
 """Limits that processes share through a file: one limit for all, which users may open it, what is refused."""
 
 import os
-import struct
 import subprocess
 import sys
 from functools import partial
 
 import pytest
+from damage import overwrite
 from finalizers import struck_at
 from threads import run_threads
 from watchdog import in_a_thread
@@ -34,13 +34,6 @@ def make(twin, path, clock):
     def make(rate="5/s; 100/min", where=path, **options):
         return twin.keyed.RateLimiter(rate, path=where, **{"max_keys": 100, "clock": clock, **options})
     return make
-
-
-def words(path, *changes):
-    with path.open("r+b") as file:
-        for at, word in changes:
-            file.seek(8 * at)
-            file.write(struct.pack("=Q", word))
 
 
 def run(code, *arguments):
@@ -223,7 +216,7 @@ def test_a_shared_bucket_decides_as_a_private_one(bucket, twin, clock):
         limiter._check()
 
 
-def test_a_reservation_is_known_to_all(bucket):
+def test_a_reservation_counts_for_all(bucket):
     one, other = bucket(), bucket()
     assert one.consume(5)
     assert one.reserve(4).delay == 2
@@ -274,7 +267,7 @@ def test_a_shared_bucket_keeps_its_settings(bucket):
 
 def test_a_bucket_is_full_after_a_reboot(bucket, path, clock):
     assert bucket().consume(5)
-    words(path, (2, 12345))
+    overwrite(path, (2, 12345))
     clock.now = 77
     assert bucket().consume(5)
 
@@ -342,7 +335,7 @@ def test_a_stale_reading_gives_no_debt_of_others_back(make, clock, on_full):
     assert other.peek("ann").remaining == 0
 
 
-def test_who_waits_for_the_lock_for_minutes_gives_no_debt_back(both_twins, path, clock):
+def test_a_wait_of_minutes_for_the_lock_gives_no_debt_back(both_twins, path, clock):
     pure = both_twins[1].keyed.RateLimiter
     one, other = (pure("5/s", max_keys=100, path=path, clock=clock) for _ in range(2))
     assert other.allow("ann", 5)
@@ -386,7 +379,7 @@ def test_all_blocks_are_there_from_the_start(make, path):
 
 def test_after_a_reboot_nothing_is_owed(make, path, clock):
     assert make().allow("ann", 5)
-    words(path, (2, 12345))
+    overwrite(path, (2, 12345))
     clock.now = 77
     one, other = make(), make()
     assert [one.allow("ann", 5), other.allow("ann")] == [True, False]
@@ -409,7 +402,7 @@ def test_a_file_that_was_removed_is_made_anew(make, path):
     assert not old.allow("ann")
 
 
-def test_no_room_is_found_out_at_once(make, path, monkeypatch):
+def test_a_full_disk_is_an_error_at_once(make, path, monkeypatch):
     def full(file, start, size):
         os.ftruncate(file, size // 2)
         raise OSError(28, "No space left on device")
@@ -464,7 +457,7 @@ def test_other_settings_are_refused(make, options, message):
 )
 def test_other_layouts_are_refused(make, path, change, message):
     make()
-    words(path, change)
+    overwrite(path, change)
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -1,5 +1,5 @@
 """The protocol of the logs, model-checked: the compiled limiter's own code in every interleaving of two and
-three processes, with a kill at every step. What must hold, however it ends, stands in `judge`.
+three processes, with a kill at every step. `judge` checks what must hold in every outcome.
 """
 
 from dataclasses import dataclass
@@ -34,17 +34,13 @@ class Table:
             size=CONTROL + LINES * CELLS * (1 + longest), **options,
         )
         self.own = own
-        self.fill([(KEY, own)] if own else [], 0)
-        self.fill([(number.to_bytes(8, "little"), 1) for number in range(others)], 1)
-
-    def fill(self, charges, now):
-        def fill(limiter):
-            for charge in charges:
-                assert limiter.allow(*charge)
-        _, self.memory = self.checker.run(fill, self.memory, now)
+        if own:
+            self.memory = checker.charged(self.memory, [(KEY, own)], 0)
+        charges = [(number.to_bytes(8, "little"), 1) for number in range(others)]
+        self.memory = checker.charged(self.memory, charges, 1)
 
     def take(self, cost, key=KEY):
-        """A process that asks once: what KEY got, and at which time."""
+        """A process that makes one request: what KEY got, and at which time."""
         def take(limiter):
             allowed = limiter.allow(key, cost)
             return [(self.checker.read, cost)] if allowed and key == KEY else []
@@ -67,18 +63,12 @@ class Table:
             return taken
         return settle
 
-    def drained(self, memory, now):
-        """How many tokens KEY gets in the end, and the memory then."""
-        def drain(limiter):
-            return sum(1 for _ in iter(lambda: limiter.allow(KEY), False))
-        return self.checker.run(drain, memory, now)
-
 
 @dataclass
 class Scenario:
     """What processes do on a table. No window of KEY has more than its limit, but for `more`.
 
-    Where time stands, it gets no less either, with what is left in the end, but for `cost` a kill.
+    With a single time it gets no less either, with what is left in the end, but for `cost` a kill.
     """
 
     table: Table
@@ -90,7 +80,7 @@ class Scenario:
     def judge(self, kills):
         table, end = self.table, self.times[-1]
         for results, memory in table.checker.outcomes(self.programs, table.memory, self.times, kills):
-            left, drained = table.drained(memory, end)
+            left, drained = table.checker.drained(memory, KEY, end)
             grants = [(0, table.own)] if table.own else []
             grants += [grant for result in results if result != KILLED for grant in result]
             for limit, period in table.windows:
@@ -99,7 +89,8 @@ class Scenario:
                 lost = self.cost * results.count(KILLED)
                 assert sum(cost for _, cost in grants) + left >= table.limit - lost
             last = end + max(period for _, period in table.windows)
-            assert table.drained(drained, last)[0] == table.limit, "an entry outlives its window"
+            left, _ = table.checker.drained(drained, KEY, last)
+            assert left == table.limit, "an entry outlives its window"
 
     def judge_window(self, grants, limit, period):
         for start in self.times:
@@ -141,25 +132,25 @@ def refunding(checker):
 
 
 def settling(checker):
-    """What was too little is charged whole, as the other cannot take the last place."""
+    """What was too little is charged whole, as the other cannot take the last slot."""
     table = Table(checker, "3/h")
     return Scenario(table, [table.settle(1, 2), table.take(1)], cost=2)
 
 
 def reclaiming(checker):
-    """The logs of others are dead."""
+    """The logs of others have expired."""
     table = Table(checker, others=16)
     return Scenario(table, [table.take(1)] * 2, times=(2 * HOUR,), cost=1)
 
 
 def evicting(checker):
-    """The first takes over a log with one place of two free, and is allowed one request in any case."""
+    """The first takes over a log with one slot of two free, and is allowed one request in any case."""
     table = Table(checker, others=16)
     return Scenario(table, [table.take(1), table.take(1)], times=(2,), cost=2, more=1)
 
 
 def taken_over_meanwhile(checker):
-    """Another key may take the log while its owner claims a place in it."""
+    """Another key may take the log while its owner claims a slot in it."""
     table = Table(checker, own=1, others=15)
     return Scenario(table, [table.take(1), table.take(1, key=b"new")], times=(2,), cost=2, more=2)
 
@@ -170,7 +161,7 @@ def refusing(checker):
 
 
 def leaving(checker):
-    """The entries leave the window while others ask."""
+    """The entries leave the window while others make requests."""
     table = Table(checker, own=2)
     return Scenario(table, [table.take(1)] * 2, times=(HOUR - 1, HOUR), cost=1)
 
@@ -186,7 +177,7 @@ def clamping_what_was_ahead(checker):
     """A process that reads the clock again clamps what it has seen, not what comes meanwhile."""
     table = Table(checker)
     table.own = 1
-    table.fill([(KEY, 1)], 1)
+    table.memory = checker.charged(table.memory, [(KEY, 1)], 1)
     return Scenario(table, [table.take(1)] * 2, times=(0, HOUR // 2, HOUR + 1), cost=1)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from finalizers import struck_at
 from interrupts import interruptions
-from virtual_time import SECOND, run_on, started
+from virtual_time import SECOND, started
 from watchdog import PATIENCE, in_a_loop, in_a_thread, until
 
 from headgate import AddressLimiter, RateLimits
@@ -39,11 +39,6 @@ def make(request, twin):
         return OneKey(limiter)
 
     return make
-
-
-@pytest.fixture
-def run(clock):
-    return partial(run_on, clock)
 
 
 @pytest.fixture
@@ -207,7 +202,7 @@ def test_a_thread_that_times_out(make, clock, slept):
     assert slept == [pytest.approx(0.05)]
 
 
-def test_a_loop_that_stands_still_is_passed_over_and_served_when_it_goes_on(make, clock, joined):
+def test_a_loop_that_is_blocked_is_passed_over_and_served_when_it_goes_on(make, clock, joined):
     bucket = make(1, 100, clock=clock)
     bucket.consume()
     loop, outcomes = asyncio.new_event_loop(), []
@@ -228,7 +223,7 @@ def test_a_loop_that_stands_still_is_passed_over_and_served_when_it_goes_on(make
 
 
 @pytest.mark.parametrize("end", ["stop", "close"])
-def test_who_waits_behind_a_loop_that_ends_meanwhile(make, clock, joined, monkeypatch, end):
+def test_a_waiter_behind_a_loop_that_ends_meanwhile(make, clock, joined, monkeypatch, end):
     """The loop stops when the thread has joined the line, so that only the thread can see it."""
     monkeypatch.setattr(_waiting, "_POLL", 0.01)
     bucket = make(1, 100, clock=clock)
@@ -361,7 +356,7 @@ def test_a_timeout_is_waited_to_its_end_and_may_be_worth_it(twin, clock, run):
 
 
 def test_what_can_never_come_is_waited_for(twin, clock, run):
-    """A rate of nothing may be changed; a cost above the burst is an error, however long one would wait."""
+    """A rate of nothing may be changed; a cost above the burst is an error, whatever the timeout."""
     limiter = twin.keyed.RateLimiter("0/s", max_keys=100, clock=clock)
     limits = RateLimits(user="2/s", clock=clock)
     limits.deny("user", "ann")
@@ -441,14 +436,14 @@ def test_no_sleep_is_longer_than_the_system_counts(make, clock, monkeypatch):
 def test_a_loop_closed_with_thousands_of_waiters_blocks_no_other(make, clock, monkeypatch):
     bucket = make(1, 100, clock=clock)
     bucket.consume()
-    answers, asleep = [], threading.Event()
+    results, asleep = [], threading.Event()
 
     def pausing(waiter, seconds, pause=_waiting.ThreadWaiter.pause):
         asleep.set()
         pause(waiter, seconds)
 
     def acquire():
-        answers.append(bucket.acquire())
+        results.append(bucket.acquire())
 
     async def thousands():
         tasks = [asyncio.ensure_future(bucket.acquire_async()) for _ in range(3000)]
@@ -463,8 +458,8 @@ def test_a_loop_closed_with_thousands_of_waiters_blocks_no_other(make, clock, mo
     tasks = loop.run_until_complete(thousands())
     loop.close()
     threads[1].start()
-    until(lambda: clock.advance(0.01) or len(answers) == 2)
-    assert answers == [True, True]
+    until(lambda: clock.advance(0.01) or len(results) == 2)
+    assert results == [True, True]
     for task in tasks:
         task._log_destroy_pending = False
         task.get_coro().close()
@@ -472,8 +467,8 @@ def test_a_loop_closed_with_thousands_of_waiters_blocks_no_other(make, clock, mo
     assert bucket.acquire(timeout=0)
 
 
-def cost_a_head(count):
-    """The thread's time for each that joins and leaves a line of so many."""
+def cost_of_a_waiter(count):
+    """The thread's time for each of `count` waiters that join and leave a line."""
     line = _waiting.Queue()
     start = time.thread_time()
     waiters = []
@@ -487,9 +482,9 @@ def cost_a_head(count):
     return (time.thread_time() - start) / count
 
 
-def test_a_long_line_costs_no_more_a_head_than_a_short_one():
-    short = min(cost_a_head(500) for _ in range(5))
-    assert cost_a_head(50_000) < 10 * short, "a quadratic one costs 100 times as much"
+def test_a_long_line_costs_no_more_a_waiter_than_a_short_one():
+    short = min(cost_of_a_waiter(500) for _ in range(5))
+    assert cost_of_a_waiter(50_000) < 10 * short, "a quadratic one costs 100 times as much"
 
 
 def test_a_finalizer_may_leave_the_line_amid_a_step_of_another():
