@@ -174,7 +174,7 @@ def test_no_header_makes_a_scope_or_an_environ_of_a_mapping(smuggled):
     assert client_address(headers, PROXIES, peer="10.0.0.1") == "203.0.113.9"
 
 
-def test_requests_that_say_little():
+def test_requests_with_few_fields():
     assert client_address({"type": "http", "client": ("203.0.113.9", 1)}) == "203.0.113.9"
     assert client_address({"type": "websocket", "client": None}) == "unix"
     meta = {"wsgi.multithread": True, "REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": "203.0.113.9"}

@@ -271,11 +271,11 @@ def test_a_clock_that_steps_back_never_over_admits(capacity, rate, steps):
         assert admitted <= capacity + Fraction(rate) * forward / SECOND * (1 + Fraction(1, 2**45)) + 1
         bucket.consume(0)  # the first call after a step back detects it
         clock.now += math.ceil(capacity * SECOND / rate) + 3  # the units of two readings are rounded down
-        assert bucket.consume(capacity), "it heals within the time that an empty bucket takes to fill"
+        assert bucket.consume(capacity), "the debt ends within the time that an empty bucket takes to fill"
 
 
 def test_refused_requests_change_nothing_after_the_clock_stepped_back(both_twins):
-    """Decisions heal a debt above the ceiling; what raises does not, in either twin."""
+    """Decisions clamp a debt above the ceiling; calls that raise do not, in either twin."""
     states = []
     for twin in both_twins:
         clock = FakeClock()

@@ -1,4 +1,4 @@
-"""ConcurrencyLimiter: what is admitted, how the limit learns, and priorities."""
+"""ConcurrencyLimiter: what is admitted, how the limit adapts, and priorities."""
 
 import asyncio
 import copy
@@ -313,7 +313,7 @@ def test_aimd_finds_the_capacity(clock):
     limiter._check()
 
 
-def test_the_gradient_finds_the_capacity_and_gives_way_when_it_falls(clock):
+def test_the_gradient_finds_the_capacity_and_follows_when_it_falls(clock):
     limiter = ConcurrencyLimiter(20, algorithm="gradient", clock=clock)
     service = Service(limiter, clock, capacity=50, base=1.0)
     service.run(10_000, per_second=100)

@@ -64,7 +64,7 @@ def test_a_client_that_waits_as_long_as_retry_after_is_never_early(twin, clock, 
         assert limiter.allow("ann")
 
 
-def test_a_bucket_says_it_too(twin, clock):
+def test_the_fields_of_a_bucket(twin, clock):
     decision = twin.bucket.TokenBucket(5, 2, clock=clock).decide()
     assert item(decision.headers()["RateLimit-Policy"]) == ("2/s, burst 5", {"q": 5, "w": 3})
 
@@ -171,7 +171,7 @@ def test_where_nothing_is_left_t_is_until_there_is_more(twin, clock):
     assert (costly["RateLimit"], costly["Retry-After"]) == ('"100/min";r=5;t=27', "27")
 
 
-def test_a_strict_limit_says_when_its_oldest_request_is_over(twin, clock):
+def test_a_strict_limit_returns_when_its_oldest_request_is_over(twin, clock):
     limiter = twin.keyed.RateLimiter("2/min", strict=True, max_keys=8, clock=clock)
     assert limiter.decide("ann").headers()["RateLimit"] == '"2/min";r=1;t=60'
     clock.advance(20)

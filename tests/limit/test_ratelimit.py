@@ -305,7 +305,7 @@ def test_a_full_table_evicts_the_smallest_debt(make):
     decision = limiter.decide("new")
     assert decision == limiter.peek(0) or decision.remaining == pytest.approx(9, abs=1e-6)
     assert limiter.evictions == 1
-    assert limiter.peek(0).remaining == 10.0, "it is forgotten"
+    assert limiter.peek(0).remaining == 10.0, "it was evicted"
     assert limiter.allow("newer")
     assert limiter.peek("newer").remaining == pytest.approx(9, abs=1e-6), "it took over a debt of one"
     limiter._check()
@@ -331,7 +331,7 @@ def test_a_full_table_denies(make, clock):
 @pytest.mark.parametrize("seconds", [0, 30], ids="{} s a step".format)
 @pytest.mark.parametrize("cost", [1, 9, 10], ids="junk of {}".format)
 @pytest.mark.parametrize("on_full", ["evict", "deny"])
-def test_a_flood_of_junk_buys_at_most_a_burst_for_each_eviction(make, clock, on_full, cost, seconds):
+def test_a_flood_of_junk_gets_at_most_a_burst_for_each_eviction(make, clock, on_full, cost, seconds):
     """Ten times as many junk keys as `max_keys`: a key whose burst is spent gets what has come back
     since, and its burst once more when its cell was taken, which junk that owes less cannot do."""
     limiter = make("10/h", max_keys=100, on_full=on_full)

@@ -201,7 +201,7 @@ def refusing(checker):
 
 
 def choosing_two_cells(checker):
-    """A refund to another key lets it owe the least, amid the insertions."""
+    """After a refund amid the insertions another key owes the least."""
     table = Table(checker, owed=[4, 5, 6, 6, 6, 6, 6, 6])
     programs = [table.take(2), in_turn(table.refund(5, other=1), table.take(9))]
     return Scenario(table, programs, cost=9, least=0)

@@ -1,4 +1,4 @@
-"""Many threads on one limiter: what passes is what one thread would have let pass."""
+"""Many threads on one limiter: as many requests pass as with one thread."""
 
 import pytest
 from threads import run_threads

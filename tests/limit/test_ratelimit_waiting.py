@@ -72,7 +72,7 @@ def test_keys_wait_apart(make, clock, run):
     run(main())
 
 
-def test_the_slowest_tier_says_when(make, clock, run):
+def test_the_slowest_tier_sets_the_time(make, clock, run):
     limiter = make("10/s; 2/min")
 
     async def main():

@@ -290,7 +290,7 @@ class Interrupted:
 
 
 def fill(clock, seconds, call):
-    """Something that lets time go by and then takes all that there is."""
+    """A function that advances the clock and then takes all that there is."""
     def fill():
         clock.advance(seconds)
         assert call()
@@ -554,7 +554,7 @@ def test_a_finalizer_may_use_another_object_of_the_same_file(twin, kind, tmp_pat
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_newcomer_may_adopt_the_rate_of_the_file(twin, tmp_path, strict):
+def test_a_new_limiter_may_adopt_the_rate_of_the_file(twin, tmp_path, strict):
     """A deploy with another rate: the old workers go on, and the new ones share their limit."""
     options = {"path": tmp_path / "limit", "max_keys": 8, "strict": strict, "clock": lambda: 0}
     old = twin.keyed.RateLimiter("10/s; 20/min", **options)

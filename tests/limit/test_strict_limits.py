@@ -187,7 +187,7 @@ def fill(limiter, count):
         limiter.allow(f"junk:{key}")
 
 
-def test_where_all_cells_are_in_use_the_oldest_gives_way(make, clock):
+def test_where_all_cells_are_in_use_the_oldest_is_evicted(make, clock):
     limiter = make("2/min", max_keys=1)
     for key in range(8):
         clock.advance(1)
@@ -198,7 +198,7 @@ def test_where_all_cells_are_in_use_the_oldest_gives_way(make, clock):
     assert limiter.evictions == 1
     assert not limiter.allow("new"), "it has taken over what the other owed"
     assert not limiter.peek(7, 2)
-    assert limiter.peek(0).remaining == 2, "the oldest was forgotten"
+    assert limiter.peek(0).remaining == 2, "the oldest was evicted"
     limiter._check()
 
 
@@ -215,7 +215,7 @@ def test_or_the_new_key_is_denied(make, clock):
     assert limiter.allow("new", 2)
 
 
-def test_a_flood_of_junk_buys_one_request_an_eviction(make):
+def test_a_flood_of_junk_gets_one_request_an_eviction(make):
     limiter = make("5/h", max_keys=200, clock=lambda: 0)
     passed = 0
     for turn in range(2000):
