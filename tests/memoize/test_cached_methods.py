@@ -5,12 +5,12 @@ import copy
 import gc
 import json
 import pickle
-import sys
 import weakref
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytest
+from twins import CLASSES_ARE_COLLECTED
 from watchdog import in_a_loop, in_threads
 
 # ---- every decorated function is its own ------------------------------------------------------------
@@ -279,9 +279,7 @@ def test_an_instance_that_comes_back_to_life(twin):
     Phoenix.__del__ = lambda self: None
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 14) and not getattr(sys, "_is_gil_enabled", lambda: True)(),
-    reason="CPython 3.13 without the GIL keeps all classes for ever once a thread was started")
+@CLASSES_ARE_COLLECTED
 def test_a_class_and_its_instances_are_collected_together(twin):
     def make():
         class Service:

@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 from growth import growth
+from twins import CLASSES_ARE_COLLECTED
 
 
 class Object:
@@ -28,6 +29,7 @@ def test_cycles_through_a_memoizer_are_collected(twin):
     assert [ref() for ref in seen] == [None, None]
 
 
+@CLASSES_ARE_COLLECTED
 def test_a_class_with_a_memoized_method_is_collected(twin):
     class Memoized:
         @twin.memoize.lru_cache

@@ -159,9 +159,9 @@ class AddressLimiter:
     def _check_settle(self, actual: float) -> None:
         next(iter(self._limiters.values()))._check_settle(actual)
 
-    def _settle(self, key: str, cost: float, actual: float, booked: int) -> None:
+    def _settle(self, key: str, cost: float, actual: float, reserved_at: int) -> None:
         for _, limiter, network in self._applied(key):
-            limiter._settle(network, cost, actual, booked)
+            limiter._settle(network, cost, actual, reserved_at)
 
     def refund(self, key: str, cost: SupportsFloat = 1) -> None:
         """Refund `cost` to all networks of the address `key`.

@@ -95,8 +95,8 @@ class Reservation:
             limit._check_settle(used)
         if self._closed():
             return
-        for limit, key, booked in self._parts:
-            limit._settle(key, self._tokens, used, booked)
+        for limit, key, reserved_at in self._parts:
+            limit._settle(key, self._tokens, used, reserved_at)
 
     def cancel(self) -> None:
         """Refund the tokens, minus those that have been refilled since; once.
