@@ -20,7 +20,8 @@ BELOW = {  # what the modules of a package may import besides their own
     "limit": {"_c", "_base", "errors"},
     "hotkeys": {"_c", "_base"},
     "headgate": {"balance", "memoize", "limit", "hotkeys"},
-    "adapters": {"headgate"},
+    "httpcache": {"cache", "errors"},
+    "adapters": {"headgate", "httpcache"},
     "cli": {"adapters", "cachetools"},
     "__main__": {"cli"},
 }

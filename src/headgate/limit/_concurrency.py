@@ -4,7 +4,7 @@
                                                                             |
     limit <-- algorithm(limit, latency, in flight at the start, outcome) <--+
 
-The limit and the requests in flight are words that change by compare-and-swap (`headgate.limit.words`):
+The limit and the requests in flight are words that change by compare-and-swap (`headgate._base.words`):
 in this process, or in a file that processes share (`headgate.limit._ledger`). No call waits for another, so a
 thread or process that is stopped stops no other.
 """
@@ -20,8 +20,8 @@ from headgate._base.checks import checked_int, checked_number
 from headgate._base.clock import checked_clock, checked_now
 from headgate._base.forks import renew
 from headgate._base.pickling import initialized
+from headgate._base.words import Words
 from headgate.limit._units import checked_positive
-from headgate.limit.words import Words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ import sys
 
 from headgate._base.backend import backend
 from headgate._base.forks import new_lock, renew
+from headgate._base.words import Words
 from headgate.errors import HeadgateError
 from headgate.limit._files import LONG_PATIENCE, SHARES_FILES, SharedFile, boot_id, namespace, read_bytes
-from headgate.limit.words import Words
 
 if SHARES_FILES:
     import mmap

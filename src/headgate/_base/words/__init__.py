@@ -4,8 +4,8 @@ from headgate._base.backend import backend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or backend == "compiled":
-    from headgate.limit.words._compiled import Words
+    from headgate._base.words._compiled import Words
 else:
-    from headgate.limit.words._pure import Words
+    from headgate._base.words._pure import Words
 
 __all__ = ["Words"]
