@@ -10,7 +10,7 @@ from interrupts import interruptions
 from watchdog import in_a_thread
 
 from headgate import ConcurrencyLimiter, HeadgateError, Throttle
-from headgate.limit import _files
+from headgate._base import shared_files
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals are POSIX's"),
@@ -90,8 +90,8 @@ def test_a_call_that_is_interrupted_leaves_nothing_locked(twin, make, shared, tm
 def test_a_locked_file_is_not_waited_for_without_end(twin, clock, monkeypatch, tmp_path):
     """As when the process that holds the lock is stopped; the compiled twin locks nothing in a decision."""
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr(_files, "monotonic", lambda: clock.now / 1e9)
-    monkeypatch.setattr(_files, "sleep", clock.advance)
+    monkeypatch.setattr(shared_files, "monotonic", lambda: clock.now / 1e9)
+    monkeypatch.setattr(shared_files, "sleep", clock.advance)
     path = tmp_path / "limit"
     limiter = twin.keyed.RateLimiter("10/s", max_keys=100, path=path)
     file = os.open(path, os.O_RDWR)

@@ -15,6 +15,7 @@ from threads import run_threads
 from twins import twin_names
 
 from headgate import ConcurrencyLimiter
+from headgate._base import shared_files
 from headgate.limit import _files, _ledger
 
 fcntl = pytest.importorskip("fcntl", reason="a shared limit needs it")
@@ -496,7 +497,7 @@ def test_a_limiter_may_outlive_the_modules(tmp_path, monkeypatch):
     lock = weakref.ref(limiter._ledger)
     file = lock()._file.descriptor
     monkeypatch.setattr(sys, "unraisablehook", caught.append)
-    for module in (_ledger, _files):
+    for module in (_ledger, _files, shared_files):
         for name in [name for name in vars(module) if not name.startswith("__")]:
             monkeypatch.setitem(vars(module), name, None)
     del limiter

@@ -12,7 +12,7 @@ from threads import run_threads
 from watchdog import in_a_thread
 
 from headgate import AddressLimiter, ConcurrencyLimiter
-from headgate.limit import _files
+from headgate._base import shared_files
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl"),
@@ -520,7 +520,7 @@ def test_twins_refuse_the_file_of_each_other(both_twins, path):
 
 
 def test_a_system_without_locks_is_refused(make, monkeypatch):
-    monkeypatch.setattr("headgate.limit._files.SHARES_FILES", False)
+    monkeypatch.setattr("headgate._base.shared_files.SHARES_FILES", False)
     with pytest.raises(ValueError, match="path must be None on a system without fcntl and mmap, got"):
         make()
 
@@ -588,12 +588,12 @@ def before_it_opens(monkeypatch):
     """Lets something be done when a file has been looked for, and is about to be opened."""
 
     def before(do):
-        def opening(path, mode, opens=_files.open_file):
-            monkeypatch.setattr(_files, "open_file", opens)
+        def opening(path, mode, opens=shared_files.open_file):
+            monkeypatch.setattr(shared_files, "open_file", opens)
             do()
             return opens(path, mode)
 
-        monkeypatch.setattr(_files, "open_file", opening)
+        monkeypatch.setattr(shared_files, "open_file", opening)
 
     return before
 

@@ -20,12 +20,9 @@ import sys
 
 from headgate._base.backend import backend
 from headgate._base.forks import new_lock, renew
+from headgate._base.shared_files import LONG_PATIENCE, SharedFile, boot_id, namespace, read_bytes
 from headgate._base.words import Words
 from headgate.errors import HeadgateError
-from headgate.limit._files import LONG_PATIENCE, SHARES_FILES, SharedFile, boot_id, namespace, read_bytes
-
-if SHARES_FILES:
-    import mmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +107,7 @@ class SharedLedger(SharedFile):
         self._check_owner(status)
         if not status.st_size:
             self._allocate(SIZE)
-        self._map = mmap.mmap(file, SIZE)
+        self._map = self._mapped(SIZE)
         self._words = memoryview(self._map).cast("Q")
         if not self._words[_AT_MAGIC]:
             os.fchmod(file, self._mode)

@@ -10,12 +10,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from headgate._base.shared_files import open_file
 from headgate.cli.errors import CommandError
 from headgate.cli.shm.files import SharedFile, inspect_file, state
 from headgate.cli.shm.headers import DamagedHeaderError
 from headgate.cli.tables import Row, Table, escaped, printer, shortened
 from headgate.errors import HeadgateError
-from headgate.limit._files import open_file
 
 _HOME = Path("/dev/shm")
 _OWN = 0o600

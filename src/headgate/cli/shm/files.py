@@ -8,6 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from headgate._base.shared_files import boot_id, read_bytes
 from headgate.cli.shm.headers import HEADER_SIZE, DamagedHeaderError, parse_header
 from headgate.limit import _files, _ledger
 from headgate.limit._rate import checked_rates
@@ -76,7 +77,7 @@ def state(file: SharedFile) -> dict[str, Any]:
         if settings["limiter"] == "ConcurrencyLimiter":
             return _ledger.state_of(start)
         header = _files.header_of(start)
-        if header is None or header.version != _files.VERSION or header.boot != _files.boot_id():
+        if header is None or header.version != _files.VERSION or header.boot != boot_id():
             return {}
         elapsed = time.monotonic_ns() - header.epoch
         if settings["limiter"] == "TokenBucket":
@@ -90,7 +91,7 @@ def users(path: Path, status: os.stat_result) -> list[int]:
     name = f" {path.resolve()}\n"
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        maps = _files.read_bytes(str(process / "maps")).decode(errors="replace")
+        maps = read_bytes(str(process / "maps")).decode(errors="replace")
         if device in maps or name in maps:
             found.append(int(process.name))
     return sorted(found)
