@@ -1,0 +1,41 @@
+"""Which requests are exempt from limits and shedding."""
+
+from __future__ import annotations
+
+import re
+
+from headgate._base.checks import checked_iterable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeAlias
+
+    from headgate.adapters.keys import Request
+
+    Exempt: TypeAlias = "Iterable[str] | Callable[[Request], Any]"
+
+
+def exempting(exempt: Exempt) -> Callable[[Request], Any] | None:
+    """A predicate over request views for paths and patterns of paths, where ``*`` is any text, or for a
+    callable, whose result may be awaitable; None if no request is exempt.
+
+    Raises ValueError if a pattern does not begin with ``/`` or ``*``, TypeError if `exempt` is neither.
+
+    >>> from headgate.adapters.asgi import ASGIRequest
+    >>> exempt = exempting(["/healthz", "/static/*"])
+    >>> [exempt(ASGIRequest({"path": path})) for path in ("/healthz", "/static/a/b.css", "/healthz/", "/")]
+    [True, True, False, False]
+    """
+    if callable(exempt):
+        return exempt
+    patterns = list(checked_iterable("exempt", exempt))
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
+            raise ValueError(f"exempt must be paths or patterns such as '/static/*', got {pattern!r}")
+    exact = frozenset(pattern for pattern in patterns if "*" not in pattern)
+    globs = [".*".join(map(re.escape, pattern.split("*"))) for pattern in patterns if "*" in pattern]
+    if not globs:
+        return (lambda request: request.path in exact) if exact else None
+    matches = re.compile("|".join(globs), re.DOTALL).fullmatch
+    return lambda request: request.path in exact or matches(request.path) is not None

@@ -1,0 +1,43 @@
+"""Responses to requests and WebSocket handshakes that do not reach the application."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from headgate.adapters.asgi._types import Fields, Message, Receive, Scope, Send
+
+_HANDSHAKE = "websocket.http.response"
+_TRY_AGAIN_LATER = 1013
+
+
+async def responding(scope: Scope, receive: Receive, send: Send) -> Send | None:
+    """`send` for a response of HTTP to a request or a handshake.
+
+    Returns None for a handshake where the server has no extension for that: then it has been closed, which
+    servers turn into a 403.
+    """
+    if scope["type"] != "websocket":
+        return send
+    await receive()  # websocket.connect, before which nothing may be sent
+    if _HANDSHAKE not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
+        return None
+
+    def sending(message: Message) -> Awaitable[None]:
+        if message["type"].startswith("http.response."):
+            message = {**message, "type": f"websocket.{message['type']}"}
+        return send(message)
+
+    return sending
+
+
+async def refuse(
+    scope: Scope, receive: Receive, send: Send, status: int, fields: Fields, body: bytes
+) -> None:
+    """Respond to a request or a handshake with a status, header fields and a body."""
+    respond = await responding(scope, receive, send)
+    if respond is not None:
+        await respond({"type": "http.response.start", "status": status, "headers": fields})
+        await respond({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})
