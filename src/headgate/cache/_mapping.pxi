@@ -195,10 +195,12 @@ cdef class _Mapping(_Engine):
         >>> list(cache)
         ['b']
         """
-        if ttl is None and type(tags) is tuple and not tags:
+        if type(tags) is not tuple or tags:
+            tags = checked_tags(tags)
+        if ttl is None and not tags:
             self._set(key, value)
         else:
-            self._store(key, value, False, None if ttl is None else _nanoseconds(ttl), checked_tags(tags))
+            self._store(key, value, False, None if ttl is None else _nanoseconds(ttl), tags)
 
     def pop(self, key, default=_ABSENT):
         """Remove `key` and return its value; `default` where there is none.
