@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headgate.adapters._limiting import Limiting
+from headgate.adapters._limiting import Charge, Limiting
 from headgate.adapters.asgi._refusal import refuse, responding
 from headgate.adapters.asgi._request import ASGIRequest
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from headgate.adapters._exempt import Exempt
-    from headgate.adapters._limiting import Charge, Cost, Keys, Style
+    from headgate.adapters._limiting import Cost, Keys, Style
     from headgate.adapters.asgi._types import App, Message, Receive, Scope, Send
     from headgate.limit._rules import LevelCounts
 
@@ -73,8 +73,7 @@ class RateLimitMiddleware:
         limiting = self._limiting
         charge = await limiting.charge_async(ASGIRequest(scope), scope.get("headgate"))
         if charge is None:
-            await self.app(scope, receive, send)
-            return
+            charge = Charge()
         if not charge.written and limiting.style is not None and not limiting.dry_run:
             charge.written = True
             send = _writing(send, charge, limiting.style)

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
 
     from headgate.adapters.asgi._types import Fields, Message, Receive, Scope, Send
 
-_HANDSHAKE = "websocket.http.response"
-_TRY_AGAIN_LATER = 1013
+HANDSHAKE = "websocket.http.response"
+TRY_AGAIN_LATER = 1013
 
 
 async def responding(scope: Scope, receive: Receive, send: Send) -> Send | None:
@@ -21,8 +21,8 @@ async def responding(scope: Scope, receive: Receive, send: Send) -> Send | None:
     if scope["type"] != "websocket":
         return send
     await receive()  # websocket.connect, before which nothing may be sent
-    if _HANDSHAKE not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
+    if HANDSHAKE not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
         return None
 
     def sending(message: Message) -> Awaitable[None]:

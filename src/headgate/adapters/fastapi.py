@@ -1,0 +1,142 @@
+"""Limits of single routes and routers of FastAPI, as dependencies."""
+
+# Annotations are not postponed: FastAPI cannot resolve the text of those of a method.
+from collections.abc import Awaitable
+from inspect import isawaitable
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException, WebSocketException
+from starlette.requests import HTTPConnection
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from headgate.adapters._limiting import Charge, Limiting
+from headgate.adapters.asgi._refusal import HANDSHAKE, TRY_AGAIN_LATER
+from headgate.adapters.asgi._request import ASGIRequest
+from headgate.adapters.keys import Extractor, Request, client
+from headgate.limit import AddressLimiter
+from headgate.limit._rules import LevelCounts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from headgate.adapters._exempt import Exempt
+    from headgate.adapters._limiting import Cost, Style
+
+__all__ = ["Charge", "RateLimit", "RateLimited", "install"]
+
+
+class RateLimited(HTTPException):
+    """The denial of a request by a `RateLimit`: 429 with Retry-After.
+
+    FastAPI responds with a body of its own unless there is a handler of this class, such as that of
+    ``install``; `charge` is what was decided.
+
+    >>> error = RateLimited(Charge(), {"retry-after": "7"})
+    >>> error.status_code, error.headers
+    (429, {'retry-after': '7'})
+    """
+
+    def __init__(self, charge: Charge, headers: dict[str, str]) -> None:
+        super().__init__(429, "Too Many Requests", headers)
+        self.charge = charge
+
+
+class RateLimit:
+    """A dependency that limits the routes that it is given to, each method of each for itself.
+
+    `limits` is a rate or a limiter by key; with a `RateLimiter` that has a `path`, all workers have one
+    limit. `key` is an extractor (see `headgate.adapters.keys`), by default ``client()``; a request whose key
+    is None is not limited. With `shared` all routes count as one, under that name, and so do several
+    dependencies of the same limiter and name. The other arguments are those of `RateLimitMiddleware`.
+
+    A denied request ends with `RateLimited`, and a denied WebSocket handshake too where the server can
+    respond to it; elsewhere it is closed. What a middleware or another dependency has charged is cancelled
+    then. For the same limiter and key a request is charged once. Without a middleware, only those responses
+    have header fields that FastAPI makes of what a route returns. The value of the dependency is the `Charge`
+    of the request, to be settled.
+
+    Raises TypeError or ValueError as `RateLimitMiddleware` does, TypeError if `limits` has levels.
+
+    >>> from fastapi import Depends, FastAPI
+    >>> app = FastAPI()
+    >>> install(app)
+    >>> @app.get("/reports/{number}", dependencies=[Depends(RateLimit("10/min"))])
+    ... def report(number: int):
+    ...     return number
+    """
+
+    __slots__ = ("_key", "_limiting", "_shared")
+
+    def __init__(self, limits: Any, *, key: Extractor | None = None, shared: str | None = None,
+                 cost: "Cost" = 1, exempt: "Exempt" = (), headers: "Style" = "draft",
+                 dry_run: bool = False) -> None:
+        if hasattr(getattr(limits, "rates", None), "keys") or isinstance(limits, AddressLimiter):
+            raise TypeError(f"limits must be a rate or a limiter by key of any text, got {limits!r}")
+        if key is not None and not callable(key):
+            raise TypeError(f"key must be an extractor or None, got {key!r}")
+        if shared is not None and not isinstance(shared, str):
+            raise TypeError(f"shared must be a str or None, got {shared!r}")
+        self._key = client() if key is None else key
+        self._shared = shared
+        self._limiting = Limiting(limits, keys=self._keys, cost=cost, exempt=exempt, headers=headers,
+                                  dry_run=dry_run, asynchronous=True)
+
+    def _keys(self, request: Request) -> str | Awaitable[str | None] | None:
+        key = self._key(request)
+        return self._later(request, key) if isawaitable(key) else self._name(request, key)
+
+    async def _later(self, request: Request, key: Awaitable[Any]) -> str | None:
+        return self._name(request, await key)
+
+    def _name(self, request: Request, key: Any) -> str | None:
+        if key is None:
+            return None
+        scope = self._shared or f"{request.method} {request.route or request.path}"
+        return f"{scope}\n{key}"
+
+    async def __call__(self, connection: HTTPConnection, response: Response) -> Charge:
+        scope = connection.scope
+        charge = await self._limiting.charge_async(ASGIRequest(scope), scope.get("headgate"))
+        if charge is None:
+            charge = Charge()
+        scope["headgate"] = connection.state.headgate = charge
+        fields = {} if charge.written else _texts(charge.fields(self._limiting.style))
+        if charge:
+            response.headers.update(fields)
+            return charge
+        if scope["type"] == "websocket" and HANDSHAKE not in (scope.get("extensions") or {}):
+            raise WebSocketException(TRY_AGAIN_LATER)
+        raise RateLimited(charge, fields | _texts(charge.retry_after()))
+
+    def stats(self) -> dict[str, LevelCounts]:
+        """How many requests were allowed and denied, and how often by each policy, at the one level
+        ``"default"``. One that is denied by another limit afterwards counts as allowed.
+
+        >>> RateLimit("10/min").stats()
+        {'default': LevelCounts(allowed=0, denied=0, policies={})}
+        """
+        return self._limiting.stats()
+
+
+def _texts(fields: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in fields}
+
+
+def install(app: FastAPI) -> None:
+    """Respond to requests that a `RateLimit` denies with application/problem+json (RFC 9457).
+
+    >>> from fastapi import FastAPI
+    >>> app = FastAPI()
+    >>> install(app)
+    >>> RateLimited in app.exception_handlers
+    True
+    """
+    app.add_exception_handler(RateLimited, _problem)
+
+
+async def _problem(request: HTTPRequest, error: Exception) -> Response:
+    assert isinstance(error, RateLimited)
+    status, fields, body = error.charge.denial()
+    headers = {**(error.headers or {}), **_texts(fields)}
+    return Response(b"" if request.scope.get("method") == "HEAD" else body, status, headers)
