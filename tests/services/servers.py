@@ -5,6 +5,7 @@ A test whose server is missing is skipped, or fails where HEADGATE_SERVERS is ``
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -95,6 +96,19 @@ class Server:
     def __exit__(self, *failure):
         self.kill()
         self._port.release()
+
+
+class Workers(Server):
+    """A server with worker processes, which end with it."""
+
+    def start(self):
+        self._process = subprocess.Popen(self._command, start_new_session=True)
+        wait_for(self.port, self._process)
+
+    def kill(self):
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
 
 def memcached():
