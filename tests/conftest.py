@@ -64,9 +64,12 @@ def one_secret():
 
 @pytest.fixture
 def limits_of_twin(twin, monkeypatch):
-    """RateLimits and AddressLimiter make limiters of the twin that is tested."""
-    for module in ("_addresses", "_joint", "_levels"):
+    """RateLimits and AddressLimiter make limiters of the twin that is tested, and decide by it."""
+    for module in ("_addresses", "_levels"):
         monkeypatch.setattr(f"headgate.limit.{module}.RateLimiter", twin.keyed.RateLimiter)
+    monkeypatch.setattr("headgate.limit._levels.Levels", twin.joint.Levels)
+    for name in ("allow_all", "decide_all", "peek_all", "reserve_all"):
+        monkeypatch.setattr(f"headgate.limit._addresses.{name}", getattr(twin.joint, name))
 
 
 @pytest.fixture(scope="session")

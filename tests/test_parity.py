@@ -11,10 +11,11 @@ from twins import homes
 import headgate
 from headgate.cli.twins import IDEAS, twin_module
 
-PRIVATE = {"words"}
+PRIVATE = {"joint", "words"}
 NO_VALUE = inspect.Parameter.empty
 REQUIRED = {"maxsize": 8, "ttl": 60, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"),
-            "rate": "10/s", "memory": bytearray(16)}
+            "rate": "10/s", "memory": bytearray(16), "limiters": {}, "networks": {}, "overrides": {},
+            "tallies": {}, "shadow": ()}
 
 
 def public(module):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from math import ceil
+from math import ceil, inf
 
 import pytest
 from hypothesis import given
@@ -89,6 +89,47 @@ def test_the_fields_are_well_formed_and_never_promise_too_much(limit, period, bu
         assert ("Retry-After" in fields) is not allowed
         if not allowed:
             assert left["t"] <= int(fields["Retry-After"]) == max(1, ceil(decision.retry_after))
+
+
+def lower(fields):
+    """The fields of a dict as pairs of bytes."""
+    return [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+
+
+@given(allowed=st.booleans(), remaining=st.floats(-1, 9), after=st.floats(0, 1e3) | st.just(inf))
+def test_fields_are_the_headers_as_bytes(allowed, remaining, after):
+    rates = ("9/s", Rate(5, 1))
+    decision = Decision(allowed, 5, remaining, 0.0 if allowed else after, 0.5, "ip: 5/s")
+    draft, both = decision.headers(), decision.headers(x_headers=True)
+    legacy = {name: value for name, value in both.items() if not name.startswith("RateLimit")}
+    assert decision.fields() == lower(draft)
+    assert decision.fields(style="both") == lower(both)
+    assert decision.fields(style="legacy") == lower(legacy)
+    assert decision.fields("api", policies=rates) == lower(decision.headers("api", policies=rates))
+    assert ("Retry-After" in legacy) == ("Retry-After" in draft) == (not allowed and after < inf)
+
+
+def test_fields_of_another_style():
+    decision = Decision(True, 5, 4, 0.0, 0.2, "5/s")
+    assert decision.fields(style="legacy") == [
+        (b"x-ratelimit-limit", b"5"), (b"x-ratelimit-remaining", b"4"), (b"x-ratelimit-reset", b"1"),
+    ]
+    for style in ("Draft", None, "", 5):
+        with pytest.raises(ValueError, match=f"^style must be one of draft, legacy, both, got {style!r}$"):
+            decision.fields(style=style)
+
+
+def test_the_policies_of_levels_follow_their_rates(twin, clock):
+    api = twin.keyed.RateLimiter("9/s", clock=clock)
+    limits = RateLimits(ip="2/s", api=api, clock=clock)
+    assert limits.policies == ("ip: 2/s", "api: 9/s")
+    assert limits.policies is limits.policies
+    api.reconfigure("3/s; 5/min")
+    assert limits.policies == ("ip: 2/s", "api: 3/s", "api: 5/min")
+    limits.reconfigure(ip="4/s")
+    assert limits.policies == ("ip: 4/s", "api: 3/s", "api: 5/min")
+    decision = limits.decide(ip="::1")
+    assert decision.fields(policies=limits.policies) == decision.fields(policies=limits.rates)
 
 
 def test_other_policies_are_listed_too(twin, clock):

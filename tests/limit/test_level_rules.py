@@ -6,7 +6,9 @@ from ipaddress import ip_network
 import pytest
 from threads import run_threads
 
-from headgate import AddressLimiter, RateLimiter, RateLimits
+from headgate import AddressLimiter, RateLimits
+
+pytestmark = pytest.mark.usefixtures("limits_of_twin")
 
 LEVELS = {"rate": "2/s", "addresses": None}
 
@@ -109,7 +111,7 @@ def test_levels_that_are_only_counted(clock):
         limits.allow(user=1.5)
 
 
-def test_a_reservation_is_settled_with_shadows_too(clock):
+def test_a_reservation_is_settled_with_shadows_too(twin, clock):
     limits = RateLimits(ip="9/s", user="4/s", shadow=["user"], clock=clock)
     shadow = limits._levels["user"]
     first = limits.reserve(ip="::1", user="ann", cost=3)
@@ -120,7 +122,7 @@ def test_a_reservation_is_settled_with_shadows_too(clock):
     assert shadow.peek("ann").remaining == 1
     first.settle(1)
     assert shadow.peek("ann").remaining == 3
-    assert isinstance(shadow, RateLimiter)
+    assert isinstance(shadow, twin.keyed.RateLimiter)
 
 
 def test_shadow_names_levels():
@@ -130,7 +132,6 @@ def test_shadow_names_levels():
         RateLimits(ip="1/s", shadow="ip")
 
 
-@pytest.mark.usefixtures("limits_of_twin")
 def test_keys_with_rates_of_their_own_take_little_memory(twin, clock):
     limits = RateLimits(user="9/s", max_keys=10, clock=clock)
     limits.override("user", "first", "1/s")

@@ -24,10 +24,12 @@ pytestmark = pytest.mark.usefixtures("one_secret")
 LEVELS = {"ip": "4/2s", "user": "3/s; 10/5s", "endpoint": "5/5s, burst 8"}
 
 
-def over(twin, clock, **levels):
-    """RateLimits with limiters of one twin as levels."""
+def over(twin, clock, shadow=(), **levels):
+    """RateLimits of one twin, with limiters of it as levels."""
     make = partial(twin.keyed.RateLimiter, max_keys=100, clock=clock)
-    return RateLimits({name: make(rate) for name, rate in levels.items()}, clock=clock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headgate.limit._levels.Levels", twin.joint.Levels)
+        return RateLimits({name: make(rate) for name, rate in levels.items()}, clock=clock, shadow=shadow)
 
 
 @pytest.fixture
@@ -67,6 +69,61 @@ KEYS = st.dictionaries(st.sampled_from(list(LEVELS)), st.sampled_from(["a", "b"]
 REQUESTS = st.lists(
     st.tuples(KEYS, st.integers(0, 3), st.integers(0, 8).map(lambda n: Fraction(n, 4))), max_size=40
 )
+
+
+ADDRESSES = st.sampled_from(["192.0.2.1", "192.0.2.77", "10.0.0.1", "::1", None])
+USERS = st.sampled_from(["ann", b"ann", 5, None, 1.5])
+COSTS = st.sampled_from([0, 1, 2, 2.5, 4, -1, "1"])
+CALLS = st.lists(
+    st.tuples(
+        st.sampled_from(["allow", "decide", "peek", "reserve", "settle", "refund", "rule", "pass"]),
+        st.fixed_dictionaries({}, optional={"ip": ADDRESSES, "user": USERS, "team": USERS, "zone": USERS}),
+        COSTS,
+    ),
+    max_size=40,
+)
+
+
+class Session:
+    """Calls of RateLimits with everything that a level may have, and what came of them."""
+
+    def __init__(self, twin):
+        self.clock, self.held = FakeClock(), []
+        levels = {"ip": "3/s", "user": "5/s; 8/min", "team": "4/s"}
+        self.limits = over(twin, self.clock, shadow=["team"], **levels)
+        self.limits.deny("ip", "10.0.0.0/8")
+        self.limits.exempt("ip", "::1")
+
+    def call(self, method, keys, cost):
+        try:
+            found = self._call(method, keys, cost)
+        except (TypeError, ValueError) as error:
+            found = type(error), str(error)
+        return found, self.limits.counters()
+
+    def _call(self, method, keys, cost):
+        if method == "pass":
+            return self.clock.advance(0.3)
+        if method == "settle":
+            return [reservation.settle(cost) for reservation in self.held]
+        if method == "rule":
+            (level, key), *_ = keys.items() or [("user", "ann")]
+            return self.limits.override(level, key, "2/s")
+        found = getattr(self.limits, method)(cost=cost, **keys)
+        if method != "reserve":
+            return found, getattr(found, "violated", None)
+        self.held.append(found)
+        return bool(found), found.decision, found.tokens
+
+
+@given(calls=CALLS)
+def test_the_twins_agree_in_everything(calls):
+    sessions = [Session(Twin(name)) for name in twin_names()]
+    for call in calls:
+        results = [session.call(*call) for session in sessions]
+        assert all(result == results[0] for result in results)
+    for session in sessions:
+        session.limits._check()
 
 
 @given(requests=REQUESTS)
@@ -141,12 +198,14 @@ def pair(twin, clock):
     return [twin.keyed.RateLimiter(rate, max_keys=9, clock=clock) for rate in ("5/s", "1/s")]
 
 
+@pytest.mark.usefixtures("limits_of_twin")
 def test_a_request_that_loses_a_race_gives_back_what_was_taken(pair, ask):
     limits = RateLimits(ip=pair[0], user=Quicker(pair[1]))
     assert ask(limits) in (False, Decision(False, 1, 0.0, 1.0, 1.0, "user: 1/s"))
     assert limits.peek(ip="1").remaining == 5.0
 
 
+@pytest.mark.usefixtures("limits_of_twin")
 def test_an_error_gives_back_what_was_taken(pair, ask):
     limits = RateLimits(ip=pair[0], user=Quicker(pair[1], KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):

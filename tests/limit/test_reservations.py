@@ -8,6 +8,7 @@ import pytest
 from clocks import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threads import run_threads
 from twins import Twin, twin_names
 
 from headgate import AddressLimiter, RateLimits
@@ -152,6 +153,88 @@ def test_levels_and_networks_are_settled_together(clock):
     assert limits.reserve(user=None)
     with pytest.raises(ValueError, match=r"^cost must be at most the burst 30, got 31$"):
         limits.reserve(user="ann", cost=31)
+
+
+def test_what_joined_is_settled_together(make, twin, clock):
+    users, routes = make("100/s"), twin.keyed.RateLimiter("50/s; 200/min", clock=clock)
+    bucket = twin.bucket.TokenBucket(20, 1, clock=clock)
+    request = users.reserve("ann", 10)
+    route = routes.reserve("/search", 30)
+    assert request.join(route)
+    assert route.join(bucket.reserve(2))
+    request.settle(4)
+    assert (left(users), left(routes, "/search"), bucket.available) == (96, 46, 16)
+    route.cancel()
+    request.cancel()
+    assert (left(users), left(routes, "/search"), bucket.available) == (96, 46, 16)
+    assert request.join(routes.reserve("/search", 6))
+    assert left(routes, "/search") == 40
+    request.cancel()
+    assert (left(users), left(routes, "/search")) == (96, 46)
+
+
+def test_a_denial_at_a_later_limit_takes_nothing_at_the_earlier(make, twin, clock):
+    users, routes = make("5/s"), twin.keyed.RateLimiter("1/s", clock=clock)
+    assert routes.allow("/search")
+    request = users.reserve("ann", 2)
+    assert request.join(users.reserve("ann"))
+    assert not request.join(routes.reserve("/search"))
+    assert left(users) == 5
+    request.cancel()
+    assert left(users) == 5
+
+
+def test_a_request_that_is_cancelled_late_loses_the_refill_at_most(twin, clock):
+    limiter = twin.keyed.RateLimiter("10/s", clock=clock)
+    limiter.reserve("ann").cancel()
+    assert left(limiter) == 10
+    limiter.allow("ann", 5)
+    late = limiter.reserve("ann")
+    clock.advance(0.01)
+    late.cancel()
+    assert left(limiter) == pytest.approx(5)
+
+
+def test_a_denied_request_that_passes_anyway_can_be_joined(twin, clock):
+    """As in a dry run."""
+    limiter = twin.keyed.RateLimiter("1/s; 9/min", clock=clock)
+    limiter.allow("ann")
+    request = limiter.reserve("ann")
+    assert not request
+    assert request.join(limiter.reserve("bob"))
+    request.cancel()
+    assert left(limiter, "bob") == 1
+
+
+def test_all_can_be_settled_or_none_is(twin, clock):
+    plain = twin.keyed.RateLimiter("9/s", clock=clock)
+    strict = twin.keyed.RateLimiter("9/s", strict=True, max_keys=9, clock=clock)
+    request = plain.reserve("ann", 3)
+    request.join(strict.reserve("ann", 3))
+    with pytest.raises(ValueError, match=r"^actual must be whole with strict=True, got 1.5$"):
+        request.settle(1.5)
+    assert (left(plain), left(strict)) == (6, 6)
+    request.settle(2)
+    assert (left(plain), left(strict)) == (7, 7)
+
+
+def test_what_cannot_join(make):
+    request, other = make("9/s").reserve("ann"), make("9/s").reserve("ann")
+    with pytest.raises(TypeError, match=r"^other must be a Reservation, got True$"):
+        request.join(True)
+    assert request.join(other)
+    for again in (request, other):
+        with pytest.raises(ValueError, match=r"^other must be another reservation, got Reservation"):
+            again.join(request)
+
+
+def test_threads_settle_once(make):
+    limiter = make("1000/s")
+    request = limiter.reserve("ann", 100)
+    for _ in range(8):
+        request.join(limiter.reserve("ann", 10))
+    run_threads(lambda number: request.settle(number))
+    assert 1000 - 9 * 8 <= left(limiter) <= 1000
 
 
 @settings(deadline=None)

@@ -39,6 +39,25 @@ static inline uint64_t hg_units_at(int64_t elapsed, uint64_t multiplier, unsigne
     return (uint64_t)0 - hg_mulshift((uint64_t)0 - (uint64_t)elapsed, multiplier, shift) - 1;
 }
 
+/* The nanoseconds, counted from `elapsed`, after which the refill has brought `units` more; -1 if that is not
+   known in 128 bits. The refill so far, elapsed * multiplier, is a remainder beyond its whole units. */
+static inline int64_t hg_wait(int64_t elapsed, int64_t units, uint64_t multiplier, unsigned shift)
+{
+    if (units <= 0)
+        return 0;
+#if defined(__SIZEOF_INT128__)
+    if (elapsed >= 0 && (shift <= 64 || (uint64_t)units >> (127 - shift) == 0)) {
+        unsigned __int128 one = 1, remainder = (unsigned __int128)elapsed * multiplier & ((one << shift) - 1);
+        unsigned __int128 wait = ((units * (one << shift)) - remainder + multiplier - 1) / multiplier;
+        if (wait <= INT64_MAX)
+            return (int64_t)wait;
+    }
+#else
+    (void)elapsed, (void)multiplier, (void)shift;
+#endif
+    return -1;
+}
+
 /* A debt in units of 2**-old_bits tokens in those of 2**-bits, rounded up, but at most `most`. */
 static inline int64_t hg_rescaled(int64_t debt, unsigned old_bits, unsigned bits, int64_t most)
 {

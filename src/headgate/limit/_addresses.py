@@ -6,17 +6,11 @@ import os
 
 from headgate._base.addresses import packed_address, unmapped
 from headgate._base.pickling import initialized
-from headgate.limit._joint import (
-    allow_all,
-    decide_all,
-    peek_all,
-    refund_all,
-    reserve_all,
-    reset_all,
-)
+from headgate.limit._joint import refund_all, reset_all
 from headgate.limit._networks import UNIX, carried, checked_length, masked
 from headgate.limit._rate import Rate, checked_rates, written
 from headgate.limit._units import checked_positive
+from headgate.limit.joint import allow_all, decide_all, peek_all, reserve_all
 from headgate.limit.keyed import RateLimiter
 
 TYPE_CHECKING = False

@@ -1,26 +1,18 @@
-"""One decision of several limits for one request: all or nothing.
-
-All limits but the first are peeked at, then each is charged, and those charged get a refund if a later one
-denies because another request was faster. So a denied request takes nothing, and at worst two simultaneous
-requests deny each other.
-"""
+"""What several limits of one request have in common beside their decisions: refunds, counts, reservations."""
 
 from __future__ import annotations
 
 from math import inf
-from operator import attrgetter
 
-from headgate.limit._decision import Decision, with_details
-from headgate.limit._reservation import Reservation
-from headgate.limit._units import checked_amount
-from headgate.limit.keyed import RateLimiter
+from headgate.limit._decision import Decision, new_decision, with_details
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any, Protocol, SupportsFloat
 
     from headgate.limit._rate import Rate, Rates
+    from headgate.limit._rules import LevelTally
 
     class Limiter(Protocol):
         """What a level may be."""
@@ -37,57 +29,7 @@ if TYPE_CHECKING:
 
     Applied = Sequence[tuple[str, Any, Any]]
 
-_retry_after, _remaining = attrgetter("retry_after"), attrgetter("remaining")
-_UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
-
-
-def allow_all(applied: Applied, cost: SupportsFloat) -> bool:
-    """Take `cost` from all limits or from none; True if all allow it."""
-    return first_denial(applied, cost) is None
-
-
-def first_denial(applied: Applied, cost: SupportsFloat) -> str | None:
-    """Take `cost` from all limits or from none; the name of the limit that denies, None if all allow it."""
-    for name, limiter, key in applied[1:]:
-        if not (limiter._has(key, cost) if type(limiter) is RateLimiter else limiter.peek(key, cost).allowed):
-            return name
-    taken = 0
-    try:
-        for name, limiter, key in applied:
-            if not limiter.allow(key, cost):
-                return name
-            taken += 1
-    finally:
-        if 0 < taken < len(applied):
-            refund_all(applied[:taken], cost)
-    return None
-
-
-def decide_all(applied: Applied, cost: SupportsFloat) -> Decision:
-    """As ``allow_all``, but return a decision."""
-    seen = _peeks(applied[1:], cost)
-    if not all(decision.allowed for _, decision in seen):
-        return _summary(_peeks(applied[:1], cost) + seen)
-    taken: list[tuple[str, Decision]] = []
-    try:
-        for name, limiter, key in applied:
-            decision = limiter.decide(key, cost)
-            if not decision.allowed:
-                return _named(name, decision)
-            taken.append((name, decision))
-    finally:
-        if len(taken) < len(applied):
-            refund_all(applied[: len(taken)], cost)
-    return _summary(taken)
-
-
-def peek_all(applied: Applied, cost: SupportsFloat) -> Decision:
-    """What ``decide_all`` would return, but without taking anything."""
-    return _summary(_peeks(applied, cost))
-
-
-def _peeks(applied: Applied, cost: SupportsFloat) -> list[tuple[str, Decision]]:
-    return [(name, limiter.peek(key, cost)) for name, limiter, key in applied]
+UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
 
 
 def refund_all(applied: Applied, cost: SupportsFloat) -> None:
@@ -100,23 +42,49 @@ def reset_all(applied: Applied) -> None:
         limiter.reset(key)
 
 
-def _summary(decisions: list[tuple[str, Decision]]) -> Decision:
-    """The decision of the limit that denies for longest, or else of the one with the least remaining."""
-    if not decisions:
-        return _UNLIMITED
-    named = [_named(*each) for each in decisions]
-    denials = [decision for decision in named if not decision.allowed]
-    if not denials:
-        return min(named, key=_remaining)
-    worst = max(denials, key=_retry_after)
-    violated = tuple([policy for denial in denials for policy in denial.violated])
-    return with_details(worst, violated)
-
-
-def _named(name: str, decision: Decision) -> Decision:
+def named(name: str, decision: Decision) -> Decision:
     """The decision of a limit, with its name before each policy."""
-    named = Decision(*decision[:5], f"{name}: {decision.policy}")
-    return with_details(named, tuple([f"{name}: {each}" for each in decision.violated]), decision._more_after)
+    allowed, limit, remaining, retry_after, reset_after, policy = decision
+    made: Decision = new_decision((allowed, limit, remaining, retry_after, reset_after, f"{name}: {policy}"))
+    violated = () if allowed else tuple([f"{name}: {each}" for each in decision.violated])
+    return with_details(made, violated, decision._more_after)
+
+
+def worst(decisions: list[tuple[str, Decision]]) -> Decision:
+    """The decision that denies for longest, with the policies of all that deny."""
+    denials = [named(name, decision) for name, decision in decisions if not decision.allowed]
+    longest = denials[0]
+    for denial in denials:
+        if denial.retry_after > longest.retry_after:
+            longest = denial
+    return with_details(longest, tuple([policy for denial in denials for policy in denial.violated]))
+
+
+def count_denied(tallies: dict[str, LevelTally], applied: Applied, violated: Iterable[str]) -> None:
+    """Count a request that was denied, by policies of these levels."""
+    for level, _, _ in applied:
+        start = f"{level}: "
+        policies = [policy.removeprefix(start) for policy in violated if policy.startswith(start)]
+        if policies:
+            tallies[level].deny(policies)
+
+
+def charge_shadows(tallies: dict[str, LevelTally], shadows: Applied, cost: SupportsFloat) -> Applied:
+    """Charge levels that never deny; those that were charged."""
+    charged: list[tuple[str, Any, Any]] = []
+    for level, limiter, key in shadows:
+        limiter.peek(key, 0)  # raises if it is no key
+        try:
+            decision = limiter.decide(key, cost)
+        except ValueError:  # more than a burst, at any time
+            tallies[level].deny([str(rate) for rate in limiter.rates])
+            continue
+        if decision.allowed:
+            tallies[level].add_allowed()
+            charged.append((level, limiter, key))
+        else:
+            tallies[level].deny(decision.violated)
+    return charged
 
 
 class _Plain:
@@ -137,15 +105,8 @@ class _Plain:
             self._limiter.allow(key, actual - cost)
 
 
-def reserve_all(applied: Applied, cost: SupportsFloat) -> Reservation:
-    """As ``decide_all``, but return a reservation."""
-    parts = parts_of(applied)
-    return Reservation(checked_amount("cost", cost), parts, None, decide_all(applied, cost))
-
-
-def parts_of(applied: Applied) -> list[tuple[Any, Any, int]]:
-    """The limits that a reservation has to be settled at, with the key and the time of each."""
-    return [
-        (limiter, key, limiter._now_ns()) if hasattr(limiter, "_settle") else (_Plain(limiter), key, 0)
-        for _, limiter, key in applied
-    ]
+def part_of(limiter: Any, key: Any) -> tuple[Any, Any, int]:
+    """A limit that a reservation has to be settled at, with the key and the time."""
+    if hasattr(limiter, "_settle"):
+        return limiter, key, limiter._now_ns()
+    return _Plain(limiter), key, 0

@@ -6,19 +6,11 @@ from headgate._base.clock import checked_clock
 from headgate._base.keys import key_name
 from headgate._base.pickling import initialized
 from headgate.limit import _waiting
-from headgate.limit._joint import (
-    decide_all,
-    first_denial,
-    parts_of,
-    peek_all,
-    refund_all,
-    reserve_all,
-    reset_all,
-)
+from headgate.limit._joint import refund_all, reset_all
 from headgate.limit._networks import network_of
 from headgate.limit._rate import checked_rates
 from headgate.limit._rules import Deny, LevelCounts, LevelTally, Networks
-from headgate.limit._units import checked_amount
+from headgate.limit.joint import Levels
 from headgate.limit.keyed import RateLimiter
 
 TYPE_CHECKING = False
@@ -83,7 +75,8 @@ class RateLimits:
     """
 
     __slots__ = (
-        "__weakref__", "_clock", "_levels", "_networks", "_overrides", "_shadow", "_tallies", "_waiting"
+        "__weakref__", "_clock", "_joint", "_levels", "_networks", "_overrides", "_policies", "_tallies",
+        "_waiting",
     )
 
     def __init__(
@@ -109,10 +102,12 @@ class RateLimits:
         self._levels: dict[str, Limiter] = {}
         for level, limit in wanted.items():
             self._levels[_checked_level(level)] = _limiter(limit, max_keys, on_full, clock)
-        self._shadow = self._checked_shadow(shadow)
+        names = self._checked_shadow(shadow)
         self._networks = {level: Networks() for level in wanted}
         self._tallies = {level: LevelTally() for level in wanted}
         self._overrides: dict[str, dict[bytes, Any]] = {level: {} for level in wanted}
+        self._policies: tuple[list[tuple[Rate, ...]], tuple[str, ...]] = ([], ())
+        self._joint = Levels(self._levels, self._networks, self._overrides, self._tallies, names)
 
     def _checked_shadow(self, shadow: Iterable[str]) -> frozenset[str]:
         if isinstance(shadow, str) or not hasattr(shadow, "__iter__"):
@@ -135,60 +130,6 @@ class RateLimits:
             limiter.peek(key, 0)
         return [key_name(key) for key in keys]
 
-    def _applied(self, keys: dict[str, Any], cost: SupportsFloat = 0) -> Applied:
-        if not keys:
-            raise TypeError("the key of at least one level must be given")
-        applied = []
-        for level, key in keys.items():
-            limiter: Limiter | None = self._levels.get(level) or self._limiter(level)
-            if key is None:
-                continue
-            networks = self._networks[level]
-            if networks.values:
-                limiter = networks.get(key, limiter)
-            if overrides := self._overrides[level]:
-                limiter = overrides.get(key_name(key), limiter)
-            if limiter is not None:
-                applied.append((level, limiter, key))
-        if not applied:
-            checked_amount("cost", cost)
-        return applied
-
-    def _by_shadow(self, keys: dict[str, Any], cost: SupportsFloat) -> tuple[Applied, Applied]:
-        """The limits that may deny, and those that are only counted."""
-        applied = self._applied(keys, cost)
-        if not self._shadow:
-            return applied, ()
-        shadows = [each for each in applied if each[0] in self._shadow]
-        return [each for each in applied if each[0] not in self._shadow], shadows
-
-    def _allowed(self, applied: Applied, shadows: Applied, cost: SupportsFloat) -> Applied:
-        """Count a request that was allowed, and charge levels that never deny; those that were charged."""
-        for level, _, _ in applied:
-            self._tallies[level].add_allowed()
-        charged: list[tuple[str, Any, Any]] = []
-        for level, limiter, key in shadows:
-            limiter.peek(key, 0)  # raises if it is no key
-            try:
-                decision = limiter.decide(key, cost)
-            except ValueError:  # more than a burst, at any time
-                self._tallies[level].deny([str(rate) for rate in limiter.rates])
-                continue
-            if decision.allowed:
-                self._tallies[level].add_allowed()
-                charged.append((level, limiter, key))
-            else:
-                self._tallies[level].deny(decision.violated)
-        return charged
-
-    def _denied(self, applied: Applied, violated: Iterable[str]) -> None:
-        """Count a request that was denied, by policies of these levels."""
-        for level, _, _ in applied:
-            start = f"{level}: "
-            policies = [policy.removeprefix(start) for policy in violated if policy.startswith(start)]
-            if policies:
-                self._tallies[level].deny(policies)
-
     def allow(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> bool:
         """Take `cost` at all levels that `keys` names if all allow it; True if so.
 
@@ -199,13 +140,7 @@ class RateLimits:
         >>> [limits.allow(user=user, endpoint="/search") for user in ("ann", "ann", "ann", "bob", "eve")]
         [True, True, False, True, False]
         """
-        applied, shadows = self._by_shadow(keys, cost)
-        denier = first_denial(applied, cost)
-        if denier is None:
-            self._allowed(applied, shadows, cost)
-            return True
-        self._denied(applied, peek_all(applied, cost).violated or (f"{denier}: ",))
-        return False
+        return self._joint.allow(keys, cost)
 
     def decide(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
         """As ``allow``, but return a `Decision`: that of the level that denies for longest, or else of the
@@ -216,13 +151,7 @@ class RateLimits:
         >>> RateLimits(user="2/s", endpoint="3/s", clock=lambda: 0).decide(user="ann", endpoint="/").policy
         'user: 2/s'
         """
-        applied, shadows = self._by_shadow(keys, cost)
-        decision = decide_all(applied, cost)
-        if decision.allowed:
-            self._allowed(applied, shadows, cost)
-        else:
-            self._denied(applied, decision.violated)
-        return decision
+        return self._joint.decide(keys, cost)
 
     def peek(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
         """What ``decide`` would return, but without taking anything.
@@ -232,7 +161,7 @@ class RateLimits:
         >>> RateLimits(user="2/s", clock=lambda: 0).peek(user="ann").remaining
         2.0
         """
-        return peek_all(self._by_shadow(keys, cost)[0], cost)
+        return self._joint.peek(keys, cost)
 
     def reserve(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Reservation:
         """Take `cost` at all levels that `keys` names if all allow it, as a `Reservation`, which is false if
@@ -245,15 +174,7 @@ class RateLimits:
         >>> reservation.settle(300), limits.peek(user="ann").remaining, limits.peek(team="a").remaining
         (None, 700.0, 4700.0)
         """
-        applied, shadows = self._by_shadow(keys, cost)
-        reservation = reserve_all(applied, cost)
-        if reservation:
-            times = parts_of(shadows)
-            charged = self._allowed(applied, shadows, cost)
-            reservation._add([part for part, each in zip(times, shadows, strict=True) if each in charged])
-        elif reservation.decision is not None:
-            self._denied(applied, reservation.decision.violated)
-        return reservation
+        return self._joint.reserve(keys, cost)
 
     def refund(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> None:
         """Refund `cost` at each level, for example because a request failed.
@@ -264,7 +185,7 @@ class RateLimits:
         >>> limits.allow(user="ann"), limits.refund(user="ann"), limits.peek(user="ann").remaining
         (True, None, 2.0)
         """
-        applied = self._applied(keys, cost)
+        applied = self._joint.applied(keys, cost)
         refund_all(applied, cost)
         self._waiting.notify_matching(_key_names(applied))
 
@@ -277,7 +198,7 @@ class RateLimits:
         >>> limits.allow(user="ann"), limits.reset(user="ann"), limits.allow(user="ann")
         (True, None, True)
         """
-        applied = self._applied(keys)
+        applied = self._joint.applied(keys, 0)
         reset_all(applied)
         self._waiting.notify_matching(_key_names(applied))
 
@@ -437,6 +358,20 @@ class RateLimits:
         """
         return {level: limiter.rates for level, limiter in self._levels.items()}
 
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The tiers of all levels as text, for ``Decision.fields`` and ``Decision.headers``.
+
+        >>> RateLimits(ip="10/s", user="100/min; 1000/h").policies
+        ('ip: 10/s', 'user: 100/min', 'user: 1000/h')
+        """
+        rates, policies = self._policies
+        now = [limiter.rates for limiter in self._levels.values()]
+        if rates != now:
+            policies = tuple([f"{level}: {rate}" for level, tiers in self.rates.items() for rate in tiers])
+            self._policies = now, policies
+        return policies
+
     def __repr__(self) -> str:
         levels = [f"{level}={'; '.join(map(str, rates))!r}" for level, rates in self.rates.items()]
         return f"RateLimits({', '.join(levels)})"
@@ -470,7 +405,7 @@ class _Request:
 
     def name(self) -> tuple[tuple[str, bytes], ...]:
         """What identifies the queue in which the request waits."""
-        return tuple(_key_names(self._limits._applied(self._keys)))
+        return tuple(_key_names(self._limits._joint.applied(self._keys, 0)))
 
     def consume(self, cost: SupportsFloat) -> bool:
         return self._limits.allow(cost=cost, **self._keys)

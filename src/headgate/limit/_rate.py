@@ -94,7 +94,7 @@ class Rate(_Fields):
             raise ValueError(f"{error} in {text!r}") from None
 
     def __str__(self) -> str:
-        return _text(self)
+        return text_of(self)
 
 
 def checked_rates(rate: Rates, burst: SupportsFloat | None) -> tuple[Rate, ...]:
@@ -166,8 +166,8 @@ def _seconds(text: str) -> float:
 
 
 @lru_cache(maxsize=256)
-def _text(rate: Rate) -> str:
-    """Every decision has the text of a rate."""
+def text_of(rate: Rate) -> str:
+    """The text of a rate, which every decision has."""
     text = f"{written(rate.limit)}/{_written_period(rate.period)}"
     usual = max(1, rate.limit) if rate.limit else 0
     return text if rate.burst == usual else f"{text}, burst {written(rate.burst)}"

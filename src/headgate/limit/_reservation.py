@@ -6,6 +6,7 @@ from headgate.limit._units import checked_amount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, SupportsFloat
 
     from headgate.limit._decision import Decision
@@ -28,7 +29,7 @@ class Reservation:
     False
     """
 
-    __slots__ = ("_decision", "_due", "_open", "_parts", "_tokens")
+    __slots__ = ("_decision", "_due", "_joined", "_open", "_parts", "_tokens")
 
     def __init__(
         self, tokens: float, parts: list[Part], due: int | None = None, decision: Decision | None = None
@@ -37,7 +38,8 @@ class Reservation:
         self._parts = parts
         self._due = due
         self._decision = decision
-        self._open = [True] if self else []
+        self._open = [True] if decision is None or decision.allowed else []
+        self._joined: list[Reservation] = []
 
     def __bool__(self) -> bool:
         return self._decision is None or self._decision.allowed
@@ -91,8 +93,20 @@ class Reservation:
         3.0
         """
         used = checked_amount("actual", actual)
-        for limit, _, _ in self._parts if self._open else ():
-            limit._check_settle(used)
+        together = list(self._together())
+        for each in together:
+            for limit, _, _ in each._parts if each._open else ():
+                limit._check_settle(used)
+        for each in together:
+            each._settle(used)
+
+    def _together(self) -> Iterator[Reservation]:
+        """This one, and those that joined it."""
+        yield self
+        for joined in self._joined:
+            yield from joined._together()
+
+    def _settle(self, used: float) -> None:
         if self._closed():
             return
         for limit, key, reserved_at in self._parts:
@@ -109,6 +123,32 @@ class Reservation:
         1.0
         """
         self.settle(0)
+
+    def join(self, other: Reservation) -> bool:
+        """Let `other`, made for the same request by another limit, be settled and cancelled with this one;
+        False if it was denied: then this one is cancelled, so that the request takes nothing anywhere.
+
+        Each refunds or takes according to its own tokens. What joins after ``settle`` or ``cancel`` is
+        settled by the next call of them.
+
+        Raises TypeError if `other` is no reservation, ValueError if it is this one.
+
+        >>> users, routes = RateLimiter("5/s", clock=lambda: 0), RateLimiter("1/s", clock=lambda: 0)
+        >>> request = users.reserve("ann")
+        >>> request.join(routes.reserve("/search")), request.join(routes.reserve("/search"))
+        (True, False)
+        >>> users.peek("ann").remaining, routes.peek("/search").remaining
+        (5.0, 1.0)
+        """
+        if not isinstance(other, Reservation):
+            raise TypeError(f"other must be a Reservation, got {other!r}")
+        if self in other._together():
+            raise ValueError(f"other must be another reservation, got {other!r}")
+        if not other:
+            self.cancel()
+            return False
+        self._joined.append(other)
+        return True
 
     def _add(self, parts: list[Part]) -> None:
         """Settle at these limits too."""

@@ -33,7 +33,9 @@ from libc.stdint cimport int64_t, uint64_t
 
 from headgate._c.clock cimport hg_monotonic_ns
 from headgate._c.fields cimport hg_get_double, hg_set_double
+from headgate._c.mulshift cimport hg_wait
 from headgate.limit._amounts cimport Amount, split
+from headgate.limit._decided cimport decided
 
 from functools import partial
 from os import urandom
@@ -42,7 +44,7 @@ from headgate.limit import _waiting
 from headgate._base.clock import checked_clock, checked_now
 from headgate.limit._decision import Decision, with_details
 from headgate._base.pickling import initialized
-from headgate.limit._rate import checked_rates
+from headgate.limit._rate import checked_rates, text_of
 from headgate.limit._tables import (
     checked_mismatch,
     checked_overflow,
@@ -70,9 +72,17 @@ def _size(uint64_t lines, bint strict, tuple rates):
     return _words(lines, length) * sizeof(uint64_t) * (1 if strict else len(rates))
 
 
-cdef object _wait(hg_charge *charge, object units):
+cdef object _wait(hg_charge *charge, int64_t units):
     """The nanoseconds in which `units` are refilled."""
+    cdef int64_t nanoseconds = hg_wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
+    if nanoseconds >= 0:
+        return nanoseconds
     return wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
+
+
+cdef double _left(hg_charge *charge, int64_t debt) noexcept:
+    """The tokens that are left to a key that owes `debt`."""
+    return ldexp(<double>max(0, charge.scale.burst - debt), -<int>charge.scale.bits)
 
 
 cdef class RateLimiter(_Logs):
@@ -240,38 +250,38 @@ cdef class RateLimiter(_Logs):
 
     cdef object _decision(self, tuple rates, hg_verdict verdict, hg_charge *charges, bint taken):
         """That of the tier that denies for longest, or else of the one with the least remaining."""
-        cdef int i, worst = 0
-        cdef int64_t debt, rest
+        if verdict == HG_ALLOWED:
+            return self._allowed(rates, charges, taken)
+        return self._denied(rates, charges)
+
+    cdef object _allowed(self, tuple rates, hg_charge *charges, bint taken):
+        cdef int i, tightest = 0
         cdef double left, least = 0
-        cdef hg_charge *charge
+        cdef int64_t debt
+        for i in range(len(rates)):
+            left = _left(&charges[i], charges[i].debt + taken * charges[i].cost)
+            if i == 0 or left < least:
+                tightest, least = i, left
+        rate, charge = rates[tightest], &charges[tightest]
+        debt = charge.rest if self.strict else charge.debt + taken * charge.cost
+        reset = _wait(charge, debt) / 1e9 if rate.limit else 0.0
+        return decided(Decision, True, rate.burst, least, 0.0, reset, text_of(rate))
+
+    cdef object _denied(self, tuple rates, hg_charge *charges):
+        cdef int i, worst = 0
         waits = [0] * len(rates)
         violated = []
         for i in range(len(rates)):
-            charge = &charges[i]
-            if verdict != HG_ALLOWED:
-                if charge.verdict != HG_ALLOWED:
-                    waits[i] = _wait(charge, charge.missing) if rates[i].limit else INFINITY
-                    violated.append(str(rates[i]))
-                if waits[i] > waits[worst]:
-                    worst = i
-                continue
-            left = ldexp(<double>max(0, charge.scale.burst - charge.debt - taken * charge.cost),
-                         -<int>charge.scale.bits)
-            if i == 0 or left < least:
-                worst, least = i, left
-        charge = &charges[worst]
-        debt = charge.debt
-        if taken and verdict == HG_ALLOWED:
-            debt += charge.cost
-        rest = charge.rest if self.strict else debt
-        decision = Decision(
-            verdict == HG_ALLOWED,
-            rates[worst].burst,
-            ldexp(<double>max(0, charge.scale.burst - debt), -<int>charge.scale.bits),
-            waits[worst] / 1e9,
-            (_wait(charge, rest) if rates[worst].limit else waits[worst]) / 1e9,
-            str(rates[worst]),
-        )
+            if charges[i].verdict != HG_ALLOWED:
+                waits[i] = _wait(&charges[i], charges[i].missing) if rates[i].limit else INFINITY
+                violated.append(text_of(rates[i]))
+            if waits[i] > waits[worst]:
+                worst = i
+        rate, charge = rates[worst], &charges[worst]
+        pause = waits[worst] / 1e9
+        reset = _wait(charge, charge.rest if self.strict else charge.debt) / 1e9 if rate.limit else pause
+        left = _left(charge, charge.debt)
+        decision = decided(Decision, False, rate.burst, left, pause, reset, text_of(rate))
         return decision if len(violated) < 2 else with_details(decision, tuple(violated))
 
     cdef object _with_more(self, object key, object decision):

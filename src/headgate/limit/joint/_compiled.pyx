@@ -1,0 +1,285 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: freethreading_compatible=True, embedsignature=True, embedsignature.format=clinic, autotestdict=False
+"""One decision of several limits for one request: all or nothing.
+
+All limits but the first are peeked at, then each is charged, and those charged get a refund if a later one
+denies because another request was faster. So a denied request takes nothing, and at worst two simultaneous
+requests deny each other.
+"""
+from cpython.tuple cimport PyTuple_GET_ITEM
+
+from headgate.limit._decided cimport decided
+
+from headgate._base.keys import key_name
+from headgate.limit._decision import Decision
+from headgate.limit._joint import (
+    UNLIMITED,
+    charge_shadows,
+    count_denied,
+    named,
+    part_of,
+    refund_all,
+    worst,
+)
+from headgate.limit._reservation import Reservation
+from headgate.limit._units import checked_amount
+from headgate.limit.keyed._compiled import RateLimiter
+
+
+cdef object _denier(list applied, object cost):
+    """The name of the first limit but one that would deny, None if all but the first would allow it."""
+    cdef Py_ssize_t at
+    for at in range(1, len(applied)):
+        name, limiter, key = <tuple>applied[at]
+        if not (limiter._has(key, cost) if type(limiter) is RateLimiter else limiter.peek(key, cost).allowed):
+            return name
+    return None
+
+
+cdef object _first_denial(list applied, object cost):
+    """Take `cost` from all limits or from none; the name of the limit that denies, None if all allow it."""
+    cdef Py_ssize_t taken = 0
+    denier = _denier(applied, cost)
+    if denier is not None:
+        return denier
+    try:
+        for name, limiter, key in applied:
+            if not limiter.allow(key, cost):
+                return name
+            taken += 1
+    finally:
+        if 0 < taken < len(applied):
+            refund_all(applied[:taken], cost)
+    return None
+
+
+cdef type DECISION = Decision
+
+
+cdef inline object _field(object decision, Py_ssize_t at, str name):
+    """A field of what a limiter returned."""
+    return <object>PyTuple_GET_ITEM(decision, at) if type(decision) is DECISION else getattr(decision, name)
+
+
+cdef object _named(object name, object decision):
+    """The decision of a limit that allows, with its name before the policy."""
+    if type(decision) is not DECISION or decision._more_after is not None:
+        return named(name, decision)
+    return decided(
+        DECISION,
+        True,
+        <object>PyTuple_GET_ITEM(decision, 1),
+        <object>PyTuple_GET_ITEM(decision, 2),
+        <object>PyTuple_GET_ITEM(decision, 3),
+        <object>PyTuple_GET_ITEM(decision, 4),
+        f"{name}: {<object>PyTuple_GET_ITEM(decision, 5)}",
+    )
+
+
+cdef object _decide(list applied, object cost):
+    """``decide_all``."""
+    cdef Py_ssize_t taken = 0
+    cdef double remaining, least = 0
+    level, tightest = "", UNLIMITED
+    if _denier(applied, cost) is not None:
+        decision = peek_all(applied, cost)
+        if not decision.allowed:
+            return decision
+    try:
+        for name, limiter, key in applied:
+            decision = limiter.decide(key, cost)
+            if not _field(decision, 0, "allowed"):
+                return named(name, decision)
+            remaining = _field(decision, 2, "remaining")
+            if not taken or remaining < least:
+                level, tightest, least = name, decision, remaining
+            taken += 1
+    finally:
+        if taken < len(applied):
+            refund_all(applied[:taken], cost)
+    return _named(level, tightest) if taken else tightest
+
+
+cdef object _reserve(list applied, object cost):
+    """``reserve_all``."""
+    parts = [
+        (limiter, key, limiter._now_ns()) if type(limiter) is RateLimiter else part_of(limiter, key)
+        for _, limiter, key in applied
+    ]
+    amount = cost if type(cost) is int and cost >= 0 else checked_amount("cost", cost)
+    return Reservation(amount, parts, None, _decide(applied, cost))
+
+
+def allow_all(applied, cost):
+    """Take `cost` from all limits or from none; True if all allow it.
+
+    >>> applied = [("ip", RateLimiter("1/s"), "::1"), ("user", RateLimiter("2/s"), "ann")]
+    >>> allow_all(applied, 1), allow_all(applied, 1), peek_all(applied[1:], 1).remaining > 0.9
+    (True, False, True)
+    """
+    return _first_denial(applied, cost) is None
+
+
+def decide_all(applied, cost):
+    """As ``allow_all``, but return a decision.
+
+    >>> decide_all([("ip", RateLimiter("3/s"), "::1"), ("user", RateLimiter("2/s"), "ann")], 1).policy
+    'user: 2/s'
+    """
+    return _decide(applied, cost)
+
+
+def peek_all(applied, cost):
+    """What ``decide_all`` would return, but without taking anything.
+
+    >>> peek_all([("ip", RateLimiter("3/s"), "::1")], 1).remaining
+    3.0
+    """
+    decisions = [(name, limiter.peek(key, cost)) for name, limiter, key in applied]
+    if not all(decision.allowed for _, decision in decisions):
+        return worst(decisions)
+    if not decisions:
+        return UNLIMITED
+    return named(*min(decisions, key=_remaining))
+
+
+def _remaining(each):
+    return each[1].remaining
+
+
+def reserve_all(applied, cost):
+    """As ``decide_all``, but return a reservation.
+
+    >>> reserve_all([("ip", RateLimiter("3/s"), "::1")], 2).tokens
+    2
+    """
+    return _reserve(applied, cost)
+
+
+cdef class _Level:
+    cdef object limiter
+    cdef object networks
+    cdef dict overrides
+    cdef object add_allowed
+
+
+cdef class Levels:
+    """Levels(limiters, networks, overrides, tallies, shadow)\n--\n
+    The levels of a `RateLimits`, by name, each with the rules and the counters that it has.
+
+    >>> from headgate.limit._rules import LevelTally, Networks
+    >>> levels = Levels({"ip": RateLimiter("3/s")}, {"ip": Networks()}, {"ip": {}}, {"ip": LevelTally()}, ())
+    >>> levels.decide({"ip": "::1"}, 1).policy, levels.peek({"ip": "::1"}, 1).allowed
+    ('ip: 3/s', True)
+    >>> levels.allow({"ip": "::1"}, 1), bool(levels.reserve({"ip": "::1"}, 2))
+    (True, False)
+    >>> [name for name, *_ in levels.applied({"ip": "::1"}, 1)]
+    ['ip']
+    """
+
+    cdef dict levels
+    cdef dict tallies
+    cdef frozenset shadow
+
+    def __cinit__(self, limiters, networks, overrides, tallies, shadow):
+        cdef _Level made
+        self.levels = {}
+        for level, limiter in limiters.items():
+            made = _Level()
+            made.limiter, made.networks, made.overrides = limiter, networks[level], overrides[level]
+            made.add_allowed = tallies[level].add_allowed
+            self.levels[level] = made
+        self.tallies = tallies
+        self.shadow = frozenset(shadow)
+
+    cdef list _applied(self, dict keys, object cost):
+        cdef _Level found
+        applied = []
+        if not keys:
+            raise TypeError("the key of at least one level must be given")
+        for level, key in keys.items():
+            found = self._level(level)
+            if key is None:
+                continue
+            limiter = found.limiter
+            networks = found.networks
+            if networks.values:
+                limiter = networks.get(key, limiter)
+            if found.overrides:
+                limiter = found.overrides.get(key_name(key), limiter)
+            if limiter is not None:
+                applied.append((level, limiter, key))
+        if not applied:
+            checked_amount("cost", cost)
+        return applied
+
+    cdef _Level _level(self, object level):
+        try:
+            return self.levels[level]
+        except KeyError:
+            names = ", ".join(self.levels)
+            raise ValueError(f"level must be one of {names}, got {level!r}") from None
+
+    cdef list _shadows(self, list applied):
+        """Move the limits that are only counted out of `applied`, which keeps those that may deny."""
+        if not self.shadow:
+            return []
+        shadows = [each for each in applied if (<tuple>each)[0] in self.shadow]
+        applied[:] = [each for each in applied if (<tuple>each)[0] not in self.shadow]
+        return shadows
+
+    cdef int _count_allowed(self, list applied) except -1:
+        for level, _, _ in applied:
+            (<_Level>self.levels[level]).add_allowed()
+        return 0
+
+    def applied(self, keys, cost):
+        """The limits of the levels that `keys` names: level, limiter, key."""
+        return self._applied(keys, cost)
+
+    def allow(self, keys, cost):
+        """Take `cost` at all levels that `keys` names if all allow it; True if so."""
+        applied = self._applied(keys, cost)
+        shadows = self._shadows(applied)
+        denier = _first_denial(applied, cost)
+        if denier is None:
+            self._count_allowed(applied)
+            if shadows:
+                charge_shadows(self.tallies, shadows, cost)
+            return True
+        count_denied(self.tallies, applied, peek_all(applied, cost).violated or (f"{denier}: ",))
+        return False
+
+    def decide(self, keys, cost):
+        """As ``allow``, but return a decision."""
+        applied = self._applied(keys, cost)
+        shadows = self._shadows(applied)
+        decision = _decide(applied, cost)
+        if _field(decision, 0, "allowed"):
+            self._count_allowed(applied)
+            if shadows:
+                charge_shadows(self.tallies, shadows, cost)
+        else:
+            count_denied(self.tallies, applied, decision.violated)
+        return decision
+
+    def peek(self, keys, cost):
+        """What ``decide`` would return, but without taking anything."""
+        applied = self._applied(keys, cost)
+        self._shadows(applied)
+        return peek_all(applied, cost)
+
+    def reserve(self, keys, cost):
+        """As ``allow``, but return a reservation."""
+        applied = self._applied(keys, cost)
+        shadows = self._shadows(applied)
+        reservation = _reserve(applied, cost)
+        if not reservation.decision.allowed:
+            count_denied(self.tallies, applied, reservation.decision.violated)
+            return reservation
+        self._count_allowed(applied)
+        if shadows:
+            parts = {level: part_of(limiter, key) for level, limiter, key in shadows}
+            charged = charge_shadows(self.tallies, shadows, cost)
+            reservation._add([parts[level] for level, _, _ in charged])
+        return reservation

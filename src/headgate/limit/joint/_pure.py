@@ -1,0 +1,207 @@
+"""One decision of several limits for one request, in pure Python: all or nothing.
+
+All limits but the first are peeked at, then each is charged, and those charged get a refund if a later one
+denies because another request was faster. So a denied request takes nothing, and at worst two simultaneous
+requests deny each other.
+"""
+
+from headgate._base.keys import key_name
+from headgate.limit._joint import (
+    UNLIMITED,
+    charge_shadows,
+    count_denied,
+    named,
+    part_of,
+    refund_all,
+    worst,
+)
+from headgate.limit._reservation import Reservation
+from headgate.limit._units import checked_amount
+from headgate.limit.keyed._pure import RateLimiter
+
+
+def _denier(applied, cost):
+    """The name of the first limit but one that would deny, None if all but the first would allow it."""
+    for name, limiter, key in applied[1:]:
+        if not (limiter._has(key, cost) if type(limiter) is RateLimiter else limiter.peek(key, cost).allowed):
+            return name
+    return None
+
+
+def _first_denial(applied, cost):
+    """Take `cost` from all limits or from none; the name of the limit that denies, None if all allow it."""
+    denier = _denier(applied, cost)
+    if denier is not None:
+        return denier
+    taken = 0
+    try:
+        for name, limiter, key in applied:
+            if not limiter.allow(key, cost):
+                return name
+            taken += 1
+    finally:
+        if 0 < taken < len(applied):
+            refund_all(applied[:taken], cost)
+    return None
+
+
+def allow_all(applied, cost):
+    """Take `cost` from all limits or from none; True if all allow it.
+
+    >>> applied = [("ip", RateLimiter("1/s"), "::1"), ("user", RateLimiter("2/s"), "ann")]
+    >>> allow_all(applied, 1), allow_all(applied, 1), peek_all(applied[1:], 1).remaining > 0.9
+    (True, False, True)
+    """
+    return _first_denial(applied, cost) is None
+
+
+def decide_all(applied, cost):
+    """As ``allow_all``, but return a decision.
+
+    >>> decide_all([("ip", RateLimiter("3/s"), "::1"), ("user", RateLimiter("2/s"), "ann")], 1).policy
+    'user: 2/s'
+    """
+    if _denier(applied, cost) is not None:
+        decision = peek_all(applied, cost)
+        if not decision.allowed:
+            return decision
+    level, tightest = "", UNLIMITED
+    taken = 0
+    try:
+        for name, limiter, key in applied:
+            decision = limiter.decide(key, cost)
+            if not decision.allowed:
+                return named(name, decision)
+            if not taken or decision.remaining < tightest.remaining:
+                level, tightest = name, decision
+            taken += 1
+    finally:
+        if taken < len(applied):
+            refund_all(applied[:taken], cost)
+    return named(level, tightest) if taken else tightest
+
+
+def peek_all(applied, cost):
+    """What ``decide_all`` would return, but without taking anything.
+
+    >>> peek_all([("ip", RateLimiter("3/s"), "::1")], 1).remaining
+    3.0
+    """
+    decisions = [(name, limiter.peek(key, cost)) for name, limiter, key in applied]
+    if not all(decision.allowed for _, decision in decisions):
+        return worst(decisions)
+    if not decisions:
+        return UNLIMITED
+    return named(*min(decisions, key=_remaining))
+
+
+def _remaining(each):
+    return each[1].remaining
+
+
+def reserve_all(applied, cost):
+    """As ``decide_all``, but return a reservation.
+
+    >>> reserve_all([("ip", RateLimiter("3/s"), "::1")], 2).tokens
+    2
+    """
+    parts = [part_of(limiter, key) for _, limiter, key in applied]
+    return Reservation(checked_amount("cost", cost), parts, None, decide_all(applied, cost))
+
+
+class Levels:
+    """The levels of a `RateLimits`, by name, each with the rules and the counters that it has.
+
+    >>> from headgate.limit._rules import LevelTally, Networks
+    >>> levels = Levels({"ip": RateLimiter("3/s")}, {"ip": Networks()}, {"ip": {}}, {"ip": LevelTally()}, ())
+    >>> levels.decide({"ip": "::1"}, 1).policy, levels.peek({"ip": "::1"}, 1).allowed
+    ('ip: 3/s', True)
+    >>> levels.allow({"ip": "::1"}, 1), bool(levels.reserve({"ip": "::1"}, 2))
+    (True, False)
+    >>> [name for name, *_ in levels.applied({"ip": "::1"}, 1)]
+    ['ip']
+    """
+
+    __slots__ = ("_levels", "_shadow", "_tallies")
+
+    def __init__(self, limiters, networks, overrides, tallies, shadow):
+        self._levels = {
+            level: (limiter, networks[level], overrides[level]) for level, limiter in limiters.items()
+        }
+        self._tallies = tallies
+        self._shadow = frozenset(shadow)
+
+    def applied(self, keys, cost):
+        """The limits of the levels that `keys` names: level, limiter, key."""
+        if not keys:
+            raise TypeError("the key of at least one level must be given")
+        applied = []
+        for level, key in keys.items():
+            try:
+                limiter, networks, overrides = self._levels[level]
+            except KeyError:
+                names = ", ".join(self._levels)
+                raise ValueError(f"level must be one of {names}, got {level!r}") from None
+            if key is None:
+                continue
+            if networks.values:
+                limiter = networks.get(key, limiter)
+            if overrides:
+                limiter = overrides.get(key_name(key), limiter)
+            if limiter is not None:
+                applied.append((level, limiter, key))
+        if not applied:
+            checked_amount("cost", cost)
+        return applied
+
+    def _by_shadow(self, keys, cost):
+        """The limits that may deny, and those that are only counted."""
+        applied = self.applied(keys, cost)
+        if not self._shadow:
+            return applied, ()
+        shadows = [each for each in applied if each[0] in self._shadow]
+        return [each for each in applied if each[0] not in self._shadow], shadows
+
+    def _count_allowed(self, applied):
+        for level, _, _ in applied:
+            self._tallies[level].add_allowed()
+
+    def allow(self, keys, cost):
+        """Take `cost` at all levels that `keys` names if all allow it; True if so."""
+        applied, shadows = self._by_shadow(keys, cost)
+        denier = _first_denial(applied, cost)
+        if denier is None:
+            self._count_allowed(applied)
+            charge_shadows(self._tallies, shadows, cost)
+            return True
+        count_denied(self._tallies, applied, peek_all(applied, cost).violated or (f"{denier}: ",))
+        return False
+
+    def decide(self, keys, cost):
+        """As ``allow``, but return a decision."""
+        applied, shadows = self._by_shadow(keys, cost)
+        decision = decide_all(applied, cost)
+        if decision.allowed:
+            self._count_allowed(applied)
+            charge_shadows(self._tallies, shadows, cost)
+        else:
+            count_denied(self._tallies, applied, decision.violated)
+        return decision
+
+    def peek(self, keys, cost):
+        """What ``decide`` would return, but without taking anything."""
+        return peek_all(self._by_shadow(keys, cost)[0], cost)
+
+    def reserve(self, keys, cost):
+        """As ``allow``, but return a reservation."""
+        applied, shadows = self._by_shadow(keys, cost)
+        reservation = reserve_all(applied, cost)
+        if not reservation:
+            count_denied(self._tallies, applied, reservation.decision.violated)
+            return reservation
+        self._count_allowed(applied)
+        if shadows:
+            parts = {level: part_of(limiter, key) for level, limiter, key in shadows}
+            charged = charge_shadows(self._tallies, shadows, cost)
+            reservation._add([parts[level] for level, _, _ in charged])
+        return reservation
