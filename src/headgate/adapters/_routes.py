@@ -1,0 +1,67 @@
+"""What the limits of single routes share, whatever the host: one limiter, keys by route."""
+
+from __future__ import annotations
+
+from inspect import isawaitable
+
+from headgate._base.checks import checked_callable
+from headgate.adapters._limiting import Limiting
+from headgate.adapters.keys import client
+from headgate.limit import AddressLimiter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import Any
+
+    from headgate.adapters._exempt import Exempt
+    from headgate.adapters._limiting import Cost, Style
+    from headgate.adapters.keys import Extractor, Request
+
+
+class RouteKey:
+    """An extractor whose keys differ by route and method, or by the name `shared` if there is one.
+
+    >>> from headgate.adapters.asgi import ASGIRequest
+    >>> RouteKey(lambda request: "ann", None)(ASGIRequest({"path": "/orders", "method": "GET"}))
+    'GET /orders\\nann'
+    """
+
+    __slots__ = ("_key", "_shared")
+
+    def __init__(self, key: Extractor, shared: str | None) -> None:
+        self._key, self._shared = key, shared
+
+    def __call__(self, request: Request) -> str | Awaitable[str | None] | None:
+        key = self._key(request)
+        return self._later(request, key) if isawaitable(key) else self._named(request, key)
+
+    async def _later(self, request: Request, key: Awaitable[Any]) -> str | None:
+        return self._named(request, await key)
+
+    def _named(self, request: Request, key: Any) -> str | None:
+        if key is None:
+            return None
+        scope = self._shared or f"{request.method} {request.route or request.path}"
+        return f"{scope}\n{key}"
+
+
+def route_limiting(limits: Any, *, key: Extractor | None, shared: str | None, cost: Cost, exempt: Exempt,
+                   headers: Style, dry_run: bool, asynchronous: bool = False) -> Limiting:
+    """The `Limiting` of single routes; `key` is ``client()`` if it is None.
+
+    Raises TypeError if `limits` has levels or takes addresses only, and what `Limiting` raises.
+
+    >>> from headgate.adapters.wsgi import WSGIRequest
+    >>> options = {"key": None, "shared": None, "cost": 1, "exempt": (), "headers": None, "dry_run": False}
+    >>> limiting = route_limiting("1/min", **options)
+    >>> [bool(limiting.charge(WSGIRequest({"PATH_INFO": path, "REMOTE_ADDR": "::1"}))) for path in "aab"]
+    [True, False, True]
+    """
+    if hasattr(getattr(limits, "rates", None), "keys") or isinstance(limits, AddressLimiter):
+        raise TypeError(f"limits must be a rate or a limiter by key of any text, got {limits!r}")
+    if shared is not None and not isinstance(shared, str):
+        raise TypeError(f"shared must be a str or None, got {shared!r}")
+    keys = RouteKey(checked_callable("key", key) or client(), shared)
+    return Limiting(limits, keys=keys, cost=cost, exempt=exempt, headers=headers, dry_run=dry_run,
+                    asynchronous=asynchronous)
