@@ -1,0 +1,454 @@
+"""HTTPCache: a cache of HTTP responses, without I/O."""
+
+from __future__ import annotations
+
+from time import monotonic_ns, time_ns
+
+from headgate._base.checks import checked_callable
+from headgate._base.clock import checked_clock
+from headgate.cache import TinyLFUCache, TTLCache
+from headgate.httpcache import _status
+from headgate.httpcache._conditions import is_not_modified, is_same_for_range, not_modified_headers
+from headgate.httpcache._decisions import Admission, Lookup
+from headgate.httpcache._freshness import directives_of
+from headgate.httpcache._log import LocalLog
+from headgate.httpcache._purging import KEY, TAG, URL, Purge, invalidated_urls, named_url, url_purge
+from headgate.httpcache._ranges import parse_ranges, partial
+from headgate.httpcache._requests import RESTRICTING, SAFE, accepts, is_for_origin
+from headgate.httpcache._requests import directives_of as request_directives
+from headgate.httpcache._settings import Settings
+from headgate.httpcache._stats import HTTPCacheStats
+from headgate.httpcache._store import Store
+from headgate.httpcache._stored import SECOND, Stored
+from headgate.httpcache._storing import combined_fields, stored_headers, updated_headers
+from headgate.httpcache._terms import Terms, is_personal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Literal
+
+    from headgate.httpcache._fields import Directives
+    from headgate.httpcache._messages import Headers, Request
+
+    Body = bytes | memoryview | list[bytes | memoryview]
+    Outcome = Literal["stored", "collapsed", "validated", "error"]
+
+_MARKS, _MARK_SECONDS = 10_000, 10.0
+_SERVER_ERRORS = frozenset((500, 502, 503, 504))
+_EVALUATED = frozenset((b"if-none-match", b"if-modified-since", b"range"))
+
+
+class HTTPCache:
+    """A cache of HTTP responses: the rules of RFC 9111 and its companions, and a store weighed in bytes.
+
+    It does no I/O: `lookup` says what to do with a request, `admit` whether its response may be stored, and
+    `serve` makes a response from a stored one. The adapters for ASGI, WSGI and httpx send and receive.
+
+    `maxsize` bounds the store, as bytes or such as ``"64 MiB"``; headers and what Python needs for them
+    count. `policy` is the class of the cache that evicts, such as `TinyLFUCache`. A `shared` cache is used by
+    many clients, else it belongs to one. `key` is called with each request and returns the primary key
+    instead of the URL, or None to pass the request. Responses without explicit lifetime are fresh for a
+    fraction `heuristic` of the time since Last-Modified, or for `default_ttl` seconds, unless their requests
+    have cookies or credentials. `set_cookie` says when a shared cache stores a response with Set-Cookie: if
+    it is ``public`` or has ``s-maxage`` (``"explicit"``), always (``"store"``), or ``"never"``. A response
+    above `max_object` bytes is not stored, `max_variants` bounds the responses of one URL. Stale responses
+    may be used for `stale_while_revalidate` and `stale_if_error` seconds where they do not say so themselves
+    or forbid it. Tags for `purge` are taken from the fields `tag_headers`. `name` is this cache's in
+    Cache-Status. `max_filling`, `wait` and `fill_timeout` are for the adapters: the bytes of all bodies under
+    way, and the seconds that a client waits for another one's response and that a response may take.
+
+    Times are measured by `clock`, which returns nanoseconds, the monotonic clock by default, and compared
+    with dates by `wall_clock`, nanoseconds since 1970.
+
+    Raises ValueError or TypeError if an argument is out of range or of a wrong type.
+
+    >>> from headgate.httpcache import Request
+    >>> cache = HTTPCache("1 MiB", clock=lambda: 0)
+    >>> request = Request("GET", "https", b"/", [(b"host", b"example.com")])
+    >>> lookup = cache.lookup(request)
+    >>> lookup.kind
+    'miss'
+    >>> admission = cache.admit(lookup, request, 200, [(b"cache-control", b"max-age=60")], cache.now())
+    >>> admission.store(b"Hello")
+    <Stored 200 https://example.com/, 5 bytes>
+    >>> cache.serve(request, cache.lookup(request))[1][-1]
+    (b'cache-status', b'headgate; hit; ttl=60')
+    >>> cache.purge("https://example.com/")
+    1
+    """
+
+    __slots__ = (
+        "__weakref__", "_clock", "_hits", "_key", "_marks", "_misses", "_name", "_passes", "_revalidations",
+        "_settings", "_stale", "_store", "_wall_clock",
+    )
+
+    def __init__(
+        self,
+        maxsize: int | str = "64 MiB",
+        *,
+        policy: Callable[..., Any] = TinyLFUCache,
+        shared: bool = True,
+        key: Callable[[Request], str | None] | None = None,
+        default_ttl: float | None = None,
+        set_cookie: Literal["explicit", "store", "never"] = "explicit",
+        max_object: int | str = "8 MiB",
+        max_filling: int | str = "32 MiB",
+        max_variants: int = 32,
+        wait: float = 5,
+        fill_timeout: float = 60,
+        stale_while_revalidate: float | None = None,
+        stale_if_error: float | None = None,
+        heuristic: float = 0.1,
+        tag_headers: Iterable[str] = ("cache-tag", "surrogate-key"),
+        name: str = "headgate",
+        clock: Callable[[], int] | None = None,
+        wall_clock: Callable[[], int] | None = None,
+    ) -> None:
+        self._settings = Settings(
+            maxsize=maxsize, shared=shared, default_ttl=default_ttl, set_cookie=set_cookie,
+            max_object=max_object, max_filling=max_filling, max_variants=max_variants, wait=wait,
+            fill_timeout=fill_timeout, stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error, heuristic=heuristic, tag_headers=tag_headers, name=name,
+        )
+        self._name = self._settings.name.encode()
+        self._clock = checked_clock(clock) or monotonic_ns
+        self._wall_clock = checked_clock(wall_clock) or time_ns
+        self._key = checked_callable("key", key)
+        self._store = Store(policy, self._settings, LocalLog(), self._key, self._clock)
+        self._marks: TTLCache[int, bool] = TTLCache(_MARKS, _MARK_SECONDS, clock=clock)
+        self._hits = self._stale = self._revalidations = self._misses = self._passes = 0
+
+    def __repr__(self) -> str:
+        return f"<HTTPCache {self._store.cache.currsize} of {self._settings.maxsize} bytes>"
+
+    @property
+    def name(self) -> str:
+        """The name of this cache in Cache-Status."""
+        return self._settings.name
+
+    @property
+    def shared(self) -> bool:
+        """Whether many clients use this cache."""
+        return self._settings.shared
+
+    @property
+    def maxsize(self) -> int:
+        """The bytes that the store holds at most."""
+        return self._settings.maxsize
+
+    @property
+    def max_object(self) -> int:
+        """The bytes of the longest body that is stored."""
+        return self._settings.max_object
+
+    @property
+    def max_filling(self) -> int:
+        """The bytes of all bodies that are under way at most."""
+        return self._settings.max_filling
+
+    @property
+    def wait(self) -> float:
+        """The seconds that a client waits at most for the response to another one."""
+        return self._settings.wait
+
+    @property
+    def fill_timeout(self) -> float:
+        """The seconds that a response under way may take."""
+        return self._settings.fill_timeout
+
+    def now(self) -> int:
+        """The time by the cache's clock, in nanoseconds: take it before a request is forwarded, for
+        `admit`."""
+        return self._clock()
+
+    # ---- requests ---------------------------------------------------------------------------
+
+    def lookup(self, request: Request) -> Lookup:
+        """What to do with a request; see `Lookup`.
+
+        Complexity: O(number of header fields).
+        """
+        store = self._store
+        position = store.position() if store.shared else store.seen
+        key = request.url if self._key is None else self._own_key(request)
+        now = self._clock()
+        if key is None or request.method not in ("GET", "HEAD"):
+            return self._passed(request, key, position, now)
+        resource = store.get(key)
+        stored = None if resource is None else resource.plain or resource.select(request.headers)
+        if stored is not None and now < stored.fresh_until and not stored.guarded and (
+                RESTRICTING.isdisjoint(request.fields)):
+            self._hits += 1
+            return Lookup("hit", key, stored, request, position, now)
+        reason = b"uri-miss" if resource is None else b"vary-miss" if stored is None else b"stale"
+        return self._decide(request, key, stored, reason, position, now)
+
+    def _own_key(self, request: Request) -> bytes | None:
+        """The primary key by the user's function."""
+        key = None if self._key is None else self._key(request)
+        if key is None or request.url is None:
+            return None
+        if not isinstance(key, str):
+            raise TypeError(f"key must return a str or None, got {key!r}")
+        return key.encode("utf-8", "surrogatepass")
+
+    def _passed(self, request: Request, key: bytes | None, position: int, now: int) -> Lookup:
+        self._passes += 1
+        unsafe = request.method not in SAFE
+        reason = b"bypass" if key is None else b"method"
+        storable = request.method == "POST"
+        return Lookup("pass", key, None, request, position, now, reason, storable, False, unsafe)
+
+    def _decide(
+        self, request: Request, key: bytes, stored: Stored | None, reason: bytes, position: int, now: int
+    ) -> Lookup:
+        """What to do with a GET or HEAD whose response is not simply fresh."""
+        directives = request_directives(request)
+        if is_for_origin(request) or b"no-store" in directives:
+            self._passes += 1
+            return Lookup("pass", key, None, request, position, now, b"request", False, False)
+        coalesce = hash(key) not in self._marks
+        if stored is not None and stored.guarded and is_personal(request):
+            stored, reason, coalesce = None, b"request", False
+        if stored is not None:
+            usable = now < stored.fresh_until if self._settings.shared else accepts(directives, stored, now)
+            if usable:
+                self._hits += 1
+                return Lookup("hit", key, stored, request, position, now)
+            reason = b"stale" if now >= stored.fresh_until else b"request"
+        if b"only-if-cached" in directives:
+            self._passes += 1
+            return Lookup("refuse", key, None, request, position, now, b"request", False, False)
+        if stored is not None and now < stored.stale_until and not self._wants_fresh(directives):
+            self._stale += 1
+            return Lookup("stale", key, stored, request, position, now, reason)
+        if request.method == "HEAD" or (stored is None and b"range" in request.fields):
+            self._passes += 1
+            return Lookup("pass", key, stored, request, position, now, reason, False, False)
+        if stored is not None:
+            self._revalidations += 1
+            return Lookup("revalidate", key, stored, request, position, now, reason, True, coalesce)
+        self._misses += 1
+        return Lookup("miss", key, None, request, position, now, reason, True, coalesce)
+
+    def _wants_fresh(self, directives: Directives) -> bool:
+        """Whether the client of a private cache wants no stale response, nor a fresh one without
+        validation."""
+        return not self._settings.shared and (b"no-cache" in directives or b"max-age" in directives)
+
+    def overtaken(self, lookup: Lookup) -> bool:
+        """Whether a purge of the URL of a request came since its lookup: later requests must not share its
+        response.
+
+        Purges by tag are not seen before the response is, see `Admission.store`.
+        """
+        if lookup.key is None:
+            return False
+        return self._store.is_overtaken(lookup.key, lookup.request.url or b"", (), lookup.position)
+
+    # ---- responses --------------------------------------------------------------------------
+
+    def admit(
+        self, lookup: Lookup, request: Request, status: int, headers: Headers, requested_at: int
+    ) -> Admission | None:
+        """Whether a response may be stored, by its status and fields; None if not.
+
+        `requested_at` is what ``now()`` returned before the request was forwarded. A response that may not be
+        stored leaves a mark for 10 seconds, so that nobody waits for the next ones; and if it is no error, it
+        removes the one that was to be revalidated.
+        """
+        if not lookup.storable or lookup.key is None:
+            return None
+        admission = self._admission(lookup, request, status, headers, requested_at)
+        if admission is None and lookup.kind != "pass":
+            self._marks[hash(lookup.key)] = True
+            if lookup.stored is not None and status < 500:
+                self._store.remove(lookup.stored)
+        return admission
+
+    def _admission(
+        self, lookup: Lookup, request: Request, status: int, headers: Headers, requested_at: int
+    ) -> Admission | None:
+        url, shared = request.url, self._settings.shared
+        terms = self._terms(status, combined_fields(headers), request, requested_at)
+        if url is None or not terms.permit_storing(request):
+            return None
+        if request.method == "POST":
+            location = terms.fields.get(b"content-location")
+            if not terms.times.explicit or location is None or named_url(url, location) != url:
+                return None
+            lookup.position = self._store.position()
+        kept = stored_headers(headers, terms.fields, terms.directives, shared)
+        return Admission(self, lookup, url, kept, terms)
+
+    def _terms(
+        self, status: int, fields: dict[bytes, bytes], request: Request, requested_at: int
+    ) -> Terms:
+        """The terms of a response that was received now."""
+        return Terms(
+            status, fields, request, self._settings,
+            requested_at=requested_at, now=self._clock(), received=self._wall_clock() / SECOND)
+
+    def _store_admitted(self, admission: Admission, body: bytes) -> Stored | None:
+        length = admission.terms.length
+        if len(body) > self._settings.max_object or (length is not None and length != len(body)):
+            return None
+        stored = admission.stored(body)
+        if not self._store.put(stored, admission.lookup.position):
+            return None
+        self._marks.pop(hash(stored.key), None)
+        return stored
+
+    def validated(self, lookup: Lookup, request: Request, headers: Headers, requested_at: int) -> Stored:
+        """The stored response after a 304 with these fields: updated, and fresh anew (RFC 9111 4.3.4).
+
+        It can be served in any case. It is stored again unless the 304 forbids that or a purge overtook it.
+        """
+        old, shared = lookup.stored, self._settings.shared
+        if old is None:
+            raise ValueError(f"lookup must have a stored response, got {lookup!r}")
+        received = combined_fields(headers)
+        directives, _ = directives_of(received, shared)
+        merged = updated_headers(old.headers, stored_headers(headers, received, directives, shared))
+        fields = combined_fields(merged)
+        for name in (b"age", b"date"):
+            fields.pop(name, None)
+            if name in received:
+                fields[name] = received[name]
+        terms = self._terms(old.status, fields, request, requested_at)
+        stored = Admission(self, lookup, old.url, merged, terms).stored(old.body)
+        if not terms.permit_storing(request) or not self._store.put(stored, lookup.position):
+            self._store.remove(old)
+        return stored
+
+    def on_error(self, lookup: Lookup, status: int | None = None) -> Stored | None:
+        """The stale response to serve instead of an error, if it allows that (RFC 5861 4).
+
+        The error is a status, 500, 502, 503 or 504, or an exception for None.
+        """
+        stored = lookup.stored
+        if stored is None or (status is not None and status not in _SERVER_ERRORS):
+            return None
+        return stored if self._clock() < stored.error_until else None
+
+    # ---- what is sent -----------------------------------------------------------------------
+
+    def serve(
+        self, request: Request, lookup: Lookup, stored: Stored | None = None, *,
+        outcome: Outcome | None = None,
+    ) -> tuple[int, Headers, Body]:
+        """Status, fields and body of the response to a request from a stored one, by default that of its
+        lookup.
+
+        Preconditions and ranges are evaluated, Age and Cache-Status added. `outcome` is None for a hit and
+        ``"stored"``, ``"collapsed"`` (fetched for another request), ``"validated"`` or ``"error"`` (instead
+        of one) otherwise. The list of fields is the caller's own.
+        """
+        found = lookup.stored if stored is None else stored
+        if found is None:
+            raise ValueError(f"lookup must have a stored response, got {lookup!r}")
+        if outcome is None:
+            now = lookup.now
+            age = (now - found.born) // SECOND
+            ready = found.ready
+            if ready is None or ready[0] != age:
+                ready = found.ready = (age, [
+                    *found.headers,
+                    (b"age", b"%d" % max(0, age)),
+                    _status.hit(self._name, (found.fresh_until - now) // SECOND),
+                ])
+            headers = ready[1].copy()
+        else:
+            headers = self._forwarded_headers(lookup, found, outcome)
+        if request.method == "GET" and (found.status != 200 or _EVALUATED.isdisjoint(request.fields)):
+            return found.status, headers, found.body
+        return _evaluated(request, found, headers)
+
+    def _forwarded_headers(self, lookup: Lookup, stored: Stored, outcome: Outcome) -> Headers:
+        age = (self._clock() - stored.born) // SECOND
+        headers = [*stored.headers, (b"age", b"%d" % age)] if age >= 1 else list(stored.headers)
+        headers.append(_status.forwarded(
+            self._name, lookup.reason, 304 if outcome == "validated" else None,
+            stored=outcome in ("stored", "validated"), collapsed=outcome == "collapsed",
+            detail=b"stale-if-error" if outcome == "error" else None,
+        ))
+        return headers
+
+    def pass_headers(
+        self, lookup: Lookup, headers: Headers, status: int, *, stored: bool = False, collapsed: bool = False
+    ) -> Headers:
+        """The fields of a forwarded response, with Cache-Status added, as a new list."""
+        return [*headers, _status.forwarded(
+            self._name, lookup.reason, status, stored=stored, collapsed=collapsed)]
+
+    def refusal(self, lookup: Lookup) -> tuple[int, Headers, bytes]:
+        """The 504 for a client that wants a stored response only, where there is none."""
+        body = b"" if lookup.request.method == "HEAD" else b"There is no stored response.\n"
+        return 504, [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(body)),
+            (_status.FIELD, self._name + b"; detail=only-if-cached"),
+        ], body
+
+    # ---- purges -----------------------------------------------------------------------------
+
+    def invalidate(self, request: Request, status: int, headers: Headers) -> None:
+        """Removes what an unsafe request has changed, if its response is no error (RFC 9111 4.4)."""
+        url = request.url
+        if url is None or not 200 <= status < 400:
+            return
+        purges = [Purge(URL, changed) for changed in invalidated_urls(url, headers)]
+        if self._key is not None and (key := self._own_key(request)) is not None:
+            purges.append(Purge(KEY, key))
+        self._store.purge(*purges)
+
+    def purge(
+        self, url: str | None = None, *, tag: str | None = None, prefix: str | None = None,
+        stale: bool = False,
+    ) -> int:
+        """Removes the stored responses of a URL, of a tag, or of all URLs with a prefix; how many.
+
+        A URL or prefix is absolute, or a path for all hosts; a query belongs to it. With `stale` they become
+        stale instead: they are revalidated, or served where stale ones may be. What is being fetched or
+        revalidated meanwhile is not stored.
+
+        Raises TypeError unless exactly one of `url`, `tag` and `prefix` is given, and ValueError for no URL.
+
+        Complexity: O(1) for an absolute URL without `key`, O(responses of the tag), O(n) otherwise.
+        """
+        if (url is None) + (tag is None) + (prefix is None) != 2:
+            raise TypeError(f"one of url, tag and prefix must be given, got {url!r}, {tag!r} and {prefix!r}")
+        if tag is not None:
+            if not isinstance(tag, str):
+                raise TypeError(f"tag must be a str, got {tag!r}")
+            return self._store.purge(Purge(TAG, tag.encode("utf-8", "surrogatepass"), stale))
+        if prefix is not None:
+            return self._store.purge(url_purge("prefix", prefix, prefix=True, soft=stale))
+        return self._store.purge(url_purge("url", url or "", prefix=False, soft=stale))
+
+    def stats(self) -> HTTPCacheStats:
+        """The counters and sizes."""
+        store = self._store
+        return HTTPCacheStats(
+            self._hits, self._stale, self._revalidations, self._misses, self._passes, store.stored,
+            store.evictions, store.purged, len(store.cache), store.cache.currsize, self._settings.maxsize)
+
+    def _check(self) -> None:
+        """Raises AssertionError unless the store is whole."""
+        self._store._check()
+
+
+def _evaluated(request: Request, stored: Stored, headers: Headers) -> tuple[int, Headers, Body]:
+    """The response after the preconditions and the range of a request: RFC 9110 13.2.2."""
+    fields, status = request.fields, stored.status
+    if status == 200 and is_not_modified(fields, stored.etag, stored.last_modified, stored.made):
+        return 304, not_modified_headers(headers), b""
+    if request.method == "HEAD":
+        return status, headers, b""
+    if status == 200 and b"range" in fields and is_same_for_range(
+            fields.get(b"if-range"), stored.etag, stored.last_modified, stored.made):
+        ranges = parse_ranges(fields[b"range"], len(stored.body))
+        if ranges is not None:
+            return partial(ranges, headers, stored.body)
+    return status, headers, stored.body

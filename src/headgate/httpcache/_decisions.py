@@ -1,0 +1,126 @@
+"""What HTTPCache decides of a request and of a response."""
+
+from __future__ import annotations
+
+from headgate.httpcache._conditions import validating_headers, without_conditions
+from headgate.httpcache._selecting import language_key, secondary_key
+from headgate.httpcache._stored import SECOND, Stored
+from headgate.httpcache._terms import is_personal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from headgate.httpcache._cache import HTTPCache
+    from headgate.httpcache._messages import Headers, Request
+    from headgate.httpcache._terms import Terms
+
+    Kind = Literal["hit", "stale", "revalidate", "miss", "pass", "refuse"]
+
+
+class Lookup:
+    """What to do with a request.
+
+    `kind` is ``"hit"`` (serve `stored`), ``"stale"`` (serve it now, refresh it in the background),
+    ``"revalidate"`` (forward, with validators where it has any), ``"miss"`` (forward), ``"pass"`` (forward
+    unchanged, without waiting) or ``"refuse"`` (504, since the client wants no forwarding). Requests with the
+    same `key` may wait for one response if `coalesce` is true. `unsafe` requests invalidate; `storable` says
+    whether the response may be stored. `reason` is why the request is forwarded, as RFC 9211 names it.
+    """
+
+    __slots__ = (
+        "coalesce", "key", "kind", "now", "position", "reason", "request", "storable", "stored", "unsafe")
+
+    def __init__(
+        self,
+        kind: Kind,
+        key: bytes | None,
+        stored: Stored | None,
+        request: Request,
+        position: int,
+        now: int,
+        reason: bytes = b"",
+        storable: bool = True,
+        coalesce: bool = True,
+        unsafe: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.key = key
+        self.stored = stored
+        self.request = request
+        self.position = position
+        self.now = now
+        self.reason = reason
+        self.storable = storable
+        self.coalesce = coalesce
+        self.unsafe = unsafe
+
+    def __repr__(self) -> str:
+        return f"<Lookup {self.kind} {self.key!r} {self.stored!r}>"
+
+    @property
+    def forward_headers(self) -> Headers:
+        """The fields of the request to forward: without preconditions, with validators of `stored`, or as
+        they are where nothing is to be stored."""
+        if self.kind in ("pass", "refuse"):
+            return self.request.headers
+        stored = self.stored
+        if stored is None:
+            return without_conditions(self.request.headers)
+        return validating_headers(self.request.headers, stored.etag, stored.last_modified)
+
+
+class Admission:
+    """A response that may be stored as soon as its body is complete: its URL, `headers` and `terms`."""
+
+    __slots__ = ("_cache", "headers", "lookup", "names", "secondary", "terms", "url")
+
+    def __init__(
+        self, cache: HTTPCache, lookup: Lookup, url: bytes, headers: Headers, terms: Terms
+    ) -> None:
+        self._cache = cache
+        self.lookup = lookup
+        self.url = url
+        self.headers = headers
+        self.terms = terms
+        self.names = terms.names or ()
+        self.secondary = secondary_key(lookup.request.headers, self.names)
+
+    def __repr__(self) -> str:
+        return f"<Admission {self.terms.status} {self.url.decode('latin-1')}>"
+
+    def matches(self, request: Request) -> bool:
+        """Whether another request with the same key may have this response."""
+        if self.terms.guarded and is_personal(request):
+            return False
+        return not self.names or secondary_key(request.headers, self.names) == self.secondary
+
+    def variant(self, request: Request) -> bytes:
+        """What distinguishes requests with the same key that cannot have the same response."""
+        secondary = secondary_key(request.headers, self.names)
+        return b"\0" + secondary if self.terms.guarded and is_personal(request) else secondary
+
+    def store(self, body: bytes) -> Stored | None:
+        """Stores the response with its complete body.
+
+        None if it is longer than the bound or shorter than its Content-Length, or if a purge overtook it.
+        """
+        return self._cache._store_admitted(self, body)
+
+    def stored(self, body: bytes) -> Stored:
+        """The response with its complete body, as `store` would store it: to serve it after a purge too."""
+        terms, times, headers = self.terms, self.terms.times, self.headers
+        if b"content-length" not in terms.fields and terms.status != 204:
+            headers = [*headers, (b"content-length", b"%d" % len(body))]
+        fresh_until = terms.born + round(times.lifetime * SECOND)
+        language = terms.fields.get(b"content-language")
+        if language is not None:
+            language = language_key(self.lookup.request.headers, self.names, language)
+        return Stored(
+            key=self.lookup.key or b"", url=self.url, status=terms.status, headers=headers, body=body,
+            names=self.names, secondary=self.secondary, language=language, tags=terms.tags or (),
+            made=terms.made, born=terms.born, fresh_until=fresh_until,
+            stale_until=fresh_until + round(times.while_revalidate * SECOND),
+            error_until=fresh_until + round(times.if_error * SECOND),
+            guarded=terms.guarded, immutable=b"immutable" in terms.directives,
+        )

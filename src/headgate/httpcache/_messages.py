@@ -1,0 +1,120 @@
+"""Requests as the cache sees them, without I/O and whatever the host."""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Headers = list[tuple[bytes, bytes]]
+
+SCANNED = frozenset((
+    b"host", b"cache-control", b"pragma", b"authorization", b"cookie", b"range", b"if-range",
+    b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since",
+    b"content-length", b"transfer-encoding",
+))
+_PREFIXES = {"http": b"http://", "https": b"https://"}
+_PORTS = {"http": b":80", "https": b":443"}
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_LONGEST_URL = 16 * 1024
+
+
+class Request:
+    """A request: method, scheme, target, and header fields with names in lower case.
+
+    The `target` is the path as it was sent, escapes included, and the query after a ``?``. The authority is
+    the field ``host``. The fields that matter to every lookup are collected at once.
+
+    Complexity: O(number of fields).
+
+    >>> request = Request("GET", "https", b"/a%7eb?q=1", [(b"host", b"Example.com:443")])
+    >>> request.url
+    b'https://example.com/a~b?q=1'
+    >>> request.path, request.query, request.header("accept")
+    ('/a%7eb', 'q=1', None)
+    """
+
+    __slots__ = ("fields", "headers", "method", "scheme", "target")
+
+    def __init__(self, method: str, scheme: str, target: bytes, headers: Headers) -> None:
+        self.method = method
+        self.scheme = scheme
+        self.target = target
+        self.headers = headers
+        fields: dict[bytes, bytes] = {}
+        for name, value in headers:
+            if name in SCANNED:
+                if name in fields:
+                    value = fields[name] + (b"; " if name == b"cookie" else b", ") + value
+                fields[name] = value
+        self.fields = fields
+
+    def __repr__(self) -> str:
+        return f"Request({self.method!r}, {self.scheme!r}, {self.target!r}, {self.headers!r})"
+
+    @property
+    def url(self) -> bytes | None:
+        """The normalised URL, which identifies what is stored, or None for a target that is no path.
+
+        Host and default port are normalised, and the escapes of the path; the query is left as it was sent.
+        """
+        target = self.target
+        if target[:1] != b"/" or len(target) > _LONGEST_URL:
+            return None
+        scheme, host = self.scheme, self.fields.get(b"host", b"").lower()
+        if scheme not in _PREFIXES:
+            return scheme.encode("latin-1", "replace") + b"://" + host + normalised_path(target)
+        port = _PORTS[scheme]
+        if host.endswith(port):
+            host = host[: -len(port)]
+        return _PREFIXES[scheme] + host + (normalised_path(target) if b"%" in target else target)
+
+    @property
+    def host(self) -> str:
+        """The authority, in lower case."""
+        return self.fields.get(b"host", b"").lower().decode("latin-1")
+
+    @property
+    def path(self) -> str:
+        """The path as it was sent."""
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def query(self) -> str:
+        """The query as it was sent, without the question mark."""
+        return self.target.partition(b"?")[2].decode("latin-1")
+
+    def header(self, name: str) -> str | None:
+        """The combined value of a field, None where there is none."""
+        value = combined(self.headers, name.lower().encode("latin-1", "replace"))
+        return None if value is None else value.decode("latin-1")
+
+
+def normalised_path(target: bytes) -> bytes:
+    """A target with the escapes of its path in upper case, and unreserved characters not escaped.
+
+    >>> normalised_path(b"/%7ea%2fb?%7e")
+    b'/~a%2Fb?%7e'
+    """
+    path, mark, query = target.partition(b"?")
+    return _ESCAPE.sub(_normalised_escape, path) + mark + query
+
+
+def _normalised_escape(match: re.Match[bytes]) -> bytes:
+    code = int(match[1], 16)
+    return bytes((code,)) if code in _UNRESERVED else match[0].upper()
+
+
+def combined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The values of all fields of a name in lower case, joined as RFC 9110 5.2 says; cookies by semicolons.
+
+    >>> combined([(b"a", b"1"), (b"b", b"2"), (b"a", b"3")], b"a")
+    b'1, 3'
+    """
+    values = [value for field, value in headers if field == name]
+    if len(values) == 1:
+        return values[0]
+    return (b"; " if name == b"cookie" else b", ").join(values) if values else None

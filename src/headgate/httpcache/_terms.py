@@ -1,0 +1,77 @@
+"""All that the fields of one response say of storing and reusing it."""
+
+from __future__ import annotations
+
+from headgate.httpcache._fields import parse_date, parse_seconds
+from headgate.httpcache._freshness import HEURISTIC, directives_of, freshness
+from headgate.httpcache._selecting import selecting_names
+from headgate.httpcache._storing import is_storable, tags_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from headgate.httpcache._messages import Request
+    from headgate.httpcache._settings import Settings
+
+SECOND = 1_000_000_000
+
+
+class Terms:
+    """The terms of a response with these combined `fields`, received at the time `now` of the cache's clock.
+
+    `received` is the same time in seconds since 1970, `requested_at` when its request was forwarded by the
+    cache's clock. `made` is when it was made in seconds since 1970, `born` by the cache's clock. `names` are
+    its selecting fields and `tags` its tags, each None if they forbid storing. `guarded` is set where the
+    cache guessed the lifetime.
+    """
+
+    __slots__ = (
+        "born", "directives", "fields", "guarded", "length", "made", "names", "settings", "status", "tags",
+        "times",
+    )
+
+    def __init__(
+        self,
+        status: int,
+        fields: dict[bytes, bytes],
+        request: Request,
+        settings: Settings,
+        *,
+        requested_at: int,
+        now: int,
+        received: float,
+    ) -> None:
+        self.status = status
+        self.fields = fields
+        self.settings = settings
+        self.directives, targeted = directives_of(fields, settings.shared)
+        self.names = selecting_names(fields.get(b"vary"))
+        self.tags = tags_of(fields, settings.tag_headers)
+        self.length = parse_seconds(fields.get(b"content-length"))
+        self.times = freshness(
+            status, fields, self.directives, targeted, settings,
+            personal=settings.shared and is_personal(request),
+            received=received, delay=max(0, now - requested_at) / SECOND,
+        )
+        date = parse_date(fields.get(b"date"), received)
+        self.made = received if date is None else float(date)
+        self.born = now - round(self.times.age * SECOND)
+        self.guarded = settings.shared and not self.times.explicit and self.times.lifetime > 0
+
+    def permit_storing(self, request: Request) -> bool:
+        """Whether the response may be stored after that request, and is of any use later."""
+        if self.names is None or self.tags is None or (self.length or 0) > self.settings.max_object:
+            return False
+        authorized = b"authorization" in request.fields
+        if not is_storable(self.status, self.fields, self.directives, self.settings, authorized=authorized):
+            return False
+        times = self.times
+        if not (times.explicit or self.status in HEURISTIC or b"public" in self.directives):
+            return False
+        if b"etag" in self.fields or b"last-modified" in self.fields:
+            return True
+        return times.lifetime + max(times.while_revalidate, times.if_error) > times.age
+
+
+def is_personal(request: Request) -> bool:
+    """Whether a request has cookies or credentials."""
+    return b"cookie" in request.fields or b"authorization" in request.fields
