@@ -9,7 +9,7 @@ from headgate._base.clock import checked_clock
 from headgate.cache import TinyLFUCache, TTLCache
 from headgate.httpcache import _status
 from headgate.httpcache._conditions import is_not_modified, is_same_for_range, not_modified_headers
-from headgate.httpcache._decisions import Admission, Lookup
+from headgate.httpcache._decisions import Admission, Forwarding, Lookup
 from headgate.httpcache._freshness import directives_of
 from headgate.httpcache._log import LocalLog
 from headgate.httpcache._purging import KEY, TAG, URL, Purge, invalidated_urls, named_url, url_purge
@@ -178,7 +178,7 @@ class HTTPCache:
         resource = store.get(key)
         stored = None if resource is None else resource.plain or resource.select(request.headers)
         if stored is not None and now < stored.fresh_until and not stored.guarded and (
-                RESTRICTING.isdisjoint(request.fields)):
+                len(request.fields) == 1 or RESTRICTING.isdisjoint(request.fields)):
             self._hits += 1
             return Lookup("hit", key, stored, request, position, now)
         reason = b"uri-miss" if resource is None else b"vary-miss" if stored is None else b"stale"
@@ -198,7 +198,7 @@ class HTTPCache:
         unsafe = request.method not in SAFE
         reason = b"bypass" if key is None else b"method"
         storable = request.method == "POST"
-        return Lookup("pass", key, None, request, position, now, reason, storable, False, unsafe)
+        return Forwarding("pass", key, None, request, position, now, reason, storable=storable, unsafe=unsafe)
 
     def _decide(
         self, request: Request, key: bytes, stored: Stored | None, reason: bytes, position: int, now: int
@@ -207,7 +207,7 @@ class HTTPCache:
         directives = request_directives(request)
         if is_for_origin(request) or b"no-store" in directives:
             self._passes += 1
-            return Lookup("pass", key, None, request, position, now, b"request", False, False)
+            return Forwarding("pass", key, None, request, position, now, b"request")
         coalesce = hash(key) not in self._marks
         if stored is not None and stored.guarded and is_personal(request):
             stored, reason, coalesce = None, b"request", False
@@ -219,18 +219,19 @@ class HTTPCache:
             reason = b"stale" if now >= stored.fresh_until else b"request"
         if b"only-if-cached" in directives:
             self._passes += 1
-            return Lookup("refuse", key, None, request, position, now, b"request", False, False)
+            return Forwarding("refuse", key, None, request, position, now, b"request")
         if stored is not None and now < stored.stale_until and not self._wants_fresh(directives):
             self._stale += 1
-            return Lookup("stale", key, stored, request, position, now, reason)
+            return Forwarding("stale", key, stored, request, position, now, reason, storable=True)
         if request.method == "HEAD" or (stored is None and b"range" in request.fields):
             self._passes += 1
-            return Lookup("pass", key, stored, request, position, now, reason, False, False)
+            return Forwarding("pass", key, stored, request, position, now, reason)
         if stored is not None:
             self._revalidations += 1
-            return Lookup("revalidate", key, stored, request, position, now, reason, True, coalesce)
+            return Forwarding(
+                "revalidate", key, stored, request, position, now, reason, storable=True, coalesce=coalesce)
         self._misses += 1
-        return Lookup("miss", key, None, request, position, now, reason, True, coalesce)
+        return Forwarding("miss", key, None, request, position, now, reason, storable=True, coalesce=coalesce)
 
     def _wants_fresh(self, directives: Directives) -> bool:
         """Whether the client of a private cache wants no stale response, nor a fresh one without
@@ -364,6 +365,10 @@ class HTTPCache:
         if request.method == "GET" and (found.status != 200 or _EVALUATED.isdisjoint(request.fields)):
             return found.status, headers, found.body
         return _evaluated(request, found, headers)
+
+    def evaluates(self, request: Request) -> bool:
+        """Whether `serve` has preconditions or a range to evaluate, and so may not send a whole response."""
+        return request.method == "HEAD" or not _EVALUATED.isdisjoint(request.fields)
 
     def _forwarded_headers(self, lookup: Lookup, stored: Stored, outcome: Outcome) -> Headers:
         age = (self._clock() - stored.born) // SECOND

@@ -28,21 +28,15 @@ class Lookup:
     whether the response may be stored. `reason` is why the request is forwarded, as RFC 9211 names it.
     """
 
-    __slots__ = (
-        "coalesce", "key", "kind", "now", "position", "reason", "request", "storable", "stored", "unsafe")
+    __slots__ = ("key", "kind", "now", "position", "request", "stored")
+
+    reason = b""
+    storable = True
+    coalesce = True
+    unsafe = False
 
     def __init__(
-        self,
-        kind: Kind,
-        key: bytes | None,
-        stored: Stored | None,
-        request: Request,
-        position: int,
-        now: int,
-        reason: bytes = b"",
-        storable: bool = True,
-        coalesce: bool = True,
-        unsafe: bool = False,
+        self, kind: Kind, key: bytes | None, stored: Stored | None, request: Request, position: int, now: int
     ) -> None:
         self.kind = kind
         self.key = key
@@ -50,10 +44,6 @@ class Lookup:
         self.request = request
         self.position = position
         self.now = now
-        self.reason = reason
-        self.storable = storable
-        self.coalesce = coalesce
-        self.unsafe = unsafe
 
     def __repr__(self) -> str:
         return f"<Lookup {self.kind} {self.key!r} {self.stored!r}>"
@@ -68,6 +58,32 @@ class Lookup:
         if stored is None:
             return without_conditions(self.request.headers)
         return validating_headers(self.request.headers, stored.etag, stored.last_modified)
+
+
+class Forwarding(Lookup):
+    """A lookup whose request is forwarded."""
+
+    __slots__ = ("coalesce", "reason", "storable", "unsafe")
+
+    def __init__(
+        self,
+        kind: Kind,
+        key: bytes | None,
+        stored: Stored | None,
+        request: Request,
+        position: int,
+        now: int,
+        reason: bytes,
+        *,
+        storable: bool = False,
+        coalesce: bool = False,
+        unsafe: bool = False,
+    ) -> None:
+        super().__init__(kind, key, stored, request, position, now)
+        self.reason = reason
+        self.storable = storable
+        self.coalesce = coalesce
+        self.unsafe = unsafe
 
 
 class Admission:

@@ -19,14 +19,15 @@ _PREFIXES = {"http": b"http://", "https": b"https://"}
 _PORTS = {"http": b":80", "https": b":443"}
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_LONGEST_URL = 16 * 1024
+_LONGEST = 16 * 1024
 
 
 class Request:
     """A request: method, scheme, target, and header fields with names in lower case.
 
     The `target` is the path as it was sent, escapes included, and the query after a ``?``. The authority is
-    the field ``host``. The fields that matter to every lookup are collected at once.
+    the field ``host``. `url` is the normalised URL, or None for a target that is no path; `fields` are those
+    that matter to every lookup.
 
     Complexity: O(number of fields).
 
@@ -37,7 +38,7 @@ class Request:
     ('/a%7eb', 'q=1', None)
     """
 
-    __slots__ = ("fields", "headers", "method", "scheme", "target")
+    __slots__ = ("fields", "headers", "method", "scheme", "target", "url")
 
     def __init__(self, method: str, scheme: str, target: bytes, headers: Headers) -> None:
         self.method = method
@@ -51,26 +52,15 @@ class Request:
                     value = fields[name] + (b"; " if name == b"cookie" else b", ") + value
                 fields[name] = value
         self.fields = fields
+        host = fields.get(b"host", b"")
+        if scheme in _PREFIXES and target[:1] == b"/" and b"%" not in target and b":" not in host and (
+                len(target) <= _LONGEST):
+            self.url: bytes | None = _PREFIXES[scheme] + host.lower() + target
+        else:
+            self.url = _normalised_url(scheme, host.lower(), target)
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.scheme!r}, {self.target!r}, {self.headers!r})"
-
-    @property
-    def url(self) -> bytes | None:
-        """The normalised URL, which identifies what is stored, or None for a target that is no path.
-
-        Host and default port are normalised, and the escapes of the path; the query is left as it was sent.
-        """
-        target = self.target
-        if target[:1] != b"/" or len(target) > _LONGEST_URL:
-            return None
-        scheme, host = self.scheme, self.fields.get(b"host", b"").lower()
-        if scheme not in _PREFIXES:
-            return scheme.encode("latin-1", "replace") + b"://" + host + normalised_path(target)
-        port = _PORTS[scheme]
-        if host.endswith(port):
-            host = host[: -len(port)]
-        return _PREFIXES[scheme] + host + (normalised_path(target) if b"%" in target else target)
 
     @property
     def host(self) -> str:
@@ -91,6 +81,16 @@ class Request:
         """The combined value of a field, None where there is none."""
         value = combined(self.headers, name.lower().encode("latin-1", "replace"))
         return None if value is None else value.decode("latin-1")
+
+
+def _normalised_url(scheme: str, host: bytes, target: bytes) -> bytes | None:
+    """The URL with the escapes of its path normalised, and without a default port; the query is as it was
+    sent."""
+    if target[:1] != b"/" or len(target) > _LONGEST:
+        return None
+    if scheme not in _PREFIXES:
+        return scheme.encode("latin-1", "replace") + b"://" + host + normalised_path(target)
+    return _PREFIXES[scheme] + host.removesuffix(_PORTS[scheme]) + normalised_path(target)
 
 
 def normalised_path(target: bytes) -> bytes:

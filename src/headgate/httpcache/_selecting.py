@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from headgate.httpcache._fields import parse_names
 from headgate.httpcache._messages import combined
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 MOST_NAMES = 16
 """More selecting fields than this are taken as ``*``."""
 
+_LONGEST_REMEMBERED = 256
+_MOST_REMEMBERED = 4096
 _LISTS = frozenset((b"accept-encoding", b"accept-language", b"accept-charset"))
 _SPACE = re.compile(rb"[ \t]*,[ \t]*|[ \t]+")
 _QUALITY = re.compile(rb"[ \t]*([^\s;,]+)[ \t]*(?:;[ \t]*[qQ][ \t]*=[ \t]*([01](?:\.\d{0,3})?)[ \t]*)?")
@@ -68,11 +71,18 @@ def language_key(headers: Headers, names: tuple[bytes, ...], language: bytes | N
 def _normalised(name: bytes, value: bytes | None) -> bytes:
     if value is None:
         return b"-"
+    return _remembered(name, value) if len(value) <= _LONGEST_REMEMBERED else _computed(name, value)
+
+
+def _computed(name: bytes, value: bytes) -> bytes:
     if name in _LISTS:
         return b"+" + b",".join([
             member if quality == -1.0 else b"%b;q=%.3g" % (member, -quality)
             for quality, member in _sorted(value)])
     return b"+" + _SPACE.sub(_unspaced, value.strip())
+
+
+_remembered = lru_cache(_MOST_REMEMBERED)(_computed)
 
 
 def _unspaced(match: re.Match[bytes]) -> bytes:
