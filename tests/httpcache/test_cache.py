@@ -384,7 +384,8 @@ def test_arguments_of_wrong_types(arguments, message):
         HTTPCache(**arguments)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"url": "/", "tag": "a"}, {"tag": 1}, {"url": 1}, {"prefix": b"/"}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"url": "/", "tag": "a"}, {"tag": 1}, {"url": 1}, {"prefix": b"/"}])
 def test_purges_of_wrong_types(arguments):
     with pytest.raises(TypeError, match="must be"):
         HTTPCache().purge(**arguments)
