@@ -123,6 +123,40 @@ def test_a_release_within_the_block_counts():
     assert limiter.limit == 9
 
 
+@pytest.mark.parametrize(("outcome", "limit"), [("success", 11), ("dropped", 9), ("ignored", 10)])
+def test_an_observed_request_is_still_in_flight(outcome, limit):
+    """Once it is observed, neither another observation nor the release has a say."""
+    limiter = ConcurrencyLimiter(10, algorithm="aimd")
+    held = hold(limiter, 4)
+    with limiter.acquire() as permit:
+        for each in (outcome, "dropped"):
+            permit.observe(each)
+            assert (limiter.limit, limiter.inflight) == (limit, 5)
+        permit.release("dropped")
+    assert (limiter.limit, limiter.inflight) == (limit, len(held))
+
+
+def test_the_latency_of_an_observed_request_ends_there(clock):
+    limiter = ConcurrencyLimiter(10, algorithm="aimd", max_latency=1, clock=clock)
+    for seconds, limit in ((0.5, 10), (1.5, 9)):
+        permit = limiter.acquire()
+        clock.advance(seconds)
+        permit.observe()
+        clock.advance(60)
+        permit.release()
+        assert limiter.limit == limit
+
+
+def test_a_permit_that_is_not_held_observes_nothing():
+    limiter = ConcurrencyLimiter(1, algorithm="aimd")
+    permit = limiter.acquire()
+    denied = limiter.acquire()
+    denied.observe("dropped")
+    permit.release("ignored")
+    permit.observe()
+    assert (limiter.limit, limiter.inflight) == (1, 0)
+
+
 def test_on_an_event_loop():
     limiter = ConcurrencyLimiter(2, algorithm="fixed")
 
@@ -196,6 +230,16 @@ def test_what_is_reserved_for_higher_priorities():
     assert not limiter.acquire("probe")
     held += hold(limiter, 5, "user")
     assert not limiter.acquire("user")
+
+
+def test_the_priorities_of_a_limiter():
+    given = {"batch": 0.5, "user": 1}
+    limiter = ConcurrencyLimiter(priorities=given)
+    given.clear()
+    assert list(limiter.priorities.items()) == [("batch", 0.5), ("user", 1.0)]
+    with pytest.raises(TypeError):
+        limiter.priorities["batch"] = 1.0
+    assert ConcurrencyLimiter().priorities is None
 
 
 def test_the_lowest_priority_is_admitted_when_nothing_is_in_flight():
@@ -375,11 +419,15 @@ def test_wrong_arguments(options, error, message):
 
 
 def test_an_unknown_outcome_leaves_the_permit():
-    limiter = ConcurrencyLimiter()
+    limiter = ConcurrencyLimiter(10, algorithm="aimd")
     permit = limiter.acquire()
-    with pytest.raises(ValueError, match="outcome must be one of success, dropped, ignored, got 'failed'"):
-        permit.release("failed")
+    message = "outcome must be one of success, dropped, ignored, got 'failed'"
+    for end in (permit.observe, permit.release):
+        with pytest.raises(ValueError, match=message):
+            end("failed")
     assert limiter.inflight == 1
+    permit.observe("dropped")
+    assert limiter.limit == 9
 
 
 def test_neither_copies_nor_pickles():

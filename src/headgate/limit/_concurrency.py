@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from time import monotonic_ns
+from types import MappingProxyType
 from warnings import warn
 
 from headgate._base.checks import checked_int, checked_number
@@ -53,6 +54,7 @@ _WARM_UP = 10
 _QUEUE = 4
 _MOST_LIMIT = 10**6
 _OUTCOMES = ("success", "dropped", "ignored")
+_ONE_SHARE: dict[Any, float] = {None: 1.0}
 _WINDOW = 1_000_000_000
 _LEAST_SAMPLES = 10
 _WORD, _HALF = 2**64, 2**63
@@ -78,7 +80,10 @@ class _Bounds:
         return min(max(round(limit * _ONE), self.least), self.most)
 
     def read(self, state: Words) -> float:
-        return min(max(state.load(_LIMIT), self.least), self.most) / _ONE
+        word = state.load(_LIMIT)
+        if self.least <= word <= self.most:
+            return word / _ONE
+        return min(max(word, self.least), self.most) / _ONE
 
     def change(self, state: Words, changed: Callable[[float], float]) -> None:
         while True:
@@ -112,17 +117,20 @@ def _aimd(state: Words, bounds: _Bounds, now: int, latency: int, inflight: int, 
 
 def _gradient(state: Words, bounds: _Bounds, now: int, latency: int, inflight: int, dropped: bool) -> None:
     """Once a window: less as the latency is above its long average, more while there is no queue."""
-    state.add(_SUM, max(0, latency))
+    state.add(_SUM, latency if latency > 0 else 0)
     count = state.add(_COUNT, 1)
     peak = state.load(_PEAK)
     if inflight > peak:
         state.cas(_PEAK, peak, inflight)
     if dropped:
         state.add(_DROPPED, 1)
-    end, next_end = state.load(_END), (now + _WINDOW) % _WORD or 1
+    end = state.load(_END)
+    if 0 < _since(end, now) <= _WINDOW and end:
+        return
+    next_end = (now + _WINDOW) % _WORD or 1
     if not end:
         state.cas(_END, 0, next_end)
-    elif not 0 < _since(end, now) <= _WINDOW and count >= _LEAST_SAMPLES and state.cas(_END, end, next_end):
+    elif count >= _LEAST_SAMPLES and state.cas(_END, end, next_end):
         _close_window(state, bounds)
 
 
@@ -197,21 +205,43 @@ class Permit:
     (True, False)
     """
 
-    __slots__ = ("__weakref__", "_inflight", "_limiter", "_open", "_owner", "_start")
+    __slots__ = ("__weakref__", "_inflight", "_limiter", "_observed", "_open", "_owner", "_start")
 
-    def __init__(self, limiter: ConcurrencyLimiter, start: int) -> None:
+    def __init__(self, limiter: ConcurrencyLimiter, start: int, owner: int) -> None:
         self._limiter = limiter
         self._start = start
+        self._owner = owner
         self._inflight = 0
-        self._owner = limiter._ledger.owner
+        self._observed = False
         self._open: list[bool] = []
 
     def __bool__(self) -> bool:
         return self._inflight > 0
 
+    def observe(self, outcome: Outcome = "success") -> None:
+        """Adapt the limit to the request now, by its latency so far and `outcome` as in ``release``, which
+        then only releases the permit: for a response whose start says how it went, while a long body follows.
+        It has an effect once, and before the permit is released.
+
+        Raises ValueError for any other outcome.
+
+        >>> limiter = ConcurrencyLimiter(100, algorithm="aimd", max_latency=1.0)
+        >>> with limiter.acquire() as permit:
+        ...     permit.observe("dropped")
+        ...     limiter.limit, limiter.inflight
+        (90, 1)
+        """
+        if outcome not in _OUTCOMES:
+            raise _bad_outcome(outcome)
+        limiter = self._limiter
+        if self._open and self._owner == limiter._ledger.owner and not self._observed:
+            self._observed = True
+            limiter._adapt(self, outcome)
+
     def release(self, outcome: Outcome = "success") -> None:
         """Release the permit, once; a second call does nothing. `outcome` is ``"success"``, ``"dropped"`` if
-        the request timed out or was refused for overload, or ``"ignored"`` if it says nothing about the load.
+        the request timed out or was refused for overload, or ``"ignored"`` if it says nothing about the load;
+        it has no effect after ``observe``.
 
         Raises ValueError for any other outcome.
 
@@ -221,8 +251,11 @@ class Permit:
         (90, 0)
         """
         if outcome not in _OUTCOMES:
-            raise ValueError(f"outcome must be one of {', '.join(_OUTCOMES)}, got {outcome!r}")
-        self._limiter._release(self, self._limiter._now_ns(), outcome)
+            raise _bad_outcome(outcome)
+        limiter = self._limiter
+        ledger = limiter._ledger
+        if self._owner == ledger.owner and ledger.give(self._open) and not self._observed:
+            limiter._adapt(self, outcome)
 
     def __enter__(self) -> Self:
         return self
@@ -294,10 +327,10 @@ class ConcurrencyLimiter:
         "__weakref__",
         "_algorithm",
         "_bounds",
-        "_clock",
         "_ledger",
         "_lost",
         "_max_latency",
+        "_now_ns",
         "_shares",
         "algorithm",
     )
@@ -328,7 +361,7 @@ class ConcurrencyLimiter:
             None if max_latency is None else int(checked_positive("max_latency", max_latency) * 1e9)
         )
         self._shares = _checked_shares(priorities)
-        self._clock = checked_clock(clock)
+        self._now_ns = _checked_now_ns(clock)
         self._algorithm, self._bounds = _ALGORITHMS[algorithm], _Bounds(least, most)
         self._lost: deque[tuple[int, list[bool]]] = deque()
         self.algorithm = algorithm
@@ -339,9 +372,6 @@ class ConcurrencyLimiter:
             from headgate.limit._ledger import SharedLedger
 
             self._ledger = SharedLedger(path, mode, start, algorithm, least, most)
-
-    def _now_ns(self) -> int:
-        return monotonic_ns() if self._clock is None else checked_now(self._clock())
 
     def acquire(self, priority: str | None = None) -> Permit:
         """A permit for one request, at once: truthy if the request may go on.
@@ -357,16 +387,16 @@ class ConcurrencyLimiter:
         except (KeyError, TypeError):
             names = ", ".join(map(repr, self._shares))
             raise ValueError(f"priority must be one of {names}, got {priority!r}") from None
-        permit, ledger, lost = Permit(self, self._now_ns()), self._ledger, 0
-        limit = max(1, int(self._bounds.read(ledger.state) * share))
-        taken = ledger.take(limit, permit._open)
-        if not taken:
+        ledger = self._ledger
+        permit = Permit(self, self._now_ns(), ledger.owner)
+        limit = int(self._bounds.read(ledger.state) * share) or 1
+        permit._inflight = ledger.take(limit, permit._open)
+        if not permit._inflight:
             ledger.reclaim(permit._start)
             lost = self._reclaim_lost(ledger)
-            taken = ledger.take(limit, permit._open)
-        permit._inflight = taken
-        if lost:
-            warn(f"{lost} permits were deleted without release", ResourceWarning, stacklevel=2)
+            permit._inflight = ledger.take(limit, permit._open)
+            if lost:
+                warn(f"{lost} permits were deleted without release", ResourceWarning, stacklevel=2)
         return permit
 
     def _reclaim_lost(self, ledger: Ledger) -> int:
@@ -380,14 +410,23 @@ class ConcurrencyLimiter:
             lost += owner == ledger.owner and ledger.give(mark)  # otherwise it was taken before a fork
         return lost
 
-    def _release(self, permit: Permit, now: int, outcome: Outcome) -> None:
-        ledger, latency = self._ledger, now - permit._start
-        if permit._owner != ledger.owner or not ledger.give(permit._open):  # the parent's, or released before
+    def _adapt(self, permit: Permit, outcome: Outcome) -> None:
+        """Change the limit by the request of `permit`."""
+        if outcome == "ignored":
             return
-        if outcome != "ignored":
-            late = self._max_latency is not None and latency > self._max_latency
-            dropped = outcome == "dropped" or late
-            self._algorithm(ledger.state, self._bounds, now, latency, permit._inflight, dropped)
+        now = self._now_ns()
+        latency = now - permit._start
+        dropped = outcome == "dropped" or (self._max_latency is not None and latency > self._max_latency)
+        self._algorithm(self._ledger.state, self._bounds, now, latency, permit._inflight, dropped)
+
+    @property
+    def priorities(self) -> Mapping[str, float] | None:
+        """The share of the limit up to which the requests of each priority are admitted; None without any.
+
+        >>> dict(ConcurrencyLimiter(20, priorities={"user": 1.0, "batch": 0.6}).priorities)
+        {'user': 1.0, 'batch': 0.6}
+        """
+        return None if self._shares is _ONE_SHARE else MappingProxyType(self._shares)
 
     @property
     def limit(self) -> int:
@@ -432,9 +471,19 @@ def _bound(name: str, value: int, least: int, most: int) -> int:
     return number
 
 
-def _checked_shares(priorities: Mapping[str, float] | None) -> dict[str | None, float]:
+def _bad_outcome(outcome: object) -> ValueError:
+    return ValueError(f"outcome must be one of {', '.join(_OUTCOMES)}, got {outcome!r}")
+
+
+def _checked_now_ns(clock: Callable[[], int] | None) -> Callable[[], int]:
+    """What reads `clock`, or the monotonic clock."""
+    read = checked_clock(clock)
+    return monotonic_ns if read is None else lambda: checked_now(read())
+
+
+def _checked_shares(priorities: Mapping[str, float] | None) -> dict[Any, float]:
     if priorities is None:
-        return {None: 1.0}
+        return _ONE_SHARE
     if not hasattr(priorities, "items"):
         raise TypeError(f"priorities must be a mapping from priorities to shares, got {priorities!r}")
     if not priorities:
