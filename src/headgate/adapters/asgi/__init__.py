@@ -1,7 +1,9 @@
-"""Rate limits for ASGI applications."""
+"""Rate limits and shedding for ASGI applications."""
 
 from headgate.adapters._limiting import Charge
+from headgate.adapters._shedding import ShedStats
 from headgate.adapters.asgi._limits import RateLimitMiddleware
 from headgate.adapters.asgi._request import ASGIRequest
+from headgate.adapters.asgi._shed import ShedMiddleware
 
-__all__ = ["ASGIRequest", "Charge", "RateLimitMiddleware"]
+__all__ = ["ASGIRequest", "Charge", "RateLimitMiddleware", "ShedMiddleware", "ShedStats"]

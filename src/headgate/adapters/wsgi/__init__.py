@@ -1,7 +1,9 @@
-"""Rate limits for WSGI applications."""
+"""Rate limits and shedding for WSGI applications."""
 
 from headgate.adapters._limiting import Charge
+from headgate.adapters._shedding import ShedStats
 from headgate.adapters.wsgi._limits import RateLimitMiddleware
 from headgate.adapters.wsgi._request import WSGIRequest
+from headgate.adapters.wsgi._shed import ShedMiddleware
 
-__all__ = ["Charge", "RateLimitMiddleware", "WSGIRequest"]
+__all__ = ["Charge", "RateLimitMiddleware", "ShedMiddleware", "ShedStats", "WSGIRequest"]
