@@ -1,5 +1,7 @@
 """The address of a client: proxies that are trusted, headers that are not, and networks."""
 
+import time
+import tracemalloc
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate import AddressLimiter, address_prefix, client_address
+from headgate.limit._networks import Proxies
 
 PROXIES = ["10.0.0.0/8", "192.168.1.1", "2001:db8:ffff::/48"]
 ADDRESSES = st.ip_addresses().map(str)
@@ -238,6 +241,72 @@ def test_a_peer_that_is_given_goes_first():
 def test_wrong_proxies(trusted, error, message):
     with pytest.raises(error, match=message):
         client_address({}, trusted)
+
+
+def test_proxies_in_one_text(ask):
+    assert ask("10.0.0.1", "203.0.113.9, 192.0.2.1", trusted="192.0.2.1, 10.0.0.0/8") == "203.0.113.9"
+
+
+# junk
+
+
+JUNK = [
+    b",", b"10.0.0.1,", b"a", b":", b"::", b"[", b"]:", b"%", b";", b"=", b'"', b"\\", b'\\"', b'",', b"\xff",
+    b"for=", b"for=10.0.0.1,", b'for="10.0.0.1",', b"for=;", b" ", b"\t", b"0", b".", b"1.", b"%00", b"\x00",
+]
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+@pytest.mark.parametrize("junk", JUNK)
+def test_junk_costs_little_and_is_ignored(junk, header):
+    """A megabyte in much less than the seconds that anything quadratic would take."""
+    scope = {"type": "http", "client": ("10.0.0.1", 5)}
+    before = time.process_time()
+    for tail in (b"", b"x", b", 203.0.113.9", b", for=203.0.113.9"):
+        scope["headers"] = [(header.lower().encode(), junk * (2**20 // len(junk)) + tail)]
+        assert client_address(scope, PROXIES, header=header) in ("10.0.0.1", "203.0.113.9")
+    assert time.process_time() - before < 5
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+@given(value=st.text(st.characters(max_codepoint=255)) | st.text('10.,:;[]%="\\ for'))
+def test_no_header_raises(header, value):
+    for trusted in (PROXIES, 1, 5, "unix"):
+        for peer in ("10.0.0.1", None, "testclient"):
+            scope = asgi(peer, header=header.lower())
+            scope["headers"].append((header.lower().encode(), value.encode("latin-1")))
+            found = client_address(scope, trusted, header=header)
+            assert found in (peer, "unix") or ip_address(found)
+
+
+def test_what_clients_claim_is_kept_for_a_while_only():
+    headers = [(b"x-forwarded-for", b"")]
+    scope = {"type": "http", "client": ("10.0.0.1", 5), "headers": headers}
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            headers[0] = (b"x-forwarded-for", b"%d" % number * 10)
+            client_address(scope, PROXIES)
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(10_000):
+            headers[0] = (b"x-forwarded-for", b"%d" % number * 50)
+            client_address(scope, PROXIES)
+        assert tracemalloc.get_traced_memory()[0] - before < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_proxies_of_many_requests():
+    proxies = Proxies(PROXIES, "Forwarded")
+    names = []
+    found = proxies.client("10.0.0.1", lambda name: names.append(name) or "for=1.1.1.1, for=203.0.113.9")
+    assert (found, names) == ("203.0.113.9", ["Forwarded"])
+    assert proxies.client("203.0.113.7", names.append) == "203.0.113.7"
+    assert proxies.client(None, names.append) == proxies.client("", names.append) == "unix"
+    assert len(names) == 1, "headers of peers that are not trusted are not read"
+    assert Proxies(2).client("203.0.113.7", lambda _: None) == "203.0.113.7"
+    with pytest.raises(TypeError, match=r"^header must be a str, got None$"):
+        Proxies((), None)
 
 
 # networks

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from _socket import AF_INET, AF_INET6, inet_ntop
-from functools import lru_cache
-from itertools import chain
+from functools import lru_cache, partial
 
 from headgate._base.addresses import packed_address, unmapped
 
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
 _NAT64 = bytes.fromhex("0064ff9b0000000000000000")
 _6TO4 = b"\x20\x02"
 UNIX = "unix"
+_MOST_PAIRS = 16
+_LONGEST_CACHED = 64
+_MOST_CACHED = 4096
+"""How long texts of addresses are that a cache keeps, and how many: clients choose them."""
 
 
 def carried(packed: bytes) -> bytes:
@@ -71,12 +74,21 @@ def address_prefix(address: str, v4: int = 32, v6: int = 64) -> str:
     >>> address_prefix("2001:db8::17"), address_prefix("::ffff:192.0.2.17", v4=24)
     ('2001:db8::/64', '192.0.2.0/24')
     """
+    if type(address) is str and type(v4) is type(v6) is int and len(address) <= _LONGEST_CACHED:
+        return _cached_prefix(address, v4, v6)
+    return _prefix(address, v4, v6)
+
+
+def _prefix(address: str, v4: int, v6: int) -> str:
     v4, v6 = checked_length("v4", v4, 32), checked_length("v6", v6, 128)
     if address == UNIX:
         return UNIX
     packed = carried(unmapped(packed_address(address)))
     length = v4 if len(packed) == 4 else v6
     return f"{_text(masked(packed, length))}/{length}"
+
+
+_cached_prefix = lru_cache(maxsize=_MOST_CACHED)(_prefix)
 
 
 def client_address(
@@ -92,8 +104,9 @@ def client_address(
     names. The first two contain the address of the peer; for a plain mapping it is `peer`, and without one
     the headers are taken for those of a trusted proxy.
 
-    `trusted` names the proxies, as addresses and networks (``"10.0.0.0/8"``, or those of `ipaddress`) and
-    ``"unix"`` for those that connect through a Unix socket; or it is how many proxies there are. The
+    `trusted` names the proxies, as addresses and networks (``"10.0.0.0/8"``, or those of `ipaddress`; in one
+    text, with commas between them) and ``"unix"`` for those that connect through a Unix socket; or it is how
+    many proxies there are. The
     addresses in `header` are read from right to left, since each proxy appends its peer, and the
     first that is not a trusted proxy's is returned. Entries further left are claims of that client, and are
     ignored. If an entry is not an address, the proxy that wrote it is returned. A client on a Unix socket, or
@@ -113,31 +126,93 @@ def client_address(
     >>> client_address({"X-Forwarded-For": "1.1.1.1, 203.0.113.9"}, trusted=1, peer="10.0.0.1")
     '203.0.113.9'
     """
-    trusts = _trusting(trusted)
-    connected, value = _parts(request, header, peer)
-    known = () if connected is None else (connected,)
-    nearest = UNIX
-    entries = chain(known, map(_entry_address, _entries(value, header)))
-    for hops, address in enumerate(entries, 1 - len(known)):
-        if address is None:
-            break
-        nearest = address
-        if not trusts(address, hops):
-            break
-    return nearest
+    if not hasattr(request, "get"):
+        raise TypeError(f"request must be a scope, an environ or a mapping of headers, got {request!r}")
+    proxies = _proxies(_checked_trusted(trusted), header)
+    if isinstance(request.get("wsgi.version"), tuple) or isinstance(request.get("wsgi.multithread"), bool):
+        return proxies.client(peer or request.get("REMOTE_ADDR"), partial(_in_environ, request))
+    headers = request.get("headers", request.get("client", ""))
+    if not isinstance(headers, str):  # no client can fake that in a mapping of headers
+        client = request.get("client")
+        return proxies.client(peer or (client[0] if client else None), partial(_in_scope, request))
+    if peer is None:
+        return proxies.first_untrusted(UNIX, _in_mapping(request, header))
+    return proxies.client(peer, partial(_in_mapping, request))
 
 
-def _trusting(trusted: Iterable[object] | int) -> Callable[[str, int], bool]:
-    """Whether an address, so many hops away from us, is that of a trusted proxy."""
+class Proxies:
+    """The proxies that are trusted, and the header that they write, of many requests.
+
+    Raises what `client_address` raises.
+
+    >>> proxies = Proxies(["10.0.0.0/8"], "X-Forwarded-For")
+    >>> proxies.client("10.0.0.1", {"X-Forwarded-For": "1.1.1.1, 203.0.113.9"}.get)
+    '203.0.113.9'
+    """
+
+    __slots__ = ("_header", "_hops", "_is_forwarded", "_trusts")
+
+    def __init__(self, trusted: Iterable[object] | int = (), header: str = "X-Forwarded-For") -> None:
+        if not isinstance(header, str):
+            raise TypeError(f"header must be a str, got {header!r}")
+        checked = _checked_trusted(trusted)
+        self._hops = checked if isinstance(checked, int) else 0
+        self._trusts = None if isinstance(checked, int) else _networks(checked)
+        self._header = header
+        self._is_forwarded = header.lower() == "forwarded"
+
+    def client(self, peer: str | None, read: Callable[[str], str | None]) -> str:
+        """The address of the client, for a request that came from the address `peer`, of which nothing is
+        known if it is None or empty. `read` is called with the name of the header if the peer is trusted, and
+        returns all its lines as one, or None.
+
+        Complexity: O(length of the header + entries that are read x trusted networks).
+        """
+        if not peer:
+            nearest = UNIX
+        elif isinstance(peer, str):
+            nearest = _address_of(peer) or peer
+        else:
+            raise TypeError(f"peer must be a str or None, got {peer!r}")
+        if self._hops > 0 if self._trusts is None else self._trusts(nearest):
+            return self.first_untrusted(nearest, read(self._header))
+        return nearest
+
+    def first_untrusted(self, nearest: str, value: str | None) -> str:
+        """The first address from the right in the header that is not that of a trusted proxy, or else the
+        last one that was read; `nearest` if none was.
+        """
+        if not value:
+            return nearest
+        if self._is_forwarded:
+            value = _unquoted(value)
+        trusts, hops, end = self._trusts, 0, len(value)
+        while end >= 0:
+            start = value.rfind(",", 0, end)
+            entry = value[start + 1 : end]
+            address = _address_of(_node(entry) if self._is_forwarded else entry)
+            if address is None:
+                break
+            nearest, hops, end = address, hops + 1, start
+            if hops >= self._hops if trusts is None else not trusts(address):
+                break
+        return nearest
+
+
+_proxies = lru_cache(maxsize=64)(Proxies)
+
+
+def _checked_trusted(trusted: Iterable[object] | int) -> tuple[object, ...] | int:
+    """The networks, or the number of proxies."""
     if isinstance(trusted, str):
-        return _networks((trusted,)).trusts
+        return tuple(map(str.strip, trusted.split(",")))
     if hasattr(trusted, "__iter__"):
-        return _networks(tuple(trusted)).trusts
+        return tuple(trusted)
     if isinstance(trusted, bool) or not isinstance(trusted, int):
         raise TypeError(f"trusted must be addresses or a number of proxies, got {trusted!r}")
     if trusted < 0:
         raise ValueError(f"trusted must be non-negative, got {trusted!r}")
-    return lambda _, hops: hops < trusted
+    return trusted
 
 
 class _Networks:
@@ -150,7 +225,7 @@ class _Networks:
         self._unix = UNIX in names
         self._networks = [_network(text) for text in names if text != UNIX]
 
-    def trusts(self, address: str, _: int) -> bool:
+    def include(self, address: str) -> bool:
         try:
             packed = unmapped(packed_address(address))
         except ValueError:
@@ -159,7 +234,10 @@ class _Networks:
         return any(bits == width and number >> free == fixed for width, free, fixed in self._networks)
 
 
-_networks = lru_cache(maxsize=64)(_Networks)
+@lru_cache(maxsize=64)
+def _networks(trusted: tuple[object, ...]) -> Callable[[str], bool]:
+    """Whether an address is in one of these networks."""
+    return lru_cache(maxsize=_MOST_CACHED)(_Networks(trusted).include)
 
 
 def _network(text: str) -> tuple[int, int, int]:
@@ -174,28 +252,28 @@ def _network(text: str) -> tuple[int, int, int]:
     return bits, free, int.from_bytes(packed) >> free
 
 
-def _parts(request: Mapping[str, Any], header: str, peer: str | None) -> tuple[str | None, str]:
-    """The peer, None if unknown, and the value of the header, all its lines as one.
+def _in_environ(environ: Mapping[str, Any], header: str) -> str:
+    value: str = environ.get(f"HTTP_{header.upper().replace('-', '_')}", "")
+    return value
 
-    The kind of request is recognized by values that are not text, so that no client can fake it in a header.
-    """
-    if not isinstance(header, str):
-        raise TypeError(f"header must be a str, got {header!r}")
-    if not hasattr(request, "get"):
-        raise TypeError(f"request must be a scope, an environ or a mapping of headers, got {request!r}")
-    if isinstance(request.get("wsgi.version"), tuple) or isinstance(request.get("wsgi.multithread"), bool):
-        connected = peer or request.get("REMOTE_ADDR") or UNIX
-        value = request.get(f"HTTP_{header.upper().replace('-', '_')}", "")
-    elif isinstance(request.get("headers", request.get("client", "")), str):
-        connected = peer
-        value = ",".join(_values(request, header.lower()))
-    else:
-        field = header.lower().encode()
-        connected = peer or (request.get("client") or [UNIX])[0] or UNIX
-        value = b",".join(_lines(request.get("headers", ()), field)).decode("latin-1")
-    if connected is not None and not isinstance(connected, str):
-        raise TypeError(f"peer must be a str or None, got {connected!r}")
-    return connected and (_entry_address(connected) or connected), value
+
+def _in_mapping(headers: Mapping[str, str], header: str) -> str:
+    return ",".join(_values(headers, header.lower()))
+
+
+def _in_scope(scope: Mapping[str, Any], header: str) -> str:
+    headers, wanted = scope.get("headers", ()), _field(header)
+    size = len(wanted)
+    try:
+        lines = [text for name, text in headers if len(name) == size and name.lower() == wanted]
+        return str(b",".join(lines) if len(lines) > 1 else lines[0], "latin-1")
+    except (IndexError, TypeError):  # there is none, or they are not bytes
+        return b",".join(_lines(headers, wanted)).decode("latin-1")
+
+
+@lru_cache(maxsize=64)
+def _field(header: str) -> bytes:
+    return header.lower().encode()
 
 
 def _values(headers: Mapping[str, str], wanted: str) -> Iterator[str]:
@@ -214,13 +292,6 @@ def _lines(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> Iterator[by
             yield text
 
 
-def _entries(value: str, header: str) -> Iterator[str]:
-    """The entries of a header from right to left; those of Forwarded as the node in ``for=``."""
-    if header.lower() != "forwarded":
-        return map(str.strip, reversed(value.split(",")) if value else ())
-    return map(_node, reversed(_unquoted(value).split(",")))
-
-
 def _unquoted(value: str) -> str:
     """`value` without quotes and the separators in them; they pair from the right, where proxies write."""
     parts = value.replace(r"\\", "").replace(r"\"", "").split('"')
@@ -229,12 +300,17 @@ def _unquoted(value: str) -> str:
 
 
 def _node(element: str) -> str:
-    pairs = (pair.partition("=") for pair in element.split(";"))
+    pairs = (pair.partition("=") for pair in element.split(";", _MOST_PAIRS))
     return next((node.strip() for name, _, node in pairs if name.strip().lower() == "for"), "")
 
 
-def _entry_address(entry: str) -> str | None:
+def _address_of(entry: str) -> str | None:
     """The address of an entry without its port, or None if it is none."""
+    return _cached_address(entry) if len(entry) <= _LONGEST_CACHED else _read_address(entry)
+
+
+def _read_address(entry: str) -> str | None:
+    entry = entry.strip()
     if entry.startswith("["):
         entry = entry[1:].partition("]")[0]
     elif entry.count(":") == 1:
@@ -243,6 +319,9 @@ def _entry_address(entry: str) -> str | None:
         return _text(unmapped(packed_address(entry)))
     except ValueError:
         return None
+
+
+_cached_address = lru_cache(maxsize=_MOST_CACHED)(_read_address)
 
 
 def _text(packed: bytes) -> str:
