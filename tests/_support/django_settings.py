@@ -7,6 +7,7 @@ CACHE = {"BACKEND": "headgate.adapters.django.CacheBackend"}
 
 settings.configure(
     ALLOWED_HOSTS=["*"], CACHES={"default": CACHE},
-    ROOT_URLCONF=(), SECRET_KEY="tests", USE_TZ=True,
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "rest_framework"],
+    SECRET_KEY="tests", USE_TZ=True,
 )
 django.setup()

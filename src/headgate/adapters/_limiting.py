@@ -164,7 +164,7 @@ class Limiting:
                  headers: Style = "draft", dry_run: bool = False, on_denied: Any = None,
                  asynchronous: bool = False) -> None:
         self.limits = _checked_limits(limits)
-        self._awaited = _checked_waiting(self.limits, asynchronous)
+        self._awaited = checked_waiting(self.limits, asynchronous)
         self._levels = _extractors(self.limits, keys)
         self._extract = None if self._levels else checked_callable("keys", keys)
         self._tallies = {level: LevelTally() for level in dict(self._levels) or (_ONLY_LEVEL,)}
@@ -286,7 +286,7 @@ def _checked_limits(limits: Any) -> Any:
     return RateLimiter(limits)
 
 
-def _checked_waiting(limits: Any, asynchronous: bool) -> bool:
+def checked_waiting(limits: Any, asynchronous: bool) -> bool:
     """Whether the limiter is to be awaited; raises TypeError if the host cannot wait for it as it wants."""
     awaited = iscoroutinefunction(limits.reserve)
     if awaited and not asynchronous:
