@@ -12,15 +12,16 @@ from headgate.httpcache._conditions import is_not_modified, is_same_for_range, n
 from headgate.httpcache._decisions import Admission, Forwarding, Lookup
 from headgate.httpcache._freshness import directives_of
 from headgate.httpcache._log import LocalLog
+from headgate.httpcache._messages import combined
 from headgate.httpcache._purging import KEY, TAG, URL, Purge, invalidated_urls, named_url, url_purge
 from headgate.httpcache._ranges import parse_ranges, partial
-from headgate.httpcache._requests import RESTRICTING, SAFE, accepts, is_for_origin
+from headgate.httpcache._requests import SAFE, accepts, is_for_origin, is_unrestricted
 from headgate.httpcache._requests import directives_of as request_directives
 from headgate.httpcache._settings import Settings
 from headgate.httpcache._stats import HTTPCacheStats
 from headgate.httpcache._store import Store
 from headgate.httpcache._stored import SECOND, Stored
-from headgate.httpcache._storing import combined_fields, stored_headers, updated_headers
+from headgate.httpcache._storing import stored_headers, updated_headers
 from headgate.httpcache._terms import Terms, is_personal
 
 TYPE_CHECKING = False
@@ -28,15 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Literal
 
+    from headgate.httpcache._decisions import Kind
     from headgate.httpcache._fields import Directives
     from headgate.httpcache._messages import Headers, Request
+    from headgate.httpcache._stored import Resource
 
     Body = bytes | memoryview | list[bytes | memoryview]
-    Outcome = Literal["stored", "collapsed", "validated", "error"]
+    Outcome = Literal["stored", "forwarded", "collapsed", "validated", "error"]
 
 _MARKS, _MARK_SECONDS = 10_000, 10.0
 _SERVER_ERRORS = frozenset((500, 502, 503, 504))
-_EVALUATED = frozenset((b"if-none-match", b"if-modified-since", b"range"))
 
 
 class HTTPCache:
@@ -176,13 +178,12 @@ class HTTPCache:
         if key is None or request.method not in ("GET", "HEAD"):
             return self._passed(request, key, position, now)
         resource = store.get(key)
-        stored = None if resource is None else resource.plain or resource.select(request.headers)
+        stored = None if resource is None else resource.plain or resource.select(request.fields)
         if stored is not None and now < stored.fresh_until and not stored.guarded and (
-                len(request.fields) == 1 or RESTRICTING.isdisjoint(request.fields)):
+                is_unrestricted(request.fields)):
             self._hits += 1
             return Lookup("hit", key, stored, request, position, now)
-        reason = b"uri-miss" if resource is None else b"vary-miss" if stored is None else b"stale"
-        return self._decide(request, key, stored, reason, position, now)
+        return self._decide(request, key, resource, stored, position, now)
 
     def _own_key(self, request: Request) -> bytes | None:
         """The primary key by the user's function."""
@@ -194,53 +195,73 @@ class HTTPCache:
         return key.encode("utf-8", "surrogatepass")
 
     def _passed(self, request: Request, key: bytes | None, position: int, now: int) -> Lookup:
+        """What to do with a request that no stored response can satisfy, whatever is stored."""
         self._passes += 1
-        unsafe = request.method not in SAFE
         reason = b"bypass" if key is None else b"method"
-        storable = request.method == "POST"
-        return Forwarding("pass", key, None, request, position, now, reason, storable=storable, unsafe=unsafe)
+        return Forwarding(
+            "pass", key, None, request, position, now, reason,
+            storable=request.method == "POST", unsafe=request.method not in SAFE)
 
     def _decide(
-        self, request: Request, key: bytes, stored: Stored | None, reason: bytes, position: int, now: int
+        self, request: Request, key: bytes, resource: Resource | None, stored: Stored | None, position: int,
+        now: int,
     ) -> Lookup:
         """What to do with a GET or HEAD whose response is not simply fresh."""
         directives = request_directives(request)
         if is_for_origin(request) or b"no-store" in directives:
             self._passes += 1
             return Forwarding("pass", key, None, request, position, now, b"request")
-        coalesce = hash(key) not in self._marks
+        coalesce, reason = hash(key) not in self._marks, b"request"
         if stored is not None and stored.guarded and is_personal(request):
-            stored, reason, coalesce = None, b"request", False
+            stored, coalesce = None, False
+        elif stored is None:
+            reason = b"uri-miss" if resource is None else b"vary-miss"
+        elif now >= stored.fresh_until:
+            reason = b"stale"
+        kind = self._kind(request, directives, stored, now)
+        self._count(kind)
+        if kind == "hit":
+            return Lookup(kind, key, stored, request, position, now)
+        storable = kind not in ("pass", "refuse")
+        return Forwarding(
+            kind, key, stored, request, position, now, reason,
+            names=() if resource is None else resource.variants[-1].names,
+            storable=storable, coalesce=storable and coalesce)
+
+    def _kind(self, request: Request, directives: Directives, stored: Stored | None, now: int) -> Kind:
+        """What to do with a GET or HEAD for which a response is stored, or none."""
         if stored is not None:
-            usable = now < stored.fresh_until if self._settings.shared else accepts(directives, stored, now)
-            if usable:
-                self._hits += 1
-                return Lookup("hit", key, stored, request, position, now)
-            reason = b"stale" if now >= stored.fresh_until else b"request"
+            fresh = now < stored.fresh_until
+            if fresh if self._settings.shared else accepts(directives, stored, now):
+                return "hit"
         if b"only-if-cached" in directives:
-            self._passes += 1
-            return Forwarding("refuse", key, None, request, position, now, b"request")
-        if stored is not None and now < stored.stale_until and not self._wants_fresh(directives):
-            self._stale += 1
-            return Forwarding("stale", key, stored, request, position, now, reason, storable=True)
-        if request.method == "HEAD" or (stored is None and b"range" in request.fields):
-            self._passes += 1
-            return Forwarding("pass", key, stored, request, position, now, reason)
-        if stored is not None:
-            self._revalidations += 1
-            return Forwarding(
-                "revalidate", key, stored, request, position, now, reason, storable=True, coalesce=coalesce)
-        self._misses += 1
-        return Forwarding("miss", key, None, request, position, now, reason, storable=True, coalesce=coalesce)
+            return "refuse"
+        if request.method == "HEAD":
+            return "pass"
+        if stored is None:
+            return "pass" if b"range" in request.fields else "miss"
+        if fresh or now >= stored.stale_until or self._wants_fresh(directives):
+            return "revalidate"
+        return "stale"
 
     def _wants_fresh(self, directives: Directives) -> bool:
-        """Whether the client of a private cache wants no stale response, nor a fresh one without
-        validation."""
+        """Whether the client of a private cache wants no response that is not validated."""
         return not self._settings.shared and (b"no-cache" in directives or b"max-age" in directives)
 
+    def _count(self, kind: Kind) -> None:
+        if kind == "hit":
+            self._hits += 1
+        elif kind == "stale":
+            self._stale += 1
+        elif kind == "revalidate":
+            self._revalidations += 1
+        elif kind == "miss":
+            self._misses += 1
+        else:
+            self._passes += 1
+
     def overtaken(self, lookup: Lookup) -> bool:
-        """Whether a purge of the URL of a request came since its lookup: later requests must not share its
-        response.
+        """Whether a purge of its URL came since a lookup: later requests must not share its response.
 
         Purges by tag are not seen before the response is, see `Admission.store`.
         """
@@ -272,7 +293,7 @@ class HTTPCache:
         self, lookup: Lookup, request: Request, status: int, headers: Headers, requested_at: int
     ) -> Admission | None:
         url, shared = request.url, self._settings.shared
-        terms = self._terms(status, combined_fields(headers), request, requested_at)
+        terms = self._terms(status, combined(headers), request, requested_at)
         if url is None or not terms.permit_storing(request):
             return None
         if request.method == "POST":
@@ -309,10 +330,10 @@ class HTTPCache:
         old, shared = lookup.stored, self._settings.shared
         if old is None:
             raise ValueError(f"lookup must have a stored response, got {lookup!r}")
-        received = combined_fields(headers)
+        received = combined(headers)
         directives, _ = directives_of(received, shared)
         merged = updated_headers(old.headers, stored_headers(headers, received, directives, shared))
-        fields = combined_fields(merged)
+        fields = combined(merged)
         for name in (b"age", b"date"):
             fields.pop(name, None)
             if name in received:
@@ -339,12 +360,12 @@ class HTTPCache:
         self, request: Request, lookup: Lookup, stored: Stored | None = None, *,
         outcome: Outcome | None = None,
     ) -> tuple[int, Headers, Body]:
-        """Status, fields and body of the response to a request from a stored one, by default that of its
-        lookup.
+        """Status, fields and body of the response to a request from a stored one, by default its lookup's.
 
-        Preconditions and ranges are evaluated, Age and Cache-Status added. `outcome` is None for a hit and
-        ``"stored"``, ``"collapsed"`` (fetched for another request), ``"validated"`` or ``"error"`` (instead
-        of one) otherwise. The list of fields is the caller's own.
+        Preconditions and ranges are evaluated, Age and Cache-Status added. `outcome` is None for a hit, and
+        otherwise ``"stored"`` or ``"forwarded"`` (fetched for this request, and stored or not),
+        ``"collapsed"`` (fetched for another one), ``"validated"``, or ``"error"`` (served instead of one).
+        The list of fields is the caller's own.
         """
         found = lookup.stored if stored is None else stored
         if found is None:
@@ -362,13 +383,15 @@ class HTTPCache:
             headers = ready[1].copy()
         else:
             headers = self._forwarded_headers(lookup, found, outcome)
-        if request.method == "GET" and (found.status != 200 or _EVALUATED.isdisjoint(request.fields)):
+        if not self.evaluates(request) or (found.status != 200 and request.method == "GET"):
             return found.status, headers, found.body
         return _evaluated(request, found, headers)
 
     def evaluates(self, request: Request) -> bool:
-        """Whether `serve` has preconditions or a range to evaluate, and so may not send a whole response."""
-        return request.method == "HEAD" or not _EVALUATED.isdisjoint(request.fields)
+        """Whether `serve` has preconditions or a range to evaluate, or sends no body."""
+        fields = request.fields
+        return (b"if-none-match" in fields or b"if-modified-since" in fields or b"range" in fields
+                or request.method == "HEAD")
 
     def _forwarded_headers(self, lookup: Lookup, stored: Stored, outcome: Outcome) -> Headers:
         age = (self._clock() - stored.born) // SECOND

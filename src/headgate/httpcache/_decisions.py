@@ -25,12 +25,14 @@ class Lookup:
     ``"revalidate"`` (forward, with validators where it has any), ``"miss"`` (forward), ``"pass"`` (forward
     unchanged, without waiting) or ``"refuse"`` (504, since the client wants no forwarding). Requests with the
     same `key` may wait for one response if `coalesce` is true. `unsafe` requests invalidate; `storable` says
-    whether the response may be stored. `reason` is why the request is forwarded, as RFC 9211 names it.
+    whether the response may be stored. `reason` is why the request is forwarded, as RFC 9211 names it,
+    `names` by which fields the responses for the key are known to vary.
     """
 
     __slots__ = ("key", "kind", "now", "position", "request", "stored")
 
     reason = b""
+    names: tuple[bytes, ...] = ()
     storable = True
     coalesce = True
     unsafe = False
@@ -49,6 +51,13 @@ class Lookup:
         return f"<Lookup {self.kind} {self.key!r} {self.stored!r}>"
 
     @property
+    def fill_key(self) -> bytes | None:
+        """What requests have in common that may get one response, as far as that is known before it comes."""
+        if self.key is None or not self.names:
+            return self.key
+        return self.key + b"\n" + secondary_key(self.request.fields, self.names)
+
+    @property
     def forward_headers(self) -> Headers:
         """The fields of the request to forward: without preconditions, with validators of `stored`, or as
         they are where nothing is to be stored."""
@@ -63,7 +72,7 @@ class Lookup:
 class Forwarding(Lookup):
     """A lookup whose request is forwarded."""
 
-    __slots__ = ("coalesce", "reason", "storable", "unsafe")
+    __slots__ = ("coalesce", "names", "reason", "storable", "unsafe")
 
     def __init__(
         self,
@@ -75,12 +84,14 @@ class Forwarding(Lookup):
         now: int,
         reason: bytes,
         *,
+        names: tuple[bytes, ...] = (),
         storable: bool = False,
         coalesce: bool = False,
         unsafe: bool = False,
     ) -> None:
         super().__init__(kind, key, stored, request, position, now)
         self.reason = reason
+        self.names = names
         self.storable = storable
         self.coalesce = coalesce
         self.unsafe = unsafe
@@ -100,7 +111,7 @@ class Admission:
         self.headers = headers
         self.terms = terms
         self.names = terms.names or ()
-        self.secondary = secondary_key(lookup.request.headers, self.names)
+        self.secondary = secondary_key(lookup.request.fields, self.names)
 
     def __repr__(self) -> str:
         return f"<Admission {self.terms.status} {self.url.decode('latin-1')}>"
@@ -109,11 +120,11 @@ class Admission:
         """Whether another request with the same key may have this response."""
         if self.terms.guarded and is_personal(request):
             return False
-        return not self.names or secondary_key(request.headers, self.names) == self.secondary
+        return not self.names or secondary_key(request.fields, self.names) == self.secondary
 
     def variant(self, request: Request) -> bytes:
         """What distinguishes requests with the same key that cannot have the same response."""
-        secondary = secondary_key(request.headers, self.names)
+        secondary = secondary_key(request.fields, self.names)
         return b"\0" + secondary if self.terms.guarded and is_personal(request) else secondary
 
     def store(self, body: bytes) -> Stored | None:
@@ -131,7 +142,7 @@ class Admission:
         fresh_until = terms.born + round(times.lifetime * SECOND)
         language = terms.fields.get(b"content-language")
         if language is not None:
-            language = language_key(self.lookup.request.headers, self.names, language)
+            language = language_key(self.lookup.request.fields, self.names, language)
         return Stored(
             key=self.lookup.key or b"", url=self.url, status=terms.status, headers=headers, body=body,
             names=self.names, secondary=self.secondary, language=language, tags=terms.tags or (),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         shared: bool
 
         def position(self) -> int:
-            """How many records were ever written."""
+            """What changes with every record."""
 
         def append(self, record: bytes, /) -> int:
             """Writes a record, and returns the position after it."""

@@ -6,19 +6,13 @@ import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     Headers = list[tuple[bytes, bytes]]
 
-SCANNED = frozenset((
-    b"host", b"cache-control", b"pragma", b"authorization", b"cookie", b"range", b"if-range",
-    b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since",
-    b"content-length", b"transfer-encoding",
-))
 _PREFIXES = {"http": b"http://", "https": b"https://"}
 _PORTS = {"http": b":80", "https": b":443"}
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PERCENT, _COLON = b"%:"
 _LONGEST = 16 * 1024
 
 
@@ -26,8 +20,8 @@ class Request:
     """A request: method, scheme, target, and header fields with names in lower case.
 
     The `target` is the path as it was sent, escapes included, and the query after a ``?``. The authority is
-    the field ``host``. `url` is the normalised URL, or None for a target that is no path; `fields` are those
-    that matter to every lookup.
+    the field ``host``. `url` is the normalised URL, or None for a target that is no path; `fields` are all by
+    name, combined.
 
     Complexity: O(number of fields).
 
@@ -45,19 +39,18 @@ class Request:
         self.scheme = scheme
         self.target = target
         self.headers = headers
-        fields: dict[bytes, bytes] = {}
-        for name, value in headers:
-            if name in SCANNED:
-                if name in fields:
-                    value = fields[name] + (b"; " if name == b"cookie" else b", ") + value
-                fields[name] = value
+        fields = dict(headers)
+        if len(fields) != len(headers):
+            fields = combined(headers)
         self.fields = fields
+        prefix = _PREFIXES.get(scheme)
         host = fields.get(b"host", b"")
-        if scheme in _PREFIXES and target[:1] == b"/" and b"%" not in target and b":" not in host and (
-                len(target) <= _LONGEST):
-            self.url: bytes | None = _PREFIXES[scheme] + host.lower() + target
-        else:
+        self.url: bytes | None
+        if prefix is None or _PERCENT in target or _COLON in host or not target.startswith(b"/") or (
+                len(target) > _LONGEST):
             self.url = _normalised_url(scheme, host.lower(), target)
+        else:
+            self.url = prefix + host.lower() + target
 
     def __repr__(self) -> str:
         return f"Request({self.method!r}, {self.scheme!r}, {self.target!r}, {self.headers!r})"
@@ -79,7 +72,7 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """The combined value of a field, None where there is none."""
-        value = combined(self.headers, name.lower().encode("latin-1", "replace"))
+        value = self.fields.get(name.lower().encode("latin-1", "replace"))
         return None if value is None else value.decode("latin-1")
 
 
@@ -108,13 +101,15 @@ def _normalised_escape(match: re.Match[bytes]) -> bytes:
     return bytes((code,)) if code in _UNRESERVED else match[0].upper()
 
 
-def combined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """The values of all fields of a name in lower case, joined as RFC 9110 5.2 says; cookies by semicolons.
+def combined(headers: Headers) -> dict[bytes, bytes]:
+    """All fields by name; several of one name are joined by commas (RFC 9110 5.2), cookies by semicolons.
 
-    >>> combined([(b"a", b"1"), (b"b", b"2"), (b"a", b"3")], b"a")
-    b'1, 3'
+    >>> combined([(b"a", b"1"), (b"b", b"2"), (b"a", b"3")])
+    {b'a': b'1, 3', b'b': b'2'}
     """
-    values = [value for field, value in headers if field == name]
-    if len(values) == 1:
-        return values[0]
-    return (b"; " if name == b"cookie" else b", ").join(values) if values else None
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in fields:
+            value = fields[name] + (b"; " if name == b"cookie" else b", ") + value
+        fields[name] = value
+    return fields

@@ -118,8 +118,9 @@ def invalidated_urls(url: bytes, headers: Headers) -> list[bytes]:
     """
     urls = [url]
     origin = url[: len(url) - len(path_of(url))]
+    fields = combined(headers)
     for name in (b"location", b"content-location"):
-        value = combined(headers, name)
+        value = fields.get(name)
         other = value and named_url(url, value)
         if other and other not in urls and other[: len(other) - len(path_of(other))] == origin:
             urls.append(other)

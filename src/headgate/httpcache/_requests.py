@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY", "PRI"))
 
-RESTRICTING = frozenset((
-    b"cache-control", b"pragma", b"if-match", b"if-unmodified-since", b"content-length",
-    b"transfer-encoding"))
-"""The fields of a request that may keep a stored response from being used."""
+
+def is_unrestricted(fields: dict[bytes, bytes]) -> bool:
+    """Whether no field of a request can keep a fresh response from being used; quick."""
+    return not (
+        b"cache-control" in fields or b"content-length" in fields or b"if-match" in fields
+        or b"if-unmodified-since" in fields or b"transfer-encoding" in fields or b"pragma" in fields)
 
 
 def directives_of(request: Request) -> Directives:

@@ -6,17 +6,12 @@ import re
 from functools import lru_cache
 
 from headgate.httpcache._fields import parse_names
-from headgate.httpcache._messages import combined
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from headgate.httpcache._messages import Headers
 
 MOST_NAMES = 16
 """More selecting fields than this are taken as ``*``."""
 
 _LONGEST_REMEMBERED = 256
-_MOST_REMEMBERED = 4096
+_MOST_REMEMBERED = 1024
 _LISTS = frozenset((b"accept-encoding", b"accept-language", b"accept-charset"))
 _SPACE = re.compile(rb"[ \t]*,[ \t]*|[ \t]+")
 _QUALITY = re.compile(rb"[ \t]*([^\s;,]+)[ \t]*(?:;[ \t]*[qQ][ \t]*=[ \t]*([01](?:\.\d{0,3})?)[ \t]*)?")
@@ -32,31 +27,33 @@ def selecting_names(vary: bytes | None) -> tuple[bytes, ...] | None:
     return None if b"*" in names or len(names) > MOST_NAMES else tuple(sorted(names))
 
 
-def secondary_key(headers: Headers, names: tuple[bytes, ...]) -> bytes:
+def secondary_key(fields: dict[bytes, bytes], names: tuple[bytes, ...]) -> bytes:
     """The normalised values of the selecting fields of a request: equal where they have the same meaning.
 
-    >>> secondary_key([(b"accept-encoding", b"gzip;q=0.5, BR")], (b"accept-encoding", b"x"))
+    >>> secondary_key({b"accept-encoding": b"gzip;q=0.5, BR"}, (b"accept-encoding", b"x"))
     b'+br,gzip;q=0.5\\n-'
     """
-    return b"\n".join([_normalised(name, combined(headers, name)) for name in names])
+    return b"\n".join([_normalised(name, fields.get(name)) for name in names])
 
 
-def language_key(headers: Headers, names: tuple[bytes, ...], language: bytes | None = None) -> bytes | None:
+def language_key(
+    fields: dict[bytes, bytes], names: tuple[bytes, ...], language: bytes | None = None
+) -> bytes | None:
     """The secondary key of a request that has one favourite language, with that in place of all languages.
 
     A response in exactly that language is what any origin would select. With `language` the key of a stored
     response in it. None if there is no such key.
 
     >>> names = (b"accept-language",)
-    >>> language_key([(b"accept-language", b"fr;q=0.5, de")], names) == language_key([], names, b"DE")
+    >>> language_key({b"accept-language": b"fr;q=0.5, de"}, names) == language_key({}, names, b"DE")
     True
-    >>> language_key([(b"accept-language", b"fr, de")], names) is None
+    >>> language_key({b"accept-language": b"fr, de"}, names) is None
     True
     """
     if b"accept-language" not in names:
         return None
     if language is None:
-        ranked = ranked_members(combined(headers, b"accept-language") or b"")
+        ranked = ranked_members(fields.get(b"accept-language") or b"")
         if not ranked or ranked[0][0] == 0.0 or (len(ranked) > 1 and ranked[0][0] == ranked[1][0]):
             return None
         language = ranked[0][1]
@@ -64,7 +61,7 @@ def language_key(headers: Headers, names: tuple[bytes, ...], language: bytes | N
     if not chosen or b"," in chosen or chosen == b"*":
         return None
     return b"\n".join([
-        b"=" + chosen if name == b"accept-language" else _normalised(name, combined(headers, name))
+        b"=" + chosen if name == b"accept-language" else _normalised(name, fields.get(name))
         for name in names])
 
 

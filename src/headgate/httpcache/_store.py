@@ -108,10 +108,9 @@ class Store:
             if records is None:
                 count = sum([len(resource.variants) for resource in self.cache.values()])
                 self.cache.invalidate()
-                self.seen = position
             else:
                 count = sum([self._apply(Purge.decode(record)) for record in records])
-                self.seen += len(records)
+            self.seen = position
             self.purged += count
             return count
 

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 SECOND = 1_000_000_000
 
 # Bytes beyond the text itself, as CPython 3.11 to 3.14 allocate them.
-_RESPONSE = 900
+_RESPONSE = 700
 _FIELD = 144
-_TAG = 320
-_RESOURCE = 640
+_TAG = 400
+_RESOURCE = 300
 
 
 class Stored:
@@ -127,8 +127,8 @@ class Resource:
         self._groups = tuple(groups.items())
         self.weight = _RESOURCE + len(key) + len(url) + sum([stored.weight for stored in variants])
 
-    def select(self, headers: Headers) -> Stored | None:
-        """The most recent response that fits the selecting fields of a request.
+    def select(self, fields: dict[bytes, bytes]) -> Stored | None:
+        """The most recent response that fits a request with these combined fields.
 
         Complexity: O(number of fields x sets of selecting fields).
         """
@@ -136,8 +136,8 @@ class Resource:
             return self.plain
         best: Stored | None = None
         for names, group in self._groups:
-            stored = group.get(secondary_key(headers, names))
-            if stored is None and (language := language_key(headers, names)) is not None:
+            stored = group.get(secondary_key(fields, names))
+            if stored is None and (language := language_key(fields, names)) is not None:
                 stored = group.get(language)
             if stored is not None and (best is None or stored.born > best.born):
                 best = stored

@@ -33,18 +33,6 @@ _NOT_STORED = _HOP_BY_HOP | _OF_ONE_ANSWER
 _NOT_UPDATED = frozenset((b"content-length", b"content-encoding", b"content-range", b"content-md5"))
 
 
-def combined_fields(headers: Headers) -> dict[bytes, bytes]:
-    """All fields by name, several of one name joined by commas.
-
-    >>> combined_fields([(b"vary", b"a"), (b"vary", b"b")])
-    {b'vary': b'a, b'}
-    """
-    fields: dict[bytes, bytes] = {}
-    for name, value in headers:
-        fields[name] = fields[name] + b", " + value if name in fields else value
-    return fields
-
-
 def is_storable(
     status: int,
     fields: dict[bytes, bytes],
