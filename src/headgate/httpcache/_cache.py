@@ -10,6 +10,7 @@ from headgate.cache import TinyLFUCache, TTLCache
 from headgate.httpcache import _status
 from headgate.httpcache._conditions import is_not_modified, is_same_for_range, not_modified_headers
 from headgate.httpcache._decisions import Admission, Forwarding, Lookup
+from headgate.httpcache._fills import Fills
 from headgate.httpcache._freshness import directives_of
 from headgate.httpcache._log import LocalLog
 from headgate.httpcache._messages import combined
@@ -27,10 +28,12 @@ from headgate.httpcache._terms import Terms, is_personal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from os import PathLike
     from typing import Any, Literal
 
     from headgate.httpcache._decisions import Kind
     from headgate.httpcache._fields import Directives
+    from headgate.httpcache._log import PurgeLog
     from headgate.httpcache._messages import Headers, Request
     from headgate.httpcache._stored import Resource
 
@@ -60,6 +63,10 @@ class HTTPCache:
     Cache-Status. `max_filling`, `wait` and `fill_timeout` are for the adapters: the bytes of all bodies under
     way, and the seconds that a client waits for another one's response and that a response may take.
 
+    Worker processes have stores of their own. With the `path` of a file, made if it is absent and best in
+    memory such as ``/dev/shm``, all that have the same path see each other's purges, and the invalidations by
+    unsafe methods.
+
     Times are measured by `clock`, which returns nanoseconds, the monotonic clock by default, and compared
     with dates by `wall_clock`, nanoseconds since 1970.
 
@@ -82,7 +89,7 @@ class HTTPCache:
 
     __slots__ = (
         "__weakref__", "_clock", "_hits", "_key", "_marks", "_misses", "_name", "_passes", "_revalidations",
-        "_settings", "_stale", "_store", "_wall_clock",
+        "_settings", "_stale", "_store", "_wall_clock", "fills",
     )
 
     def __init__(
@@ -104,6 +111,7 @@ class HTTPCache:
         heuristic: float = 0.1,
         tag_headers: Iterable[str] = ("cache-tag", "surrogate-key"),
         name: str = "headgate",
+        path: str | PathLike[str] | None = None,
         clock: Callable[[], int] | None = None,
         wall_clock: Callable[[], int] | None = None,
     ) -> None:
@@ -113,11 +121,13 @@ class HTTPCache:
             fill_timeout=fill_timeout, stale_while_revalidate=stale_while_revalidate,
             stale_if_error=stale_if_error, heuristic=heuristic, tag_headers=tag_headers, name=name,
         )
-        self._name = self._settings.name.encode()
+        settings = self._settings
+        self.fills = Fills(settings.max_object, settings.max_filling, settings.wait, settings.fill_timeout)
+        self._name = settings.name.encode()
         self._clock = checked_clock(clock) or monotonic_ns
         self._wall_clock = checked_clock(wall_clock) or time_ns
         self._key = checked_callable("key", key)
-        self._store = Store(policy, self._settings, LocalLog(), self._key, self._clock)
+        self._store = Store(policy, settings, _log_at(path), self._key, self._clock)
         self._marks: TTLCache[int, bool] = TTLCache(_MARKS, _MARK_SECONDS, clock=clock)
         self._hits = self._stale = self._revalidations = self._misses = self._passes = 0
 
@@ -465,6 +475,15 @@ class HTTPCache:
     def _check(self) -> None:
         """Raises AssertionError unless the store is whole."""
         self._store._check()
+
+
+def _log_at(path: str | PathLike[str] | None) -> PurgeLog:
+    """The log of purges of the processes that share a file, or of this one."""
+    if path is None:
+        return LocalLog()
+    from headgate.httpcache._purges import SharedLog
+
+    return SharedLog(path)
 
 
 def _evaluated(request: Request, stored: Stored, headers: Headers) -> tuple[int, Headers, Body]:
