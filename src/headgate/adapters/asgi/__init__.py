@@ -1,9 +1,10 @@
-"""Rate limits and shedding for ASGI applications."""
+"""Rate limits, shedding and a response cache for ASGI applications."""
 
 from headgate.adapters._limiting import Charge
 from headgate.adapters._shedding import ShedStats
+from headgate.adapters.asgi._cache import CacheMiddleware
 from headgate.adapters.asgi._limits import RateLimitMiddleware
 from headgate.adapters.asgi._request import ASGIRequest
 from headgate.adapters.asgi._shed import ShedMiddleware
 
-__all__ = ["ASGIRequest", "Charge", "RateLimitMiddleware", "ShedMiddleware", "ShedStats"]
+__all__ = ["ASGIRequest", "CacheMiddleware", "Charge", "RateLimitMiddleware", "ShedMiddleware", "ShedStats"]

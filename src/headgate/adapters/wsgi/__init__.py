@@ -1,9 +1,10 @@
-"""Rate limits and shedding for WSGI applications."""
+"""Rate limits, shedding and a response cache for WSGI applications."""
 
 from headgate.adapters._limiting import Charge
 from headgate.adapters._shedding import ShedStats
+from headgate.adapters.wsgi._cache import CacheMiddleware
 from headgate.adapters.wsgi._limits import RateLimitMiddleware
 from headgate.adapters.wsgi._request import WSGIRequest
 from headgate.adapters.wsgi._shed import ShedMiddleware
 
-__all__ = ["Charge", "RateLimitMiddleware", "ShedMiddleware", "ShedStats", "WSGIRequest"]
+__all__ = ["CacheMiddleware", "Charge", "RateLimitMiddleware", "ShedMiddleware", "ShedStats", "WSGIRequest"]
