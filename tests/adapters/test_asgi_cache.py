@@ -162,7 +162,8 @@ def test_a_fill_that_all_clients_have_left_before_its_head_is_abandoned():
         await all_done(clients)
 
     run(main)
-    assert received == [{"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
+    assert received == [
+        {"type": "http.request", "body": b"", "more_body": False}, {"type": "http.disconnect"}]
 
 
 def test_a_fill_about_to_be_stored_goes_on_without_clients():
@@ -332,7 +333,8 @@ def test_a_body_of_another_length_aborts_every_response(body):
 
 def test_a_response_without_an_end_fails():
     async def endless(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"max-age=9")]})
+        headers = [(b"cache-control", b"max-age=9")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"abc", "more_body": True})
 
     with pytest.raises(HeadgateError, match="the application returned before its response ended"):
