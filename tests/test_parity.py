@@ -15,7 +15,7 @@ PRIVATE = {"joint", "words"}
 NO_VALUE = inspect.Parameter.empty
 REQUIRED = {"maxsize": 8, "ttl": 60, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"),
             "rate": "10/s", "memory": bytearray(16), "limiters": {}, "networks": {}, "overrides": {},
-            "tallies": {}, "shadow": ()}
+            "tallies": {}, "shadow": (), "tokens": 1, "parts": []}
 
 
 def public(module):

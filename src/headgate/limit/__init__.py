@@ -6,10 +6,10 @@ from headgate.limit._decision import Decision
 from headgate.limit._levels import RateLimits
 from headgate.limit._networks import address_prefix, client_address
 from headgate.limit._rate import Rate
-from headgate.limit._reservation import Reservation
 from headgate.limit._throttle import Throttle
 from headgate.limit.bucket import TokenBucket
 from headgate.limit.keyed import RateLimiter
+from headgate.limit.reservation import Reservation
 
 __all__ = [
     "AddressLimiter",

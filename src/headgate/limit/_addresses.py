@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headgate.limit._decision import Decision
     from headgate.limit._joint import Applied
     from headgate.limit._rate import Rates
-    from headgate.limit._reservation import Reservation
+    from headgate.limit.reservation import Reservation
 
     Prefixes = int | Iterable[int] | Mapping[int, float]
 

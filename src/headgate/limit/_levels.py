@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headgate.limit._decision import Decision
     from headgate.limit._joint import Applied, Limiter
     from headgate.limit._rate import Rate, Rates
-    from headgate.limit._reservation import Reservation
+    from headgate.limit.reservation import Reservation
 
     Key = str | bytes | int
 

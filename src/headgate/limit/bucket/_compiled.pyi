@@ -5,7 +5,7 @@ from typing import Any, Literal, Never, SupportsFloat
 from typing_extensions import disjoint_base
 
 from headgate.limit._decision import Decision
-from headgate.limit._reservation import Reservation
+from headgate.limit.reservation import Reservation
 
 @disjoint_base
 class TokenBucket:

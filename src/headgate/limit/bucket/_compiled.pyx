@@ -39,7 +39,7 @@ from headgate.limit import _waiting
 from headgate._base.clock import checked_clock, checked_now
 from headgate.limit._decision import Decision
 from headgate._base.pickling import initialized
-from headgate.limit._reservation import Reservation
+from headgate.limit.reservation._compiled import Reservation
 from headgate.limit._tables import checked_mismatch
 from headgate.limit._units import checked_amount, checked_positive, scale, units_at, unused, wait
 from headgate.limit._units import to_units as units_of

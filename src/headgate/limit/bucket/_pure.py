@@ -22,7 +22,6 @@ from headgate._base.forks import new_lock, under
 from headgate._base.pickling import initialized
 from headgate.limit import _waiting
 from headgate.limit._decision import Decision
-from headgate.limit._reservation import Reservation
 from headgate.limit._tables import checked_mismatch
 from headgate.limit._units import (
     checked_amount,
@@ -33,6 +32,7 @@ from headgate.limit._units import (
     unused,
     wait,
 )
+from headgate.limit.reservation._pure import Reservation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing_extensions import disjoint_base
 
 from headgate.limit._decision import Decision
 from headgate.limit._joint import Applied, Limiter
-from headgate.limit._reservation import Reservation
 from headgate.limit._rules import LevelTally, Networks
+from headgate.limit.reservation import Reservation
 
 def allow_all(applied: Applied, cost: SupportsFloat) -> bool: ...
 def decide_all(applied: Applied, cost: SupportsFloat) -> Decision: ...

@@ -21,7 +21,7 @@ from headgate.limit._joint import (
     refund_all,
     worst,
 )
-from headgate.limit._reservation import Reservation
+from headgate.limit.reservation._compiled import Reservation
 from headgate.limit._units import checked_amount
 from headgate.limit.keyed._compiled import RateLimiter
 

@@ -15,9 +15,9 @@ from headgate.limit._joint import (
     refund_all,
     worst,
 )
-from headgate.limit._reservation import Reservation
 from headgate.limit._units import checked_amount
 from headgate.limit.keyed._pure import RateLimiter
+from headgate.limit.reservation._pure import Reservation
 
 
 def _denier(applied, cost):

@@ -6,7 +6,7 @@ from typing_extensions import disjoint_base
 
 from headgate.limit._decision import Decision
 from headgate.limit._rate import Rate
-from headgate.limit._reservation import Reservation
+from headgate.limit.reservation import Reservation
 
 @disjoint_base
 class RateLimiter:

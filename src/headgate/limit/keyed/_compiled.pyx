@@ -56,7 +56,7 @@ from headgate.limit._tables import (
     stride_of,
     tables_of,
 )
-from headgate.limit._reservation import Reservation
+from headgate.limit.reservation._compiled import Reservation
 from headgate.limit._units import checked_amount, wait
 
 include "_table.pxi"
@@ -308,6 +308,9 @@ cdef class RateLimiter(_Logs):
         >>> limiter.decide("ann").retry_after
         0.5
         """
+        return self._decide(key, cost)
+
+    cdef object _decide(self, object key, object cost):
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
         rates = self._charge(key, cost, True, charges, &verdict)
@@ -338,9 +341,10 @@ cdef class RateLimiter(_Logs):
         >>> limiter.peek("ann").remaining, reservation.settle(300), limiter.peek("ann").remaining
         (200.0, None, 700.0)
         """
-        reserved_at = self._now_ns()
-        decision = self.decide(key, cost)
-        return Reservation(checked_amount("cost", cost), [(self, key, reserved_at)], None, decision)
+        reserved_at = self._now()
+        decision = self._decide(key, cost)
+        amount = cost if type(cost) is int else checked_amount("cost", cost)
+        return Reservation(amount, [(self, key, reserved_at)], None, decision)
 
     def _has(self, key, cost):
         """Whether ``peek`` would allow it."""

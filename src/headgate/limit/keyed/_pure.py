@@ -33,7 +33,6 @@ from headgate._base.pickling import initialized
 from headgate.limit import _waiting
 from headgate.limit._decision import Decision, with_details
 from headgate.limit._rate import checked_rates
-from headgate.limit._reservation import Reservation
 from headgate.limit._tables import (
     checked_mismatch,
     checked_overflow,
@@ -59,6 +58,7 @@ from headgate.limit.keyed._table import (
     _table_size,
     _Tier,
 )
+from headgate.limit.reservation._pure import Reservation
 
 
 class RateLimiter:

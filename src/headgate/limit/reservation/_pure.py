@@ -1,17 +1,6 @@
-"""Tokens that were taken before it is known how many are used."""
-
-from __future__ import annotations
+"""Tokens that were taken before it is known how many are used, in pure Python."""
 
 from headgate.limit._units import checked_amount
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, SupportsFloat
-
-    from headgate.limit._decision import Decision
-
-    Part = tuple[Any, Any, int]
 
 
 class Reservation:
@@ -31,21 +20,19 @@ class Reservation:
 
     __slots__ = ("_decision", "_due", "_joined", "_open", "_parts", "_tokens")
 
-    def __init__(
-        self, tokens: float, parts: list[Part], due: int | None = None, decision: Decision | None = None
-    ) -> None:
+    def __init__(self, tokens, parts, due=None, decision=None):
         self._tokens = tokens
         self._parts = parts
         self._due = due
         self._decision = decision
         self._open = [True] if decision is None or decision.allowed else []
-        self._joined: list[Reservation] = []
+        self._joined = []
 
-    def __bool__(self) -> bool:
+    def __bool__(self):
         return self._decision is None or self._decision.allowed
 
     @property
-    def tokens(self) -> float:
+    def tokens(self):
         """How many tokens were requested.
 
         >>> TokenBucket(10, 1).reserve(3).tokens
@@ -54,7 +41,7 @@ class Reservation:
         return self._tokens
 
     @property
-    def decision(self) -> Decision | None:
+    def decision(self):
         """What the limit decided; None if it was a `TokenBucket`, which never denies a reservation.
 
         >>> RateLimiter("2/s", clock=lambda: 0).reserve("ann").decision.remaining
@@ -63,7 +50,7 @@ class Reservation:
         return self._decision
 
     @property
-    def delay(self) -> float:
+    def delay(self):
         """Seconds until the tokens may be used; 0.0 from then on. If they were denied, the seconds after
         which to try again.
 
@@ -76,9 +63,9 @@ class Reservation:
         if self._due is None:
             return 0.0
         (limit, _, _), *_ = self._parts
-        return float(max(0, self._due - limit._now_ns()) / 1e9)
+        return max(0, self._due - limit._now_ns()) / 1e9
 
-    def settle(self, actual: SupportsFloat) -> None:
+    def settle(self, actual):
         """Settle for `actual` tokens instead of those that were reserved; once.
 
         A surplus is refunded, minus what has been refilled since, so that no interval has more than the limit
@@ -93,26 +80,27 @@ class Reservation:
         3.0
         """
         used = checked_amount("actual", actual)
-        together = list(self._together())
+        together = self._together()
         for each in together:
             for limit, _, _ in each._parts if each._open else ():
                 limit._check_settle(used)
         for each in together:
             each._settle(used)
 
-    def _together(self) -> Iterator[Reservation]:
+    def _together(self):
         """This one, and those that joined it."""
-        yield self
+        together = [self]
         for joined in self._joined:
-            yield from joined._together()
+            together += joined._together()
+        return together
 
-    def _settle(self, used: float) -> None:
+    def _settle(self, used):
         if self._closed():
             return
         for limit, key, reserved_at in self._parts:
             limit._settle(key, self._tokens, used, reserved_at)
 
-    def cancel(self) -> None:
+    def cancel(self):
         """Refund the tokens, minus those that have been refilled since; once.
 
         A full refund would let more than ``capacity + refill_rate * t`` tokens pass in t seconds.
@@ -124,7 +112,7 @@ class Reservation:
         """
         self.settle(0)
 
-    def join(self, other: Reservation) -> bool:
+    def join(self, other):
         """Let `other`, made for the same request by another limit, be settled and cancelled with this one;
         False if it was denied: then this one is cancelled, so that the request takes nothing anywhere.
 
@@ -150,19 +138,19 @@ class Reservation:
         self._joined.append(other)
         return True
 
-    def _add(self, parts: list[Part]) -> None:
+    def _add(self, parts):
         """Settle at these limits too."""
         self._parts = self._parts + parts
 
-    def _closed(self) -> bool:
+    def _closed(self):
         """Whether it was settled or cancelled before; from now on it is."""
         try:
             return not self._open.pop()
         except IndexError:
             return True
 
-    def __repr__(self) -> str:
+    def __repr__(self):
         return f"Reservation(tokens={self._tokens!r})"
 
-    def __reduce__(self) -> str:
+    def __reduce__(self):
         raise TypeError("a Reservation cannot be copied or pickled: it belongs to one limit")
