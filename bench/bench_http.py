@@ -1,0 +1,254 @@
+"""What headgate costs in web services, beside what people use: ``python bench/bench_http.py [PART...]``.
+
+Each figure is the CPU time of a request over that of the same application without the part, the least of many
+interleaved rounds; servers are measured in requests a second, in turns. A part is a function in `PARTS`.
+"""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import flask_limiter
+from flask import Flask
+from flask_limiter.util import get_remote_address
+from slowapi import Limiter
+from slowapi import util as slowapi_util
+from slowapi.middleware import SlowAPIASGIMiddleware
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from headgate import RateLimiter, RateLimits
+from headgate.adapters import wsgi
+from headgate.adapters.asgi import RateLimitMiddleware
+from headgate.adapters.keys import client, header
+from headgate.cli.bench.interleave import Candidate, Comparison, clock, compare
+
+ROUNDS, REQUESTS, SECONDS = 300, 50, 20
+WINDOW, WINDOWS, CONNECTIONS = 0.5, 7, 16
+PLENTY = "1000000000/min"
+HEADERS = [
+    (b"host", b"example.com"), (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64)"), (b"accept", b"text/html"),
+    (b"accept-encoding", b"gzip, br"), (b"accept-language", b"en"), (b"connection", b"keep-alive"),
+    (b"x-forwarded-for", b"203.0.113.9"), (b"x-user", b"ann"),
+]
+SCOPE = {
+    "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
+    "scheme": "http", "path": "/", "raw_path": b"/", "query_string": b"", "root_path": "", "headers": HEADERS,
+    "client": ("10.0.0.1", 50000), "server": ("127.0.0.1", 80), "extensions": {},
+}
+ENVIRON = {
+    "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/", "QUERY_STRING": "",
+    "SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1",
+    "REMOTE_ADDR": "10.0.0.1", "wsgi.version": (1, 0),
+    "wsgi.url_scheme": "http", "wsgi.multithread": False, "wsgi.multiprocess": True, "wsgi.run_once": False,
+    **{f"HTTP_{name.decode().upper().replace('-', '_')}": value.decode() for name, value in HEADERS},
+}
+
+
+async def hello(scope, receive, send):
+    """The plainest application."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+async def endpoint(request):
+    return PlainTextResponse("hello")
+
+
+def starlette():
+    return Starlette(routes=[Route("/", endpoint)])
+
+
+def with_slowapi():
+    app = starlette()
+    app.state.limiter = Limiter(slowapi_util.get_remote_address, default_limits=["1000000000/minute"],
+                                headers_enabled=True)
+    app.add_middleware(SlowAPIASGIMiddleware)
+    return app
+
+
+def limited(app, limits=PLENTY, **options):
+    return RateLimitMiddleware(app, limits, **{"keys": client()} | options)
+
+
+def two_levels(app):
+    keys = {"ip": client(trusted=["10.0.0.0/8"]), "user": header("x-user")}
+    return RateLimitMiddleware(app, RateLimits(ip=PLENTY, user=PLENTY), keys=keys)
+
+
+def flask():
+    app = Flask("bench")
+    app.route("/")(lambda: "hello")
+    return app
+
+
+def with_flask_limiter():
+    app = flask()
+    flask_limiter.Limiter(get_remote_address, app=app, default_limits=["1000000000/minute"],
+                          storage_uri="memory://", headers_enabled=True)
+    return app
+
+
+async def receive():
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def send(message):
+    """Drop a message."""
+
+
+def in_asgi(app):
+    """A trial: nanoseconds for a request to an application of ASGI."""
+
+    async def requests():
+        for _ in range(REQUESTS):
+            await app(SCOPE.copy(), receive, send)
+
+    loop = asyncio.new_event_loop()
+
+    def trial():
+        start = clock()
+        loop.run_until_complete(requests())
+        return (clock() - start) / REQUESTS
+
+    return trial
+
+
+def in_wsgi(app):
+    """A trial: nanoseconds for a request to an application of WSGI."""
+
+    def trial():
+        start = clock()
+        for _ in range(REQUESTS):
+            body = app(ENVIRON.copy(), lambda *arguments: None)
+            b"".join(body)
+            if hasattr(body, "close"):
+                body.close()
+        return (clock() - start) / REQUESTS
+
+    return trial
+
+
+def report(title, bare, candidates, peer=None):
+    """Print what each candidate costs over `bare`, and the ratio to `peer`, one of them."""
+    trials = {"bare": bare, **candidates}
+    made = [Candidate(name, "", lambda trial=trial: trial) for name, trial in trials.items()]
+    base, *timings = compare(Comparison(made), ROUNDS, SECONDS)
+    least = min(base.samples)
+    costs = {timing.name: min(timing.samples) - least for timing in timings}
+    print(f"{title}: {least / 1000:.1f} us a request without")
+    for name, cost in costs.items():
+        ratio = "" if peer is None or name == peer else f"   1/{costs[peer] / cost:.1f} of {peer}"
+        print(f"    {name:44} +{cost / 1000:.1f} us{ratio}")
+
+
+def limits():
+    with TemporaryDirectory() as folder:
+        shared = RateLimiter(PLENTY, path=f"{folder}/limit")
+        report("ASGI, plain application", in_asgi(hello), {
+            "by client": in_asgi(limited(hello)),
+            "by client, without header fields": in_asgi(limited(hello, headers=None)),
+            "by client, shared by workers": in_asgi(limited(hello, shared)),
+            "client and user, behind a trusted proxy": in_asgi(two_levels(hello)),
+        })
+        report("Starlette", in_asgi(starlette()), {
+            "by client": in_asgi(limited(starlette())),
+            "client and user, behind a trusted proxy": in_asgi(two_levels(starlette())),
+            "slowapi": in_asgi(with_slowapi()),
+        }, "slowapi")
+        report("Flask", in_wsgi(flask()), {
+            "by client": in_wsgi(wsgi.RateLimitMiddleware(flask(), PLENTY, keys=client())),
+            "flask-limiter": in_wsgi(with_flask_limiter()),
+        }, "flask-limiter")
+    servers("uvicorn, requests a second", {"bare": "hello", "by client": "uvicorn_limited",
+                                           "client and user": "uvicorn_two_levels"})
+
+
+uvicorn_limited, uvicorn_two_levels = limited(hello), two_levels(hello)
+
+
+class Client(asyncio.Protocol):
+    """A connection that sends the next request when it has the response to the last."""
+
+    request = b"GET / HTTP/1.1\r\n%s\r\n\r\n" % b"\r\n".join(b"%s: %s" % field for field in HEADERS)
+
+    def __init__(self, counts):
+        self._counts, self._tail = counts, b""
+
+    def connection_made(self, transport):
+        self._transport = transport
+        transport.write(self.request)
+
+    def data_received(self, data):
+        if (self._tail + data).endswith(b"hello"):
+            self._counts[0] += 1
+            self._tail = b""
+            self._transport.write(self.request)
+        else:
+            self._tail = data[-5:]
+
+
+async def requests_a_second(port):
+    counts, loop = [0], asyncio.get_running_loop()
+    connections = [(await loop.create_connection(lambda: Client(counts), "127.0.0.1", port))[0]
+                   for _ in range(CONNECTIONS)]
+    start = time.perf_counter()
+    await asyncio.sleep(WINDOW)
+    rate = counts[0] / (time.perf_counter() - start)
+    for connection in connections:
+        connection.abort()
+    return rate
+
+
+def servers(title, applications):
+    """Print the requests a second of applications of this module under uvicorn, one worker each."""
+    ports, processes = {}, []
+    for name, application in applications.items():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports[name] = free.getsockname()[1]
+        command = [sys.executable, "-m", "uvicorn", f"bench_http:{application}", "--app-dir", sys.path[0],
+                   "--log-level", "error", "--port", str(ports[name])]
+        processes.append(subprocess.Popen(command))
+    try:
+        for port in ports.values():
+            wait_for(port)
+        rates = [[asyncio.run(requests_a_second(port)) for port in ports.values()] for _ in range(WINDOWS)]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    print(title)
+    for at, name in enumerate(applications):
+        share = median(turn[at] / turn[0] for turn in rates)
+        print(f"    {name:44} {median(turn[at] for turn in rates):,.0f}   {share:.0%}")
+
+
+def wait_for(port, seconds=30):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+PARTS = {"limits": limits}
+
+
+def main():
+    print(f"CPython {sys.version.split()[0]}")
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
+
+
+if __name__ == "__main__":
+    main()
