@@ -19,13 +19,13 @@ from math import inf
 
 from headgate._base.checks import checked_callable
 from headgate.adapters._exempt import exempting
-from headgate.limit import Decision, RateLimiter, Reservation
+from headgate.limit import AddressLimiter, Decision, RateLimiter, RateLimits, Reservation
 from headgate.limit._rules import LevelCounts, LevelTally
 from headgate.limit._units import checked_amount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from typing import Any, Literal, SupportsFloat, TypeAlias
 
     from headgate.adapters._exempt import Exempt
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _STYLES = ("draft", "legacy", "both", None)
 _ONLY_LEVEL = "default"
+_PLAIN = frozenset((str, type(None)))  # keys that nothing has to be awaited for
 
 
 class Charge:
@@ -52,17 +53,24 @@ class Charge:
     (200.0, None, 700.0)
     """
 
-    __slots__ = ("_parts", "decision", "would_deny", "written")
+    __slots__ = ("_decider", "_parts", "decision", "would_deny", "written")
 
-    def __init__(self) -> None:
+    decision: Decision | None
+    """That of the limit that denied, or else of the one with the least remaining; None if none did."""
+    would_deny: Decision | None
+    """The denial of a limit with ``dry_run``, which let the request pass."""
+    written: bool
+    """Whether a middleware writes the header fields, so that those inside of it need not."""
+
+    def __init__(self, limiting: Limiting | None = None, keys: Any = None, reservation: Any = None) -> None:
         self._parts: list[tuple[Limiting, Any, Any]] = []
-        self.decision: Decision | None = None
-        """That of the limit that denied, or else of the one with the least remaining; None if there is none.
-        """
-        self.would_deny: Decision | None = None
-        """The denial of a limit with ``dry_run``, which let the request pass."""
+        self._decider = limiting
+        self.decision = self.would_deny = None
         self.written = False
-        """Whether a middleware writes the header fields, so that those inside of it need not."""
+        if limiting is not None:
+            self.decision = decision = reservation.decision
+            if decision.allowed:
+                self._parts.append((limiting, keys, reservation))
 
     def __bool__(self) -> bool:
         return self.decision is None or self.decision.allowed
@@ -85,13 +93,14 @@ class Charge:
         return _each("cancel", [reservation for *_, reservation in self._parts])
 
     def fields(self, style: Style = "draft") -> Fields:
-        """The header fields of the response, as bytes with names in lower case: RateLimit and
-        RateLimit-Policy of the limit that decided, or the older X-RateLimit ones. Retry-After is one of
-        ``denial``.
+        """The header fields of the response, as bytes with names in lower case: RateLimit of the limit that
+        decided and RateLimit-Policy, or the older X-RateLimit ones. Retry-After is one of ``denial``.
         """
-        if style is None or self.decision is None:
+        decision = self.decision
+        if decision is None or self._decider is None or style is None:
             return []
-        return _fields(self.decision, style)
+        fields = decision.fields(policies=self._decider.policies, style=style)
+        return fields if decision.allowed else [field for field in fields if field[0] != b"retry-after"]
 
     def denial(self) -> tuple[int, Fields, bytes]:
         """The response to a request that was denied: status, header fields without those of ``fields``, body.
@@ -106,8 +115,8 @@ class Charge:
 
     def retry_after(self) -> Fields:
         """Retry-After, if the request was denied and can ever be allowed."""
-        seconds = None if self.decision is None else self.decision.headers().get("Retry-After")
-        return [] if seconds is None else [(b"retry-after", seconds.encode())]
+        fields = [] if self.decision is None else self.decision.fields()
+        return [field for field in fields if field[0] == b"retry-after"]
 
     def includes(self, limits: Any, keys: Any) -> bool:
         """Whether the request has been charged by these limits for these keys already."""
@@ -116,12 +125,14 @@ class Charge:
     def add(self, limiting: Limiting, keys: Any, reservation: Any) -> None:
         """Charge the request for a reservation too."""
         decision = reservation.decision
-        if reservation:
+        if decision.allowed:
             self._parts.append((limiting, keys, reservation))
         if limiting.dry_run:
-            self.would_deny = self.would_deny if reservation else decision
-        elif self.decision is None or not reservation or decision.remaining < self.decision.remaining:
-            self.decision = decision
+            if not decision.allowed:
+                self.would_deny = decision
+        elif (self.decision is None or not decision.allowed
+                or decision.remaining < self.decision.remaining):
+            self.decision, self._decider = decision, limiting
 
     def __repr__(self) -> str:
         return f"Charge({self.decision!r})"
@@ -138,27 +149,24 @@ async def _all(pending: list[Awaitable[None]]) -> None:
         await each
 
 
-def _fields(decision: Decision, style: str) -> Fields:
-    fields = decision.headers(x_headers=style != "draft")
-    fields.pop("Retry-After", None)
-    if style == "legacy":
-        fields = {name: value for name, value in fields.items() if name.startswith("X-")}
-    return [(name.lower().encode(), value.encode()) for name, value in fields.items()]
-
-
 class Limiting:
     """Limits as a host applies them: checked arguments, the charge of each request, counters.
 
     `asynchronous` says whether the host runs an event loop: then no limiter may block, and it calls
-    ``charge_async``; otherwise none may be a coroutine's, and it calls ``charge``.
+    ``charge_async`` or ``start``; otherwise none may be a coroutine's, and it calls ``charge``. In these,
+    `found` is what the request was charged further out, if anything; they return the charge of both, which is
+    false if one of the limits denies the request. Then what `found` had charged is cancelled. A request that
+    is exempt, has no key or is denied already is not charged.
+
+    They raise what the extractors, the limiter, and the callables `cost` and `exempt` raise.
 
     >>> limiting = Limiting("2/s", keys=lambda request: "ann")
     >>> [bool(limiting.charge(None)) for _ in range(3)], limiting.stats()
     ([True, True, False], {'default': LevelCounts(allowed=2, denied=1, policies={'2/s': 1})})
     """
 
-    __slots__ = ("_awaited", "_cost", "_exempt", "_extract", "_levels", "_tallies", "counts", "dry_run",
-                 "limits", "on_denied", "style")
+    __slots__ = ("_awaited", "_cost", "_exempt", "_extract", "_levels", "_peek", "_reserve", "_soon",
+                 "_tallies", "counts", "dry_run", "limits", "on_denied", "style")
 
     def __init__(self, limits: Any, *, keys: Keys, cost: Cost = 1, exempt: Exempt = (),
                  headers: Style = "draft", dry_run: bool = False, on_denied: Any = None,
@@ -166,8 +174,10 @@ class Limiting:
         self.limits = _checked_limits(limits)
         self._awaited = checked_waiting(self.limits, asynchronous)
         self._levels = _extractors(self.limits, keys)
-        self._extract = None if self._levels else checked_callable("keys", keys)
-        self._tallies = {level: LevelTally() for level in dict(self._levels) or (_ONLY_LEVEL,)}
+        self._extract: Any = None if self._levels else keys
+        self._reserve, self._peek = _methods(self.limits, bool(self._levels))
+        counted = [] if isinstance(self.limits, RateLimits) else dict(self._levels) or [_ONLY_LEVEL]
+        self._tallies = {level: LevelTally() for level in counted}
         self._cost: Any = cost if callable(cost) else checked_amount("cost", cost)
         self._exempt = exempting(exempt)
         if headers not in _STYLES:
@@ -176,105 +186,130 @@ class Limiting:
         self.dry_run = bool(dry_run)
         self.on_denied = checked_callable("on_denied", on_denied)
         self.counts = self._cost == 1
+        self._soon = not (self._awaited or callable(cost) or callable(exempt))
 
-    def charge(self, request: Request, found: Charge | None = None) -> Charge | None:
-        """Charge a request at all levels, or at none; `found` is what it was charged further out.
-
-        Returns `found` if the request is exempt or none of the limits applies, else the charge of both, which
-        is false if these limits deny the request: then what `found` had charged is cancelled.
-
-        Raises what the extractors, the limiter, or the callables `cost` and `exempt` raise.
-        """
+    def charge(self, request: Request, found: Charge | None = None) -> Charge:
+        """Charge a request at all levels, or at none."""
         if self._exempt is not None and self._exempt(request):
-            return found
-        extract = self._extract
-        keys = {level: of(request) for level, of in self._levels} if extract is None else extract(request)
-        if keys is None or (found is not None and found.includes(self.limits, keys)):
-            return found
-        cost = self._cost(request) if callable(self._cost) else self._cost
-        try:
-            reservation = self._reserve(keys, cost)
-        except ValueError:
-            reservation = _too_large(cost, self._peek(keys, cost))
-        charge = self._counted(found, keys, reservation)
+            return Charge() if found is None else found
+        keys = self._keys(request)
+        if self._is_charged(keys, found):
+            return Charge() if found is None else found
+        charge = self._charged(found, keys, self._cost(request) if callable(self._cost) else self._cost)
         if found is not None and not charge:
             found.cancel()
         return charge
 
-    async def charge_async(self, request: Request, found: Charge | None = None) -> Charge | None:
-        """As ``charge``, in an event loop: what extractors, `cost` and `exempt` return may be awaitable."""
-        if self._exempt is not None:
-            exempt = self._exempt(request)
-            if await exempt if isawaitable(exempt) else exempt:
-                return found
-        extract = self._extract
-        if extract is not None:
-            keys = extract(request)
-            if keys.__class__ is not str and isawaitable(keys):
-                keys = await keys
+    def start(self, request: Request, found: Charge | None = None) -> Charge | Awaitable[Charge]:
+        """As ``charge_async``, but return the charge itself if nothing has to be awaited."""
+        if found is not None or not self._soon:
+            return self.charge_async(request, found)
+        if self._exempt is not None and self._exempt(request):
+            return Charge()
+        if self._extract is not None:
+            keys = self._extract(request)
+            later = type(keys) is not str
         else:
-            keys = {level: of(request) for level, of in self._levels}
-            for level, key in keys.items():
-                if key.__class__ is not str and isawaitable(key):
-                    keys[level] = await key
-        if keys is None or (found is not None and found.includes(self.limits, keys)):
-            return found
-        cost = self._cost
-        if callable(cost):
-            cost = cost(request)
-            if isawaitable(cost):
-                cost = await cost
-        try:
-            reservation = self._reserve(keys, cost)
-            if self._awaited:
-                reservation = await reservation
-        except ValueError:
-            peeked = self._peek(keys, cost)
-            reservation = _too_large(cost, await peeked if self._awaited else peeked)
-        charge = self._counted(found, keys, reservation)
+            keys = {level: extract(request) for level, extract in self._levels}
+            later = not _PLAIN.issuperset(map(type, keys.values()))
+        return self._charge_later(request, None, keys) if later else self._charged(None, keys, self._cost)
+
+    async def charge_async(self, request: Request, found: Charge | None = None) -> Charge:
+        """As ``charge``, in an event loop: what extractors, `cost` and `exempt` return may be awaitable."""
+        if self._exempt is not None and await _awaited(self._exempt(request)):
+            return Charge() if found is None else found
+        return await self._charge_later(request, found, self._keys(request))
+
+    async def _charge_later(self, request: Request, found: Charge | None, keys: Any) -> Charge:
+        """The charge for keys that may have to be awaited first."""
+        if self._levels:
+            keys = {level: await _awaited(key) for level, key in keys.items()}
+        else:
+            keys = await _awaited(keys)
+        if self._is_charged(keys, found):
+            return Charge() if found is None else found
+        cost = await _awaited(self._cost(request)) if callable(self._cost) else self._cost
+        if self._awaited:
+            charge = await self._charged_async(found, keys, cost)
+        else:
+            charge = self._charged(found, keys, cost)
         if found is not None and not charge and (pending := found.cancel()) is not None:
             await pending
         return charge
 
-    def _reserve(self, keys: Any, cost: Any) -> Any:
-        if self._extract is None:
-            return self.limits.reserve(cost=cost, **keys)
-        return self.limits.reserve(keys, cost)
+    def _keys(self, request: Request) -> Any:
+        if self._extract is not None:
+            return self._extract(request)
+        return {level: extract(request) for level, extract in self._levels}
 
-    def _peek(self, keys: Any, cost: Any) -> Any:
-        """What the limits are at, once the cost is known to be valid."""
-        checked_amount("cost", cost)
-        return self.limits.peek(cost=0, **keys) if self._extract is None else self.limits.peek(keys, 0)
+    def _is_charged(self, keys: Any, found: Charge | None) -> bool:
+        """Whether there is nothing left to charge."""
+        return keys is None or (found is not None and (not found or found.includes(self.limits, keys)))
+
+    def _charged(self, found: Charge | None, keys: Any, cost: Any) -> Charge:
+        try:
+            reservation = self._reserve(keys, cost)
+        except ValueError:
+            reservation = _too_large(cost, self._peek(keys, 0))
+        return self._counted(found, keys, reservation)
+
+    async def _charged_async(self, found: Charge | None, keys: Any, cost: Any) -> Charge:
+        try:
+            reservation = await self._reserve(keys, cost)
+        except ValueError:
+            reservation = _too_large(cost, await self._peek(keys, 0))
+        return self._counted(found, keys, reservation)
 
     def _counted(self, found: Charge | None, keys: Any, reservation: Any) -> Charge:
-        """The charge with a reservation added, which is counted at the levels that allowed or denied it."""
-        charge = Charge() if found is None else found
-        charge.add(self, keys, reservation)
-        if not reservation:
-            self._count_denial(reservation.decision.violated)
-        elif self._extract is not None:
-            self._tallies[_ONLY_LEVEL].add_allowed()
+        """The charge with a reservation added, which is counted where the limiter has no counters itself."""
+        if found is None and not self.dry_run:
+            charge = Charge(self, keys, reservation)
         else:
-            for level, key in keys.items():
-                if key is not None:
-                    self._tallies[level].add_allowed()
+            charge = Charge() if found is None else found
+            charge.add(self, keys, reservation)
+        if self._tallies:
+            self._count(keys, reservation.decision)
         return charge
 
-    def _count_denial(self, violated: Iterable[str]) -> None:
-        if self._extract is not None:
-            self._tallies[_ONLY_LEVEL].deny(violated)
-            return
-        for level, tally in self._tallies.items():
-            start = f"{level}: "
-            if policies := [policy.removeprefix(start) for policy in violated if policy.startswith(start)]:
-                tally.deny(policies)
+    def _count(self, keys: Any, decision: Decision) -> None:
+        if self._levels:
+            _count_levels(self._tallies, keys, decision)
+        elif decision.allowed:
+            self._tallies[_ONLY_LEVEL].add_allowed()
+        else:
+            self._tallies[_ONLY_LEVEL].deny(decision.violated)
+
+    @property
+    def policies(self) -> Any:
+        """The policies that RateLimit-Policy lists: those of all levels, or tiers where there are several."""
+        if self._levels:
+            return getattr(self.limits, "policies", self.limits.rates)
+        rates = self.limits.rates
+        return rates if len(rates) > 1 and not isinstance(self.limits, AddressLimiter) else ()
 
     def stats(self) -> dict[str, LevelCounts]:
         """How many requests each level allowed and denied, and how often each of its policies denied. A
-        limiter without levels is the level ``"default"``. A request that is denied counts at the levels that
-        deny it; one that a route's own limit denies afterwards counts as allowed here.
+        limiter without levels is the level ``"default"``; for `RateLimits` these are its ``counters``. A
+        request that is denied counts at the levels that deny it; one that a route's own limit denies later
+        counts as allowed.
         """
+        if isinstance(self.limits, RateLimits):
+            return self.limits.counters()
         return {level: tally.counts() for level, tally in self._tallies.items()}
+
+
+def _count_levels(tallies: dict[str, LevelTally], keys: dict[str, Any], decision: Decision) -> None:
+    for level, tally in tallies.items():
+        start = f"{level}: "
+        policies = [each.removeprefix(start) for each in decision.violated if each.startswith(start)]
+        if policies:
+            tally.deny(policies)
+        elif decision.allowed and keys[level] is not None:
+            tally.add_allowed()
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if isawaitable(value) else value
 
 
 def _checked_limits(limits: Any) -> Any:
@@ -316,7 +351,17 @@ def _extractors(limits: Any, keys: Keys) -> tuple[tuple[str, Extractor], ...]:
     return tuple(keys.items())
 
 
-def _too_large(cost: float, peeked: Decision) -> Reservation:
+def _methods(limits: Any, levels: bool) -> tuple[Any, Any]:
+    """``reserve`` and ``peek`` of a limiter, as functions of keys and cost."""
+    if not levels:
+        return limits.reserve, limits.peek
+    if isinstance(limits, RateLimits):
+        return limits._joint.reserve, limits._joint.peek
+    reserve, peek = limits.reserve, limits.peek
+    return (lambda keys, cost: reserve(cost=cost, **keys)), (lambda keys, cost: peek(cost=cost, **keys))
+
+
+def _too_large(cost: Any, peeked: Decision) -> Reservation:
     """The denial of a request that costs more than a burst, which it can never have."""
     never = Decision(False, peeked.limit, peeked.remaining, inf, peeked.reset_after, peeked.policy)
-    return Reservation(cost, [], None, never)
+    return Reservation(checked_amount("cost", cost), [], None, never)

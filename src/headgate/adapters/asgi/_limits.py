@@ -71,9 +71,8 @@ class RateLimitMiddleware:
             await self.app(scope, receive, send)
             return
         limiting = self._limiting
-        charge = await limiting.charge_async(ASGIRequest(scope), scope.get("headgate"))
-        if charge is None:
-            charge = Charge()
+        started = limiting.start(ASGIRequest(scope), scope.get("headgate"))
+        charge = started if isinstance(started, Charge) else await started
         if not charge.written and limiting.style is not None and not limiting.dry_run:
             charge.written = True
             send = _writing(send, charge, limiting.style)
