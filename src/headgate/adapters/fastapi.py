@@ -1,8 +1,6 @@
 """Limits of single routes and routers of FastAPI, as dependencies."""
 
 # Annotations are not postponed: FastAPI cannot resolve the text of those of a method.
-from collections.abc import Awaitable
-from inspect import isawaitable
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,11 +9,11 @@ from starlette.requests import HTTPConnection
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from headgate.adapters._limiting import Charge, Limiting
+from headgate.adapters._limiting import Charge
+from headgate.adapters._routes import route_limiting
 from headgate.adapters.asgi._refusal import HANDSHAKE, TRY_AGAIN_LATER
 from headgate.adapters.asgi._request import ASGIRequest
-from headgate.adapters.keys import Extractor, Request, client
-from headgate.limit import AddressLimiter
+from headgate.adapters.keys import Extractor
 from headgate.limit._rules import LevelCounts
 
 TYPE_CHECKING = False
@@ -66,40 +64,17 @@ class RateLimit:
     ...     return number
     """
 
-    __slots__ = ("_key", "_limiting", "_shared")
+    __slots__ = ("_limiting",)
 
     def __init__(self, limits: Any, *, key: Extractor | None = None, shared: str | None = None,
                  cost: "Cost" = 1, exempt: "Exempt" = (), headers: "Style" = "draft",
                  dry_run: bool = False) -> None:
-        if hasattr(getattr(limits, "rates", None), "keys") or isinstance(limits, AddressLimiter):
-            raise TypeError(f"limits must be a rate or a limiter by key of any text, got {limits!r}")
-        if key is not None and not callable(key):
-            raise TypeError(f"key must be an extractor or None, got {key!r}")
-        if shared is not None and not isinstance(shared, str):
-            raise TypeError(f"shared must be a str or None, got {shared!r}")
-        self._key = client() if key is None else key
-        self._shared = shared
-        self._limiting = Limiting(limits, keys=self._keys, cost=cost, exempt=exempt, headers=headers,
-                                  dry_run=dry_run, asynchronous=True)
-
-    def _keys(self, request: Request) -> str | Awaitable[str | None] | None:
-        key = self._key(request)
-        return self._later(request, key) if isawaitable(key) else self._name(request, key)
-
-    async def _later(self, request: Request, key: Awaitable[Any]) -> str | None:
-        return self._name(request, await key)
-
-    def _name(self, request: Request, key: Any) -> str | None:
-        if key is None:
-            return None
-        scope = self._shared or f"{request.method} {request.route or request.path}"
-        return f"{scope}\n{key}"
+        self._limiting = route_limiting(limits, key=key, shared=shared, cost=cost, exempt=exempt,
+                                        headers=headers, dry_run=dry_run, asynchronous=True)
 
     async def __call__(self, connection: HTTPConnection, response: Response) -> Charge:
         scope = connection.scope
         charge = await self._limiting.charge_async(ASGIRequest(scope), scope.get("headgate"))
-        if charge is None:
-            charge = Charge()
         scope["headgate"] = connection.state.headgate = charge
         fields = {} if charge.written else _texts(charge.fields(self._limiting.style))
         if charge:

@@ -133,8 +133,6 @@ class limit:
         """
         limiting, environ = self._limiting, request.environ
         charge = limiting.charge(FlaskRequest(environ), environ.get(CHARGE))
-        if charge is None:
-            charge = Charge()
         environ[CHARGE] = g.headgate = charge
         if not charge.written and limiting.style is not None and not limiting.dry_run:
             charge.written = True

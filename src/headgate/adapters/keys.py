@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from headgate.limit import address_prefix, client_address
+from headgate.limit import address_prefix
+from headgate.limit._networks import Proxies
 from headgate.memoize import lru_cache
 
 __all__ = [
@@ -75,9 +76,7 @@ def client(
     >>> client()(request), client(trusted=["10.0.0.0/8"])(request)
     ('10.0.0.1', '2001:db8::/64')
     """
-    if hasattr(trusted, "__iter__") and not isinstance(trusted, str):
-        trusted = tuple(trusted)
-    client_address({}, trusted, header=header, peer="unix")
+    proxies = Proxies(trusted, header)
     address_prefix("unix", v4, v6)
 
     def network(peer: str) -> str:
@@ -89,7 +88,7 @@ def client(
         return prefix.removesuffix(whole)
 
     def walk(peer: str | None, value: str) -> str:
-        return network(client_address({header: value}, trusted, header=header, peer=peer or "unix"))
+        return network(proxies.client(peer, lambda _: value))
 
     peers = lru_cache(maxsize=_MOST_CLIENTS)(lambda peer: network(peer or "unix"))
     walks = lru_cache(maxsize=_MOST_CLIENTS)(walk)

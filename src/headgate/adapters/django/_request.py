@@ -105,11 +105,9 @@ def charge_of(request: Any) -> Charge | None:
     return found
 
 
-def begin(request: Any, charge: Charge | None, limiting: Limiting) -> tuple[Charge, Style]:
+def begin(request: Any, charge: Charge, limiting: Limiting) -> tuple[Charge, Style]:
     """Keep the charge in the request; returns it, and the style of the header fields that are to be written
     now that no one further out does."""
-    if charge is None:
-        charge = Charge()
     request.headgate = charge
     if charge.written or limiting.dry_run:
         return charge, None

@@ -66,8 +66,6 @@ class RateLimitMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         limiting = self._limiting
         charge = limiting.charge(WSGIRequest(environ), environ.get(CHARGE))
-        if charge is None:
-            charge = Charge()
         environ[CHARGE] = charge
         if not charge.written and limiting.style is not None and not limiting.dry_run:
             charge.written = True
