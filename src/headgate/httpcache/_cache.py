@@ -189,8 +189,8 @@ class HTTPCache:
             return self._passed(request, key, position, now)
         resource = store.get(key)
         stored = None if resource is None else resource.plain or resource.select(request.fields)
-        if stored is not None and now < stored.fresh_until and not stored.guarded and (
-                is_unrestricted(request.fields)):
+        if stored is not None and now < stored.fresh_until and is_unrestricted(request.fields) and not (
+                stored.guarded and is_personal(request)):
             self._hits += 1
             return Lookup("hit", key, stored, request, position, now)
         return self._decide(request, key, resource, stored, position, now)
@@ -221,7 +221,7 @@ class HTTPCache:
         if is_for_origin(request) or b"no-store" in directives:
             self._passes += 1
             return Forwarding("pass", key, None, request, position, now, b"request")
-        coalesce, reason = hash(key) not in self._marks, b"request"
+        coalesce, reason = _mark(key, request) not in self._marks, b"request"
         if stored is not None and stored.guarded and is_personal(request):
             stored, coalesce = None, False
         elif stored is None:
@@ -294,7 +294,7 @@ class HTTPCache:
             return None
         admission = self._admission(lookup, request, status, headers, requested_at)
         if admission is None and lookup.kind != "pass":
-            self._marks[hash(lookup.key)] = True
+            self._marks[_mark(lookup.key, request)] = True
             if lookup.stored is not None and status < 500:
                 self._store.remove(lookup.stored)
         return admission
@@ -303,7 +303,7 @@ class HTTPCache:
         self, lookup: Lookup, request: Request, status: int, headers: Headers, requested_at: int
     ) -> Admission | None:
         url, shared = request.url, self._settings.shared
-        terms = self._terms(status, combined(headers), request, requested_at)
+        terms = self._terms(status, combined(headers), requested_at)
         if url is None or not terms.permit_storing(request):
             return None
         if request.method == "POST":
@@ -314,12 +314,10 @@ class HTTPCache:
         kept = stored_headers(headers, terms.fields, terms.directives, shared)
         return Admission(self, lookup, url, kept, terms)
 
-    def _terms(
-        self, status: int, fields: dict[bytes, bytes], request: Request, requested_at: int
-    ) -> Terms:
+    def _terms(self, status: int, fields: dict[bytes, bytes], requested_at: int) -> Terms:
         """The terms of a response that was received now."""
         return Terms(
-            status, fields, request, self._settings,
+            status, fields, self._settings,
             requested_at=requested_at, now=self._clock(), received=self._wall_clock() / SECOND)
 
     def _store_admitted(self, admission: Admission, body: bytes) -> Stored | None:
@@ -329,7 +327,7 @@ class HTTPCache:
         stored = admission.stored(body)
         if not self._store.put(stored, admission.lookup.position):
             return None
-        self._marks.pop(hash(stored.key), None)
+        self._marks.pop(_mark(stored.key, admission.lookup.request), None)
         return stored
 
     def validated(self, lookup: Lookup, request: Request, headers: Headers, requested_at: int) -> Stored:
@@ -348,7 +346,7 @@ class HTTPCache:
             fields.pop(name, None)
             if name in received:
                 fields[name] = received[name]
-        terms = self._terms(old.status, fields, request, requested_at)
+        terms = self._terms(old.status, fields, requested_at)
         stored = Admission(self, lookup, old.url, merged, terms).stored(old.body)
         if not terms.permit_storing(request) or not self._store.put(stored, lookup.position):
             self._store.remove(old)
@@ -484,6 +482,11 @@ def _log_at(path: str | PathLike[str] | None) -> PurgeLog:
     from headgate.httpcache._purges import SharedLog
 
     return SharedLog(path)
+
+
+def _mark(key: bytes, request: Request) -> int:
+    """A number for a key under which nobody waits; requests with cookies or credentials have their own."""
+    return hash((key, is_personal(request)))
 
 
 def _evaluated(request: Request, stored: Stored, headers: Headers) -> tuple[int, Headers, Body]:

@@ -84,14 +84,12 @@ def freshness(
     targeted: bool,
     settings: Settings,
     *,
-    personal: bool,
     received: float,
     delay: float,
 ) -> Freshness:
     """The times of a response with these combined fields.
 
-    `received` is when it was received, in seconds since 1970, `delay` for how long it was awaited. `personal`
-    is whether its request had cookies or credentials, so that a shared cache must not guess.
+    `received` is when it was received, in seconds since 1970, `delay` for how long it was awaited.
     """
     date = parse_date(fields.get(b"date"), received)
     made = received if date is None else float(date)
@@ -99,7 +97,7 @@ def freshness(
     lifetime: float | None = explicit_lifetime(directives, fields, made, settings.shared, targeted)
     explicit = lifetime is not None
     if lifetime is None:
-        lifetime = 0.0 if personal else _guessed(status, fields, directives, targeted, settings, made)
+        lifetime = _guessed(status, fields, directives, targeted, settings, made)
     if b"no-cache" in directives and directives[b"no-cache"] is None:
         return Freshness(0.0, age, True, 0.0, 0.0)
     while_revalidate, if_error = _stale_times(directives, settings)

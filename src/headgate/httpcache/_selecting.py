@@ -13,7 +13,7 @@ MOST_NAMES = 16
 _LONGEST_REMEMBERED = 256
 _MOST_REMEMBERED = 1024
 _LISTS = frozenset((b"accept-encoding", b"accept-language", b"accept-charset"))
-_SPACE = re.compile(rb"[ \t]*,[ \t]*|[ \t]+")
+_COMMA = re.compile(rb"[ \t]*,[ \t]*")
 _QUALITY = re.compile(rb"[ \t]*([^\s;,]+)[ \t]*(?:;[ \t]*[qQ][ \t]*=[ \t]*([01](?:\.\d{0,3})?)[ \t]*)?")
 
 
@@ -76,15 +76,11 @@ def _computed(name: bytes, value: bytes) -> bytes:
         return b"+" + b",".join([
             member if quality == -1.0 else b"%b;q=%.3g" % (member, -quality)
             for quality, member in _sorted(value)])
-    return b"+" + _SPACE.sub(_unspaced, value.strip())
+    value = value.strip().replace(b"\n", b"\0")
+    return b"+" + (value if b'"' in value else _COMMA.sub(b",", value))
 
 
 _remembered = lru_cache(_MOST_REMEMBERED)(_computed)
-
-
-def _unspaced(match: re.Match[bytes]) -> bytes:
-    """A comma for one with space around it, one space for several."""
-    return b"," if b"," in match[0] else b" "
 
 
 def _sorted(value: bytes) -> list[tuple[float, bytes]]:

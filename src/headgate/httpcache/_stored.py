@@ -123,7 +123,7 @@ class Resource:
                 group = groups.setdefault(stored.names, {})
                 group[stored.secondary] = stored
                 if stored.language is not None:
-                    group.setdefault(stored.language, stored)
+                    group[stored.language] = stored
         self._groups = tuple(groups.items())
         self.weight = _RESOURCE + len(key) + len(url) + sum([stored.weight for stored in variants])
 

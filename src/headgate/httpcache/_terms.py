@@ -33,7 +33,6 @@ class Terms:
         self,
         status: int,
         fields: dict[bytes, bytes],
-        request: Request,
         settings: Settings,
         *,
         requested_at: int,
@@ -49,13 +48,12 @@ class Terms:
         self.length = parse_seconds(fields.get(b"content-length"))
         self.times = freshness(
             status, fields, self.directives, targeted, settings,
-            personal=settings.shared and is_personal(request),
             received=received, delay=max(0, now - requested_at) / SECOND,
         )
         date = parse_date(fields.get(b"date"), received)
         self.made = received if date is None else float(date)
         self.born = now - round(self.times.age * SECOND)
-        self.guarded = settings.shared and not self.times.explicit and self.times.lifetime > 0
+        self.guarded = settings.shared and not self.times.explicit
 
     def permit_storing(self, request: Request) -> bool:
         """Whether the response may be stored after that request, and is of any use later."""
@@ -65,11 +63,17 @@ class Terms:
         if not is_storable(self.status, self.fields, self.directives, self.settings, authorized=authorized):
             return False
         times = self.times
-        if not (times.explicit or self.status in HEURISTIC or b"public" in self.directives):
+        if not times.explicit and not self._may_be_guessed(request):
             return False
         if b"etag" in self.fields or b"last-modified" in self.fields:
             return True
         return times.lifetime + max(times.while_revalidate, times.if_error) > times.age
+
+    def _may_be_guessed(self, request: Request) -> bool:
+        """Whether a response without explicit lifetime may be stored: RFC 9111 3, and for everybody."""
+        if self.settings.shared and is_personal(request):
+            return False
+        return self.status in HEURISTIC or b"public" in self.directives
 
 
 def is_personal(request: Request) -> bool:
