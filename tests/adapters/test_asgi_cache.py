@@ -280,6 +280,24 @@ def test_variants_have_fills_of_their_own():
     run(main)
 
 
+def test_variants_do_not_wait_for_each_other_once_vary_is_known():
+    async def main():
+        headers = (("cache-control", "max-age=60"), ("vary", "accept-language"))
+        origin = Origin(headers=headers)
+        app = CacheMiddleware(origin)
+        await Client(app).done()
+        origin.gated = True
+        clients = [Client(app, headers=[("host", "example.com"), ("accept-language", code)])
+                   for code in ["de", "en", "fr"] * 2]
+        await settled()
+        assert origin.running == 3
+        origin.open(3)
+        await all_done(clients)
+        assert origin.calls == 4
+
+    run(main)
+
+
 @pytest.mark.parametrize("length", [None, 9])
 def test_a_failure_within_the_body_aborts_every_response_and_stores_nothing(length):
     async def main():

@@ -146,10 +146,10 @@ class Shared:
         admission: Admission = self.reader.fill.head[2]
         return self.reader.leads or admission.matches(self.lookup.request)
 
-    def own_key(self) -> tuple[object, ...]:
-        """The key of the fill of this client's variant."""
+    def own_key(self) -> bytes:
+        """The key of the fill of this client's variant, as lookups have it once the response is stored."""
         admission: Admission = self.reader.fill.head[2]
-        return self.lookup.key, admission.variant(self.lookup.request)
+        return (self.lookup.key or b"") + b"\n" + admission.variant(self.lookup.request)
 
     def agrees(self) -> bool:
         """Whether this client may have the stored response that settled the fill."""

@@ -123,7 +123,7 @@ class CacheMiddleware:
         self, scope: Scope, receive: Receive, send: Send, lookup: Lookup, completed: int
     ) -> None:
         """Respond to a request for which there is no fresh response."""
-        cache, key, end = self.cache, lookup.key, monotonic() + self._fills.wait
+        cache, key, end = self.cache, lookup.fill_key, monotonic() + self._fills.wait
         call = _Call(self, scope, receive, send)
         for _ in range(ROUNDS):
             if lookup.kind in ("hit", "stale"):
@@ -143,12 +143,12 @@ class CacheMiddleware:
                 break
             completed = self._fills.completed
             lookup = cache.lookup(lookup.request)
-            key = lookup.key if found is None else found
+            key = lookup.fill_key if found is None else found
         await self._pass(scope, call.receive, send, lookup)
 
     async def _refresh(self, scope: Scope, lookup: Lookup) -> None:
         """Fetch a stale response again, after it was sent, unless that is under way."""
-        fill = self._fills.refresh(lookup.key, lookup)
+        fill = self._fills.refresh(lookup.fill_key, lookup)
         if fill is None:
             return
         task = self.start(scope, fill, _nowhere)

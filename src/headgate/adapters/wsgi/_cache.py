@@ -123,7 +123,7 @@ class CacheMiddleware:
             return self.app(environ, start_response)
         cache, completed = self.cache, self._fills.completed
         lookup = cache.lookup(cached_request(environ))
-        key, end = lookup.key, monotonic() + self._fills.wait
+        key, end = lookup.fill_key, monotonic() + self._fills.wait
         for _ in range(ROUNDS):
             if lookup.kind == "hit":
                 return _respond(start_response, *cache.serve(lookup.request, lookup))
@@ -142,7 +142,7 @@ class CacheMiddleware:
                 break
             completed = self._fills.completed
             lookup = cache.lookup(lookup.request)
-            key = lookup.key if own_key is None else own_key
+            key = lookup.fill_key if own_key is None else own_key
         return _Pass(cache, lookup, start_response).respond(self.app, environ)
 
     def _share(
@@ -175,7 +175,7 @@ class CacheMiddleware:
         self._refreshes = [thread for thread in self._refreshes if thread.is_alive()]
         if len(self._refreshes) >= _MOST_REFRESHES:
             return
-        fill = self._fills.refresh(lookup.key, lookup)
+        fill = self._fills.refresh(lookup.fill_key, lookup)
         if fill is None:
             return
         thread = Thread(target=self._fetch, args=(_forwarded(environ, lookup), fill), daemon=True)
