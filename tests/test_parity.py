@@ -11,7 +11,7 @@ from twins import homes
 import headgate
 from headgate.cli.twins import IDEAS, twin_module
 
-PRIVATE = {"joint", "words"}
+PRIVATE = {"fields", "joint", "words"}
 NO_VALUE = inspect.Parameter.empty
 REQUIRED = {"maxsize": 8, "ttl": 60, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"),
             "rate": "10/s", "memory": bytearray(16), "limiters": {}, "networks": {}, "overrides": {},

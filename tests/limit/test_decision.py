@@ -7,8 +7,10 @@ from math import ceil, inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twins import Twin, twin_names
 
 from headgate import AddressLimiter, Decision, Rate, RateLimits
+from headgate.limit._decision import with_details
 
 ITEM = re.compile(r'"((?:[^"\\]|\\["\\])*)";([a-z]+)=(\d+);([a-z]+)=(\d+)')
 NUMBERS = st.floats(1e-4, 1e4) | st.integers(1, 10**5)
@@ -107,6 +109,31 @@ def test_fields_are_the_headers_as_bytes(allowed, remaining, after):
     assert decision.fields(style="legacy") == lower(legacy)
     assert decision.fields("api", policies=rates) == lower(decision.headers("api", policies=rates))
     assert ("Retry-After" in legacy) == ("Retry-After" in draft) == (not allowed and after < inf)
+
+
+SECONDS = st.floats(0, 1e16) | st.sampled_from([0.0, 1.0, 60, 1e300, inf])
+
+
+@given(
+    allowed=st.booleans(), limit=NUMBERS | st.just(2**32), remaining=st.floats(-1, 1e17) | st.integers(0, 9),
+    after=SECONDS, reset=SECONDS, more=st.none() | st.floats(0, 1e6),
+    name=st.sampled_from([None, "api", "", 5]),
+    rate=st.sampled_from(["9/s", "ip: 5/min, burst 9", "0/s", "1/52week", "often", ""]),
+    policies=st.sampled_from([(), ("9/s", Rate(1, 1)), ["9/s"], (["9/s"],), {"ip": [Rate(2, 60)]}, "1/h", 5]),
+    style=st.sampled_from(["draft", "legacy", "both", "none"]),
+)
+def test_the_twins_make_the_same_fields(allowed, limit, remaining, after, reset, more, name, rate, policies,
+                                        style):
+    decision = with_details(Decision(allowed, limit, remaining, after, reset, rate), (), more)
+
+    def made(twin):
+        try:
+            return twin.fields.fields_of(decision, name, policies, style)
+        except (TypeError, ValueError) as error:
+            return type(error), str(error)
+
+    results = [made(Twin(twin)) for twin in twin_names()]
+    assert all(result == results[0] for result in results)
 
 
 def test_fields_of_another_style():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from functools import lru_cache, partial
-from math import ceil, floor, inf
+from functools import partial
+from math import inf
 
-from headgate.limit._rate import Rate
+from headgate.limit._policies import checked_name, pause
+from headgate.limit.fields import fields_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Any, Literal, NamedTuple
+    from typing import Any, NamedTuple
+
+    from headgate.limit._policies import Fields, Policies, Style
 
     class _Fields(NamedTuple):
         allowed: bool
@@ -20,15 +22,9 @@ if TYPE_CHECKING:
         retry_after: float
         reset_after: float
         policy: str
-
-    Policies = str | Rate | Iterable[object] | Mapping[str, Iterable[object]]
-    Style = Literal["draft", "legacy", "both"]
-    Fields = list[tuple[bytes, bytes]]
 else:
     _Fields = namedtuple("_Fields", "allowed limit remaining retry_after reset_after policy")
 
-_MOST_INTEGER = 10**15 - 1
-_STYLES = ("draft", "legacy", "both")
 _NAMES = {
     name.lower().encode(): name
     for name in (
@@ -122,57 +118,7 @@ class Decision(_Fields):
         >>> dict(limiter.decide("ann", 2).fields(style="legacy"))[b"retry-after"]
         b'30'
         """
-        if style not in _STYLES:
-            raise ValueError(f"style must be one of {', '.join(_STYLES)}, got {style!r}")
-        allowed, limit, remaining, retry_after, reset_after, policy = self
-        if not policy:
-            return []
-        left = int(remaining) if remaining > 0 else 0
-        fields: Fields = []
-        if style != "legacy":
-            named, quota, rate = _policy_of(policy, policy if name is None else self._called(name))
-            late = reset_after if allowed and remaining >= 1 else self._late(rate)
-            fields = [
-                (b"ratelimit-policy", self._quotas(quota, policies) if policies else quota),
-                (b"ratelimit", b"%b;r=%d" % (named, left) if late == inf
-                 else b"%b;r=%d;t=%d" % (named, left, _whole(late))),
-            ]
-        if not allowed and retry_after < inf:
-            fields.append((b"retry-after", b"%d" % self._pause()))
-        if style != "draft":
-            fields += [
-                (b"x-ratelimit-limit", b"%d" % limit),
-                (b"x-ratelimit-remaining", b"%d" % left),
-                (b"x-ratelimit-reset", b"%d" % _whole(reset_after)),
-            ]
-        return fields
-
-    def _late(self, rate: Rate) -> float:
-        """The seconds until there is more, or all if something is left; of a denial never after the pause."""
-        late = self.reset_after
-        if self.remaining < 1 and rate.limit:
-            missing = floor(self.remaining) + 1 - self.remaining
-            more = missing * rate.period / rate.limit if self._more_after is None else self._more_after
-            late = max(1.0, min(more, late) if self.allowed else more)
-        return late if self.allowed else min(self._pause(), late) if late < inf else late
-
-    def _called(self, name: str | None) -> str:
-        """The name of the policy, or its text."""
-        if name is None:
-            return self.policy
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str or None, got {name!r}")
-        return name
-
-    def _quotas(self, quota: bytes, policies: Policies) -> bytes:
-        """The field that lists all policies, each once, of which ours has this `quota`."""
-        if isinstance(policies, str | Rate):
-            policies = (policies,)
-        elif hasattr(policies, "items"):
-            policies = [f"{level}: {rate}" for level, rates in policies.items() for rate in rates]
-        if not hasattr(policies, "__iter__"):
-            raise TypeError(f"policies must be rates, their texts or rates by level, got {policies!r}")
-        return _all_quotas(tuple(map(str, policies)), self.policy, quota)
+        return fields_of(self, name, policies, style)
 
     def problem(self, name: str | None = None) -> dict[str, Any]:
         """The members of an application/problem+json body (RFC 9457) for a denied request, status 429: the
@@ -186,7 +132,7 @@ class Decision(_Fields):
         """
         if self.allowed:
             raise ValueError(f"decision must be a denial, got {self!r}")
-        called = self._called(name)
+        called = self.policy if name is None else checked_name(name)
         violated = [called if policy == self.policy else policy for policy in self.violated]
         return {
             "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
@@ -199,11 +145,8 @@ class Decision(_Fields):
     def _advice(self) -> str:
         if self.retry_after == inf:
             return "Such requests are not allowed."
-        pause = self._pause()
-        return f"Try again in {pause} second{'s' * (pause > 1)}."
-
-    def _pause(self) -> int:
-        return max(1, _whole(self.retry_after))
+        seconds = pause(self.retry_after)
+        return f"Try again in {seconds} second{'s' * (seconds > 1)}."
 
 
 new_decision = partial(tuple.__new__, Decision)
@@ -219,27 +162,3 @@ def with_details(decision: Decision, violated: tuple[str, ...], more_after: floa
     if more_after is not None:
         decision._more_after = more_after
     return decision
-
-
-def _whole(seconds: float) -> int:
-    """Rounded up, within the Integers of RFC 9651."""
-    return ceil(seconds) if seconds < _MOST_INTEGER else _MOST_INTEGER
-
-
-@lru_cache(maxsize=256)
-def _policy_of(policy: str, name: str) -> tuple[bytes, bytes, Rate]:
-    """The name as a String of RFC 9651, the field with the quota of a policy, and its rate."""
-    if not (name.isascii() and name.isprintable()):
-        raise ValueError(f"name must be printable ASCII, got {name!r}")
-    rate = Rate.parse(policy.rpartition(": ")[2])
-    quoted = '"{}"'.format(name.replace("\\", r"\\").replace('"', r"\"")).encode()
-    window = max(1, _whole(rate.burst * rate.period / rate.limit if rate.limit else rate.period))
-    return quoted, b"%b;q=%d;w=%d" % (quoted, rate.burst, window), rate
-
-
-@lru_cache(maxsize=256)
-def _all_quotas(policies: tuple[str, ...], own: str, quota: bytes) -> bytes:
-    """The field that lists these policies and our own, which has this `quota`."""
-    quotas = {policy: _policy_of(policy, policy)[1] for policy in policies}
-    quotas[own] = quota
-    return b", ".join(quotas.values())
