@@ -1,12 +1,13 @@
-"""Transports for httpx that balance over servers, with failover and health."""
+"""Transports for httpx that balance over servers, with failover and health, and that cache."""
 
 from __future__ import annotations
 
 import httpx
 
 from headgate.adapters._httpx import AsyncCountedBody, AsyncTransport, CountedBody, Transport
+from headgate.adapters._httpx_caching import AsyncCaching, AsyncRecordedBody, Caching, RecordedBody
 
-__all__ = ["AsyncBalancedTransport", "BalancedTransport"]
+__all__ = ["AsyncBalancedTransport", "AsyncCachingTransport", "BalancedTransport", "CachingTransport"]
 
 
 class _Body(CountedBody, httpx.SyncByteStream):
@@ -56,3 +57,44 @@ class AsyncBalancedTransport(AsyncTransport, httpx.AsyncBaseTransport):
 
     _library = httpx
     _body = _AsyncBody
+
+
+class _RecordedBody(RecordedBody, httpx.SyncByteStream):
+    pass
+
+
+class _AsyncRecordedBody(AsyncRecordedBody, httpx.AsyncByteStream):
+    pass
+
+
+class CachingTransport(Caching, httpx.BaseTransport):
+    """Keeps responses in `cache`, an `HTTPCache`, by the rules of RFC 9111.
+
+    A client wants a private one, ``HTTPCache(shared=False)``, which keeps what is meant for this client
+    alone; clients of one user may share it. `transport`, by default a new HTTPTransport, sends the other
+    requests, and is closed with this one. It may be another transport, such as a `BalancedTransport`.
+
+    A body is passed on as it is read, and stored when it has been read to its end. Stale responses are
+    validated before they are used; where they allow ``stale-if-error``, they are used in place of a status
+    of 500, 502, 503 or 504, or of an error of the transport. Each response has a Cache-Status field.
+
+    >>> from headgate.httpcache import HTTPCache
+    >>> fresh = {"Cache-Control": "max-age=60"}
+    >>> origin = httpx.MockTransport(lambda request: httpx.Response(200, headers=fresh, text="Hello"))
+    >>> with httpx.Client(transport=CachingTransport(HTTPCache(shared=False), origin)) as client:
+    ...     for _ in range(2):
+    ...         response = client.get("http://example.com/")
+    ...         print(response.text, response.headers["Cache-Status"][:13])
+    Hello headgate; fwd
+    Hello headgate; hit
+    """
+
+    _library = httpx
+    _body = _RecordedBody
+
+
+class AsyncCachingTransport(AsyncCaching, httpx.AsyncBaseTransport):
+    """`CachingTransport` for AsyncClient; `transport` is by default a new AsyncHTTPTransport."""
+
+    _library = httpx
+    _body = _AsyncRecordedBody
