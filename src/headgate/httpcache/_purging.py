@@ -100,12 +100,13 @@ def _absolute(url: str) -> bytes | None:
     """The normalised form of an absolute URL, None for anything else."""
     try:
         parts = urlsplit(url)
+        authority = parts.netloc.rpartition("@")[2]
+        host = authority.encode("ascii" if authority.isascii() else "idna")
     except ValueError:
         return None
-    if not parts.scheme or not parts.netloc:
+    if not parts.scheme or not host:
         return None
     target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-    host = parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii", "ignore")
     return Request("GET", parts.scheme, _ascii(target), [(b"host", host)]).url
 
 
