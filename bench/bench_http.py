@@ -5,6 +5,7 @@ interleaved rounds; servers are measured in requests a second, in turns. A part 
 """
 
 import asyncio
+import io
 import socket
 import subprocess
 import sys
@@ -44,7 +45,7 @@ SCOPE = {
 ENVIRON = {
     "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/", "QUERY_STRING": "",
     "SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1",
-    "REMOTE_ADDR": "10.0.0.1", "wsgi.version": (1, 0),
+    "REMOTE_ADDR": "10.0.0.1", "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(), "wsgi.errors": sys.stderr,
     "wsgi.url_scheme": "http", "wsgi.multithread": False, "wsgi.multiprocess": True, "wsgi.run_once": False,
     **{f"HTTP_{name.decode().upper().replace('-', '_')}": value.decode() for name, value in HEADERS},
 }
@@ -119,13 +120,14 @@ def in_asgi(app):
     return trial
 
 
-def in_wsgi(app):
+def in_wsgi(app, path="/"):
     """A trial: nanoseconds for a request to an application of WSGI."""
+    environ = ENVIRON | {"PATH_INFO": path}
 
     def trial():
         start = clock()
         for _ in range(REQUESTS):
-            body = app(ENVIRON.copy(), lambda *arguments: None)
+            body = app(environ.copy(), lambda *arguments: None)
             b"".join(body)
             if hasattr(body, "close"):
                 body.close()
@@ -143,8 +145,9 @@ def report(title, bare, candidates, peer=None):
     costs = {timing.name: min(timing.samples) - least for timing in timings}
     print(f"{title}: {least / 1000:.1f} us a request without")
     for name, cost in costs.items():
-        ratio = "" if peer is None or name == peer else f"   1/{costs[peer] / cost:.1f} of {peer}"
-        print(f"    {name:44} +{cost / 1000:.1f} us{ratio}")
+        compared = peer is not None and name != peer and cost > 0
+        ratio = f"   1/{costs[peer] / cost:.1f} of {peer}" if compared else ""
+        print(f"    {name:44} {cost / 1000:+.1f} us{ratio}")
 
 
 def limits():

@@ -34,7 +34,9 @@ class RouteKey:
 
     def __call__(self, request: Request) -> str | Awaitable[str | None] | None:
         key = self._key(request)
-        return self._later(request, key) if isawaitable(key) else self._named(request, key)
+        if type(key) is not str and isawaitable(key):
+            return self._later(request, key)
+        return self._named(request, key)
 
     async def _later(self, request: Request, key: Awaitable[Any]) -> str | None:
         return self._named(request, await key)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
     from wsgiref.types import WSGIEnvironment
 
+    from flask import Request
+
     from headgate.adapters._exempt import Exempt
     from headgate.adapters._limiting import Cost, Style
     from headgate.adapters.keys import Extractor
@@ -32,23 +34,27 @@ __all__ = ["Charge", "FlaskRequest", "RateLimited", "limit"]
 
 
 class FlaskRequest(WSGIRequest):
-    """A `headgate.adapters.keys.Request` over the current request of Flask.
+    """A `headgate.adapters.keys.Request` over the current request of Flask; `raw` is its environ.
 
     `route` is the rule that it has matched, with the prefix of its blueprint and the path that the
     application is mounted at. `user` is ``g.user``, as far as it is authenticated, or REMOTE_USER.
 
     >>> from flask import Flask
     >>> with Flask("shop").test_request_context("/orders/7"):
-    ...     FlaskRequest(request.environ).path
+    ...     FlaskRequest(request).path
     '/orders/7'
     """
 
-    __slots__ = ()
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.environ)
+        self._request = request
 
     @property
     def route(self) -> str | None:
-        rule = request.url_rule
-        return None if rule is None else f"{request.root_path}{rule.rule}"
+        rule = self._request.url_rule
+        return None if rule is None else f"{self._request.root_path}{rule.rule}"
 
     @property
     def user(self) -> str | None:
@@ -131,9 +137,9 @@ class limit:
         ...     g.headgate.decision.remaining
         0.0
         """
-        limiting, environ = self._limiting, request.environ
-        charge = limiting.charge(FlaskRequest(environ), environ.get(CHARGE))
-        environ[CHARGE] = g.headgate = charge
+        limiting, view = self._limiting, FlaskRequest(request._get_current_object())  # type: ignore[attr-defined]
+        charge = limiting.charge(view, view.raw.get(CHARGE))
+        view.raw[CHARGE] = g.headgate = charge
         if not charge.written and limiting.style is not None and not limiting.dry_run:
             charge.written = True
             after_this_request(partial(_write, charge, limiting.style))

@@ -114,10 +114,6 @@ class Throttle:
     def allow_request(self, request: Any, view: Any) -> bool:
         """Charge a request; whether it is allowed."""
         request = getattr(request, "_request", request)
-        found = charge_of(request)
-        if found is not None and not found:  # REST framework calls the other throttles too
-            self._seconds = _retry_after(found)
-            return False
         scope = self.scope or getattr(view, "throttle_scope", None)
         name = scope or f"{type(self).__module__}.{type(self).__qualname__}"
         limits = self._limits(name, scope)
@@ -126,7 +122,8 @@ class Throttle:
             return True
         cost: Any = type(self).cost  # a function of the class, not a method
         limiting = _limiting(limits, cost, self.dry_run)
-        charge, _ = begin(request, limiting.charge(_Throttled(request, f"{name}\n{key}"), found), limiting)
+        view = _Throttled(request, f"{name}\n{key}")
+        charge, _ = begin(request, limiting.charge(view, charge_of(request)), limiting)
         self._seconds = _retry_after(charge)
         return bool(charge)
 
