@@ -10,12 +10,15 @@ from twins import homes
 
 import headgate
 from headgate.cli.twins import IDEAS, twin_module
+from headgate.limit._algorithms import Bounds
 
-PRIVATE = {"fields", "joint", "words"}
+PRIVATE = {"fields", "joint", "permits", "words"}
 NO_VALUE = inspect.Parameter.empty
 REQUIRED = {"maxsize": 8, "ttl": 60, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"),
             "rate": "10/s", "memory": bytearray(16), "limiters": {}, "networks": {}, "overrides": {},
-            "tallies": {}, "shadow": (), "tokens": 1, "parts": []}
+            "tallies": {}, "shadow": (), "tokens": 1, "parts": [],
+            "ledger": None, "shares": {}, "bounds": Bounds(1, 9), "algorithm": "fixed", "max_latency": None,
+            "clock": None}
 
 
 def public(module):

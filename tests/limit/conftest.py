@@ -14,6 +14,7 @@ def ledger_of_twin(twin, monkeypatch):
     for module in (_concurrency, _ledger):
         monkeypatch.setattr(module, "Words", twin.words.Words)
     monkeypatch.setattr(_ledger, "backend", twin.name)
+    monkeypatch.setattr(_concurrency, "Admission", twin.permits.Admission)
 
 
 @pytest.fixture

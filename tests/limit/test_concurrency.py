@@ -86,7 +86,7 @@ def test_another_thread_takes_back_the_last_deleted_permit():
 
     limiter = ConcurrencyLimiter(1)
     held = hold(limiter, 1)
-    limiter._lost = Emptied()
+    limiter._admission._lost = Emptied()
     assert not limiter.acquire()
     del held
 

@@ -93,7 +93,7 @@ def dies(work):
     return os.waitpid(child, 0)[1]
 
 def work():
-    limiter._ledger._permits._words = Killing(limiter._ledger._permits._words, step)
+    limiter._ledger.permits._words = Killing(limiter._ledger.permits._words, step)
     permits = [limiter.acquire() for _ in range(3)]
     permits[0].release()
     permits[1].release()

@@ -74,7 +74,7 @@ class SharedLedger(SharedFile):
     """The ledger of headgate.limit._concurrency in a file."""
 
     __slots__ = (
-        "_checked", "_claiming", "_map", "_permits", "_settings", "_slot", "_words", "owner", "state",
+        "_checked", "_claiming", "_map", "_settings", "_words", "owner", "permits", "slot", "state",
     )
 
     def __init__(
@@ -84,7 +84,7 @@ class SharedLedger(SharedFile):
         super().__init__(path, mode)
         while not self._file.locked(self._attach, limit, patience=LONG_PATIENCE):
             self._open()
-        self._permits = Words(self._words[_AT_TOTAL:], self._file)
+        self.permits = Words(self._words[_AT_TOTAL:], self._file)
         self.state = Words(self._words[_AT_STATE:_AT_TWIN], self._file)
         self._claiming = new_lock()
         self._renew()
@@ -92,7 +92,7 @@ class SharedLedger(SharedFile):
 
     def _renew(self) -> None:
         """In a child of a fork too: it claims a slot of its own when it takes a permit."""
-        self._slot = 0
+        self.slot = 0
         self._checked: int | None = None
         self.owner = os.getpid()
 
@@ -149,24 +149,18 @@ class SharedLedger(SharedFile):
 
     @property
     def inflight(self) -> int:
-        return self._permits.load(0) & _COUNT
-
-    def take(self, limit: int, mark: list[bool]) -> int:
-        return self._permits.take(self._slot or self._claim(), limit, mark)
-
-    def give(self, mark: list[bool]) -> bool:
-        return self._permits.give(self._slot or self._claim(), mark)
+        return self.permits.load(0) & _COUNT
 
     def reclaim(self, now: int) -> None:
         """Free the slots of processes that have ended and count all permits, unless that was just done."""
         if self._checked is None or not self._checked <= now < self._checked + _PAUSE:
             self._checked = now
             self._free_dead()
-            self._permits.recount(self._count)
+            self.permits.recount(self._count)
 
     def _slots(self) -> enumerate[int]:
         """The slots with their indexes, as they are now."""
-        return enumerate(self._permits.load_from(_SLOT), _SLOT)
+        return enumerate(self.permits.load_from(_SLOT), _SLOT)
 
     def _count(self) -> int:
         return sum([word & _PERMITS for _, word in self._slots()])
@@ -174,19 +168,19 @@ class SharedLedger(SharedFile):
     def _free_dead(self) -> None:
         for at, word in self._slots():
             if word and not _is_alive(word):
-                self._permits.cas(at, word, 0)
+                self.permits.cas(at, word, 0)
 
-    def _claim(self) -> int:
+    def claim(self) -> int:
         """The slot of this process: the one that it has already, or a free one."""
         own = _tag(self.owner, _started(self.owner))
         with self._claiming:
-            slot = self._slot or self._slot_of(own) or self._free_slot(own)
+            slot = self.slot or self._slot_of(own) or self._free_slot(own)
             if not slot:
                 self._free_dead()
                 slot = self._free_slot(own)
             if not slot:
                 raise HeadgateError(f"{self._path!r} has no slot left: {_SLOTS} processes share it")
-            self._slot = slot
+            self.slot = slot
         return slot
 
     def _slot_of(self, own: int) -> int:
@@ -195,7 +189,7 @@ class SharedLedger(SharedFile):
 
     def _free_slot(self, own: int) -> int:
         free = (at for at, word in self._slots() if not word)
-        return next((at for at in free if self._permits.cas(at, 0, own)), 0)
+        return next((at for at in free if self.permits.cas(at, 0, own)), 0)
 
 
 def _word(name: str) -> int:

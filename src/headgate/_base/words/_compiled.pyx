@@ -11,7 +11,7 @@ Invariants
 - No call waits: a process that is stopped or killed between any two steps leaves the permits in all too high.
 """
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from headgate._c.atomics cimport hg_cas, hg_load, hg_swap
 
@@ -52,10 +52,6 @@ cdef class Words:
     (5, 5, 7)
     """
 
-    cdef object __weakref__
-    cdef Py_buffer view
-    cdef uint64_t *words
-
     def __cinit__(self, memory, file=None):
         PyObject_GetBuffer(memory, &self.view, PyBUF_WRITABLE)
         self.words = <uint64_t *>self.view.buf
@@ -63,7 +59,7 @@ cdef class Words:
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
 
-    cdef uint64_t *_at(self, Py_ssize_t at) except NULL:
+    cdef uint64_t *at_word(self, Py_ssize_t at) except NULL:
         if not 0 <= at < self.view.len // <Py_ssize_t>sizeof(uint64_t):
             raise IndexError(f"word must be in the memory, got {at!r}")
         return self.words + at
@@ -74,7 +70,7 @@ cdef class Words:
         >>> Words(bytearray(16)).load(1)
         0
         """
-        return hg_load(self._at(at))
+        return hg_load(self.at_word(at))
 
     def load_from(self, at):
         """The words from `at` on, each of them read by an atomic step of its own.
@@ -85,7 +81,7 @@ cdef class Words:
         [0, 0]
         """
         cdef Py_ssize_t count = self.view.len // <Py_ssize_t>sizeof(uint64_t) - <Py_ssize_t>at, place
-        cdef uint64_t *words = self._at(at)
+        cdef uint64_t *words = self.at_word(at)
         return [hg_load(words + place) for place in range(count)]
 
     def add(self, at, number):
@@ -94,7 +90,7 @@ cdef class Words:
         >>> Words(bytearray(16)).add(0, 3)
         3
         """
-        return _add(self._at(at), number)
+        return _add(self.at_word(at), number)
 
     def swap(self, at, value):
         """Write a word; the one that was there.
@@ -103,7 +99,7 @@ cdef class Words:
         >>> words.swap(0, 3), words.swap(0, 4)
         (0, 3)
         """
-        return hg_swap(self._at(at), value)
+        return hg_swap(self.at_word(at), value)
 
     def cas(self, at, seen, value):
         """Write a word if the one that is there is `seen`; True if so.
@@ -112,7 +108,7 @@ cdef class Words:
         >>> words.cas(0, 0, 3), words.cas(0, 0, 4), words.load(0)
         (True, False, 3)
         """
-        return hg_cas(self._at(at), seen, value)
+        return hg_cas(self.at_word(at), seen, value)
 
     def take(self, slot, limit, mark):
         """Take a permit for `slot` if fewer than `limit` are taken; how many are taken then, or else 0.
@@ -123,21 +119,24 @@ cdef class Words:
         >>> words.take(1, 1, mark), words.take(1, 1, []), len(mark)
         (1, 0, 1)
         """
-        cdef uint64_t most = limit, seen
-        cdef uint64_t *total = self._at(0)
-        cdef uint64_t *own = self._at(slot)
-        cdef list taken = mark
+        return self.taken(slot, limit, mark)
+
+    cdef int64_t taken(self, Py_ssize_t slot, uint64_t limit, list mark) except -1:
+        """``take``."""
+        cdef uint64_t seen
+        cdef uint64_t *total = self.at_word(0)
+        cdef uint64_t *own = self.at_word(slot)
         seen = hg_load(total)
-        if (seen & COUNT) >= most:
+        if (seen & COUNT) >= limit:
             return 0
-        taken.append(True)
+        mark.append(True)
         _add(own, 1)
-        while (seen & COUNT) < most:
+        while (seen & COUNT) < limit:
             if hg_cas(total, seen, _changed(seen, (seen & COUNT) + 1)):
                 return (seen & COUNT) + 1
             seen = hg_load(total)
         _add(own, <uint64_t>-1)
-        taken.pop()
+        mark.pop()
         return 0
 
     def give(self, slot, mark):
@@ -147,12 +146,15 @@ cdef class Words:
         >>> words.take(1, 1, mark), words.give(1, mark), words.give(1, mark)
         (1, True, False)
         """
+        return self.given(slot, mark)
+
+    cdef bint given(self, Py_ssize_t slot, list mark) except -1:
+        """``give``."""
         cdef uint64_t seen
-        cdef uint64_t *total = self._at(0)
-        cdef uint64_t *own = self._at(slot)
-        cdef list taken = mark
+        cdef uint64_t *total = self.at_word(0)
+        cdef uint64_t *own = self.at_word(slot)
         try:
-            taken.pop()
+            mark.pop()
         except IndexError:
             return False
         seen = hg_load(total)
@@ -170,7 +172,7 @@ cdef class Words:
         >>> words.take(1, 5, []), words.recount(lambda: 0), words.load(0) % 2**32
         (1, True, 0)
         """
-        cdef uint64_t *total = self._at(0)
+        cdef uint64_t *total = self.at_word(0)
         cdef uint64_t seen = hg_load(total)
         cdef uint64_t count = permits()
         return count < (seen & COUNT) and hg_cas(total, seen, _changed(seen, count))

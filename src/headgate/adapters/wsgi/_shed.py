@@ -18,14 +18,15 @@ from headgate.adapters.wsgi._request import WSGIRequest
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, Self
+    from typing import Any, Literal, Self
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from headgate.adapters._exempt import Exempt
     from headgate.adapters._shedding import ShedStats
     from headgate.adapters.keys import Extractor
     from headgate.limit import ConcurrencyLimiter, Permit
-    from headgate.limit._concurrency import Outcome
+
+    Outcome = Literal["success", "dropped", "ignored"]
 
 _OVERLOADED = tuple(map(str, OVERLOADED))
 
