@@ -60,6 +60,11 @@ def worst(decisions: list[tuple[str, Decision]]) -> Decision:
     return with_details(longest, tuple([policy for denial in denials for policy in denial.violated]))
 
 
+def policies_of(levels: Iterable[str], rates: list[tuple[Rate, ...]]) -> tuple[str, ...]:
+    """The tiers of levels as text."""
+    return tuple([f"{level}: {rate}" for level, tiers in zip(levels, rates, strict=True) for rate in tiers])
+
+
 def count_denied(tallies: dict[str, LevelTally], applied: Applied, violated: Iterable[str]) -> None:
     """Count a request that was denied, by policies of these levels."""
     for level, _, _ in applied:

@@ -75,8 +75,7 @@ class RateLimits:
     """
 
     __slots__ = (
-        "__weakref__", "_clock", "_joint", "_levels", "_networks", "_overrides", "_policies", "_tallies",
-        "_waiting",
+        "__weakref__", "_clock", "_joint", "_levels", "_networks", "_overrides", "_tallies", "_waiting"
     )
 
     def __init__(
@@ -106,7 +105,6 @@ class RateLimits:
         self._networks = {level: Networks() for level in wanted}
         self._tallies = {level: LevelTally() for level in wanted}
         self._overrides: dict[str, dict[bytes, Any]] = {level: {} for level in wanted}
-        self._policies: tuple[list[tuple[Rate, ...]], tuple[str, ...]] = ([], ())
         self._joint = Levels(self._levels, self._networks, self._overrides, self._tallies, names)
 
     def _checked_shadow(self, shadow: Iterable[str]) -> frozenset[str]:
@@ -365,12 +363,7 @@ class RateLimits:
         >>> RateLimits(ip="10/s", user="100/min; 1000/h").policies
         ('ip: 10/s', 'user: 100/min', 'user: 1000/h')
         """
-        rates, policies = self._policies
-        now = [limiter.rates for limiter in self._levels.values()]
-        if rates != now:
-            policies = tuple([f"{level}: {rate}" for level, tiers in self.rates.items() for rate in tiers])
-            self._policies = now, policies
-        return policies
+        return self._joint.policies()
 
     def __repr__(self) -> str:
         levels = [f"{level}={'; '.join(map(str, rates))!r}" for level, rates in self.rates.items()]

@@ -46,8 +46,18 @@ def pause(retry_after: float) -> int:
 
 
 @lru_cache(maxsize=256)
-def policy_of(policy: str, name: str) -> tuple[bytes, bytes, Rate]:
-    """The name as a String of RFC 9651, the field with the quota of a policy, and its rate."""
+def described(policy: str, name: str | None, policies: tuple[object, ...]) -> tuple[bytes, bytes, Rate]:
+    """The name of a policy as a String of RFC 9651; the field with the quotas of it and of `policies`, each
+    once; its rate.
+    """
+    named, quota, rate = _described(policy, policy if name is None else name)
+    quotas = {other: _described(other, other)[1] for other in map(str, policies)}
+    quotas[policy] = quota
+    return named, b", ".join(quotas.values()), rate
+
+
+@lru_cache(maxsize=256)
+def _described(policy: str, name: str) -> tuple[bytes, bytes, Rate]:
     if not (name.isascii() and name.isprintable()):
         raise ValueError(f"name must be printable ASCII, got {name!r}")
     rate = Rate.parse(policy.rpartition(": ")[2])
@@ -56,24 +66,12 @@ def policy_of(policy: str, name: str) -> tuple[bytes, bytes, Rate]:
     return quoted, b"%b;q=%d;w=%d" % (quoted, rate.burst, window), rate
 
 
-def quotas_of(policies: Policies, own: str, quota: bytes) -> bytes:
-    """The field that lists all policies, each once, of which our `own` has this `quota`."""
-    if type(policies) is tuple:
-        try:
-            return _all_quotas(policies, own, quota)
-        except TypeError:  # not all of them are hashable
-            return _all_quotas(tuple(map(str, policies)), own, quota)
+def listed(policies: Policies) -> tuple[str, ...]:
+    """The texts of policies, however they are given."""
     if isinstance(policies, str | Rate):
-        policies = (policies,)
-    elif hasattr(policies, "items"):
-        policies = [f"{level}: {rate}" for level, rates in policies.items() for rate in rates]
+        return (str(policies),)
+    if hasattr(policies, "items"):
+        return tuple([f"{level}: {rate}" for level, rates in policies.items() for rate in rates])
     if not hasattr(policies, "__iter__"):
         raise TypeError(f"policies must be rates, their texts or rates by level, got {policies!r}")
-    return _all_quotas(tuple(map(str, policies)), own, quota)
-
-
-@lru_cache(maxsize=256)
-def _all_quotas(policies: tuple[object, ...], own: str, quota: bytes) -> bytes:
-    quotas = {policy: policy_of(policy, policy)[1] for policy in map(str, policies)}
-    quotas[own] = quota
-    return b", ".join(quotas.values())
+    return tuple(map(str, policies))

@@ -6,7 +6,7 @@ from libc.math cimport INFINITY, ceil, floor
 from libc.stdio cimport snprintf
 
 from headgate.limit._policies import MOST_INTEGER as _MOST_INTEGER
-from headgate.limit._policies import checked_name, checked_style, policy_of, quotas_of
+from headgate.limit._policies import checked_name, checked_style, described, listed
 
 cdef enum:
     DIGITS = 64
@@ -33,6 +33,16 @@ cdef bytes _state(bytes named, long long left, double late):
     else:
         size = snprintf(text, DIGITS, ";r=%lld;t=%lld", left, _whole(late))
     return named + PyBytes_FromStringAndSize(text, size)
+
+
+cdef bint _are_texts(object policies):
+    """Whether `listed` would return the same."""
+    if type(policies) is not tuple:
+        return False
+    for policy in <tuple>policies:
+        if type(policy) is not str:
+            return False
+    return True
 
 
 cdef double _late(object decision, object rate, bint allowed, double remaining, double reset_after,
@@ -72,10 +82,12 @@ def fields_of(decision, name, policies, style):
         left = <long long>remaining if remaining < MOST else MOST
     fields = []
     if checked != "legacy":
-        named, quota, rate = policy_of(policy, policy if name is None else checked_name(name))
+        if name is not None:
+            checked_name(name)
+        named, quotas, rate = described(policy, name, policies if _are_texts(policies) else listed(policies))
         late = _late(decision, rate, allowed, remaining, reset_after, retry_after)
         fields = [
-            (b"ratelimit-policy", quotas_of(policies, policy, quota) if policies else quota),
+            (b"ratelimit-policy", quotas),
             (b"ratelimit", _state(named, left, late)),
         ]
     if not allowed and retry_after < INFINITY:

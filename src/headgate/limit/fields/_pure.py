@@ -6,9 +6,9 @@ from headgate.limit._policies import (
     MOST_INTEGER,
     checked_name,
     checked_style,
+    described,
+    listed,
     pause,
-    policy_of,
-    quotas_of,
     whole,
 )
 
@@ -37,13 +37,12 @@ def fields_of(decision, name, policies, style):
     left = min(int(remaining), MOST_INTEGER) if remaining > 0 else 0
     fields = []
     if style != "legacy":
-        named, quota, rate = policy_of(policy, policy if name is None else checked_name(name))
+        if name is not None:
+            checked_name(name)
+        named, quotas, rate = described(policy, name, listed(policies))
         late = _late(decision, rate)
         state = b"%b;r=%d" % (named, left) if late == inf else b"%b;r=%d;t=%d" % (named, left, whole(late))
-        fields += [
-            (b"ratelimit-policy", quotas_of(policies, policy, quota) if policies else quota),
-            (b"ratelimit", state),
-        ]
+        fields += [(b"ratelimit-policy", quotas), (b"ratelimit", state)]
     if not allowed and retry_after < inf:
         fields.append((b"retry-after", b"%d" % pause(retry_after)))
     if style != "draft":

@@ -6,6 +6,7 @@ All limits but the first are peeked at, then each is charged, and those charged 
 denies because another request was faster. So a denied request takes nothing, and at worst two simultaneous
 requests deny each other.
 """
+cimport cython
 from cpython.tuple cimport PyTuple_GET_ITEM
 
 from headgate.limit._decided cimport decided
@@ -18,6 +19,7 @@ from headgate.limit._joint import (
     count_denied,
     named,
     part_of,
+    policies_of,
     refund_all,
     worst,
 )
@@ -175,11 +177,14 @@ cdef class Levels:
     (True, False)
     >>> [name for name, *_ in levels.applied({"ip": "::1"}, 1)]
     ['ip']
+    >>> levels.policies()
+    ('ip: 3/s',)
     """
 
     cdef dict levels
     cdef dict tallies
     cdef frozenset shadow
+    cdef tuple known
 
     def __cinit__(self, limiters, networks, overrides, tallies, shadow):
         cdef _Level made
@@ -191,6 +196,7 @@ cdef class Levels:
             self.levels[level] = made
         self.tallies = tallies
         self.shadow = frozenset(shadow)
+        self.known = None, ()
 
     cdef list _applied(self, dict keys, object cost):
         cdef _Level found
@@ -219,6 +225,21 @@ cdef class Levels:
         except KeyError:
             names = ", ".join(self.levels)
             raise ValueError(f"level must be one of {names}, got {level!r}") from None
+
+    def policies(self):
+        """The tiers of all levels as text; the same tuple as long as they are."""
+        rates = [(<_Level>level).limiter.rates for level in self.levels.values()]
+        known, policies = self._known_policies()
+        if rates != known:
+            policies = policies_of(self.levels, rates)
+            with cython.critical_section(self):
+                self.known = rates, policies
+        return policies
+
+    cdef tuple _known_policies(self):
+        with cython.critical_section(self):
+            known = self.known
+        return known
 
     cdef list _shadows(self, list applied):
         """Move the limits that are only counted out of `applied`, which keeps those that may deny."""

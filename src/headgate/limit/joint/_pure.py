@@ -12,6 +12,7 @@ from headgate.limit._joint import (
     count_denied,
     named,
     part_of,
+    policies_of,
     refund_all,
     worst,
 )
@@ -120,9 +121,11 @@ class Levels:
     (True, False)
     >>> [name for name, *_ in levels.applied({"ip": "::1"}, 1)]
     ['ip']
+    >>> levels.policies()
+    ('ip: 3/s',)
     """
 
-    __slots__ = ("_levels", "_shadow", "_tallies")
+    __slots__ = ("_known", "_levels", "_shadow", "_tallies")
 
     def __init__(self, limiters, networks, overrides, tallies, shadow):
         self._levels = {
@@ -130,6 +133,7 @@ class Levels:
         }
         self._tallies = tallies
         self._shadow = frozenset(shadow)
+        self._known: tuple[object, tuple[str, ...]] = None, ()
 
     def applied(self, keys, cost):
         """The limits of the levels that `keys` names: level, limiter, key."""
@@ -153,6 +157,15 @@ class Levels:
         if not applied:
             checked_amount("cost", cost)
         return applied
+
+    def policies(self):
+        """The tiers of all levels as text; the same tuple as long as they are."""
+        rates = [limiter.rates for limiter, *_ in self._levels.values()]
+        known, policies = self._known
+        if rates != known:
+            policies = policies_of(self._levels, rates)
+            self._known = rates, policies
+        return policies
 
     def _by_shadow(self, keys, cost):
         """The limits that may deny, and those that are only counted."""
