@@ -1,9 +1,11 @@
 """Each HTTP client that has an adapter, and servers for it."""
 
 from contextlib import ExitStack
+from itertools import count
 
 import pytest
 from clients import CLIENTS
+from redis_servers import RedisServer
 from servers import Origin
 
 
@@ -16,3 +18,19 @@ def http(request):
 def origins():
     with ExitStack() as stack:
         yield [stack.enter_context(Origin()) for _ in range(3)]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory):
+    """A Redis server that all tests share, each with keys of its own."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+_prefixes = count()
+
+
+@pytest.fixture
+def prefix():
+    """The name of a limit that no other test has."""
+    return f"test-{next(_prefixes)}"

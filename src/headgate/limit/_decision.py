@@ -49,6 +49,7 @@ class Decision(_Fields):
 
     _violated: tuple[str, ...] = ()
     _more_after: float | None = None
+    _degraded: bool = False
 
     def __bool__(self) -> bool:
         return self.allowed
@@ -62,6 +63,15 @@ class Decision(_Fields):
         ((), ('1/s', '1/min'))
         """
         return self._violated or (() if self.allowed else (self.policy,))
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a limit decided without its store on another machine, which did not respond.
+
+        >>> RateLimiter("1/s").decide("ann").degraded
+        False
+        """
+        return self._degraded
 
     def headers(
         self,
@@ -161,4 +171,10 @@ def with_details(decision: Decision, violated: tuple[str, ...], more_after: floa
         decision._violated = violated
     if more_after is not None:
         decision._more_after = more_after
+    return decision
+
+
+def as_degraded(decision: Decision) -> Decision:
+    """`decision`, made without the store."""
+    decision._degraded = True
     return decision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from headgate.limit._decision import Decision, new_decision, with_details
+from headgate.limit._decision import Decision, as_degraded, new_decision, with_details
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def named(name: str, decision: Decision) -> Decision:
     allowed, limit, remaining, retry_after, reset_after, policy = decision
     made: Decision = new_decision((allowed, limit, remaining, retry_after, reset_after, f"{name}: {policy}"))
     violated = () if allowed else tuple([f"{name}: {each}" for each in decision.violated])
+    if decision._degraded:
+        made = as_degraded(made)
     return with_details(made, violated, decision._more_after)
 
 

@@ -40,7 +40,13 @@ def _limiter(limit: Any, max_keys: int, on_full: Any, clock: Callable[[], int] |
     """The limiter of a level: the given one, or one for the given rate."""
     if hasattr(limit, "consume"):
         raise TypeError(f"a level must be a rate or a limiter by key, got {limit!r}")
+    if isinstance(limit, RateLimiter):
+        return limit
     if hasattr(limit, "decide"):
+        from inspect import iscoroutinefunction
+
+        if iscoroutinefunction(limit.decide):
+            raise TypeError(f"a level must not be asynchronous, got {limit!r}")
         return limit
     return RateLimiter(limit, max_keys=max_keys, on_full=on_full, clock=clock)
 

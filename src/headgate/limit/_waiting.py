@@ -185,7 +185,7 @@ class Queue:
         return was_first
 
 
-def _checked(timeout: float | None) -> float | None:
+def checked_timeout(timeout: float | None) -> float | None:
     """None if there is none, or one of more than thirty years, which not every clock can count."""
     if timeout is None:
         return None
@@ -223,7 +223,7 @@ def _step(
 
 def acquire(bucket: Any, queue: Queue, tokens: SupportsFloat, timeout: float | None) -> bool:
     """Wait in the calling thread; False if the tokens cannot be taken within `timeout` seconds."""
-    timeout = _checked(timeout)
+    timeout = checked_timeout(timeout)
     outcome = _at_once(bucket, queue, tokens, timeout)
     if outcome is not None:
         return outcome
@@ -247,7 +247,7 @@ async def acquire_async(bucket: Any, queue: Queue, tokens: SupportsFloat, timeou
         loop = asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError("acquire_async needs a running event loop of asyncio; trio has none") from None
-    timeout = _checked(timeout)
+    timeout = checked_timeout(timeout)
     outcome = _at_once(bucket, queue, tokens, timeout)
     if outcome is not None:
         return outcome

@@ -65,7 +65,7 @@ cdef inline object _field(object decision, Py_ssize_t at, str name):
 
 cdef object _named(object name, object decision):
     """The decision of a limit that allows, with its name before the policy."""
-    if type(decision) is not DECISION or decision._more_after is not None:
+    if type(decision) is not DECISION or decision._more_after is not None or decision._degraded:
         return named(name, decision)
     return decided(
         DECISION,

@@ -1,0 +1,12 @@
+"""Rate limits that all hosts share, in Redis or Valkey: `RedisRateLimiter`, `RedisRateLimits` and their
+asynchronous forms.
+
+The package of the client, redis or valkey, is imported by whoever makes the client.
+"""
+
+from headgate.adapters.redis._async_limiter import AsyncRedisRateLimiter
+from headgate.adapters.redis._counters import StoreCounts
+from headgate.adapters.redis._limiter import RedisRateLimiter
+from headgate.adapters.redis._reservations import AsyncReservation
+
+__all__ = ["AsyncRedisRateLimiter", "AsyncReservation", "RedisRateLimiter", "StoreCounts"]

@@ -1,0 +1,344 @@
+"""Calls of scripts, and the way of a call to the server that can run it, without any I/O.
+
+A charge that may have run is never sent again: only one whose reply proves that nothing ran is, or one of
+which no byte was sent. `attempt` is a generator that yields what is to be sent where and is resumed with the
+replies; the synchronous and the asynchronous store both run it, within one deadline.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from time import monotonic
+
+from headgate.adapters.redis._replies import ReplyError, packed
+from headgate.adapters.redis._settings import Server
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from typing import Any
+
+    from headgate.adapters.redis._scripts import Script
+    from headgate.adapters.redis._settings import Settings
+
+    Steps = Generator["Send | Pause", Any, Any]
+
+_SLOTS = 16384
+_ASKING = packed(b"ASKING")
+_SHARE = 0.4
+_REFRESH_PAUSE = 0.05
+_PAUSE = 0.01
+_WAITING = frozenset(("CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"))
+_NOTHING_RAN = _WAITING | {"ASK", "MOVED", "NOSCRIPT"}
+
+
+class Unsent(Exception):
+    """Nothing was sent: the server cannot be reached, or is left alone."""
+
+
+class Unanswered(Exception):
+    """Something was sent, and whether it ran is not known."""
+
+
+class Send:
+    """These commands go to that server, for `count` replies. `share` is the part of the time left for it."""
+
+    __slots__ = ("commands", "count", "server", "share")
+
+    def __init__(self, server: Server, commands: Sequence[bytes], count: int, share: float = 1.0) -> None:
+        self.server = server
+        self.commands = commands
+        self.count = count
+        self.share = share
+
+
+class Pause:
+    """Nothing is done for a moment."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+class Call:
+    """A script with its keys, which all have one slot, and its arguments, one more than keys."""
+
+    __slots__ = ("arguments", "in_full", "keys", "script")
+
+    def __init__(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes]) -> None:
+        self.script = script
+        self.keys = keys
+        self.arguments = arguments
+        self.in_full = False
+
+    def packed(self) -> bytes:
+        words = [*self.keys, *self.arguments]
+        return self.script.head(len(self.keys), self.in_full) + b"".join([
+            b"$%d\r\n%b\r\n" % (len(word), word) for word in words
+        ])
+
+
+class Command:
+    """A command that goes to the server of a key."""
+
+    __slots__ = ("_words", "in_full", "keys")
+
+    def __init__(self, key: bytes, *words: bytes) -> None:
+        self.keys = [key]
+        self.in_full = False
+        self._words = words
+
+    def packed(self) -> bytes:
+        return packed(*self._words)
+
+
+AnyCall = Call | Command
+
+
+def slot_of(key: bytes) -> int:
+    """The slot of a key in a cluster: that of its hash tag, if it has one."""
+    start = key.find(b"{")
+    end = key.find(b"}", start + 1) if start >= 0 else -1
+    return crc_hqx(key[start + 1 : end] if end > start + 1 else key, 0) % _SLOTS
+
+
+class Single:
+    """One server, always the same."""
+
+    def __init__(self, settings: Settings) -> None:
+        (self.server,) = settings.servers
+
+    def find(self, key: bytes) -> Steps:
+        """The server for a key."""
+        return self.server
+        yield
+
+    def known(self, key: bytes) -> Server | None:
+        """The server for a key, if nothing has to be asked for that."""
+        return self.server
+
+    def moved(self, key: bytes, address: tuple[str, int]) -> Server:
+        """The server to which a key has moved."""
+        raise Unsent(f"{self.server} is part of a cluster: the client must be one of a cluster")
+
+    def at(self, address: tuple[str, int]) -> Server:
+        """The server at an address."""
+        return self.server.at(address)
+
+    def doubt(self, server: Server) -> bool:
+        """Take note that a server failed or is no master; whether the key may be at another one."""
+        return False
+
+
+class Elected(Single):
+    """The master that the sentinels name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._sentinels = list(settings.servers)
+        self._name = settings.name.encode()
+        assert settings.master is not None
+        self.server = settings.master
+        self._known = False
+        self._asked = -1.0
+
+    def known(self, key: bytes) -> Server | None:
+        return self.server if self._known else None
+
+    def find(self, key: bytes) -> Steps:
+        if self._known:
+            return self.server
+        for sentinel in self._sentinels.copy():
+            try:
+                command = packed(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._name)
+                (reply,) = yield Send(sentinel, [command], 1, _SHARE)
+            except (Unsent, Unanswered):
+                continue
+            if isinstance(reply, list) and len(reply) == 2:
+                self.server = self.server.at((reply[0].decode(), int(reply[1])))
+                self._known = True
+                self._sentinels.remove(sentinel)  # the one that responds is asked first
+                self._sentinels.insert(0, sentinel)
+                return self.server
+        raise Unsent(f"no sentinel knows a master called {self._name.decode()!r}")
+
+    def doubt(self, server: Server) -> bool:
+        now, before = monotonic(), self._asked
+        self._known = False
+        self._asked = now
+        return now - before > _REFRESH_PAUSE
+
+
+class Cluster(Single):
+    """The masters of a cluster, each with its slots."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._first = list(settings.servers)
+        self.server = self._first[0]
+        self._slots: list[Server | None] = []
+        self._doubted: Server | None = None
+        self._asked = -1.0
+
+    def known(self, key: bytes) -> Server | None:
+        slots = self._slots
+        return slots[slot_of(key)] if slots else None
+
+    def find(self, key: bytes) -> Steps:
+        slot = slot_of(key)
+        if not self._slots:
+            yield from self._refresh()
+        server = self._slots[slot]
+        if server is None:
+            raise Unsent(f"no server of the cluster has slot {slot}")
+        return server
+
+    def _refresh(self) -> Steps:
+        """Ask any server which has which slots, one in doubt last."""
+        known = dict.fromkeys([*self._first, *self._masters()])
+        for server in sorted(known, key=self._doubted.__eq__ if self._doubted else lambda _: False):
+            try:
+                (reply,) = yield Send(server, [packed(b"CLUSTER", b"SLOTS")], 1, _SHARE)
+            except (Unsent, Unanswered):
+                continue
+            if isinstance(reply, list) and reply:
+                self._learn(server, reply)
+                return
+        raise Unsent("no server of the cluster says which has which slots")
+
+    def _learn(self, asked: Server, ranges: list[Any]) -> None:
+        slots: list[Server | None] = [None] * _SLOTS
+        for first, last, master, *_ in ranges:
+            host = master[0].decode() if master[0] else asked.address[0]
+            server = asked.at((host, int(master[1])))
+            slots[first : last + 1] = [server] * (last + 1 - first)
+        self._slots = slots
+        self._doubted = None
+
+    def _masters(self) -> list[Server]:
+        return [server for server in dict.fromkeys(self._slots) if server is not None]
+
+    def moved(self, key: bytes, address: tuple[str, int]) -> Server:
+        server = self.server.at(address)
+        slots = self._slots.copy()
+        slots[slot_of(key)] = server
+        self._slots = slots
+        return server
+
+    def doubt(self, server: Server) -> bool:
+        now, before = monotonic(), self._asked
+        self._doubted = server
+        if now - before <= _REFRESH_PAUSE:
+            return False
+        self._asked = now
+        self._first = list(dict.fromkeys([*self._first, *self._masters()]))[:_SLOTS]
+        self._slots = []
+        return True
+
+
+ROUTES = {"single": Single, "sentinel": Elected, "cluster": Cluster}
+
+
+class Attempt:
+    """One call on its way: the server, and whether it is asked for a slot that is being moved to it."""
+
+    __slots__ = ("asking", "call", "index", "server", "tries")
+
+    def __init__(self, index: int, call: AnyCall) -> None:
+        self.index = index
+        self.call = call
+        self.server: Server | None = None
+        self.asking = False
+        self.tries = 0
+
+
+def attempt(routes: Single, calls: Sequence[AnyCall], counts: Any) -> Steps:
+    """The replies to all calls, errors among them; raises Unsent or Unanswered, which may be for some only.
+
+    Calls for one server keep their order and go out at once.
+    """
+    replies: list[Any] = [None] * len(calls)
+    todo = [Attempt(index, call) for index, call in enumerate(calls)]
+    while todo:
+        batches: dict[Server, list[Attempt]] = {}
+        for each in todo:
+            if each.server is None:
+                each.server = yield from routes.find(each.call.keys[0])
+            batches.setdefault(each.server, []).append(each)
+        todo, pause = [], False
+        for server, batch in batches.items():
+            try:
+                count = len(batch) + sum([each.asking for each in batch])
+                found = yield Send(server, [_command(each) for each in batch], count)
+            except Unsent:
+                if not routes.doubt(server):
+                    raise
+                again, waits = batch, False
+                for each in batch:
+                    each.server = None
+            except Unanswered:
+                routes.doubt(server)
+                raise
+            else:
+                again, waits = _sort(routes, batch, found, replies, counts)
+            todo += again
+            pause |= waits
+        counts.resent(len(todo))
+        if pause:
+            yield Pause(_PAUSE)
+    return replies
+
+
+def _command(each: Attempt) -> bytes:
+    return _ASKING + each.call.packed() if each.asking else each.call.packed()
+
+
+def _sort(
+    routes: Single, batch: list[Attempt], found: list[Any], replies: list[Any], counts: Any
+) -> tuple[list[Attempt], bool]:
+    """What has to be sent again, and whether not at once; the rest goes to `replies`."""
+    again, waits, position = [], False, 0
+    for each in batch:
+        position += each.asking
+        reply = found[position]
+        position += 1
+        if not proves_nothing_ran(reply):
+            replies[each.index] = reply
+            continue
+        _redirect(routes, each, reply, counts)
+        again.append(each)
+        each.tries += 1
+        waits |= reply.kind in _WAITING or each.tries > 3
+    return again, waits
+
+
+def proves_nothing_ran(reply: Any) -> bool:
+    """Whether a reply means that its command may be sent again."""
+    return isinstance(reply, ReplyError) and reply.kind in _NOTHING_RAN
+
+
+def _redirect(routes: Single, each: Attempt, reply: ReplyError, counts: Any) -> None:
+    """Set where and how a call is sent again."""
+    each.asking = False
+    kind = reply.kind
+    if kind == "NOSCRIPT":
+        each.call.in_full = True
+        counts.reloaded()
+    elif kind == "MOVED":
+        each.server = routes.moved(each.call.keys[0], _address(reply, each.server))
+    elif kind == "ASK":
+        each.server = routes.at(_address(reply, each.server))
+        each.asking = True
+    elif kind == "TRYAGAIN":
+        each.asking = True
+    elif kind != "LOADING":
+        if each.server is not None:
+            routes.doubt(each.server)
+        each.server = None
+
+
+def _address(reply: ReplyError, asked: Server | None) -> tuple[str, int]:
+    """The address in ``MOVED slot host:port``; without a host it is that of the server that was asked."""
+    host, _, port = str(reply).split(" ")[2].rpartition(":")
+    if not host and asked is not None:
+        host = asked.address[0]
+    return host, int(port)
