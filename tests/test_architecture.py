@@ -21,7 +21,8 @@ BELOW = {  # what the modules of a package may import besides their own
     "hotkeys": {"_c", "_base"},
     "headgate": {"balance", "memoize", "limit", "hotkeys"},
     "httpcache": {"cache", "errors"},
-    "adapters": {"headgate", "httpcache"},
+    "near": {"cache", "errors"},
+    "adapters": {"headgate", "httpcache", "near"},
     "cli": {"adapters", "cachetools"},
     "__main__": {"cli"},
 }

@@ -12,13 +12,13 @@ import headgate
 from headgate.cli.twins import IDEAS, twin_module
 from headgate.limit._algorithms import Bounds
 
-PRIVATE = {"fields", "joint", "permits", "words"}
+PRIVATE = {"fields", "joint", "near", "permits", "words"}
 NO_VALUE = inspect.Parameter.empty
 REQUIRED = {"maxsize": 8, "ttl": 60, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"),
             "rate": "10/s", "memory": bytearray(16), "limiters": {}, "networks": {}, "overrides": {},
             "tallies": {}, "shadow": (), "tokens": 1, "parts": [],
             "ledger": None, "shares": {}, "bounds": Bounds(1, 9), "algorithm": "fixed", "max_latency": None,
-            "clock": None}
+            "clock": None, "prefixes": ("user:",), "run_id": "1", "key": "user:1"}
 
 
 def public(module):
@@ -155,11 +155,12 @@ def test_constructors_take_every_argument_by_keyword(pair):
 def test_constructors_take_the_same_arguments_by_position(pair):
     parameters = constructor(pair[1])
     by_position = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    by_keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is NO_VALUE]
     for cls in pair:
-        values = arguments(by_position, cls).values()
-        cls(*values)
+        values, required = arguments(by_position, cls).values(), arguments(by_keyword, cls)
+        cls(*values, **required)
         with pytest.raises(TypeError):
-            cls(*values, None)
+            cls(*values, None, **required)
 
 
 def test_constructors_refuse_what_they_do_not_know(pair):
