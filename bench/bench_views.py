@@ -93,6 +93,7 @@ def in_django():
 
     SITE.urlpatterns = [
         path("bare", view), path("ratelimit", ratelimit(PLENTY)(view)),
+        path("silent", ratelimit(PLENTY, headers=None)(view)),
         path("theirs", theirs(key="ip", rate="1000000000/m")(view)),
         path("denied", ratelimit("1/day")(view)), path("theirs-denied", theirs(key="ip", rate="1/d")(view)),
         path("api", api()), path("throttle", api(throttle(Throttle, PLENTY))),
@@ -105,6 +106,7 @@ def in_django():
     report("Django", in_wsgi(site, "/bare"), {
         "RateLimitMiddleware": in_wsgi(limited, "/bare"),
         "ratelimit": in_wsgi(site, "/ratelimit"),
+        "ratelimit, without header fields": in_wsgi(site, "/silent"),
         "django-ratelimit, LocMemCache": in_wsgi(site, "/theirs"),
     }, "django-ratelimit, LocMemCache")
     report("Django, denied", in_wsgi(site, "/bare"), {

@@ -50,4 +50,4 @@ def test_their_tests_pass(twin, folder):
     done = subprocess.run([sys.executable, "-W", "error", django_upstream.__file__, folder], env=environment,
                           capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    assert int(re.search(r"Ran (\d+) tests", done.stderr)[1]) >= 115
+    assert int(re.search(r"Ran (\d+) tests", done.stderr)[1]) >= 100

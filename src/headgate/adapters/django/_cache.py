@@ -374,6 +374,7 @@ class CacheBackend(BaseCache):
 
     aadd = _coroutine("add")
     aclear = _coroutine("clear")
+    aclose = _coroutine("close")
     adecr = _coroutine("decr")
     adecr_version = _coroutine("decr_version")
     adelete = _coroutine("delete")
