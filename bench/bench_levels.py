@@ -2,7 +2,8 @@
 
 import pytest
 
-from headgate import AddressLimiter, RateLimiter, RateLimits, client_address
+from headgate import AddressLimiter, RateLimiter, RateLimits, address_prefix, client_address
+from headgate.limit._networks import Proxies
 
 RATE = "1000000/s"
 USERS = [f"user:{number}" for number in range(1_000)]
@@ -48,6 +49,18 @@ def limits_twice():
     return lambda user, address: strategy.hit(item, "user", user) and strategy.hit(item, "ip", address)
 
 
+def with_policies():
+    limits = RateLimits(user=RATE, ip=RATE)
+    decision = limits.decide(user="ann", ip="192.0.2.1")
+    return lambda: decision.fields(policies=limits.policies)
+
+
+def denied():
+    limiter = RateLimiter("1/h")
+    limiter.allow("ann")
+    return limiter.decide("ann").fields
+
+
 CANDIDATES = [two_limiters, one_level, two_levels, overrides, four_prefixes, limits_twice]
 
 
@@ -62,7 +75,32 @@ def test_levels(benchmark, make):
     benchmark(call_all, make())
 
 
-@pytest.mark.benchmark(group="headers of a response")
+@pytest.mark.parametrize("method", ["decide", "reserve"])
+@pytest.mark.benchmark(group="a decision, and a reservation")
+class TestDecisions:
+    def test_limiter(self, benchmark, method):
+        benchmark(getattr(RateLimiter(RATE), method), "ann")
+
+    def test_one_level(self, benchmark, method):
+        benchmark(getattr(RateLimits(user=RATE), method), user="ann")
+
+    def test_two_levels(self, benchmark, method):
+        benchmark(getattr(RateLimits(user=RATE, ip=RATE), method), user="ann", ip="192.0.2.1")
+
+
+@pytest.mark.parametrize("style", ["draft", "legacy", "both"])
+@pytest.mark.benchmark(group="header fields of a response")
+def test_fields(benchmark, style):
+    benchmark(RateLimiter("10/s").decide("ann").fields, style=style)
+
+
+@pytest.mark.parametrize("make", [with_policies, denied], ids=lambda make: make.__name__)
+@pytest.mark.benchmark(group="header fields of a response")
+def test_more_fields(benchmark, make):
+    benchmark(make())
+
+
+@pytest.mark.benchmark(group="header fields of a response")
 def test_headers(benchmark):
     benchmark(RateLimiter("10/s").decide("ann").headers)
 
@@ -71,3 +109,16 @@ def test_headers(benchmark):
 @pytest.mark.benchmark(group="client address")
 def test_client_address(benchmark, trusted):
     benchmark(client_address, SCOPE, trusted)
+
+
+@pytest.mark.parametrize("value", ["203.0.113.9", "6.6.6.6, 203.0.113.9, 10.0.0.3"], ids=["one", "three"])
+@pytest.mark.benchmark(group="client address")
+def test_proxies(benchmark, value):
+    """As extractors of web frameworks use them."""
+    benchmark(Proxies(["10.0.0.0/8"]).client, "10.0.0.1", {"X-Forwarded-For": value}.get)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::17"], ids=["v4", "v6"])
+@pytest.mark.benchmark(group="client address")
+def test_address_prefix(benchmark, address):
+    benchmark(address_prefix, address)

@@ -115,6 +115,7 @@ OPERATIONS = {
     "TokenBucket.consume": ("target.consume()", KEYS, bucket),
     "RateLimiter.allow": ("target.allow(key)", KEYS, limiter),
     "RateLimits.allow, two levels": ("target.allow(user=key, address=key)", KEYS, levels),
+    "RateLimits.reserve, two levels": ("target.reserve(user=key, address=key)", KEYS, levels),
     "lru_cache, hit": ("target(key)", KEYS, lambda: memoized("lru_cache")),
     "cached, hit": ("target(key)", KEYS, lambda: memoized("cached")),
     "cached with a ttl, hit": ("target(key)", KEYS, lambda: memoized("cached", ttl=60)),

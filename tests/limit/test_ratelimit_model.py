@@ -51,6 +51,28 @@ def outcome(limiter, method, key, cost):
         return str(error)
 
 
+SCALES = st.integers(-18, 18).flatmap(lambda power: st.floats(1, 10).map(lambda times: times * 10.0**power))
+
+
+@given(
+    limit=SCALES, period=SCALES, burst=st.none() | st.integers(1, 2**32), start=st.integers(-(2**61), 2**61),
+    steps=st.lists(st.tuples(STEPS, COSTS), min_size=1, max_size=5),
+)
+def test_the_twins_agree_at_the_slowest_and_the_fastest_rates(limit, period, burst, start, steps):
+    """Waits that need more than 64 bits, or more than 128, among them."""
+    try:
+        rate = Rate(limit, period, burst)
+    except ValueError:
+        return
+    clock = FakeClock()
+    clock.now = start
+    pair = limiters(rate, clock, max_keys=8)
+    for pause, cost in steps:
+        clock.now += pause
+        for method in ("peek", "decide"):
+            agreed([outcome(limiter, method, "ann", cost) for limiter in pair])
+
+
 class ExactTier:
     """When each key owes nothing any more, in tokens: the time is what the rate has brought up to it."""
 
