@@ -231,8 +231,14 @@ def test_own_keys():
     assert web.is_cached("http://c/b?x=2")
     assert web.get("http://a/no")["cache-status"] == "headgate; fwd=bypass; fwd-status=200"
     assert web.cache.purge("http://elsewhere/b") == 1
-    web.get("http://a/b?x=1")
-    assert web.cache.purge("/b?x=1") == 1
+    purges = [("/b?x=1", False), ("http://a/b?x=1", False), ("http://a/b", False), ("http://a/b", True)]
+    for purge, soft in purges:
+        web.get("http://a/b?x=1")
+        assert web.cache.purge(purge, stale=soft) == 1
+        assert web.cache.purge(purge, stale=soft) == 0
+    web.get("http://a/b")
+    web.get("http://c/b", method="DELETE")
+    assert not web.is_cached("http://a/b")
     with pytest.raises(TypeError, match=r"key must return a str or None, got 3"):
         Exchange(answering(FRESH), key=lambda request: 3).get()
 

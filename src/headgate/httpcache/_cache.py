@@ -14,7 +14,18 @@ from headgate.httpcache._fills import Fills
 from headgate.httpcache._freshness import directives_of
 from headgate.httpcache._log import LocalLog
 from headgate.httpcache._messages import combined
-from headgate.httpcache._purging import KEY, TAG, URL, Purge, invalidated_urls, named_url, url_purge
+from headgate.httpcache._purging import (
+    KEY,
+    PATH,
+    TAG,
+    URL,
+    Purge,
+    invalidated_urls,
+    named_url,
+    request_of,
+    url_purge,
+    url_tag,
+)
 from headgate.httpcache._ranges import parse_ranges, partial
 from headgate.httpcache._requests import SAFE, accepts, is_for_origin, is_unrestricted
 from headgate.httpcache._requests import directives_of as request_directives
@@ -127,7 +138,7 @@ class HTTPCache:
         self._clock = checked_clock(clock) or monotonic_ns
         self._wall_clock = checked_clock(wall_clock) or time_ns
         self._key = checked_callable("key", key)
-        self._store = Store(policy, settings, _log_at(path), self._key, self._clock)
+        self._store = Store(policy, settings, _log_at(path), self._key is not None, self._clock)
         self._marks: TTLCache[int, bool] = TTLCache(_MARKS, _MARK_SECONDS, clock=clock)
         self._hits = self._stale = self._revalidations = self._misses = self._passes = 0
 
@@ -312,7 +323,11 @@ class HTTPCache:
                 return None
             lookup.position = self._store.position()
         kept = stored_headers(headers, terms.fields, terms.directives, shared)
-        return Admission(self, lookup, url, kept, terms)
+        return Admission(self, lookup, url, kept, terms, self._own_tags(url))
+
+    def _own_tags(self, url: bytes) -> tuple[bytes, ...]:
+        """The tags of a response for a URL that are not from its fields: see `Store`."""
+        return () if self._key is None else (url_tag(url),)
 
     def _terms(self, status: int, fields: dict[bytes, bytes], requested_at: int) -> Terms:
         """The terms of a response that was received now."""
@@ -347,7 +362,7 @@ class HTTPCache:
             if name in received:
                 fields[name] = received[name]
         terms = self._terms(old.status, fields, requested_at)
-        stored = Admission(self, lookup, old.url, merged, terms).stored(old.body)
+        stored = Admission(self, lookup, old.url, merged, terms, self._own_tags(old.url)).stored(old.body)
         if not terms.permit_storing(request) or not self._store.put(stored, lookup.position):
             self._store.remove(old)
         return stored
@@ -435,9 +450,7 @@ class HTTPCache:
         if url is None or not 200 <= status < 400:
             return
         purges = [Purge(URL, changed) for changed in invalidated_urls(url, headers)]
-        if self._key is not None and (key := self._own_key(request)) is not None:
-            purges.append(Purge(KEY, key))
-        self._store.purge(*purges)
+        self._store.purge(*purges, *self._key_purges(request))
 
     def purge(
         self, url: str | None = None, *, tag: str | None = None, prefix: str | None = None,
@@ -451,7 +464,7 @@ class HTTPCache:
 
         Raises TypeError unless exactly one of `url`, `tag` and `prefix` is given, and ValueError for no URL.
 
-        Complexity: O(1) for an absolute URL without `key`, O(responses of the tag), O(n) otherwise.
+        Complexity: O(1) for an absolute URL, O(responses of the tag), O(n) for a path or prefix.
         """
         if (url is None) + (tag is None) + (prefix is None) != 2:
             raise TypeError(f"one of url, tag and prefix must be given, got {url!r}, {tag!r} and {prefix!r}")
@@ -461,7 +474,15 @@ class HTTPCache:
             return self._store.purge(Purge(TAG, tag.encode("utf-8", "surrogatepass"), stale))
         if prefix is not None:
             return self._store.purge(url_purge("prefix", prefix, prefix=True, soft=stale))
-        return self._store.purge(url_purge("url", url or "", prefix=False, soft=stale))
+        purge = url_purge("url", url or "", prefix=False, soft=stale)
+        if purge.kind == PATH:
+            return self._store.purge(purge)
+        return self._store.purge(purge, *self._key_purges(request_of(purge.value), stale))
+
+    def _key_purges(self, request: Request, soft: bool = False) -> list[Purge]:
+        """The purge of what has the user's key of a request; none where keys are URLs."""
+        key = None if self._key is None else self._own_key(request)
+        return [] if key is None else [Purge(KEY, key, soft)]
 
     def stats(self) -> HTTPCacheStats:
         """The counters and sizes."""

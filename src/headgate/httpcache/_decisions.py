@@ -100,10 +100,11 @@ class Forwarding(Lookup):
 class Admission:
     """A response that may be stored as soon as its body is complete: its URL, `headers` and `terms`."""
 
-    __slots__ = ("_cache", "headers", "lookup", "names", "secondary", "terms", "url")
+    __slots__ = ("_cache", "headers", "lookup", "names", "secondary", "tags", "terms", "url")
 
     def __init__(
-        self, cache: HTTPCache, lookup: Lookup, url: bytes, headers: Headers, terms: Terms
+        self, cache: HTTPCache, lookup: Lookup, url: bytes, headers: Headers, terms: Terms,
+        own_tags: tuple[bytes, ...],
     ) -> None:
         self._cache = cache
         self.lookup = lookup
@@ -111,6 +112,7 @@ class Admission:
         self.headers = headers
         self.terms = terms
         self.names = terms.names or ()
+        self.tags = (terms.tags or ()) + own_tags
         self.secondary = secondary_key(lookup.request.fields, self.names)
 
     def __repr__(self) -> str:
@@ -145,7 +147,7 @@ class Admission:
             language = language_key(self.lookup.request.fields, self.names, language)
         return Stored(
             key=self.lookup.key or b"", url=self.url, status=terms.status, headers=headers, body=body,
-            names=self.names, secondary=self.secondary, language=language, tags=terms.tags or (),
+            names=self.names, secondary=self.secondary, language=language, tags=self.tags,
             made=terms.made, born=terms.born, fresh_until=fresh_until,
             stale_until=fresh_until + round(times.while_revalidate * SECOND),
             error_until=fresh_until + round(times.if_error * SECOND),

@@ -85,6 +85,15 @@ def url_purge(name: str, url: str, *, prefix: bool, soft: bool) -> Purge:
     return Purge(kind, value, soft)
 
 
+def url_tag(url: bytes) -> bytes:
+    """The tag by which the responses for a URL are found where keys are no URLs; no field can give it.
+
+    >>> url_tag(b"http://a/")
+    b'\\x00http://a/'
+    """
+    return b"\0" + url
+
+
 def request_of(url: bytes) -> Request:
     """A request for a normalised URL, to compute a key from."""
     scheme, _, rest = url.partition(b"://")

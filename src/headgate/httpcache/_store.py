@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headgate._base.forks import new_lock
-from headgate.httpcache._purging import KEY, TAG, URL, Purge, request_of
+from headgate.httpcache._purging import KEY, TAG, URL, Purge, url_tag
 from headgate.httpcache._stored import Resource
 
 TYPE_CHECKING = False
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from headgate.httpcache._log import PurgeLog
-    from headgate.httpcache._messages import Request
     from headgate.httpcache._settings import Settings
     from headgate.httpcache._stored import Stored
 
@@ -29,8 +28,8 @@ class Store:
     """
 
     __slots__ = (
-        "_clock", "_key", "_lock", "_log", "_most_variants", "_most_weight", "_tagged", "cache", "evictions",
-        "get", "purged", "seen", "shared", "stored",
+        "_clock", "_lock", "_log", "_most_variants", "_most_weight", "_own_keys", "_tagged", "cache",
+        "evictions", "get", "purged", "seen", "shared", "stored",
     )
 
     def __init__(
@@ -38,11 +37,11 @@ class Store:
         policy: Callable[..., Any],
         settings: Settings,
         log: PurgeLog,
-        key: Callable[[Request], str | None] | None,
+        own_keys: bool,
         clock: Callable[[], int],
     ) -> None:
         self._clock = clock
-        self._key = key
+        self._own_keys = own_keys
         self._lock = new_lock()
         self._log = log
         self.shared = log.shared
@@ -128,11 +127,12 @@ class Store:
                 continue
             kept = []
             for stored in resource.variants:
-                if not purge.matches(key, stored.url, stored.tags) and not self._is_key_of(purge, key):
+                if not purge.matches(key, stored.url, stored.tags):
                     kept.append(stored)
-                    continue
-                count += 1
-                if purge.soft:
+                elif not purge.soft:
+                    count += 1
+                else:
+                    count += now < stored.fresh_until
                     kept.append(stored.expired(now))
             self._keep(resource, tuple(kept))
         return count
@@ -141,16 +141,11 @@ class Store:
         """The primary keys of what a purge may concern: one, those of a tag, or all."""
         if purge.kind == TAG:
             return list(self._tagged.get(purge.value, ()))
-        if purge.kind == KEY or (purge.kind == URL and self._key is None):
+        if purge.kind == KEY:
             return [purge.value]
+        if purge.kind == URL:
+            return list(self._tagged.get(url_tag(purge.value), ())) if self._own_keys else [purge.value]
         return list(self.cache)
-
-    def _is_key_of(self, purge: Purge, key: bytes) -> bool:
-        """Whether the purge of a URL concerns a key that the user's function makes of it."""
-        if self._key is None or purge.kind != URL:
-            return False
-        made = self._key(request_of(purge.value))
-        return made is not None and made.encode("utf-8", "surrogateescape") == key
 
     def _keep(self, old: Resource, variants: tuple[Stored, ...]) -> None:
         """Replaces the responses of a resource by some of them, or makes it leave."""
