@@ -150,6 +150,15 @@ def test_a_guess_is_not_for_requests_with_cookies_or_credentials(name):
     assert private.is_cached(headers={name: "a"})
 
 
+def test_a_guess_is_at_most_a_day():
+    web = Exchange(answering(("last-modified", "Thu, 01 Jan 1970 00:00:01 GMT")))
+    web.get()
+    web.advance(86_399)
+    assert web.is_cached()
+    web.advance(1)
+    assert not web.is_cached()
+
+
 def test_default_ttl_and_no_heuristics():
     web = Exchange(answering(), default_ttl=10)
     web.get()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 HEURISTIC = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))
 """Statuses that may be reused without explicit freshness: RFC 9110 15.1, without 206."""
 
+MOST_GUESSED = 86_400.0
+"""The seconds that a response without explicit freshness is fresh at most by heuristics."""
+
 
 class Freshness:
     """The times of one response, in seconds.
@@ -113,7 +116,7 @@ def _guessed(
         return 0.0
     modified = parse_date(fields.get(b"last-modified"), made)
     if modified is not None and settings.heuristic and not targeted:
-        return max(0.0, (made - modified) * settings.heuristic)
+        return min(max(0.0, (made - modified) * settings.heuristic), MOST_GUESSED)
     return settings.default_ttl or 0.0
 
 
