@@ -158,15 +158,16 @@ def test_the_bound_holds_in_a_flood(flood, count, exhaustive):
 
 
 def test_the_size_is_about_what_is_allocated():
+    """CPython keeps a few thousand tuples for reuse, which are not traced."""
     def steps():
-        cache = HTTPCache(2**22)
-        for number in range(500):
+        cache = HTTPCache(2**23)
+        for number in range(1500):
             fill(cache, b"/%d" % number, [(b"x-%d" % i, b"%d" % number) for i in range(8)])
             request = Request("GET", "http", b"/%d" % number, [(b"host", b"a")])
             cache.serve(request, cache.lookup(request))
         return cache
     size, cache = traced(steps)
-    assert 0.8 * size < cache.stats().currsize < 1.25 * size
+    assert 0.8 * size < cache.stats().currsize < 1.3 * size
 
 
 @pytest.mark.parametrize("policy", [LRUCache, SieveCache, S3FIFOCache, TinyLFUCache])
