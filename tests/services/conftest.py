@@ -5,6 +5,7 @@ from itertools import count
 
 import pytest
 from clients import CLIENTS
+from redis_clusters import Cluster
 from redis_servers import RedisServer
 from servers import Origin
 
@@ -25,6 +26,13 @@ def redis_server(tmp_path_factory):
     """A Redis server that all tests share, each with keys of its own."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory):
+    """A cluster that tests share, none of which may kill its servers."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 _prefixes = count()

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 import redis
+from redis_forms import Synchronous
 from redis_servers import Proxy, RedisServer, newer_server, one_in_a_hundred
 from servers import Port
 from watchdog import in_a_thread, in_threads, until
@@ -24,31 +25,11 @@ LATE = 0.05
 SLOW = Rate(10, 10**6)
 
 
-class Once:
-    """An asynchronous limiter of which each call has the same loop."""
-
-    def __init__(self, *args, **options):
-        self.limiter = AsyncRedisRateLimiter(*args, **options)
-        self._loop = asyncio.new_event_loop()
-
-    def decide(self, key, cost=1):
-        return self._loop.run_until_complete(self.limiter.decide(key, cost))
-
-    def peek(self, key):
-        return self._loop.run_until_complete(self.limiter.peek(key))
-
-    def refund(self, key):
-        return self._loop.run_until_complete(self.limiter.refund(key))
-
-    def counters(self):
-        return self.limiter.counters()
-
-    def close(self):
-        self._loop.run_until_complete(self.limiter.close())
-        self._loop.close()
+def synchronous(*args, **options):
+    return Synchronous(AsyncRedisRateLimiter(*args, **options))
 
 
-@pytest.fixture(params=[RedisRateLimiter, Once], ids=["sync", "async"])
+@pytest.fixture(params=[RedisRateLimiter, synchronous], ids=["sync", "async"])
 def make(request):
     """Makes limiters of either form, which are closed after the test."""
     made = []

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import inspect
 import random
 import threading
 from fractions import Fraction
@@ -12,6 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 import valkey
+from redis_forms import Synchronous
 from redis_servers import ServerTime
 from watchdog import in_a_loop, in_threads
 
@@ -22,52 +22,11 @@ from headgate.errors import StoreError
 MICROSECONDS = 10**6
 
 
-class Synchronous:
-    """An asynchronous limiter, called like the synchronous one, on a loop of its own."""
-
-    def __init__(self, *args, **options):
-        self._loop = asyncio.new_event_loop()
-        self._limiter = AsyncRedisRateLimiter(*args, **options)
-
-    def __getattr__(self, name):
-        found = getattr(self._limiter, name)
-        return self._called(found) if inspect.iscoroutinefunction(found) else found
-
-    def _called(self, function):
-        def call(*args, **named):
-            result = self._loop.run_until_complete(function(*args, **named))
-            return Settled(self, result) if name_of(function) == "reserve" else result
-
-        return call
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *failure):
-        self.close()
-        self._loop.close()
+def synchronous(*args, **options):
+    return Synchronous(AsyncRedisRateLimiter(*args, **options))
 
 
-class Settled:
-    """An asynchronous reservation, settled like a synchronous one."""
-
-    def __init__(self, limiter, reservation):
-        self._limiter = limiter
-        self._reservation = reservation
-
-    def __bool__(self):
-        return bool(self._reservation)
-
-    def __getattr__(self, name):
-        found = getattr(self._reservation, name)
-        return self._limiter._called(found) if name in ("settle", "cancel") else found
-
-
-def name_of(function):
-    return getattr(function, "__name__", "")
-
-
-FORMS = {"sync": RedisRateLimiter, "async": Synchronous}
+FORMS = {"sync": RedisRateLimiter, "async": synchronous}
 
 
 @pytest.fixture(params=FORMS)
@@ -83,7 +42,7 @@ def make(request, redis_server, prefix):
 
     yield limiter
     for each in made:
-        each.__exit__() if isinstance(each, Synchronous) else each.close()
+        each.close()
 
 
 @pytest.fixture

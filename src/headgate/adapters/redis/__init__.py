@@ -4,9 +4,18 @@ asynchronous forms.
 The package of the client, redis or valkey, is imported by whoever makes the client.
 """
 
+from headgate.adapters.redis._async_levels import AsyncRedisRateLimits
 from headgate.adapters.redis._async_limiter import AsyncRedisRateLimiter
 from headgate.adapters.redis._counters import StoreCounts
+from headgate.adapters.redis._levels import RedisRateLimits
 from headgate.adapters.redis._limiter import RedisRateLimiter
 from headgate.adapters.redis._reservations import AsyncReservation
 
-__all__ = ["AsyncRedisRateLimiter", "AsyncReservation", "RedisRateLimiter", "StoreCounts"]
+__all__ = [
+    "AsyncRedisRateLimiter",
+    "AsyncRedisRateLimits",
+    "AsyncReservation",
+    "RedisRateLimiter",
+    "RedisRateLimits",
+    "StoreCounts",
+]

@@ -1,0 +1,118 @@
+"""A cluster of three masters and three replicas, and sentinels, on loopback."""
+
+import time
+from contextlib import ExitStack, suppress
+
+import redis
+from redis_servers import RedisServer
+from servers import Port, Server, program
+from watchdog import PATIENCE, until
+
+SLOTS = 16384
+MASTERS = 3
+
+
+class Cluster:
+    """Redis servers of which the first three are masters, and each has a replica."""
+
+    def __init__(self, folder):
+        self._stack = ExitStack()
+        self._folder = folder
+        self.servers = []
+
+    def __enter__(self):
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500", "--repl-diskless-sync-delay",
+                   "0", "--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no"]
+        with self._stack:
+            for number in range(2 * MASTERS):
+                home = self._folder / str(number)
+                home.mkdir()
+                bus = Port()
+                self._stack.callback(bus.release)
+                server = RedisServer(home, *options, "--cluster-port", str(bus.number))
+                server.bus = bus.number
+                self.servers.append(self._stack.enter_context(server))
+            self._join()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *failure):
+        self._stack.__exit__(*failure)
+
+    def _join(self):
+        clients = [server.client() for server in self.servers]
+        for server in self.servers[1:]:
+            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", server.port, server.bus)
+        for number in range(MASTERS):
+            first, last = number * SLOTS // MASTERS, (number + 1) * SLOTS // MASTERS - 1
+            clients[number].execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+        until(lambda: all(client.cluster("info")["cluster_known_nodes"] == "6" for client in clients))
+        self.ids = [client.execute_command("CLUSTER MYID").decode() for client in clients]
+        for number in range(MASTERS):
+            self._follow(clients[MASTERS + number], self.ids[number])
+        until(lambda: all(self._is_whole(client) for client in clients))
+
+    @staticmethod
+    def _follow(client, master):
+        """Make a server a replica, once it has heard of its master."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with suppress(redis.ResponseError):
+                client.execute_command("CLUSTER REPLICATE", master)
+                return
+            time.sleep(0.01)
+        raise TimeoutError("the replica does not hear of its master")
+
+    @staticmethod
+    def _is_whole(client):
+        ranges = client.execute_command("CLUSTER SLOTS")
+        nodes = [len(part) for part in (ranges.values() if isinstance(ranges, dict) else ranges)]
+        return client.cluster("info")["cluster_state"] == "ok" and len(nodes) == MASTERS
+
+    def client(self):
+        return redis.RedisCluster(port=self.servers[0].port, host="127.0.0.1")
+
+    def owner(self, slot):
+        """The number of the master that has a slot at first."""
+        return slot * MASTERS // SLOTS
+
+
+class Sentinels:
+    """A master, a replica and three sentinels that watch them."""
+
+    def __init__(self, folder):
+        self._stack = ExitStack()
+        self._folder = folder
+
+    def __enter__(self):
+        with self._stack:
+            homes = [self._folder / name for name in ("master", "replica", "s0", "s1", "s2")]
+            for home in homes:
+                home.mkdir()
+            self.master = self._stack.enter_context(RedisServer(homes[0], "--repl-diskless-sync-delay", "0"))
+            follow = ["--replicaof", "127.0.0.1", str(self.master.port)]
+            self.replica = self._stack.enter_context(RedisServer(homes[1], *follow))
+            client = self.replica.client()
+            until(lambda: client.info("replication")["master_link_status"] == "up")
+            self.sentinels = [self._stack.enter_context(self._sentinel(home)) for home in homes[2:]]
+            for sentinel in self.sentinels:
+                with redis.Redis(port=sentinel.port) as watcher:
+                    until(lambda watcher=watcher: self._sees_all(watcher))
+            self._stack = self._stack.pop_all()
+        return self
+
+    def _sentinel(self, home):
+        path = home / "sentinel.conf"
+        path.write_text(
+            f"bind 127.0.0.1\ndir {home}\nsentinel monitor main 127.0.0.1 {self.master.port} 2\n"
+            "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n"
+        )
+        return Server(lambda port: [program("redis-server"), str(path), "--sentinel", "--port", str(port)])
+
+    @staticmethod
+    def _sees_all(client):
+        state = client.sentinel_master("main")
+        return int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) == 1
+
+    def __exit__(self, *failure):
+        self._stack.__exit__(*failure)
