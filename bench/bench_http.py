@@ -13,9 +13,7 @@ import time
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import flask_limiter
-from flask import Flask
-from flask_limiter.util import get_remote_address
+from fastapi import Depends, FastAPI, Request, Response
 from slowapi import Limiter
 from slowapi import util as slowapi_util
 from slowapi.middleware import SlowAPIASGIMiddleware
@@ -24,8 +22,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from headgate import RateLimiter, RateLimits
-from headgate.adapters import wsgi
 from headgate.adapters.asgi import RateLimitMiddleware
+from headgate.adapters.fastapi import RateLimit
 from headgate.adapters.keys import client, header
 from headgate.cli.bench.interleave import Candidate, Comparison, clock, compare
 
@@ -82,16 +80,25 @@ def two_levels(app):
     return RateLimitMiddleware(app, RateLimits(ip=PLENTY, user=PLENTY), keys=keys)
 
 
-def flask():
-    app = Flask("bench")
-    app.route("/")(lambda: "hello")
+def fastapi(*dependencies):
+    app = FastAPI()
+
+    @app.get("/", dependencies=list(dependencies))
+    async def root():
+        return "hello"
+
     return app
 
 
-def with_flask_limiter():
-    app = flask()
-    flask_limiter.Limiter(get_remote_address, app=app, default_limits=["1000000000/minute"],
-                          storage_uri="memory://", headers_enabled=True)
+def with_slowapi_decorator():
+    app = FastAPI()
+    app.state.limiter = limiter = Limiter(slowapi_util.get_remote_address, headers_enabled=True)
+
+    @app.get("/")
+    @limiter.limit("1000000000/minute")
+    async def root(request: Request, response: Response):
+        return "hello"
+
     return app
 
 
@@ -164,10 +171,11 @@ def limits():
             "client and user, behind a trusted proxy": in_asgi(two_levels(starlette())),
             "slowapi": in_asgi(with_slowapi()),
         }, "slowapi")
-        report("Flask", in_wsgi(flask()), {
-            "by client": in_wsgi(wsgi.RateLimitMiddleware(flask(), PLENTY, keys=client())),
-            "flask-limiter": in_wsgi(with_flask_limiter()),
-        }, "flask-limiter")
+        report("FastAPI", in_asgi(fastapi()), {
+            "RateLimitMiddleware": in_asgi(limited(fastapi())),
+            "RateLimit": in_asgi(fastapi(Depends(RateLimit(PLENTY)))),
+            "slowapi's decorator": in_asgi(with_slowapi_decorator()),
+        }, "slowapi's decorator")
     servers("uvicorn, requests a second", {"bare": "hello", "by client": "uvicorn_limited",
                                            "client and user": "uvicorn_two_levels"})
 

@@ -8,6 +8,10 @@ from headgate.adapters.keys import header
 
 
 async def pid(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
     if scope["type"] == "http":
         body = str(os.getpid()).encode()
         fields = [(b"content-length", str(len(body)).encode())]

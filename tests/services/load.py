@@ -17,7 +17,7 @@ def fetch(port, path="/", headers=()):
     """The status and the body of a response, or BROKEN and nothing if the worker died."""
     connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
-        connection.request("GET", path, headers={**dict(headers), "Connection": "close"})
+        connection.request("GET", path, headers={"Connection": "close", **dict(headers)})
         response = connection.getresponse()
         return response.status, response.read().decode()
     except (OSError, HTTPException):

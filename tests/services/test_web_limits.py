@@ -5,6 +5,8 @@ from load import BROKEN, fetch, statuses, statuses_while_workers_die, workers
 from servers import Workers, program
 
 BURST, REQUESTS = 300, 400
+HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+             "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
 COMMANDS = {
     "uvicorn": "uvicorn limited_app:app --workers 4 --log-level error --port",
     "granian": "granian limited_app:app --workers 4 --interface asgi --no-log --respawn-failed-workers"
@@ -37,3 +39,7 @@ def test_exactly_the_burst_passes(port):
 
     assert workers(port, least=1, known=before) - before
     assert statuses(port, 20, "eve") == {429: 20}
+
+    # granian speaks WebSocket; uvicorn does so with an optional package, without which this is HTTP
+    assert fetch(port, headers={"X-Key": "bob", **HANDSHAKE})[0] in (101, 200)
+    assert fetch(port, headers={"X-Key": "eve", **HANDSHAKE})[0] == 429

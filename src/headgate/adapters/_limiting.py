@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _STYLES = ("draft", "legacy", "both", None)
 _ONLY_LEVEL = "default"
-_PLAIN = frozenset((str, type(None)))  # keys that nothing has to be awaited for
 
 
 class Charge:
@@ -63,14 +62,15 @@ class Charge:
     """Whether a middleware writes the header fields, so that those inside of it need not."""
 
     def __init__(self, limiting: Limiting | None = None, keys: Any = None, reservation: Any = None) -> None:
-        self._parts: list[tuple[Limiting, Any, Any]] = []
         self._decider = limiting
-        self.decision = self.would_deny = None
+        self.would_deny = None
         self.written = False
-        if limiting is not None:
+        self._parts: list[tuple[Limiting, Any, Any]]
+        if limiting is None:
+            self.decision, self._parts = None, []
+        else:
             self.decision = decision = reservation.decision
-            if decision.allowed:
-                self._parts.append((limiting, keys, reservation))
+            self._parts = [(limiting, keys, reservation)] if decision.allowed else []
 
     def __bool__(self) -> bool:
         return self.decision is None or self.decision.allowed
@@ -99,7 +99,9 @@ class Charge:
         decision = self.decision
         if decision is None or self._decider is None or style is None:
             return []
-        fields = decision.fields(policies=self._decider.policies, style=style)
+        listed = self._decider.listed
+        policies = getattr(self._decider.limits, listed) if listed else ()
+        fields = decision.fields(policies=policies, style=style)
         return fields if decision.allowed else [field for field in fields if field[0] != b"retry-after"]
 
     def denial(self) -> tuple[int, Fields, bytes]:
@@ -165,8 +167,8 @@ class Limiting:
     ([True, True, False], {'default': LevelCounts(allowed=2, denied=1, policies={'2/s': 1})})
     """
 
-    __slots__ = ("_awaited", "_cost", "_exempt", "_extract", "_levels", "_peek", "_reserve", "_soon",
-                 "_tallies", "counts", "dry_run", "limits", "on_denied", "style")
+    __slots__ = ("_add_allowed", "_awaited", "_cost", "_exempt", "_extract", "_levels", "_peek", "_reserve",
+                 "_soon", "_tallies", "counts", "dry_run", "limits", "listed", "on_denied", "style")
 
     def __init__(self, limits: Any, *, keys: Keys, cost: Cost = 1, exempt: Exempt = (),
                  headers: Style = "draft", dry_run: bool = False, on_denied: Any = None,
@@ -178,11 +180,13 @@ class Limiting:
         self._reserve, self._peek = _methods(self.limits, bool(self._levels))
         counted = [] if isinstance(self.limits, RateLimits) else dict(self._levels) or [_ONLY_LEVEL]
         self._tallies = {level: LevelTally() for level in counted}
+        self._add_allowed = None if self._levels else self._tallies[_ONLY_LEVEL].add_allowed
         self._cost: Any = cost if callable(cost) else checked_amount("cost", cost)
         self._exempt = exempting(exempt)
         if headers not in _STYLES:
             raise ValueError(f"headers must be one of {_STYLES}, got {headers!r}")
         self.style = headers
+        self.listed = _listed(self.limits, bool(self._levels))
         self.dry_run = bool(dry_run)
         self.on_denied = checked_callable("on_denied", on_denied)
         self.counts = self._cost == 1
@@ -202,17 +206,28 @@ class Limiting:
 
     def start(self, request: Request, found: Charge | None = None) -> Charge | Awaitable[Charge]:
         """As ``charge_async``, but return the charge itself if nothing has to be awaited."""
-        if found is not None or not self._soon:
+        if not self._soon:
             return self.charge_async(request, found)
         if self._exempt is not None and self._exempt(request):
-            return Charge()
+            return Charge() if found is None else found
         if self._extract is not None:
             keys = self._extract(request)
             later = type(keys) is not str
         else:
-            keys = {level: extract(request) for level, extract in self._levels}
-            later = not _PLAIN.issuperset(map(type, keys.values()))
-        return self._charge_later(request, None, keys) if later else self._charged(None, keys, self._cost)
+            keys, later = {}, False
+            for level, extract in self._levels:
+                keys[level] = key = extract(request)
+                if type(key) is not str and key is not None:
+                    later = True
+        if later:
+            return self._charge_later(request, found, keys)
+        if found is None:
+            return self._charged(None, keys, self._cost)
+        if self._is_charged(keys, found):
+            return found
+        charge = self._charged(found, keys, self._cost)
+        pending = None if charge else found.cancel()
+        return charge if pending is None else _after(pending, charge)
 
     async def charge_async(self, request: Request, found: Charge | None = None) -> Charge:
         """As ``charge``, in an event loop: what extractors, `cost` and `exempt` return may be awaitable."""
@@ -264,28 +279,28 @@ class Limiting:
         """The charge with a reservation added, which is counted where the limiter has no counters itself."""
         if found is None and not self.dry_run:
             charge = Charge(self, keys, reservation)
+            allowed = charge.decision.allowed  # type: ignore[union-attr]
         else:
             charge = Charge() if found is None else found
             charge.add(self, keys, reservation)
-        if self._tallies:
+            allowed = reservation.decision.allowed
+        if allowed and self._add_allowed is not None:
+            self._add_allowed()
+        elif self._tallies:
             self._count(keys, reservation.decision)
         return charge
 
     def _count(self, keys: Any, decision: Decision) -> None:
-        if self._levels:
-            _count_levels(self._tallies, keys, decision)
-        elif decision.allowed:
-            self._tallies[_ONLY_LEVEL].add_allowed()
-        else:
+        if not self._levels:
             self._tallies[_ONLY_LEVEL].deny(decision.violated)
-
-    @property
-    def policies(self) -> Any:
-        """The policies that RateLimit-Policy lists: those of all levels, or tiers where there are several."""
-        if self._levels:
-            return getattr(self.limits, "policies", self.limits.rates)
-        rates = self.limits.rates
-        return rates if len(rates) > 1 and not isinstance(self.limits, AddressLimiter) else ()
+            return
+        for level, tally in self._tallies.items():
+            start = f"{level}: "
+            policies = [each.removeprefix(start) for each in decision.violated if each.startswith(start)]
+            if policies:
+                tally.deny(policies)
+            elif decision.allowed and keys[level] is not None:
+                tally.add_allowed()
 
     def stats(self) -> dict[str, LevelCounts]:
         """How many requests each level allowed and denied, and how often each of its policies denied. A
@@ -298,14 +313,9 @@ class Limiting:
         return {level: tally.counts() for level, tally in self._tallies.items()}
 
 
-def _count_levels(tallies: dict[str, LevelTally], keys: dict[str, Any], decision: Decision) -> None:
-    for level, tally in tallies.items():
-        start = f"{level}: "
-        policies = [each.removeprefix(start) for each in decision.violated if each.startswith(start)]
-        if policies:
-            tally.deny(policies)
-        elif decision.allowed and keys[level] is not None:
-            tally.add_allowed()
+async def _after(pending: Awaitable[None], charge: Charge) -> Charge:
+    await pending
+    return charge
 
 
 async def _awaited(value: Any) -> Any:
@@ -359,6 +369,13 @@ def _methods(limits: Any, levels: bool) -> tuple[Any, Any]:
         return limits._joint.reserve, limits._joint.peek
     reserve, peek = limits.reserve, limits.peek
     return (lambda keys, cost: reserve(cost=cost, **keys)), (lambda keys, cost: peek(cost=cost, **keys))
+
+
+def _listed(limits: Any, levels: bool) -> str | None:
+    """The attribute of a limiter that has the policies for RateLimit-Policy, None if there is only one."""
+    if levels:
+        return "policies" if hasattr(limits, "policies") else "rates"
+    return "rates" if len(limits.rates) > 1 and not isinstance(limits, AddressLimiter) else None
 
 
 def _too_large(cost: Any, peeked: Decision) -> Reservation:

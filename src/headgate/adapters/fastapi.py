@@ -74,15 +74,17 @@ class RateLimit:
 
     async def __call__(self, connection: HTTPConnection, response: Response) -> Charge:
         scope = connection.scope
-        charge = await self._limiting.charge_async(ASGIRequest(scope), scope.get("headgate"))
-        scope["headgate"] = connection.state.headgate = charge
-        fields = {} if charge.written else _texts(charge.fields(self._limiting.style))
+        started = self._limiting.start(ASGIRequest(scope), scope.get("headgate"))
+        charge = started if isinstance(started, Charge) else await started
+        scope["headgate"] = charge
+        scope.setdefault("state", {})["headgate"] = charge
+        fields = [] if charge.written else charge.fields(self._limiting.style)
         if charge:
-            response.headers.update(fields)
+            _set(response.raw_headers, fields)
             return charge
         if scope["type"] == "websocket" and HANDSHAKE not in (scope.get("extensions") or {}):
             raise WebSocketException(TRY_AGAIN_LATER)
-        raise RateLimited(charge, fields | _texts(charge.retry_after()))
+        raise RateLimited(charge, _texts(fields + charge.retry_after()))
 
     def stats(self) -> dict[str, LevelCounts]:
         """How many requests were allowed and denied, and how often by each policy, at the one level
@@ -92,6 +94,12 @@ class RateLimit:
         {'default': LevelCounts(allowed=0, denied=0, policies={})}
         """
         return self._limiting.stats()
+
+
+def _set(headers: list[tuple[bytes, bytes]], fields: list[tuple[bytes, bytes]]) -> None:
+    """Add header fields, in place of those that another limit has added."""
+    names = {name for name, _ in fields}
+    headers[:] = [field for field in headers if field[0] not in names] + fields
 
 
 def _texts(fields: list[tuple[bytes, bytes]]) -> dict[str, str]:
