@@ -1,15 +1,17 @@
 """What headgate costs in web services, beside what people use: ``python bench/bench_http.py [PART...]``.
 
 Each figure is the CPU time of a request over that of the same application without the part, the least of many
-interleaved rounds; servers are measured in requests a second, in turns. A part is a function in `PARTS`.
+interleaved rounds; servers are measured in turns. A part is a function in `PARTS`.
 """
 
 import asyncio
 import io
+import os
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
@@ -28,7 +30,7 @@ from headgate.adapters.keys import client, header
 from headgate.cli.bench.interleave import Candidate, Comparison, clock, compare
 
 ROUNDS, REQUESTS, SECONDS = 300, 50, 20
-WINDOW, WINDOWS, CONNECTIONS = 0.5, 7, 16
+WINDOW, WINDOWS, CONNECTIONS = 1.0, 7, 16
 PLENTY = "1000000000/min"
 HEADERS = [
     (b"host", b"example.com"), (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64)"), (b"accept", b"text/html"),
@@ -176,11 +178,27 @@ def limits():
             "RateLimit": in_asgi(fastapi(Depends(RateLimit(PLENTY)))),
             "slowapi's decorator": in_asgi(with_slowapi_decorator()),
         }, "slowapi's decorator")
-    servers("uvicorn, requests a second", {"bare": "hello", "by client": "uvicorn_limited",
-                                           "client and user": "uvicorn_two_levels"})
+    for name in ("plain", "Starlette", "FastAPI"):
+        servers(name, [served for served in SERVED if served.startswith(name)])
 
 
-uvicorn_limited, uvicorn_two_levels = limited(hello), two_levels(hello)
+SERVED = {
+    "plain": lambda: hello,
+    "plain, by client": lambda: limited(hello),
+    "plain, client and user": lambda: two_levels(hello),
+    "Starlette": starlette,
+    "Starlette, by client": lambda: limited(starlette()),
+    "Starlette, slowapi": with_slowapi,
+    "FastAPI": fastapi,
+    "FastAPI, by client": lambda: limited(fastapi()),
+    "FastAPI, RateLimit": lambda: fastapi(Depends(RateLimit(PLENTY))),
+    "FastAPI, slowapi's decorator": with_slowapi_decorator,
+}
+
+
+def served():
+    """The application that a server was started for."""
+    return SERVED[os.environ["HEADGATE_SERVED"]]()
 
 
 class Client(asyncio.Protocol):
@@ -196,48 +214,59 @@ class Client(asyncio.Protocol):
         transport.write(self.request)
 
     def data_received(self, data):
-        if (self._tail + data).endswith(b"hello"):
+        self._tail = (self._tail + data)[-6:]
+        if self._tail.endswith((b"hello", b'hello"')):
             self._counts[0] += 1
             self._tail = b""
             self._transport.write(self.request)
-        else:
-            self._tail = data[-5:]
 
 
-async def requests_a_second(port):
+async def requests_in_a_window(port):
     counts, loop = [0], asyncio.get_running_loop()
     connections = [(await loop.create_connection(lambda: Client(counts), "127.0.0.1", port))[0]
                    for _ in range(CONNECTIONS)]
-    start = time.perf_counter()
     await asyncio.sleep(WINDOW)
-    rate = counts[0] / (time.perf_counter() - start)
     for connection in connections:
         connection.abort()
-    return rate
+    return counts[0]
 
 
-def servers(title, applications):
-    """Print the requests a second of applications of this module under uvicorn, one worker each."""
-    ports, processes = {}, []
-    for name, application in applications.items():
+def cpu_seconds(pid):
+    """The CPU time that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rate(port, pid):
+    """Requests that a server handles in a second of its CPU time, however busy the machine is."""
+    before = cpu_seconds(pid)
+    requests = asyncio.run(requests_in_a_window(port))
+    return requests / (cpu_seconds(pid) - before)
+
+
+def servers(title, names):
+    """Print the requests a second of CPU time of some of `SERVED` under uvicorn."""
+    ports, processes = [], []
+    for name in names:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            ports[name] = free.getsockname()[1]
-        command = [sys.executable, "-m", "uvicorn", f"bench_http:{application}", "--app-dir", sys.path[0],
-                   "--log-level", "error", "--port", str(ports[name])]
-        processes.append(subprocess.Popen(command))
+            ports.append(free.getsockname()[1])
+        command = [sys.executable, "-m", "uvicorn", "bench_http:served", "--factory", "--log-level", "error",
+                   "--no-access-log", "--app-dir", sys.path[0], "--port", str(ports[-1])]
+        processes.append(subprocess.Popen(command, env=os.environ | {"HEADGATE_SERVED": name}))
     try:
-        for port in ports.values():
+        for port in ports:
             wait_for(port)
-        rates = [[asyncio.run(requests_a_second(port)) for port in ports.values()] for _ in range(WINDOWS)]
+        turns = [[rate(port, process.pid) for port, process in zip(ports, processes, strict=True)]
+                 for _ in range(WINDOWS)]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    print(title)
-    for at, name in enumerate(applications):
-        share = median(turn[at] / turn[0] for turn in rates)
-        print(f"    {name:44} {median(turn[at] for turn in rates):,.0f}   {share:.0%}")
+    print(f"uvicorn, {title}: requests a second of CPU time")
+    for at, name in enumerate(names):
+        share = median(turn[at] / turn[0] for turn in turns)
+        print(f"    {name:44} {median(turn[at] for turn in turns):,.0f}   {share:.0%}")
 
 
 def wait_for(port, seconds=30):

@@ -22,6 +22,7 @@ from headgate.adapters._exempt import exempting
 from headgate.limit import AddressLimiter, Decision, RateLimiter, RateLimits, Reservation
 from headgate.limit._rules import LevelCounts, LevelTally
 from headgate.limit._units import checked_amount
+from headgate.limit.fields import fields_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,12 +97,11 @@ class Charge:
         """The header fields of the response, as bytes with names in lower case: RateLimit of the limit that
         decided and RateLimit-Policy, or the older X-RateLimit ones. Retry-After is one of ``denial``.
         """
-        decision = self.decision
-        if decision is None or self._decider is None or style is None:
+        decision, limiting = self.decision, self._decider
+        if decision is None or limiting is None or style is None:
             return []
-        listed = self._decider.listed
-        policies = getattr(self._decider.limits, listed) if listed else ()
-        fields = decision.fields(policies=policies, style=style)
+        policies = () if limiting.policies is None else limiting.policies()
+        fields = fields_of(decision, None, policies, style)
         return fields if decision.allowed else [field for field in fields if field[0] != b"retry-after"]
 
     def denial(self) -> tuple[int, Fields, bytes]:
@@ -168,7 +168,7 @@ class Limiting:
     """
 
     __slots__ = ("_add_allowed", "_awaited", "_cost", "_exempt", "_extract", "_levels", "_peek", "_reserve",
-                 "_soon", "_tallies", "counts", "dry_run", "limits", "listed", "on_denied", "style")
+                 "_soon", "_tallies", "counts", "dry_run", "limits", "on_denied", "policies", "style")
 
     def __init__(self, limits: Any, *, keys: Keys, cost: Cost = 1, exempt: Exempt = (),
                  headers: Style = "draft", dry_run: bool = False, on_denied: Any = None,
@@ -185,8 +185,8 @@ class Limiting:
         self._exempt = exempting(exempt)
         if headers not in _STYLES:
             raise ValueError(f"headers must be one of {_STYLES}, got {headers!r}")
-        self.style = headers
-        self.listed = _listed(self.limits, bool(self._levels))
+        self.style = None if dry_run else headers
+        self.policies = _policies_of(self.limits, bool(self._levels))
         self.dry_run = bool(dry_run)
         self.on_denied = checked_callable("on_denied", on_denied)
         self.counts = self._cost == 1
@@ -371,11 +371,13 @@ def _methods(limits: Any, levels: bool) -> tuple[Any, Any]:
     return (lambda keys, cost: reserve(cost=cost, **keys)), (lambda keys, cost: peek(cost=cost, **keys))
 
 
-def _listed(limits: Any, levels: bool) -> str | None:
-    """The attribute of a limiter that has the policies for RateLimit-Policy, None if there is only one."""
-    if levels:
-        return "policies" if hasattr(limits, "policies") else "rates"
-    return "rates" if len(limits.rates) > 1 and not isinstance(limits, AddressLimiter) else None
+def _policies_of(limits: Any, levels: bool) -> Callable[[], Any] | None:
+    """What returns the policies for RateLimit-Policy; None if there is only one."""
+    if isinstance(limits, RateLimits):
+        return limits._joint.policies
+    if levels or (len(limits.rates) > 1 and not isinstance(limits, AddressLimiter)):
+        return lambda: limits.rates
+    return None
 
 
 def _too_large(cost: Any, peeked: Decision) -> Reservation:

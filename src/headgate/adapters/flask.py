@@ -140,7 +140,7 @@ class limit:
         limiting, view = self._limiting, FlaskRequest(request._get_current_object())  # type: ignore[attr-defined]
         charge = limiting.charge(view, view.raw.get(CHARGE))
         view.raw[CHARGE] = g.headgate = charge
-        if not charge.written and limiting.style is not None and not limiting.dry_run:
+        if limiting.style is not None and not charge.written:
             charge.written = True
             after_this_request(partial(_write, charge, limiting.style))
         if not charge:

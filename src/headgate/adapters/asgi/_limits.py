@@ -73,7 +73,7 @@ class RateLimitMiddleware:
         limiting = self._limiting
         started = limiting.start(ASGIRequest(scope), scope.get("headgate"))
         charge = started if isinstance(started, Charge) else await started
-        if not charge.written and limiting.style is not None and not limiting.dry_run:
+        if limiting.style is not None and not charge.written:
             charge.written = True
             send = _writing(send, charge, limiting.style)
         if not charge:
@@ -110,8 +110,8 @@ def _writing(send: Send, charge: Charge, style: Style) -> Send:
 
     def sending(message: Message) -> Awaitable[None]:
         if message["type"] in _STARTS:
-            fields = [*message.get("headers", ()), *charge.fields(style)]
-            message = {**message, "headers": fields}  # the application may send the same message again
+            message = {**message}  # the application may send the same message again
+            message["headers"] = [*message.get("headers", ()), *charge.fields(style)]
         return send(message)
 
     return sending

@@ -67,7 +67,7 @@ class RateLimitMiddleware:
         limiting = self._limiting
         charge = limiting.charge(WSGIRequest(environ), environ.get(CHARGE))
         environ[CHARGE] = charge
-        if not charge.written and limiting.style is not None and not limiting.dry_run:
+        if limiting.style is not None and not charge.written:
             charge.written = True
             start_response = _writing(start_response, charge, limiting.style)
         if charge:
