@@ -167,8 +167,9 @@ class Limiting:
     ([True, True, False], {'default': LevelCounts(allowed=2, denied=1, policies={'2/s': 1})})
     """
 
-    __slots__ = ("_add_allowed", "_awaited", "_cost", "_exempt", "_extract", "_levels", "_peek", "_reserve",
-                 "_soon", "_tallies", "counts", "dry_run", "limits", "on_denied", "policies", "style")
+    __slots__ = ("_add_allowed", "_awaited", "_cost", "_exempt", "_extract", "_levels", "_peek", "_quick",
+                 "_reserve", "_soon", "_tallies", "counts", "dry_run", "limits", "on_denied", "policies",
+                 "style")
 
     def __init__(self, limits: Any, *, keys: Keys, cost: Cost = 1, exempt: Exempt = (),
                  headers: Style = "draft", dry_run: bool = False, on_denied: Any = None,
@@ -190,6 +191,7 @@ class Limiting:
         self.dry_run = bool(dry_run)
         self.on_denied = checked_callable("on_denied", on_denied)
         self.counts = self._cost == 1
+        self._quick = not dry_run and (not self._levels or not self._tallies)
         self._soon = not (self._awaited or callable(cost) or callable(exempt))
 
     def charge(self, request: Request, found: Charge | None = None) -> Charge:
@@ -266,6 +268,10 @@ class Limiting:
             reservation = self._reserve(keys, cost)
         except ValueError:
             reservation = _too_large(cost, self._peek(keys, 0))
+        if found is None and self._quick and reservation.decision.allowed:  # the usual case, in few calls
+            if self._add_allowed is not None:
+                self._add_allowed()
+            return Charge(self, keys, reservation)
         return self._counted(found, keys, reservation)
 
     async def _charged_async(self, found: Charge | None, keys: Any, cost: Any) -> Charge:
@@ -277,22 +283,19 @@ class Limiting:
 
     def _counted(self, found: Charge | None, keys: Any, reservation: Any) -> Charge:
         """The charge with a reservation added, which is counted where the limiter has no counters itself."""
-        if found is None and not self.dry_run:
-            charge = Charge(self, keys, reservation)
-            allowed = charge.decision.allowed  # type: ignore[union-attr]
-        else:
-            charge = Charge() if found is None else found
-            charge.add(self, keys, reservation)
-            allowed = reservation.decision.allowed
-        if allowed and self._add_allowed is not None:
-            self._add_allowed()
-        elif self._tallies:
+        charge = Charge() if found is None else found
+        charge.add(self, keys, reservation)
+        if self._tallies:
             self._count(keys, reservation.decision)
         return charge
 
     def _count(self, keys: Any, decision: Decision) -> None:
         if not self._levels:
-            self._tallies[_ONLY_LEVEL].deny(decision.violated)
+            tally = self._tallies[_ONLY_LEVEL]
+            if decision.allowed:
+                tally.add_allowed()
+            else:
+                tally.deny(decision.violated)
             return
         for level, tally in self._tallies.items():
             start = f"{level}: "

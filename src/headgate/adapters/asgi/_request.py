@@ -41,11 +41,10 @@ class ASGIRequest:
     ('POST', '/a', 'b=1', '192.0.2.1', 'example.com', 'a, b')
     """
 
-    __slots__ = ("_fields", "raw")
+    __slots__ = ("raw",)
 
     def __init__(self, scope: Any) -> None:
         self.raw: Any = scope
-        self._fields: dict[bytes, bytes] | None = None
 
     @property
     def method(self) -> str:
@@ -83,12 +82,14 @@ class ASGIRequest:
 
     def header(self, name: str) -> str | None:
         """The value of a header, several lines as one; None if there is none."""
-        wanted, lines = _field(name), self.raw.get("headers", ())
-        fields = self._fields
-        if fields is None:
-            fields = self._fields = dict(lines)
-        value = fields.get(wanted)
-        if value is None or len(fields) == len(lines):
-            return None if value is None else str(value, "latin-1")
-        values = [value for field, value in lines if field == wanted]
+        wanted, found = _field(name), None
+        for field, value in self.raw.get("headers", ()):
+            if field == wanted:
+                if found is not None:
+                    return self._joined(wanted)
+                found = value
+        return None if found is None else str(found, "latin-1")
+
+    def _joined(self, wanted: bytes) -> str:
+        values = [value for field, value in self.raw["headers"] if field == wanted]
         return str((b"; " if wanted == b"cookie" else b", ").join(values), "latin-1")
