@@ -20,6 +20,7 @@ from slowapi import Limiter
 from slowapi import util as slowapi_util
 from slowapi.middleware import SlowAPIASGIMiddleware
 from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
@@ -90,6 +91,10 @@ def fastapi(*dependencies):
         return "hello"
 
     return app
+
+
+async def nothing(connection: HTTPConnection, response: Response):
+    """What a dependency costs without any work."""
 
 
 def with_slowapi_decorator():
@@ -175,6 +180,7 @@ def limits():
         }, "slowapi")
         report("FastAPI", in_asgi(fastapi()), {
             "RateLimitMiddleware": in_asgi(limited(fastapi())),
+            "a dependency that does nothing": in_asgi(fastapi(Depends(nothing))),
             "RateLimit": in_asgi(fastapi(Depends(RateLimit(PLENTY)))),
             "slowapi's decorator": in_asgi(with_slowapi_decorator()),
         }, "slowapi's decorator")
