@@ -6,9 +6,11 @@ import threading
 from enum import IntEnum
 from itertools import count
 from operator import methodcaller
+from random import Random
 
 import pytest
 from django.core.cache import CacheHandler, CacheKeyWarning
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django_settings import CACHE
@@ -53,7 +55,7 @@ USES = {
 
 @pytest.mark.parametrize("use", USES)
 def test_the_least_recently_used_entry_is_evicted(make, use):
-    cache = make(OPTIONS={"MAX_ENTRIES": 3})
+    cache = make(OPTIONS={"MAX_ENTRIES": "3"})
     cache.set_many({0: 0, 1: 1, 2: 2})
     USES[use](cache)
     cache.set(3, 3)
@@ -438,7 +440,7 @@ def test_threads_have_caches_of_their_own_and_share_a_location():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"MAX_ENTRIES": -1}, "maxsize must be"),
-    ({"MAX_ENTRIES": "many"}, "maxsize must be"),
+    ({"MAX_ENTRIES": "many"}, "MAX_ENTRIES must be a number, got 'many'"),
     ({"MAX_BYTES": "much"}, 'MAX_BYTES must be a size such as "64 MiB", got \'much\''),
     ({"MAX_BYTES": 1.5}, "MAX_BYTES must be an int"),
     ({"MAX_BYTES": 10, "MAX_ENTRIES": 10}, "either MAX_BYTES or MAX_ENTRIES must be given, got 10 and 10"),
@@ -471,3 +473,44 @@ def test_settings_that_tests_override_begin_with_empty_caches():
     assert CacheBackend(location, {}).get("a") == 1
     setting_changed.send(None, setting="CACHES", value={}, enter=True)
     assert CacheBackend(location, {"OPTIONS": {"MAX_ENTRIES": 6}}).get("a") is None
+
+
+CALLS = {
+    "get": lambda key, value: (key, "none"), "set": lambda key, value: (key, value),
+    "add": lambda key, value: (key, value), "touch": lambda key, value: (key,),
+    "delete": lambda key, value: (key,),
+    "incr": lambda key, value: (key, 2), "decr": lambda key, value: (key,),
+    "has_key": lambda key, value: (key,),
+    "get_or_set": lambda key, value: (key, lambda: value), "incr_version": lambda key, value: (key,),
+    "get_many": lambda key, value: ([key, "b"],), "set_many": lambda key, value: ({key: value, "b": 1},),
+    "delete_many": lambda key, value: ([key, "b"],),
+}
+TAKES_TIMEOUT = {"set", "add", "touch", "get_or_set", "set_many"}
+
+
+def outcome(cache, call, arguments, options):
+    try:
+        return getattr(cache, call)(*arguments, **options)
+    except (TypeError, ValueError) as error:
+        return type(error)
+
+
+def test_it_agrees_with_locmem_on_random_calls(make, clock, monkeypatch, exhaustive):
+    """Except that LocMemCache deletes what has expired, and its incr_version begins the timeout again."""
+    monkeypatch.setattr("django.core.cache.backends.locmem.time.time", lambda: clock.now / 1e9)
+    draw, ours = Random("locmem"), make(TIMEOUT=7)
+    theirs = LocMemCache(f"tests {next(locations)}", {"TIMEOUT": 7})
+    for _ in range(50_000 if exhaustive else 3_000):
+        clock.advance(draw.choice([0, 0, 0.5, 1]))
+        call, key = draw.choice(list(CALLS)), draw.choice("abcd")
+        value = draw.choice([1, 2.5, "text", [1], None])
+        options = {"version": draw.choice([None, 1, 2])}
+        if call in TAKES_TIMEOUT and draw.random() < 0.7:
+            options["timeout"] = draw.choice([None, 0, -1, 3, 2.5])
+        arguments = CALLS[call](key, value)
+        theirs.has_key(key, version=options["version"])  # drops what has expired
+        assert outcome(ours, call, arguments, options) == outcome(theirs, call, arguments, options)
+        if call == "incr_version":
+            for cache in (ours, theirs):
+                cache.touch(key, 7, version=(options["version"] or 1) + 1)
+    assert ours.stats().hits > 400

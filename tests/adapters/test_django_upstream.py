@@ -35,10 +35,12 @@ def is_wanted(member):
 def folder(tmp_path_factory):
     """The folder of tests, from the archive in the folder HEADGATE_DJANGO, or else from the index."""
     where = tmp_path_factory.mktemp("django")
-    given = os.environ.get("HEADGATE_DJANGO")
-    if not given:
+    name = f"[dD]jango-{django.__version__}.tar.gz"
+    archives = list(Path(os.environ.get("HEADGATE_DJANGO", where)).glob(name))
+    if not archives:  # or there is that of another version
         download(where)
-    (archive,) = Path(given or where).glob(f"[dD]jango-{django.__version__}.tar.gz")
+        archives = list(where.glob(name))
+    (archive,) = archives
     with tarfile.open(archive) as opened:
         members = [member for member in opened if is_wanted(member)]
         opened.extractall(where / "unpacked", members, filter="data")

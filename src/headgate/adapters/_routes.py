@@ -6,7 +6,7 @@ from inspect import isawaitable
 
 from headgate._base.checks import checked_callable
 from headgate.adapters._limiting import Limiting
-from headgate.adapters.keys import client
+from headgate.adapters.keys import client, path
 from headgate.limit import AddressLimiter
 
 TYPE_CHECKING = False
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from headgate.adapters._exempt import Exempt
     from headgate.adapters._limiting import Cost, Style
     from headgate.adapters.keys import Extractor, Request
+
+_path_of = path()
 
 
 class RouteKey:
@@ -44,7 +46,7 @@ class RouteKey:
     def _named(self, request: Request, key: Any) -> str | None:
         if key is None:
             return None
-        scope = self._shared or f"{request.method} {request.route or request.path}"
+        scope = self._shared or f"{request.method} {request.route or _path_of(request)}"
         return f"{scope}\n{key}"
 
 

@@ -50,7 +50,8 @@ else:
 _OPTIONS = frozenset(("CLOCK", "CULL_FREQUENCY", "MAX_BYTES", "MAX_ENTRIES", "POLICY"))
 _IMMUTABLE = frozenset((bool, bytes, float, int, str, type(None)))
 _MISSING = object()
-_ENTRY_BYTES = 160  # an Entry, its deadline and its slot in the cache
+_ENTRIES = 300  # as in all backends of Django
+_ENTRY_BYTES = 200  # an Entry, its deadline and its slot in the cache
 
 
 class Entry:
@@ -186,6 +187,14 @@ def _checked_policy(value: Any) -> Any:
     return policy
 
 
+def _checked_entries(value: Any) -> int:
+    """The bound on entries, which Django takes as text too."""
+    try:
+        return _ENTRIES if value is None else int(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"MAX_ENTRIES must be a number, got {value!r}") from None
+
+
 def _settings(params: dict[str, Any]) -> Settings:
     """The settings in the parameters of a cache."""
     options = params.get("OPTIONS", {})
@@ -199,7 +208,7 @@ def _settings(params: dict[str, Any]) -> Settings:
     policy, clock = _checked_policy(options.get("POLICY", LRUCache)), _imported(options.get("CLOCK"))
     if size is not None:
         return Settings(policy, checked_size("MAX_BYTES", size), True, clock)
-    return Settings(policy, 300 if entries is None else entries, False, clock)
+    return Settings(policy, _checked_entries(entries), False, clock)
 
 
 def _coroutine(name: str) -> Any:
@@ -369,7 +378,9 @@ class CacheBackend(BaseCache):
         return self._entry(key, value, timeout)
 
     def stats(self) -> CacheStats:
-        """Hits, misses, evictions and size of all caches at this LOCATION."""
+        """Hits, misses, evictions and size of all caches at this LOCATION, as a `CacheStats`; what
+        ``get_or_set`` loads is not counted.
+        """
         return self._shared.cache.stats()  # type: ignore[no-any-return]
 
     aadd = _coroutine("add")
