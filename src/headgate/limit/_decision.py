@@ -50,6 +50,8 @@ class Decision(_Fields):
     _violated: tuple[str, ...] = ()
     _more_after: float | None = None
     _degraded: bool = False
+    _is_plain: bool = True
+    """Whether it has nothing besides its fields."""
 
     def __bool__(self) -> bool:
         return self.allowed
@@ -168,13 +170,13 @@ def with_details(decision: Decision, violated: tuple[str, ...], more_after: floa
     that follows from the policy, as it does for all limits but strict ones.
     """
     if violated:
-        decision._violated = violated
+        decision._violated, decision._is_plain = violated, False
     if more_after is not None:
-        decision._more_after = more_after
+        decision._more_after, decision._is_plain = more_after, False
     return decision
 
 
 def as_degraded(decision: Decision) -> Decision:
     """`decision`, made without the store."""
-    decision._degraded = True
+    decision._degraded, decision._is_plain = True, False
     return decision

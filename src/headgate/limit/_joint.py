@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from operator import attrgetter
 
 from headgate.limit._decision import Decision, as_degraded, new_decision, with_details
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     Applied = Sequence[tuple[str, Any, Any]]
 
+_retry_after = attrgetter("retry_after")
 UNLIMITED = Decision(True, inf, inf, 0.0, 0.0, "")
 
 
@@ -46,34 +48,22 @@ def named(name: str, decision: Decision) -> Decision:
     """The decision of a limit, with its name before each policy."""
     allowed, limit, remaining, retry_after, reset_after, policy = decision
     made: Decision = new_decision((allowed, limit, remaining, retry_after, reset_after, f"{name}: {policy}"))
-    violated = () if allowed else tuple([f"{name}: {each}" for each in decision.violated])
+    violated = tuple([f"{name}: {each}" for each in decision._violated])
     if decision._degraded:
         made = as_degraded(made)
     return with_details(made, violated, decision._more_after)
 
 
 def worst(decisions: list[tuple[str, Decision]]) -> Decision:
-    """The decision that denies for longest, with the policies of all that deny."""
-    denials = [named(name, decision) for name, decision in decisions if not decision.allowed]
-    longest = denials[0]
-    for denial in denials:
-        if denial.retry_after > longest.retry_after:
-            longest = denial
+    """Of decisions that deny, the one that does for longest, with the policies of all."""
+    denials = [named(name, decision) for name, decision in decisions]
+    longest = max(denials, key=_retry_after)
     return with_details(longest, tuple([policy for denial in denials for policy in denial.violated]))
 
 
 def policies_of(levels: Iterable[str], rates: list[tuple[Rate, ...]]) -> tuple[str, ...]:
     """The tiers of levels as text."""
     return tuple([f"{level}: {rate}" for level, tiers in zip(levels, rates, strict=True) for rate in tiers])
-
-
-def count_denied(tallies: dict[str, LevelTally], applied: Applied, violated: Iterable[str]) -> None:
-    """Count a request that was denied, by policies of these levels."""
-    for level, _, _ in applied:
-        start = f"{level}: "
-        policies = [policy.removeprefix(start) for policy in violated if policy.startswith(start)]
-        if policies:
-            tallies[level].deny(policies)
 
 
 def charge_shadows(tallies: dict[str, LevelTally], shadows: Applied, cost: SupportsFloat) -> Applied:

@@ -132,7 +132,10 @@ class LevelTally:
         """Count a denial by these policies."""
         self._denied.add()
         for policy in policies:
-            self._policies.setdefault(policy, Tally()).add()
+            tally = self._policies.get(policy)
+            if tally is None:
+                tally = self._policies.setdefault(policy, Tally())
+            tally.add()
 
     def counts(self) -> LevelCounts:
         policies = {policy: int(tally) for policy, tally in self._policies.copy().items()}

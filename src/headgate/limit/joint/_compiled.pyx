@@ -16,7 +16,6 @@ from headgate.limit._decision import Decision
 from headgate.limit._joint import (
     UNLIMITED,
     charge_shadows,
-    count_denied,
     named,
     part_of,
     policies_of,
@@ -64,12 +63,12 @@ cdef inline object _field(object decision, Py_ssize_t at, str name):
 
 
 cdef object _named(object name, object decision):
-    """The decision of a limit that allows, with its name before the policy."""
-    if type(decision) is not DECISION or decision._more_after is not None or decision._degraded:
+    """The decision of a limit, with its name before each policy."""
+    if type(decision) is not DECISION or not decision._is_plain:
         return named(name, decision)
     return decided(
         DECISION,
-        True,
+        <object>PyTuple_GET_ITEM(decision, 0),
         <object>PyTuple_GET_ITEM(decision, 1),
         <object>PyTuple_GET_ITEM(decision, 2),
         <object>PyTuple_GET_ITEM(decision, 3),
@@ -91,7 +90,7 @@ cdef object _decide(list applied, object cost):
         for name, limiter, key in applied:
             decision = limiter.decide(key, cost)
             if not _field(decision, 0, "allowed"):
-                return named(name, decision)
+                return _named(name, decision)
             remaining = _field(decision, 2, "remaining")
             if not taken or remaining < least:
                 level, tightest, least = name, decision, remaining
@@ -138,11 +137,14 @@ def peek_all(applied, cost):
     3.0
     """
     decisions = [(name, limiter.peek(key, cost)) for name, limiter, key in applied]
-    if not all(decision.allowed for _, decision in decisions):
-        return worst(decisions)
+    denials = [each for each in decisions if not each[1].allowed]
+    if denials:
+        name, decision = denials[0]
+        return _named(name, decision) if len(denials) == 1 else worst(denials)
     if not decisions:
         return UNLIMITED
-    return named(*min(decisions, key=_remaining))
+    name, decision = min(decisions, key=_remaining)
+    return _named(name, decision)
 
 
 def _remaining(each):
@@ -254,6 +256,16 @@ cdef class Levels:
             (<_Level>self.levels[level]).add_allowed()
         return 0
 
+    cdef int _count_denied(self, list applied, tuple violated) except -1:
+        """Count a request that was denied, by policies of these levels."""
+        cdef str policy, start
+        for level, _, _ in applied:
+            start = f"{level}: "
+            policies = [policy[len(start):] for policy in violated if policy.startswith(start)]
+            if policies:
+                self.tallies[level].deny(policies)
+        return 0
+
     def applied(self, keys, cost):
         """The limits of the levels that `keys` names: level, limiter, key."""
         return self._applied(keys, cost)
@@ -268,7 +280,7 @@ cdef class Levels:
             if shadows:
                 charge_shadows(self.tallies, shadows, cost)
             return True
-        count_denied(self.tallies, applied, peek_all(applied, cost).violated or (f"{denier}: ",))
+        self._count_denied(applied, peek_all(applied, cost).violated or (f"{denier}: ",))
         return False
 
     def decide(self, keys, cost):
@@ -281,7 +293,7 @@ cdef class Levels:
             if shadows:
                 charge_shadows(self.tallies, shadows, cost)
         else:
-            count_denied(self.tallies, applied, decision.violated)
+            self._count_denied(applied, decision.violated)
         return decision
 
     def peek(self, keys, cost):
@@ -296,7 +308,7 @@ cdef class Levels:
         shadows = self._shadows(applied)
         reservation = _reserve(applied, cost)
         if not reservation.decision.allowed:
-            count_denied(self.tallies, applied, reservation.decision.violated)
+            self._count_denied(applied, reservation.decision.violated)
             return reservation
         self._count_allowed(applied)
         if shadows:

@@ -9,7 +9,6 @@ from headgate._base.keys import key_name
 from headgate.limit._joint import (
     UNLIMITED,
     charge_shadows,
-    count_denied,
     named,
     part_of,
     policies_of,
@@ -89,8 +88,9 @@ def peek_all(applied, cost):
     3.0
     """
     decisions = [(name, limiter.peek(key, cost)) for name, limiter, key in applied]
-    if not all(decision.allowed for _, decision in decisions):
-        return worst(decisions)
+    denials = [each for each in decisions if not each[1].allowed]
+    if denials:
+        return named(*denials[0]) if len(denials) == 1 else worst(denials)
     if not decisions:
         return UNLIMITED
     return named(*min(decisions, key=_remaining))
@@ -179,6 +179,14 @@ class Levels:
         for level, _, _ in applied:
             self._tallies[level].add_allowed()
 
+    def _count_denied(self, applied, violated):
+        """Count a request that was denied, by policies of these levels."""
+        for level, _, _ in applied:
+            start = f"{level}: "
+            policies = [policy.removeprefix(start) for policy in violated if policy.startswith(start)]
+            if policies:
+                self._tallies[level].deny(policies)
+
     def allow(self, keys, cost):
         """Take `cost` at all levels that `keys` names if all allow it; True if so."""
         applied, shadows = self._by_shadow(keys, cost)
@@ -187,7 +195,7 @@ class Levels:
             self._count_allowed(applied)
             charge_shadows(self._tallies, shadows, cost)
             return True
-        count_denied(self._tallies, applied, peek_all(applied, cost).violated or (f"{denier}: ",))
+        self._count_denied(applied, peek_all(applied, cost).violated or (f"{denier}: ",))
         return False
 
     def decide(self, keys, cost):
@@ -198,7 +206,7 @@ class Levels:
             self._count_allowed(applied)
             charge_shadows(self._tallies, shadows, cost)
         else:
-            count_denied(self._tallies, applied, decision.violated)
+            self._count_denied(applied, decision.violated)
         return decision
 
     def peek(self, keys, cost):
@@ -210,7 +218,7 @@ class Levels:
         applied, shadows = self._by_shadow(keys, cost)
         reservation = reserve_all(applied, cost)
         if not reservation:
-            count_denied(self._tallies, applied, reservation.decision.violated)
+            self._count_denied(applied, reservation.decision.violated)
             return reservation
         self._count_allowed(applied)
         if shadows:
