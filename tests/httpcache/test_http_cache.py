@@ -61,6 +61,32 @@ def test_a_304_with_no_store_removes_the_response():
     assert web.cache.stats().entries == 0
 
 
+@pytest.mark.parametrize("control", ["private", "no-store"])
+def test_a_304_for_one_client_is_not_for_the_others(control):
+    web = Exchange(answering(FRESH, ("etag", '"a"')))
+    web.get()
+    web.advance(61)
+    request = web.request()
+    lookup = web.cache.lookup(request)
+    stored = web.cache.validated(lookup, request, [(b"cache-control", control.encode())], web.cache.now())
+    assert stored.private and web.cache.stats().entries == 0
+
+
+def test_the_cookies_of_a_304_are_for_one_client():
+    web = Exchange(answering(FRESH, ("etag", '"a"')))
+    web.get()
+    web.advance(61)
+    web.origin = answering(FRESH, ("set-cookie", "a=b"), status=304, body=b"")
+    assert web.get()["set-cookie"] == "a=b"
+    assert web.is_cached() and web.get()["set-cookie"] is None
+    other = Exchange(answering(FRESH, ("etag", '"a"')), set_cookie="store")
+    other.get()
+    other.advance(61)
+    other.origin = web.origin
+    other.get()
+    assert other.is_cached() and other.get()["set-cookie"] == "a=b"
+
+
 def test_a_revalidation_that_may_not_be_stored_removes_the_old_response():
     web = Exchange(answering(FRESH, ("etag", '"a"')))
     web.get()
@@ -152,9 +178,10 @@ def test_a_post_that_names_its_own_url_is_stored_for_get():
     web = Exchange(answering(FRESH, ("content-location", "/"), body=b"posted"))
     web.get(method="POST")
     assert web.get().body == b"posted" and len(web.forwarded) == 1
-    other = Exchange(answering(FRESH, ("content-location", "/other")))
-    other.get(method="POST")
-    assert not other.is_cached()
+    for status, location in ((200, "/other"), (404, "/")):
+        other = Exchange(answering(FRESH, ("content-location", location), status=status))
+        other.get(method="POST")
+        assert not other.is_cached()
 
 
 def test_only_if_cached():

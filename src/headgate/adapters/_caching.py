@@ -153,7 +153,9 @@ class Shared:
 
     def agrees(self) -> bool:
         """Whether this client may have the stored response that settled the fill."""
-        return self.lookup.stored is self.reader.fill.lookup.stored
+        fill = self.reader.fill
+        return self.reader.leads or (
+            self.lookup.stored is fill.lookup.stored and not fill.outcome[0].private)
 
     def head(self) -> tuple[int, Headers]:
         """Status and fields for a body that is read from the fill."""

@@ -33,7 +33,7 @@ from headgate.httpcache._settings import Settings
 from headgate.httpcache._stats import HTTPCacheStats
 from headgate.httpcache._store import Store
 from headgate.httpcache._stored import SECOND, Stored
-from headgate.httpcache._storing import stored_headers, updated_headers
+from headgate.httpcache._storing import stored_headers, stores_cookies, updated_headers
 from headgate.httpcache._terms import Terms, is_personal
 
 TYPE_CHECKING = False
@@ -319,7 +319,8 @@ class HTTPCache:
             return None
         if request.method == "POST":
             location = terms.fields.get(b"content-location")
-            if not terms.times.explicit or location is None or named_url(url, location) != url:
+            named = location and named_url(url, location)
+            if named != url or not terms.times.explicit or not 200 <= status < 300:
                 return None
             lookup.position = self._store.position()
         kept = stored_headers(headers, terms.fields, terms.directives, shared)
@@ -348,7 +349,9 @@ class HTTPCache:
     def validated(self, lookup: Lookup, request: Request, headers: Headers, requested_at: int) -> Stored:
         """The stored response after a 304 with these fields: updated, and fresh anew (RFC 9111 4.3.4).
 
-        It can be served in any case. It is stored again unless the 304 forbids that or a purge overtook it.
+        It can be served in any case. It is stored again unless a purge overtook it, or the 304 forbids it:
+        then it is `private`, and nobody else's. A Set-Cookie that may not be stored is for the client of the
+        lookup only.
         """
         old, shared = lookup.stored, self._settings.shared
         if old is None:
@@ -357,13 +360,21 @@ class HTTPCache:
         directives, _ = directives_of(received, shared)
         merged = updated_headers(old.headers, stored_headers(headers, received, directives, shared))
         fields = combined(merged)
+        if b"set-cookie" in received and not stores_cookies(directives_of(fields, shared)[0], self._settings):
+            cookies = [field for field in headers if field[0] == b"set-cookie"]
+            merged = [field for field in merged if field[0] != b"set-cookie"]
+            fields.pop(b"set-cookie", None)
+        else:
+            cookies = []
         for name in (b"age", b"date"):
             fields.pop(name, None)
             if name in received:
                 fields[name] = received[name]
         terms = self._terms(old.status, fields, requested_at)
         stored = Admission(self, lookup, old.url, merged, terms, self._own_tags(old.url)).stored(old.body)
-        if not terms.permit_storing(request) or not self._store.put(stored, lookup.position):
+        stored.private = not terms.permit_storing(request)
+        lookup.cookies = cookies
+        if stored.private or not self._store.put(stored, lookup.position):
             self._store.remove(old)
         return stored
 
@@ -419,9 +430,12 @@ class HTTPCache:
     def _forwarded_headers(self, lookup: Lookup, stored: Stored, outcome: Outcome) -> Headers:
         age = (self._clock() - stored.born) // SECOND
         headers = [*stored.headers, (b"age", b"%d" % age)] if age >= 1 else list(stored.headers)
+        if outcome == "validated" and lookup.cookies:
+            headers += lookup.cookies
         headers.append(_status.forwarded(
             self._name, lookup.reason, 304 if outcome == "validated" else None,
-            stored=outcome in ("stored", "validated"), collapsed=outcome == "collapsed",
+            stored=outcome == "stored" or (outcome == "validated" and not stored.private),
+            collapsed=outcome == "collapsed",
             detail=b"stale-if-error" if outcome == "error" else None,
         ))
         return headers

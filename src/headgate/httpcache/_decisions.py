@@ -26,10 +26,11 @@ class Lookup:
     unchanged, without waiting) or ``"refuse"`` (504, since the client wants no forwarding). Requests with the
     same `key` may wait for one response if `coalesce` is true. `unsafe` requests invalidate; `storable` says
     whether the response may be stored. `reason` is why the request is forwarded, as RFC 9211 names it,
-    `names` by which fields the responses for the key are known to vary.
+    `names` by which fields the responses for the key are known to vary. `cookies` are the Set-Cookie fields
+    of a 304, for the client of this request only.
     """
 
-    __slots__ = ("key", "kind", "now", "position", "request", "stored")
+    __slots__ = ("cookies", "key", "kind", "now", "position", "request", "stored")
 
     reason = b""
     names: tuple[bytes, ...] = ()
@@ -46,6 +47,7 @@ class Lookup:
         self.request = request
         self.position = position
         self.now = now
+        self.cookies: Headers | None = None
 
     def __repr__(self) -> str:
         return f"<Lookup {self.kind} {self.key!r} {self.stored!r}>"

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from headgate.httpcache._messages import Headers
-
 FIELD = b"cache-status"
 
 
@@ -37,8 +33,3 @@ def forwarded(
     if detail is not None:
         value += b"; detail=" + detail
     return FIELD, value
-
-
-def with_status(headers: Headers, member: tuple[bytes, bytes]) -> Headers:
-    """The fields of a response with one more Cache-Status, after those of caches nearer to the origin."""
-    return [*headers, member]

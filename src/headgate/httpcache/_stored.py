@@ -25,12 +25,14 @@ class Stored:
     it is purged. Times are nanoseconds of the cache's clock: `born` is when its age was 0, `fresh_until`,
     `stale_until` (while it is revalidated) and `error_until` (if that fails) are when its uses end. `made` is
     when it was made in seconds since 1970. `guarded` ones, whose freshness the origin did not give, are not
-    for requests with cookies or credentials.
+    for requests with cookies or credentials. A `private` one is for the client whose validation made it, and
+    not stored.
     """
 
     __slots__ = (
         "body", "born", "error_until", "etag", "fresh_until", "guarded", "headers", "immutable", "key",
-        "language", "last_modified", "made", "names", "ready", "secondary", "stale_until", "status", "tags",
+        "language", "last_modified", "made", "names", "private", "ready", "secondary", "stale_until",
+        "status", "tags",
         "url", "used", "weight",
     )
 
@@ -72,6 +74,7 @@ class Stored:
         self.immutable = immutable
         self.etag = _first(headers, b"etag")
         self.last_modified = _first(headers, b"last-modified")
+        self.private = False
         self.used = False
         self.ready: tuple[int, Headers] | None = None
         self.weight = self._weighed()

@@ -53,7 +53,7 @@ def is_storable(
         return False
     if settings.shared and authorized and not _is_for_all(directives, b"must-revalidate"):
         return False
-    if b"set-cookie" in fields and not _stores_cookies(directives, settings):
+    if b"set-cookie" in fields and not stores_cookies(directives, settings):
         return False
     return selecting_names(fields.get(b"vary")) is not None
 
@@ -71,7 +71,8 @@ def _is_for_all(directives: Directives, *more: bytes) -> bool:
     return any(name in directives for name in (b"public", b"s-maxage", *more))
 
 
-def _stores_cookies(directives: Directives, settings: Settings) -> bool:
+def stores_cookies(directives: Directives, settings: Settings) -> bool:
+    """Whether a response with these directives is stored with its Set-Cookie."""
     if settings.set_cookie == "explicit":
         return not settings.shared or _is_for_all(directives)
     return settings.set_cookie == "store"
