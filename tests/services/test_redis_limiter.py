@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+import subprocess
 import threading
 from fractions import Fraction
 from math import ceil, inf
@@ -12,7 +13,8 @@ import redis
 import redis.asyncio
 import valkey
 from redis_forms import Synchronous
-from redis_servers import ServerTime
+from redis_servers import RedisServer, ServerTime
+from servers import Port, program
 from watchdog import in_a_loop, in_threads
 
 from headgate import Rate, RateLimiter, RateLimits
@@ -545,3 +547,62 @@ def test_repr_and_copies(redis_server, form):
     assert limiter.rates == (Rate(7, 1),)
     with pytest.raises(TypeError, match="cannot be copied or pickled"):
         limiter.__reduce__()
+
+
+def test_a_unix_socket(make, tmp_path, prefix):
+    path = tmp_path / "socket"
+    with RedisServer(tmp_path, "--unixsocket", str(path)):
+        client = redis.Redis(unix_socket_path=str(path))
+        assert make("1/h", client).allow("ann")
+        assert not make("1/h", client).allow("ann")
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory):
+    """A server that speaks only TLS, and the certificate that it and its clients trust."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )
+    options = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file",
+               str(certificate), "--tls-auth-clients", "no"]
+    port = Port()
+    with RedisServer(folder, *options, "--tls-port", str(port.number)):
+        yield port.number, certificate
+    port.release()
+
+
+def test_tls_is_the_client_s(make, tls_server):
+    port, certificate = tls_server
+    client = redis.Redis(host="localhost", port=port, ssl=True, ssl_ca_certs=str(certificate))
+    limiter = make("5/h", client)
+    assert [limiter.allow("ann") for _ in range(6)] == [True] * 5 + [False]
+    assert limiter.counters().failures == 0
+    wrong = redis.Redis(host="localhost", port=port, ssl=True)
+    with pytest.raises(StoreError, match="certificate verify failed"):
+        make("5/h", wrong).allow("ann")
+    with pytest.raises(ValueError, match="client must not validate OCSP"):
+        make("5/h", redis.Redis(port=port, ssl=True, ssl_validate_ocsp=True))
+
+
+def test_a_provider_of_credentials_is_asked_for_each_connection(make, redis_server):
+    class Provider(redis.CredentialProvider):
+        asked = 0
+
+        def get_credentials(self):
+            self.asked += 1
+            return ("provided", "pw")
+
+        async def get_credentials_async(self):
+            return self.get_credentials()
+
+    redis_server.client().execute_command("ACL", "SETUSER", "provided", "on", ">pw", "~*", "+@all")
+    provider = Provider()
+    limiter = make("5/h", redis.Redis(port=redis_server.port, credential_provider=provider))
+    assert limiter.allow("ann")
+    assert limiter.allow("ann")
+    assert provider.asked == 1

@@ -141,9 +141,9 @@ def _tls(package: str, options: Mapping[str, Any]) -> SSLContext:
     """The context that the client's package makes of its settings."""
     if any(options.get(name) for name in _OCSP):
         raise ValueError("client must not validate OCSP: connections of limiters cannot")
-    wanted = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    for name in _OCSP:
-        wanted.pop(name, None)
+    wanted = {
+        name: value for name, value in options.items() if name.startswith("ssl_") and "ocsp" not in name
+    }
     connection = import_module(f"{package}.asyncio.connection").SSLConnection(**wanted)
     context: SSLContext = connection.ssl_context.get()
     return context
