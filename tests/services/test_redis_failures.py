@@ -131,8 +131,9 @@ def test_a_server_that_stops(server, make, exhaustive):
     finally:
         server.resume()
     works_within_a_second(limiter, "bob")
-    assert limiter.peek("ann").remaining >= 5
     counters = limiter.counters()
+    sent = counters.failures - counters.refused
+    assert limiter.peek("ann").remaining >= 9 - sent, "each that was sent costs a charge at most"
     assert counters.degraded >= 53
     assert counters.refused >= 40
 

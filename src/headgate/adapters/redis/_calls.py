@@ -112,7 +112,7 @@ class Single:
     def find(self, key: bytes) -> Steps:
         """The server for a key."""
         return self.server
-        yield
+        yield  # others have to ask
 
     def known(self, key: bytes) -> Server | None:
         """The server for a key, if nothing has to be asked for that."""
