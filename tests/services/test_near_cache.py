@@ -1,0 +1,460 @@
+"""NearCache and AsyncNearCache on a real server: what is kept, what drops it, and what happens on failure."""
+
+import asyncio
+import gc
+import os
+import pickle
+import threading
+import time
+import weakref
+
+import pytest
+import redis
+from near_caches import FORMS, Blocking, until_kept
+from redis_servers import Proxy, RedisServer, newer_server
+from watchdog import in_threads, until
+
+from headgate import LRUCache
+from headgate.adapters.redis import AsyncNearCache, NearCache
+from headgate.errors import StoreError
+
+TIMEOUT = 0.25
+LATE = 0.05
+
+
+@pytest.fixture(scope="module", params=["7.0", "8.2"])
+def server(request, tmp_path_factory):
+    path = newer_server() if request.param == "8.2" else None
+    with RedisServer(tmp_path_factory.mktemp("redis"), path=path) as started:
+        yield started
+
+
+@pytest.fixture
+def redis_client(server):
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(params=FORMS)
+def make(request, server):
+    """Makes near caches of either form, which are closed after the test."""
+    made = []
+
+    def near_cache(client=None, **options):
+        client = server.client() if client is None else client
+        made.append(FORMS[request.param](client, **{"prefixes": ["user:"]} | options))
+        return made[-1]
+
+    yield near_cache
+    for near in made:
+        near.close()
+
+
+# ---- hits, misses and changes ---------------------------------------------------------------
+
+
+def test_a_hit_asks_nobody(make, redis_client):
+    near = make()
+    redis_client.set("user:1", "Ann")
+    until_kept(near, "user:1")
+    before = redis_client.info("commandstats")["cmdstat_get"]["calls"]
+    assert [near.get(key) for key in ("user:1", b"user:1")] == [b"Ann", b"Ann"]
+    assert redis_client.info("commandstats")["cmdstat_get"]["calls"] == before
+
+
+def test_a_change_is_seen(make, redis_client):
+    near = make()
+    changes = {
+        "set": lambda: redis_client.set("user:1", "new"),
+        "append": lambda: redis_client.append("user:1", "new"),
+        "delete": lambda: redis_client.delete("user:1"),
+        "expire": lambda: redis_client.pexpire("user:1", 10**6),
+        "rename": lambda: redis_client.rename("user:1", "other"), "flush": redis_client.flushall,
+    }
+    for name, change in changes.items():
+        redis_client.set("user:1", "old")
+        until_kept(near, "user:1")
+        change()
+        until(lambda: near.peek("user:1") is None)
+        assert near.get("user:1") == redis_client.get("user:1"), name
+
+
+def test_own_writes_are_read(make, redis_client):
+    near = make()
+    assert near.get("user:1") is None
+    for number in range(100):
+        value = b"%d" % number
+        assert near.set("user:1", value)
+        assert near.get("user:1") == value
+    assert near.delete("user:1")
+    assert near.get("user:1") is None
+    assert not near.delete("user:1")
+
+
+def test_a_value_expires_with_the_key(make, redis_client):
+    """Redis need not announce an expiry."""
+    near = make()
+    near.set("user:1", b"Ann", ttl=0.3)
+    until_kept(near, "user:1")
+    until(lambda: near.get("user:1") is None)
+    near.set("user:1", b"Ann", ttl=1e-9)
+    until(lambda: near.get("user:1") is None)
+
+
+def test_absent_keys_are_remembered_if_wished(make, redis_client):
+    near = make(negative_ttl=60)
+    until(lambda: near.get("user:1", "nothing") == "nothing" and near.stats().negative_hits)
+    redis_client.set("user:1", "Ann")
+    until(lambda: near.get("user:1") == b"Ann")
+    assert "user:2" not in near.get_many(["user:2"])
+
+
+def test_keys_outside_the_prefixes_pass_through(make, redis_client):
+    near = make()
+    redis_client.set("page:1", "one")
+    for _ in range(3):
+        assert near.get("page:1") == b"one"
+    assert near.stats().entries == 0
+    assert near.set("page:1", b"two")
+    assert near.get("page:1") == b"two"
+
+
+def test_many_in_one_round_trip(make, redis_client):
+    near = make()
+    redis_client.mset({f"user:{number}": number for number in range(100)})
+    until_kept(near, "user:1")
+    before = redis_client.info("commandstats")["cmdstat_info"]["calls"]
+    keys = [f"user:{number}" for number in range(101)]
+    expected = {f"user:{number}": b"%d" % number for number in range(100)}
+    assert near.get_many(keys) == expected
+    after = redis_client.info("commandstats")["cmdstat_info"]["calls"]
+    assert after == before + 2, "one for all keys, and that of this test"
+    assert near.get_many(keys) == expected
+    assert near.stats().entries == 100
+    assert near.get_many([b"user:1", "user:1"]) == {"user:1": b"1"}
+
+
+def test_a_key_of_another_type_is_an_error_of_the_server(make, redis_client):
+    redis_client.lpush("user:1", "x")
+    assert make().get("user:1", "nothing") == "nothing"
+    with pytest.raises(StoreError, match="WRONGTYPE") as caught:
+        make(on_error="raise").get("user:1")
+    assert isinstance(caught.value.__cause__, redis.ResponseError)
+
+
+# ---- loaders and serializers ----------------------------------------------------------------
+
+
+def test_a_loader_is_called_once(make, redis_client):
+    near = make()
+    calls, loading = [], threading.Event()
+
+    def load(key):
+        calls.append(key)
+        loading.wait(10)
+        return b"loaded"
+
+    timer = threading.Timer(0.1, loading.set)
+    timer.start()
+    if isinstance(near, Blocking):
+        async def load_slowly(key):
+            calls.append(key)
+            await asyncio.sleep(0.1)
+            return b"loaded"
+
+        load = load_slowly
+    assert in_threads(lambda: near.get_or_load("user:1", load), 5) == [b"loaded"] * 5
+    timer.join()
+    assert calls == ["user:1"]
+    assert redis_client.get("user:1") == b"loaded"
+    assert near.get_or_load("user:1", None) == b"loaded"
+
+
+def test_a_loaded_value_does_not_replace_what_was_written_meanwhile(make, redis_client):
+    near = make()
+    near.get("user:1")
+    until(lambda: near.stats().fresh)
+
+    def load(key):
+        redis_client.set("user:1", "newer")
+        return b"older"
+
+    assert near.get_or_load("user:1", load) == b"older"
+    assert redis_client.get("user:1") == b"newer"
+
+    def load_and_delete(key):
+        invalidations = near.stats().invalidations
+        redis_client.set("user:2", "newer")
+        redis_client.delete("user:2")
+        if not isinstance(near, Blocking):
+            until(lambda: near.stats().invalidations > invalidations)
+        return b"older"
+
+    near.get_or_load("user:2", load_and_delete)
+    if not isinstance(near, Blocking):  # the loop of an asynchronous one was blocked: it has heard of nothing
+        assert redis_client.get("user:2") is None
+
+
+def test_a_loader_that_fails(make, redis_client):
+    def load(key):
+        raise KeyError(key)
+
+    with pytest.raises(KeyError):
+        make().get_or_load("user:1", load)
+    assert redis_client.get("user:1") is None
+
+
+def test_values_are_bytes_unless_a_serializer_is_given(make, redis_client):
+    near = make()
+    for value in ("text", 1, None, bytearray(b"x")):
+        with pytest.raises(TypeError, match=r"^value must be bytes, or dumps and loads must be given, got "):
+            near.set("user:1", value)
+    near = make(dumps=pickle.dumps, loads=pickle.loads)
+    near.set("user:1", {"name": "Ann"})
+    until_kept(near, "user:1")
+    assert near.get("user:1") == {"name": "Ann"}
+    assert near.get("user:1") is near.get("user:1")
+
+
+def test_a_serializer_that_fails(make, redis_client):
+    near = make(dumps=lambda value: b"x", loads=int)
+    near.set("user:1", 1)
+    with pytest.raises(ValueError, match="invalid literal"):
+        near.get("user:1")
+    assert near.stats().pending == 0
+
+
+# ---- arguments ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"prefixes": []}, "prefixes must name at least one"),
+    ({"prefixes": ["a:", "a:b"]}, "prefixes must be disjoint"),
+    ({"heartbeat": 1.0}, "heartbeat must be less than half of max_stale, got 1.0"),
+    ({"heartbeat": 0}, "heartbeat must be positive"),
+    ({"max_stale": -1}, "max_stale must be positive"),
+    ({"ttl": 0}, "ttl must be positive"),
+    ({"timeout": 0}, "timeout must be positive"),
+    ({"on_error": "allow"}, 'on_error must be "bypass" or "raise", got \'allow\''),
+])
+@pytest.mark.parametrize("form", [NearCache, AsyncNearCache])
+def test_bad_values(form, options, message):
+    with pytest.raises(ValueError) as caught:
+        form(redis.Redis(), **{"prefixes": ["user:"]} | options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [
+    {"prefixes": "user:"}, {"cache": {}}, {"heartbeat": "x"}, {"dumps": pickle.dumps},
+    {"loads": 5, "dumps": 5},
+])
+@pytest.mark.parametrize("form", [NearCache, AsyncNearCache])
+def test_bad_types(form, options):
+    with pytest.raises(TypeError):
+        form(redis.Redis(), **{"prefixes": ["user:"]} | options)
+
+
+def test_the_cache_of_a_user(make, redis_client):
+    near = make(cache=LRUCache(10, getsizeof=lambda entry: len(entry.value or b"")))
+    redis_client.mset({"user:1": "x" * 8, "user:2": "y" * 8})
+    until_kept(near, "user:1")
+    near.get("user:2")
+    assert near.stats().entries == 1
+
+
+# ---- garbage, threads, forks ----------------------------------------------------------------
+
+
+def until_it_listens(near):
+    """Look for a key until the server is listened to."""
+    near.get("user:1")
+    until(lambda: near.stats().fresh)
+
+
+def threads_of_near_caches():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("headgate near")]
+
+
+def test_close_ends_the_thread_and_nothing_is_kept(server, redis_client):
+    near = NearCache(server.client(), prefixes=["user:"])
+    redis_client.set("user:1", "Ann")
+    until_kept(near, "user:1")
+    assert len(threads_of_near_caches()) == 1
+    near.close()
+    assert threads_of_near_caches() == []
+    assert [near.get("user:1") for _ in range(3)] == [b"Ann"] * 3
+    assert near.stats().entries == 0
+    assert threads_of_near_caches() == []
+    near.close()
+
+
+def test_a_near_cache_without_users_is_collected_and_ends_its_thread(server, redis_client):
+    near = NearCache(server.client(), prefixes=["user:"])
+    until_it_listens(near)
+    found = weakref.ref(near)
+    del near
+    gc.collect()
+    assert found() is None
+    until(lambda: not threads_of_near_caches())
+
+
+def test_connections_end_with_close(make, redis_client):
+    before = len(redis_client.client_list())
+    near = make()
+    until_it_listens(near)
+    assert len(redis_client.client_list()) == before + 2
+    near.close()
+    until(lambda: len(redis_client.client_list()) == before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_of_a_fork_starts_empty_and_listens_itself(server, redis_client):
+    near = NearCache(server.client(), prefixes=["user:"])
+    redis_client.set("user:1", "Ann")
+    until_kept(near, "user:1")
+    pid = os.fork()
+    if not pid:
+        try:
+            assert near.peek("user:1") is None
+            until_kept(near, "user:1")
+            assert near.set("user:1", b"by the child")
+            assert near.get("user:1") == b"by the child"
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    until(lambda: near.get("user:1") == b"by the child")
+    near.close()
+
+
+def test_calls_that_are_cancelled_leave_nothing(server, redis_client, exhaustive):
+    async def main():
+        async with AsyncNearCache(server.client(), prefixes=["user:"]) as near:
+            await near.get("user:0")
+            for number in range(10_000 if exhaustive else 500):
+                task = asyncio.ensure_future(near.get(f"user:{number}"))
+                for _ in range(number % 4):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+            assert near.stats().pending == 0
+            assert await near.set("user:1", b"Ann")
+            assert await near.get("user:1") == b"Ann"
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_an_asynchronous_one_in_a_second_loop(server, redis_client):
+    near = AsyncNearCache(server.client(), prefixes=["user:"])
+    redis_client.set("user:1", "Ann")
+
+    async def use():
+        async with asyncio.timeout(10):
+            while near.peek("user:1") is None:
+                assert await near.get("user:1") == b"Ann"
+        await near._trackers[next(iter(near._trackers))].end()
+        await near.store_of_calls.close()
+
+    asyncio.run(use())
+    redis_client.set("user:1", "Ann")
+    asyncio.run(use())
+
+
+# ---- failures -------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=FORMS)
+def form(request):
+    return FORMS[request.param]
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    with RedisServer(tmp_path) as started:
+        yield started
+
+
+def test_a_server_that_dies_and_comes_back_with_other_data(form, own_server):
+    near = form(own_server.client(), prefixes=["user:"], timeout=TIMEOUT)
+    client = own_server.client()
+    client.set("user:1", "old")
+    until_kept(near, "user:1")
+    own_server.kill()
+    until(lambda: near.peek("user:1") is None)
+    assert near.get("user:1", "nothing") == "nothing"
+    assert near.get_or_load("user:1", lambda key: b"loaded") == b"loaded"
+    assert not near.set("user:1", b"lost")
+    assert near.get_many(["user:1"]) == {}
+    assert near.stats().errors >= 4
+    own_server.start()
+    client.set("user:1", "new")
+    until(lambda: near.get("user:1") == b"new")
+    until_kept(near, "user:1")
+    near.close()
+
+
+def test_a_server_that_stops(form, own_server):
+    """A hit is served for max_stale at most, and no call lasts longer than its timeout."""
+    near = form(own_server.client(), prefixes=["user:"], timeout=TIMEOUT, max_stale=0.6, heartbeat=0.1)
+    own_server.client().set("user:1", "old")
+    until_kept(near, "user:1")
+    own_server.stop()
+    stopped = time.monotonic()
+    try:
+        until(lambda: near.peek("user:1") is None)
+        assert 0.2 < time.monotonic() - stopped < 0.6 + LATE
+        for _ in range(5):
+            start = time.monotonic()
+            assert near.get("user:1", "nothing") == "nothing"
+            assert time.monotonic() - start < TIMEOUT + LATE
+    finally:
+        own_server.resume()
+    until_kept(near, "user:1")
+    near.close()
+
+
+def test_errors_can_be_raised(form, own_server):
+    near = form(own_server.client(), prefixes=["user:"], on_error="raise", timeout=TIMEOUT)
+    own_server.kill()
+    for call in (lambda: near.get("user:1"), lambda: near.set("user:1", b"x"), lambda: near.delete("user:1"),
+                 lambda: near.get_many(["user:1"]), lambda: near.get_or_load("user:1", lambda key: b"x")):
+        with pytest.raises(StoreError):
+            call()
+    near.close()
+
+
+def test_a_cut_connection_drops_everything(form, own_server):
+    """What is written while nobody listens is not announced."""
+    client = own_server.client()
+    with Proxy(own_server.port) as proxy:
+        near = form(proxy.client(), prefixes=["user:"], timeout=TIMEOUT)
+        for number in range(3):
+            client.set("user:1", number)
+            until_kept(near, "user:1")
+            flushes = near.stats().flushes
+            proxy.cut()
+            client.set("user:1", b"%d again" % number)
+            until(lambda flushes=flushes: near.stats().flushes > flushes)
+            until(lambda number=number: near.get("user:1") == b"%d again" % number)
+        near.close()
+
+
+def test_a_replica_is_no_source_and_a_demoted_master_no_longer_one(form, own_server, tmp_path):
+    (tmp_path / "other").mkdir()
+    with RedisServer(tmp_path / "other", "--repl-diskless-sync-delay", "0") as other:
+        client = own_server.client()
+        client.set("user:1", "Ann")
+        near = form(own_server.client(), prefixes=["user:"], heartbeat=0.05)
+        until_kept(near, "user:1")
+        client.replicaof("127.0.0.1", other.port)
+        until(lambda: near.stats().fresh == 0)
+        assert near.peek("user:1") is None
+        until(lambda: client.info("replication")["master_link_status"] == "up")
+        other.client().set("user:1", "Bob")
+        until(lambda: near.get("user:1") == b"Bob")
+        assert near.peek("user:1") is None
+        client.replicaof("no", "one")
+        until_kept(near, "user:1")
+        near.close()
