@@ -1,4 +1,4 @@
-"""A web service whose workers have their limits in common.
+"""A web service with limits, a response cache and shedding, shared by all workers of a host.
 
     pip install 'headgate[fastapi]' uvicorn
     uvicorn fastapi_app:app --app-dir examples --workers 4
@@ -8,30 +8,28 @@ import os
 import tempfile
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, Response
 
-from headgate import RateLimiter, RateLimits
-from headgate.adapters.asgi import RateLimitMiddleware
+from headgate import ConcurrencyLimiter, RateLimiter, RateLimits
+from headgate.adapters.asgi import CacheMiddleware, RateLimitMiddleware, ShedMiddleware
 from headgate.adapters.fastapi import Charge, RateLimit, install
 from headgate.adapters.keys import client, header
+from headgate.httpcache import HTTPCache
 
-folder = os.environ.get("HEADGATE_FOLDER", tempfile.gettempdir())
-
-
-def shared(name: str, rate: str) -> RateLimiter:
-    """A limit that all workers of this host have in common, and that outlives them."""
-    return RateLimiter(rate, path=f"{folder}/headgate-{name}")
-
+shared = f"{os.environ.get('HEADGATE_FOLDER', tempfile.gettempdir())}/headgate"  # where the files are
 
 app = FastAPI(title="headgate in FastAPI")
 install(app)
-app.add_middleware(
+app.add_middleware(ShedMiddleware, limiter=ConcurrencyLimiter(50, path=f"{shared}-permits"))
+app.add_middleware(CacheMiddleware, cache=HTTPCache("64 MiB", path=f"{shared}-purges"))
+app.add_middleware(  # the last one is the outermost
     RateLimitMiddleware,
-    limits=RateLimits(ip=shared("ip", "20/s; 600/min"), key=shared("key", "1000/h")),
-    keys={"ip": client(trusted=["127.0.0.1"]), "key": header("X-API-Key")},
+    limits=RateLimits(ip=RateLimiter("20/s; 600/min", path=f"{shared}-ip"), key="1000/h"),
+    keys={"ip": client(), "key": header("X-API-Key")},
     exempt=["/healthz", "/docs", "/openapi.json"],
 )
-tokens = RateLimit(shared("tokens", "2000/min"), cost=500, key=header("X-API-Key"), shared="tokens")
+searches = RateLimit(RateLimiter("5/min", path=f"{shared}-searches"))
+tokens = RateLimit(RateLimiter("2000/min", path=f"{shared}-tokens"), cost=500, key=header("X-API-Key"))
 
 
 @app.get("/healthz")
@@ -39,7 +37,13 @@ async def healthz() -> str:
     return "ok"
 
 
-@app.get("/search", dependencies=[Depends(RateLimit(shared("search", "5/min")))])
+@app.get("/articles/{number}")
+async def article(number: int, response: Response) -> str:
+    response.headers["Cache-Control"] = "max-age=60"
+    return f"article {number}"
+
+
+@app.get("/search", dependencies=[Depends(searches)])
 def search(q: str) -> str:
     return q.title()
 

@@ -32,7 +32,7 @@ def fetch(tmp_path, monkeypatch):
         yield fetch
 
 
-def test_fastapi_app(fetch):
+def test_fastapi_app(fetch, tmp_path):
     assert len((EXAMPLES / "fastapi_app.py").read_text().splitlines()) < 60
     status, headers, body = fetch("GET", "/healthz")
     assert (status, body, headers["RateLimit"]) == (200, "ok", None)
@@ -47,5 +47,11 @@ def test_fastapi_app(fetch):
     assert problem["type"] == QUOTA
     assert fetch("GET", "/search?q=canal", X_Forwarded_For="192.0.2.1")[0] == 200
 
+    cached = [fetch("GET", "/articles/7")[1]["Cache-Status"] for _ in range(9)]
+    assert all("hit" in status or "fwd=uri-miss" in status for status in cached)
+    assert any("hit" in status for status in cached)  # each of the two workers has objects of its own
+
     used = [fetch("POST", "/complete", b"one two three", X_API_Key="ann")[2] for _ in range(6)]
     assert used == [3] * 6  # 3,000 tokens if they were not settled
+    assert {path.name for path in tmp_path.iterdir()} >= {f"headgate-{name}" for name in (
+        "ip", "permits", "purges", "searches", "tokens")}
