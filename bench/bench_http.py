@@ -24,8 +24,9 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from headgate import RateLimiter, RateLimits
-from headgate.adapters.asgi import RateLimitMiddleware
+from headgate import ConcurrencyLimiter, RateLimiter, RateLimits
+from headgate.adapters import wsgi
+from headgate.adapters.asgi import RateLimitMiddleware, ShedMiddleware
 from headgate.adapters.fastapi import RateLimit
 from headgate.adapters.keys import client, header
 from headgate.cli.bench.interleave import Candidate, Comparison, clock, compare
@@ -287,7 +288,51 @@ def wait_for(port, seconds=30):
             time.sleep(0.05)
 
 
-PARTS = {"limits": limits}
+def hello_wsgi(environ, start_response):
+    """The plainest application of WSGI."""
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+
+
+def semaphored(app, limit=100):
+    """A semaphore around `app`, as one writes it by hand: it lasts as long as the call, and has no file."""
+    semaphore = asyncio.Semaphore(limit)
+
+    async def middleware(scope, receive, send):
+        if semaphore.locked():
+            await send({"type": "http.response.start", "status": 503, "headers": []})
+            await send({"type": "http.response.body"})
+            return
+        async with semaphore:
+            await app(scope, receive, send)
+
+    return middleware
+
+
+def shedding():
+    shares = {"user": 1.0, "batch": 0.5}
+    with TemporaryDirectory() as folder:
+        shared = ConcurrencyLimiter(100, path=f"{folder}/permits")
+        by_user = ShedMiddleware(hello, ConcurrencyLimiter(100, priorities=shares), priority=header("x-user"))
+        full = ConcurrencyLimiter(1, algorithm="fixed")
+        with full.acquire():
+            report("ASGI, plain application", in_asgi(hello), {
+                "private": in_asgi(ShedMiddleware(hello, ConcurrencyLimiter(100))),
+                "shared by workers": in_asgi(ShedMiddleware(hello, shared)),
+                "private, priority by a header": in_asgi(by_user),
+                "a request that is shed": in_asgi(ShedMiddleware(hello, full)),
+                "asyncio.Semaphore": in_asgi(semaphored(hello)),
+            })
+        report("WSGI, plain application", in_wsgi(hello_wsgi), {
+            "private": in_wsgi(wsgi.ShedMiddleware(hello_wsgi, ConcurrencyLimiter(100))),
+            "shared by workers": in_wsgi(wsgi.ShedMiddleware(hello_wsgi, shared)),
+        })
+    servers("uvicorn, requests a second", {"bare": "hello", "shedding": "uvicorn_shedding"})
+
+
+uvicorn_shedding = ShedMiddleware(hello, ConcurrencyLimiter(100))
+
+PARTS = {"limits": limits, "shedding": shedding}
 
 
 def main():

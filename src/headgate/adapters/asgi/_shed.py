@@ -122,7 +122,7 @@ class ShedMiddleware:
         name = None
         if shedding.priority is not None:
             name = shedding.priority(ASGIRequest(scope))
-            if isawaitable(name):
+            if name.__class__ is not str and isawaitable(name):
                 name = await name
         permit = shedding.admit(name)
         if not permit:
