@@ -16,13 +16,13 @@ from watchdog import PATIENCE
 
 from headgate import ConcurrencyLimiter
 
-LIMIT = 8
+LIMIT = 8  # fewer than the threads of one worker: all streams may be of one
 HIGH, LOW = {"X-Priority": "high"}, {"X-Priority": "low"}
 COMMANDS = {
     "uvicorn": "uvicorn shed_app:app --workers 4 --log-level error --port",
     "granian": "granian shed_app:app --workers 4 --interface asgi --no-log --respawn-failed-workers"
                " --respawn-interval 0 --port",
-    "gunicorn": "gunicorn shed_app:application --workers 4 --threads 8 --log-level critical -b",
+    "gunicorn": "gunicorn shed_app:application --workers 4 --threads 32 --log-level critical -b",
 }
 
 
