@@ -1,4 +1,4 @@
-"""What limits of views cost in Flask and Django, beside what people use: ``python bench/bench_views.py``.
+"""What limits cost in WSGI, Flask and Django, beside what people use: ``python bench/bench_views.py``.
 
 Measured as in bench_http.py. Denials are those of a client whose burst is used up.
 """
@@ -17,12 +17,31 @@ from django.urls import path
 from flask import Flask
 from flask_limiter.util import get_remote_address
 
+from headgate import RateLimits
 from headgate.adapters import flask, wsgi
-from headgate.adapters.keys import client
+from headgate.adapters.keys import client, header
 
 THEIR_PLENTY = "1000000000/minute"
 SITE = ModuleType("site")
 LIMITS = "headgate.adapters.django.RateLimitMiddleware"
+
+
+def plain(environ, start_response):
+    """The plainest application."""
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+
+
+def in_plain_wsgi():
+    levels = RateLimits(ip=PLENTY, user=PLENTY)
+    report("WSGI, plain application", in_wsgi(plain), {
+        "by client": in_wsgi(wsgi.RateLimitMiddleware(plain, PLENTY, keys=client())),
+        "by client, without header fields": in_wsgi(
+            wsgi.RateLimitMiddleware(plain, PLENTY, keys=client(), headers=None)),
+        "client and user, behind a trusted proxy": in_wsgi(wsgi.RateLimitMiddleware(
+            plain, levels, keys={"ip": client(trusted=["10.0.0.0/8"]), "user": header("X-User")})),
+        "by client, denied": in_wsgi(wsgi.RateLimitMiddleware(plain, "1/day", keys=client())),
+    })
 
 
 def hello():
@@ -122,5 +141,6 @@ def in_django():
 
 if __name__ == "__main__":
     print(f"CPython {sys.version.split()[0]}, Django {django.__version__}")
+    in_plain_wsgi()
     in_flask()
     in_django()

@@ -98,7 +98,7 @@ class RateLimitMiddleware:
             return self._respond_async(request)
         limiting = self._limiting
         charge = limiting.charge(DjangoRequest(request), charge_of(request))
-        charge, style = begin(request, charge, limiting)
+        style = begin(request, charge, limiting)
         respond = self.get_response if charge else limiting.on_denied
         response = denied(charge) if respond is None else respond(request)
         return written(response, charge, style)
@@ -106,7 +106,7 @@ class RateLimitMiddleware:
     async def _respond_async(self, request: Any) -> Any:
         limiting = self._limiting
         charge = await limiting.charge_async(AsyncDjangoRequest(request), charge_of(request))
-        charge, style = begin(request, charge, limiting)
+        style = begin(request, charge, limiting)
         respond = self.get_response if charge else limiting.on_denied
         response = denied(charge) if respond is None else respond(request)
         if isawaitable(response):

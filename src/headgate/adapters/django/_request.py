@@ -105,14 +105,16 @@ def charge_of(request: Any) -> Charge | None:
     return found
 
 
-def begin(request: Any, charge: Charge, limiting: Limiting) -> tuple[Charge, Style]:
-    """Keep the charge in the request; returns it, and the style of the header fields that are to be written
-    now that no one further out does."""
+def begin(request: Any, charge: Charge, limiting: Limiting) -> Style:
+    """Keep the charge in the request; returns the style of the header fields that are to be written here.
+
+    It is None if a middleware further out writes them.
+    """
     request.headgate = charge
-    if charge.written or limiting.dry_run:
-        return charge, None
-    charge.written = limiting.style is not None
-    return charge, limiting.style
+    if charge.written or limiting.style is None:
+        return None
+    charge.written = True
+    return limiting.style
 
 
 def denied(charge: Charge) -> Any:

@@ -7,7 +7,7 @@ from math import inf
 from django.core.exceptions import ImproperlyConfigured
 
 from headgate.adapters._limiting import Limiting
-from headgate.adapters.django._request import DjangoRequest, begin, charge_of
+from headgate.adapters.django._request import DjangoRequest, charge_of
 from headgate.adapters.keys import client
 from headgate.limit import RateLimiter
 from headgate.memoize import lru_cache
@@ -122,8 +122,8 @@ class Throttle:
             return True
         cost: Any = type(self).cost  # a function of the class, not a method
         limiting = _limiting(limits, cost, self.dry_run)
-        view = _Throttled(request, f"{name}\n{key}")
-        charge, _ = begin(request, limiting.charge(view, charge_of(request)), limiting)
+        throttled = _Throttled(request, f"{name}\n{key}")
+        request.headgate = charge = limiting.charge(throttled, charge_of(request))
         self._seconds = _retry_after(charge)
         return bool(charge)
 

@@ -81,7 +81,7 @@ class ratelimit:
     def _synchronous(self, view: Callable[..., Any]) -> Callable[..., Any]:
         def limited(request: Any, *args: Any, **kwargs: Any) -> Any:
             charge = self._limiting.charge(DjangoRequest(request), charge_of(request))
-            charge, style = begin(request, charge, self._limiting)
+            style = begin(request, charge, self._limiting)
             response = view(request, *args, **kwargs) if charge else self._on_denied(request)
             return written(response, charge, style)
 
@@ -90,7 +90,7 @@ class ratelimit:
     def _asynchronous(self, view: Callable[..., Any]) -> Callable[..., Any]:
         async def limited(request: Any, *args: Any, **kwargs: Any) -> Any:
             charge = await self._limiting.charge_async(AsyncDjangoRequest(request), charge_of(request))
-            charge, style = begin(request, charge, self._limiting)
+            style = begin(request, charge, self._limiting)
             response = view(request, *args, **kwargs) if charge else self._on_denied(request)
             return written(await response if isawaitable(response) else response, charge, style)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def texts(fields: Fields) -> list[tuple[str, str]]:
     """Header fields as WSGI has them."""
-    return [(str(name, "latin-1"), str(value, "latin-1")) for name, value in fields]
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
 
 
 def refuse(
