@@ -13,7 +13,8 @@ MOST_NAMES = 16
 _LONGEST_REMEMBERED = 256
 _MOST_REMEMBERED = 1024
 _LISTS = frozenset((b"accept-encoding", b"accept-language", b"accept-charset"))
-_COMMA = re.compile(rb"[ \t]*,[ \t]*")
+_COMMAS = re.compile(rb"[ \t]*,[ \t]*")
+_COMMA, _QUOTE, _NEWLINE = b',"\n'
 _QUALITY = re.compile(rb"[ \t]*([^\s;,]+)[ \t]*(?:;[ \t]*[qQ][ \t]*=[ \t]*([01](?:\.\d{0,3})?)[ \t]*)?")
 
 
@@ -68,19 +69,22 @@ def language_key(
 def _normalised(name: bytes, value: bytes | None) -> bytes:
     if value is None:
         return b"-"
-    return _remembered(name, value) if len(value) <= _LONGEST_REMEMBERED else _computed(name, value)
-
-
-def _computed(name: bytes, value: bytes) -> bytes:
     if name in _LISTS:
-        return b"+" + b",".join([
-            member if quality == -1.0 else b"%b;q=%.3g" % (member, -quality)
-            for quality, member in _sorted(value)])
-    value = value.strip().replace(b"\n", b"\0")
-    return b"+" + (value if b'"' in value else _COMMA.sub(b",", value))
+        return _remembered(value) if len(value) <= _LONGEST_REMEMBERED else _as_list(value)
+    value = value.strip()
+    if _NEWLINE in value:
+        value = value.replace(b"\n", b"\0")
+    return b"+" + (_COMMAS.sub(b",", value) if _COMMA in value and _QUOTE not in value else value)
 
 
-_remembered = lru_cache(_MOST_REMEMBERED)(_computed)
+def _as_list(value: bytes) -> bytes:
+    """A list of members with qualities in one form of several with the same meaning."""
+    return b"+" + b",".join([
+        member if quality == -1.0 else b"%b;q=%.3g" % (member, -quality)
+        for quality, member in _sorted(value.replace(b"\n", b"\0"))])
+
+
+_remembered = lru_cache(_MOST_REMEMBERED)(_as_list)
 
 
 def _sorted(value: bytes) -> list[tuple[float, bytes]]:
