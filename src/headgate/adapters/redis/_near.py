@@ -175,10 +175,10 @@ class NearCache(Front):
 
     def _fetch(self, key: str | bytes, default: Any) -> Any:
         value = self._found(key)
-        return default if value is ABSENT else value
+        return default if value is ABSENT or value is MISSED else value
 
     def _found(self, key: str | bytes) -> Any:
-        """The value at the server, or ABSENT, which is also what a failure amounts to."""
+        """The value at the server; ABSENT if it has none, MISSED if it failed."""
         wire = key_on_wire(key)
         entry = self._begin(wire)
         try:
@@ -187,7 +187,7 @@ class NearCache(Front):
             return self._fetched(entry, wire)
         except StoreError as error:
             self._failed(error)
-            return ABSENT
+            return MISSED
         finally:
             self.end(entry)
 
@@ -219,7 +219,7 @@ class NearCache(Front):
         """Returns the value of `key`, or what ``loader(key)`` returns, which is written for `ttl` seconds.
 
         Threads that miss the same key wait for one loader. The result is not written if the key was written
-        or deleted meanwhile. Raises what the loader raises.
+        or deleted meanwhile, or if the server did not respond. Raises what the loader raises.
 
         >>> from redis import Redis
         >>> with NearCache(Redis(port=1), prefixes=["user:"]) as cache:
@@ -236,11 +236,11 @@ class NearCache(Front):
                 ttl: float | None) -> Any:
         load = self._under_way[name] = object()
         try:
-            value = self._found(key)
-            if value is not ABSENT:
-                return value
+            found = self._found(key)
+            if found is not ABSENT and found is not MISSED:
+                return found
             value = loader(key)
-            if self._is_loading(name, load):
+            if found is ABSENT and self._is_loading(name, load):
                 self._written(key, self._write(key, value, ttl, b"NX"))
             return value
         finally:

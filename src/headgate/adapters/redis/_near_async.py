@@ -69,10 +69,12 @@ async def _logged_in(reader: asyncio.StreamReader) -> None:
 async def _read(reader: asyncio.StreamReader, seconds: float) -> bytes | None:
     """What came, empty at the end, None if nothing came in so many seconds."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) as limit:
             return await reader.read(_READ)
     except TimeoutError:
-        return None
+        if limit.expired():
+            return None
+        raise
 
 
 class _Task(Tracker):
@@ -172,10 +174,10 @@ class AsyncNearCache(Front):
         value = self.peek(key, MISSED, ABSENT)
         if value is MISSED:
             value = await self._found(key)
-        return default if value is ABSENT else value
+        return default if value is ABSENT or value is MISSED else value
 
     async def _found(self, key: str | bytes) -> Any:
-        """The value at the server, or ABSENT, which is also what a failure amounts to."""
+        """The value at the server; ABSENT if it has none, MISSED if it failed."""
         wire = key_on_wire(key)
         entry = self._begin(wire)
         try:
@@ -185,7 +187,7 @@ class AsyncNearCache(Front):
             return await self._fetched(entry, wire)
         except StoreError as error:
             self._failed(error)
-            return ABSENT
+            return MISSED
         finally:
             self.end(entry)
 
@@ -220,7 +222,8 @@ class AsyncNearCache(Front):
         """Returns the value of `key`, or what ``loader(key)`` returns, which is written for `ttl` seconds.
 
         The loader may be a coroutine function. Tasks that miss the same key wait for one loader. The result
-        is not written if the key was written or deleted meanwhile. Raises what the loader raises.
+        is not written if the key was written or deleted meanwhile, or if the server did not respond. Raises
+        what the loader raises.
 
         >>> import asyncio
         >>> from redis.asyncio import Redis
@@ -241,13 +244,13 @@ class AsyncNearCache(Front):
                       ttl: float | None) -> Any:
         load = self._under_way[name] = object()
         try:
-            value = await self._found(key)
-            if value is not ABSENT:
-                return value
+            found = await self._found(key)
+            if found is not ABSENT and found is not MISSED:
+                return found
             value = loader(key)
             if isawaitable(value):
                 value = await value
-            if self._is_loading(name, load):
+            if found is ABSENT and self._is_loading(name, load):
                 await self._written(key, self._write(key, value, ttl, b"NX"))
             return value
         finally:
