@@ -70,8 +70,8 @@ class Charge:
         if limiting is None:
             self.decision, self._parts = None, []
         else:
-            self.decision = decision = reservation.decision
-            self._parts = [(limiting, keys, reservation)] if decision.allowed else []
+            self.decision = reservation.decision
+            self._parts = [(limiting, keys, reservation)]
 
     def __bool__(self) -> bool:
         return self.decision is None or self.decision.allowed

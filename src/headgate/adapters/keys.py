@@ -100,7 +100,9 @@ def client(
         value = request.header(header)
         if not value:
             return peers(request.client)
-        return (walks if len(value) <= _LONGEST_CACHED else walk)(request.client, value)
+        if len(value) > _LONGEST_CACHED:
+            return walk(request.client, value)
+        return walks(request.client, value)
 
     return client_of if trusted else peer_of
 

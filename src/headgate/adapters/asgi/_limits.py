@@ -73,9 +73,10 @@ class RateLimitMiddleware:
         limiting = self._limiting
         started = limiting.start(ASGIRequest(scope), scope.get("headgate"))
         charge = started if isinstance(started, Charge) else await started
-        if limiting.style is not None and not charge.written:
+        style = limiting.style
+        if style is not None and not charge.written:
             charge.written = True
-            send = _writing(send, charge, limiting.style)
+            send = _writing(send, charge, style)
         if not charge:
             await self._deny(scope, receive, send, charge)
             return
