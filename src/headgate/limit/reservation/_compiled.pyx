@@ -30,6 +30,8 @@ cdef class Reservation:
     cdef bint open
 
     def __cinit__(self, tokens, parts, due=None, decision=None):
+        if not isinstance(parts, list):
+            raise TypeError(f"parts must be a list, got {parts!r}")
         self.amount = tokens
         self.parts = parts
         self.due = due

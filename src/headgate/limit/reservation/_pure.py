@@ -21,6 +21,8 @@ class Reservation:
     __slots__ = ("_decision", "_due", "_joined", "_open", "_parts", "_tokens")
 
     def __init__(self, tokens, parts, due=None, decision=None):
+        if not isinstance(parts, list):
+            raise TypeError(f"parts must be a list, got {parts!r}")
         self._tokens = tokens
         self._parts = parts
         self._due = due
