@@ -195,6 +195,16 @@ def test_refund_and_reset_end_the_denial(make, plain):
     assert limiter.allow("ann")
 
 
+def test_a_refund_keeps_the_lease(make, plain):
+    limiter = make(lease=100)
+    assert limiter.allow("ann")
+    limiter.refund("ann")
+    calls = limiter.counters().calls
+    assert all(limiter.allow("ann") for _ in range(99))
+    assert limiter.counters().calls == calls
+    assert left(plain) == 901
+
+
 def test_the_table_is_bounded(make, monkeypatch, plain):
     monkeypatch.setattr(_leases, "_MOST_KEYS", 50)
     limiter = make(lease=4)

@@ -145,7 +145,7 @@ class AsyncRedisRateLimiter(Keyed):
             await self._store.call(self._forget(key))
         except StoreError as error:
             self._on_error.ignore(error, "reset", key)
-        self._woken(key)
+        self._woken(key, is_reset=True)
 
     async def acquire(self, key: Key, cost: SupportsFloat = 1, timeout: float | None = None) -> bool:
         """``RedisRateLimiter.acquire``; a call that is cancelled leaves the queue."""

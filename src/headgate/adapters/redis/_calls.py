@@ -148,7 +148,7 @@ class Elected(Single):
     def find(self, key: bytes) -> Steps:
         if self._known:
             return self.server
-        for sentinel in self._sentinels.copy():
+        for sentinel in self._sentinels:
             try:
                 command = packed(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._name)
                 (reply,) = yield Send(sentinel, [command], 1, _SHARE)
@@ -157,8 +157,8 @@ class Elected(Single):
             if isinstance(reply, list) and len(reply) == 2:
                 self.server = self.server.at((reply[0].decode(), int(reply[1])))
                 self._known = True
-                self._sentinels.remove(sentinel)  # the one that responds is asked first
-                self._sentinels.insert(0, sentinel)
+                others = [each for each in self._sentinels if each is not sentinel]
+                self._sentinels = [sentinel, *others]  # the one that responds is asked first
                 return self.server
         raise Unsent(f"no sentinel knows a master called {self._name.decode()!r}")
 
@@ -174,6 +174,7 @@ class Cluster(Single):
 
     def __init__(self, settings: Settings) -> None:
         self._first = list(settings.servers)
+        self._last: list[Server] = []
         self.server = self._first[0]
         self._slots: list[Server | None] = []
         self._doubted: Server | None = None
@@ -185,43 +186,41 @@ class Cluster(Single):
 
     def find(self, key: bytes) -> Steps:
         slot = slot_of(key)
-        if not self._slots:
-            yield from self._refresh()
-        server = self._slots[slot]
+        slots = self._slots or (yield from self._refresh())
+        server = slots[slot]
         if server is None:
             raise Unsent(f"no server of the cluster has slot {slot}")
         return server
 
     def _refresh(self) -> Steps:
         """Ask any server which has which slots, one in doubt last."""
-        known = dict.fromkeys([*self._first, *self._masters()])
+        known = dict.fromkeys([*self._last, *self._first])
         for server in sorted(known, key=self._doubted.__eq__ if self._doubted else lambda _: False):
             try:
                 (reply,) = yield Send(server, [packed(b"CLUSTER", b"SLOTS")], 1, _SHARE)
             except (Unsent, Unanswered):
                 continue
             if isinstance(reply, list) and reply:
-                self._learn(server, reply)
-                return
+                return self._learn(server, reply)
         raise Unsent("no server of the cluster says which has which slots")
 
-    def _learn(self, asked: Server, ranges: list[Any]) -> None:
+    def _learn(self, asked: Server, ranges: list[Any]) -> list[Server | None]:
         slots: list[Server | None] = [None] * _SLOTS
         for first, last, master, *_ in ranges:
             host = master[0].decode() if master[0] else asked.address[0]
             server = asked.at((host, int(master[1])))
             slots[first : last + 1] = [server] * (last + 1 - first)
         self._slots = slots
+        self._last = [server for server in dict.fromkeys(slots) if server is not None]
         self._doubted = None
-
-    def _masters(self) -> list[Server]:
-        return [server for server in dict.fromkeys(self._slots) if server is not None]
+        return slots
 
     def moved(self, key: bytes, address: tuple[str, int]) -> Server:
         server = self.server.at(address)
         slots = self._slots.copy()
-        slots[slot_of(key)] = server
-        self._slots = slots
+        if slots:
+            slots[slot_of(key)] = server
+            self._slots = slots
         return server
 
     def doubt(self, server: Server) -> bool:
@@ -230,7 +229,6 @@ class Cluster(Single):
         if now - before <= _REFRESH_PAUSE:
             return False
         self._asked = now
-        self._first = list(dict.fromkeys([*self._first, *self._masters()]))[:_SLOTS]
         self._slots = []
         return True
 

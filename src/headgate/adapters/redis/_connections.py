@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import suppress
 from time import monotonic
 
 from headgate._base.forks import new_lock, renew
@@ -149,11 +150,16 @@ class Pool:
 
     def close(self) -> None:
         """Close the idle connections."""
+        for server in list(self._idle):
+            self.drop(server)
+
+    def drop(self, server: Server) -> None:
+        """Close the idle connections to a server, which has failed."""
         with self._lock:
-            idle, self._idle = self._idle, {}
-        for connections in idle.values():
-            for connection in connections:
-                connection.close()
+            idle = self._idle.pop(server, [])
+        with suppress(IndexError):  # another thread has taken the last one
+            while idle:
+                idle.pop().close()
 
     def exchange(self, server: Server, commands: Sequence[bytes], count: int, deadline: float) -> list[Any]:
         """The replies of a server; raises Unsent or Unanswered."""

@@ -213,10 +213,10 @@ class Keyed:
     def __reduce__(self) -> Never:
         raise TypeError(f"a {type(self).__name__} cannot be copied or pickled: it has connections")
 
-    def _woken(self, key: Key) -> None:
+    def _woken(self, key: Key, is_reset: bool = False) -> None:
         """Tokens of a key may have come."""
         if self._leases is not None:
-            self._leases.drop(key)
+            self._leases.forgive(key, is_reset)
         self._waiting.notify(key)
 
     def _check_settle(self, actual: float) -> None:

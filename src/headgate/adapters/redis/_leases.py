@@ -166,13 +166,13 @@ class Leases:
             leases, self._leases = self._leases, {}
         return [call for name, lease in leases.items() for call in self._rest(limiter, name, lease)]
 
-    def drop(self, key: Any) -> None:
-        """Forget the lease and the denial of a key, which has been given tokens."""
+    def forgive(self, key: Any, is_reset: bool) -> None:
+        """Forget the denial of a key that was given tokens, and its lease if it owes nothing any more."""
         with self._lock:
             lease = self._leases.get(key if type(key) in _EXACT else key_name(key))
             if lease is not None:
-                lease.left = 0
                 lease.denied_until = 0.0
+                lease.left = 0 if is_reset else lease.left
 
     def install(self, name: Any, lease: _Lease) -> None:
         """Make a lease the newest."""

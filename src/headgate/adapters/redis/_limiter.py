@@ -189,7 +189,7 @@ class RedisRateLimiter(Keyed):
             self._store.call(self._forget(key))
         except StoreError as error:
             self._on_error.ignore(error, "reset", key)
-        self._woken(key)
+        self._woken(key, is_reset=True)
 
     def acquire(self, key: Key, cost: SupportsFloat = 1, timeout: float | None = None) -> bool:
         """Wait until `cost` can be taken for `key`; False if that is not within `timeout` seconds, None for

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headgate.adapters.redis._settings import Server
 
 _LONGEST_TIMEOUT = 3600
+_MOST_SERVERS = 1024
 
 
 class Refused(Unsent):
@@ -56,6 +57,8 @@ class Servers:
         """The breaker of a server, if a call may be tried now."""
         breaker = self._breakers.get(server)
         if breaker is None:
+            if len(self._breakers) >= _MOST_SERVERS:
+                self._breakers.clear()
             breaker = self._breakers.setdefault(server, Breaker())
         if not breaker.permits():
             raise Refused(f"{server}: not tried, as it failed before")
@@ -131,6 +134,7 @@ class Store(Servers):
         try:
             (reply,) = self._pool.exchange_on(connection, server, [call.packed()], 1, deadline)
         except Unanswered as error:
+            self._pool.drop(server)
             raise self._unanswered(error, server, breaker) from self.cause(error)
         breaker.succeeded()
         return None if proves_nothing_ran(reply) else reply
@@ -170,6 +174,7 @@ class Store(Servers):
             replies = self._pool.exchange(step.server, step.commands, step.count, until)
         except (Unsent, Unanswered):
             breaker.failed()
+            self._pool.drop(step.server)
             raise
         breaker.succeeded()
         return replies
