@@ -60,11 +60,15 @@ def test_a_prefix_with_a_hash_tag_is_on_one_server(redis_cluster):
 
 def test_tasks_in_a_cluster(redis_cluster, prefix):
     async def main():
+        stats = redis_cluster.servers[0].client().info("commandstats")
+        before = stats.get("cmdstat_cluster|slots", {"calls": 0})["calls"]
         client = AsyncRedisCluster(host="127.0.0.1", port=redis_cluster.servers[0].port)
         async with AsyncRedisRateLimiter(client, SLOW, prefix=prefix, timeout=5) as limiter:
             allowed = await asyncio.gather(*[limiter.allow(number % 50) for number in range(1000)])
             assert sum(allowed) == 500
             assert not any(await limiter.decide_many([(number, 1) for number in range(50)]))
+            asked = redis_cluster.servers[0].client().info("commandstats")["cmdstat_cluster|slots"]["calls"]
+            assert asked - before == 1, "one task asks for all"
 
     in_a_loop(main())
 

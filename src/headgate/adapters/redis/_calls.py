@@ -28,6 +28,8 @@ _ASKING = packed(b"ASKING")
 _SHARE = 0.4
 _REFRESH_PAUSE = 0.05
 _PAUSE = 0.01
+_TURN = 0.002
+_LONGEST_TURN = 0.25
 _WAITING = frozenset(("CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"))
 _NOTHING_RAN = _WAITING | {"ASK", "MOVED", "NOSCRIPT"}
 
@@ -141,13 +143,24 @@ class Elected(Single):
         self.server = settings.master
         self._known = False
         self._asked = -1.0
+        self._busy_until = 0.0
 
     def known(self, key: bytes) -> Server | None:
         return self.server if self._known else None
 
     def find(self, key: bytes) -> Steps:
+        """One call asks, and others wait for what it learns."""
+        while not self._known and monotonic() < self._busy_until:
+            yield Pause(_TURN)
         if self._known:
             return self.server
+        self._busy_until = monotonic() + _LONGEST_TURN
+        try:
+            return (yield from self._ask())
+        finally:
+            self._busy_until = 0.0
+
+    def _ask(self) -> Steps:
         for sentinel in self._sentinels:
             try:
                 command = packed(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._name)
@@ -179,14 +192,24 @@ class Cluster(Single):
         self._slots: list[Server | None] = []
         self._doubted: Server | None = None
         self._asked = -1.0
+        self._busy_until = 0.0
 
     def known(self, key: bytes) -> Server | None:
         slots = self._slots
         return slots[slot_of(key)] if slots else None
 
     def find(self, key: bytes) -> Steps:
+        """One call asks, and others wait for what it learns."""
         slot = slot_of(key)
-        slots = self._slots or (yield from self._refresh())
+        while not self._slots and monotonic() < self._busy_until:
+            yield Pause(_TURN)
+        slots = self._slots
+        if not slots:
+            self._busy_until = monotonic() + _LONGEST_TURN
+            try:
+                slots = yield from self._refresh()
+            finally:
+                self._busy_until = 0.0
         server = slots[slot]
         if server is None:
             raise Unsent(f"no server of the cluster has slot {slot}")

@@ -89,9 +89,9 @@ class Servers:
         self.routes.doubt(server)
         return self.error(error)
 
-    def _late(self, server: Server) -> Unsent:
+    def _late(self) -> Unsent:
         """The error for a call that has no time left to be sent."""
-        error = Unsent(f"{server}: not sent within {self._timeout:g} s")
+        error = Unsent(f"nothing ran within {self._timeout:g} s")
         error.__cause__ = TimeoutError("timed out")
         return error
 
@@ -157,8 +157,10 @@ class Store(Servers):
                         outcome = self._sent(step, deadline)
                     except (Unsent, Unanswered) as error:
                         failure = error
+                elif (left := deadline - monotonic()) > 0:
+                    sleep(min(step.seconds, left))
                 else:
-                    sleep(max(0.0, min(step.seconds, deadline - monotonic())))
+                    failure = self._late()
         except StopIteration as end:
             return list(end.value)
         except (Unsent, Unanswered) as error:
@@ -167,7 +169,7 @@ class Store(Servers):
     def _sent(self, step: Send, deadline: float) -> list[Any]:
         left = deadline - monotonic()
         if left <= 0:
-            raise self._late(step.server)
+            raise self._late()
         breaker = self._breaker(step.server)
         until = deadline if step.share == 1 else deadline - left * (1 - step.share)
         try:
@@ -242,8 +244,10 @@ class AsyncStore(Servers):
                         outcome = await self._sent(step, deadline)
                     except (Unsent, Unanswered) as error:
                         failure = error
+                elif (left := deadline - monotonic()) > 0:
+                    await asyncio.sleep(min(step.seconds, left))
                 else:
-                    await asyncio.sleep(max(0.0, min(step.seconds, deadline - monotonic())))
+                    failure = self._late()
         except StopIteration as end:
             return list(end.value)
         except (Unsent, Unanswered) as error:
@@ -252,7 +256,7 @@ class AsyncStore(Servers):
     async def _sent(self, step: Send, deadline: float) -> list[Any]:
         left = deadline - monotonic()
         if left <= 0:
-            raise self._late(step.server)
+            raise self._late()
         breaker = self._breaker(step.server)
         until = deadline if step.share == 1 else deadline - left * (1 - step.share)
         try:
