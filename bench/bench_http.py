@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from headgate import ConcurrencyLimiter, RateLimiter, RateLimits
 from headgate.adapters import wsgi
-from headgate.adapters.asgi import RateLimitMiddleware, ShedMiddleware
+from headgate.adapters.asgi import CacheMiddleware, RateLimitMiddleware, ShedMiddleware
 from headgate.adapters.fastapi import RateLimit
 from headgate.adapters.keys import client, header
 from headgate.cli.bench.interleave import Candidate, Comparison, clock, compare
@@ -189,10 +189,17 @@ def limits():
         servers(name, [served for served in SERVED if served.startswith(name)])
 
 
+async def cacheable(scope, receive, send):
+    headers = [(b"content-length", b"5"), (b"cache-control", b"max-age=600")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
 SERVED = {
     "plain": lambda: hello,
     "plain, by client": lambda: limited(hello),
     "plain, client and user": lambda: two_levels(hello),
+    "hits of CacheMiddleware": lambda: CacheMiddleware(cacheable),
     "Starlette": starlette,
     "Starlette, by client": lambda: limited(starlette()),
     "Starlette, slowapi": with_slowapi,

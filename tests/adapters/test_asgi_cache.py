@@ -2,10 +2,13 @@
 
 import asyncio
 import threading
+from random import Random
 
 import pytest
 from asgi_clients import Client, Origin, settled
 from asgi_driver import call, get, hello, scope_of
+from http_junk import REQUEST_NAMES, RESPONSE_NAMES, junk
+from threads import run_threads
 from watchdog import PATIENCE
 
 from headgate.adapters.asgi import CacheMiddleware
@@ -41,7 +44,7 @@ def test_a_hit_does_not_call_the_application():
     app = CacheMiddleware(origin)
     first, second = get(app), get(app)
     assert (first.status, first.body) == (second.status, second.body) == (200, b"Hello")
-    assert first.fields["cache-status"] == "headgate; fwd=uri-miss; stored"
+    assert first.fields["cache-status"] == "headgate; fwd=uri-miss; fwd-status=200; stored"
     assert second.fields["cache-status"].startswith("headgate; hit; ttl=")
     assert origin.calls == 1 and app.cache.stats().hits == 1
 
@@ -86,6 +89,21 @@ def test_a_thousand_clients_of_several_loops_share_one_call():
     for thread in threads:
         thread.join(PATIENCE)
     assert (origin.calls, outcomes) == (1, [b"Hello"] * 1000)
+
+
+def test_loops_request_no_url_twice():
+    """Whether a task comes before, while or after the response to one of another loop is stored."""
+    origin = Origin(b"a", b"b")
+    app = CacheMiddleware(origin)
+
+    async def main():
+        for page in range(200):
+            clients = [Client(app, f"/{page}") for _ in range(3)]
+            await all_done(clients)
+            assert {client.response.body for client in clients} == {b"ab"}
+
+    run_threads(lambda number: run(main), 4)
+    assert origin.calls == 200
 
 
 def test_parts_reach_all_clients_as_they_come():
@@ -225,6 +243,24 @@ def test_a_slow_client_slows_no_other():
             client.resume.set()
         await all_done(slow)
         assert {len(client.response.body) for client in slow} == {40 * SLICE}
+
+    run(main)
+
+
+def test_fields_for_one_client_reach_the_first_one_only():
+    async def main():
+        headers = (("cache-control", 'max-age=60, no-cache="x-mine"'), ("x-mine", "secret"), ("x-all", "a"))
+        origin = Origin(b"a", b"b", headers=headers, gated=True)
+        app = CacheMiddleware(origin)
+        clients = await clients_of(app, 3)
+        origin.open()
+        await settled()
+        clients += await clients_of(app, 1)
+        origin.open()
+        await all_done(clients)
+        clients.append(await Client(app).done())
+        assert [client.response.fields.get("x-mine") for client in clients] == ["secret"] + [None] * 4
+        assert {client.response.fields["x-all"] for client in clients} == {"a"} and origin.calls == 1
 
     run(main)
 
@@ -564,7 +600,8 @@ def test_a_purge_during_a_fill_wins():
         assert origin.calls == 2  # those who come after the purge do not join
         origin.open()
         await all_done(before)
-        assert before[0].outcome == "fwd=uri-miss" and before[1].outcome == "fwd=uri-miss; collapsed"
+        assert [client.outcome for client in before] == [
+            "fwd=uri-miss; fwd-status=200", "fwd=uri-miss; collapsed"]
         origin.open()
         await all_done(after)
         assert (await Client(app).done()).outcome.startswith("hit") and origin.calls == 2
@@ -632,6 +669,30 @@ def test_the_raw_path_is_the_key():
     assert get(app, "/a/b", raw_path=None).body == b"Hello" and origin.calls == 2
     get(app, "/a/b", query_string=b"c")
     assert origin.calls == 3
+
+
+def test_junk_in_headers_never_raises():
+    """In 10,000 requests and responses; whoever asks for all of it gets the whole body."""
+    random, statuses = Random(14), [200, 200, 200, 203, 204, 206, 301, 304, 404, 416, 500, 503, 599]
+    cache = HTTPCache("1 MiB", stale_while_revalidate=1, stale_if_error=1)
+    respond = Origin(b"Hello, ", b"world")
+    app = CacheMiddleware(respond, cache)
+
+    async def main():
+        for _ in range(10_000):
+            respond.status, respond.headers = random.choice(statuses), junk(random, RESPONSE_NAMES)
+            respond.headers = [(name, value.encode().decode("latin-1")) for name, value in respond.headers]
+            fields = [(name, value.encode().decode("latin-1")) for name, value in junk(random, REQUEST_NAMES)]
+            path = random.choice(["/", "/a%", "/%ff?%", "*", "", "//b", "/" + "a" * 20_000])
+            method = random.choice(["GET"] * 8 + ["HEAD", "POST", "DELETE", "BREW"])
+            scope = scope_of(path, method=method, headers=fields, raw_path=path.encode())
+            response = await call(app, scope)
+            assert b"cache-status" in dict(response.start["headers"])
+            if response.status == 200 and method == "GET":
+                assert response.body == b"Hello, world"
+        cache._check()
+
+    run(main)
 
 
 @pytest.mark.parametrize("cache", [1, "64 MiB", {}])

@@ -2,9 +2,12 @@
 
 import threading
 import time
+from random import Random
 from wsgiref.util import FileWrapper
 
 import pytest
+from http_junk import REQUEST_NAMES, RESPONSE_NAMES, junk
+from threads import run_threads
 from watchdog import PATIENCE
 from wsgi_driver import Response, call, environ_of, get, hello
 
@@ -94,7 +97,7 @@ def test_a_hit_does_not_call_the_application():
     app = CacheMiddleware(origin)
     first, second = get(app), get(app)
     assert (first.status, first.body) == (second.status, second.body) == (200, b"Hello")
-    assert first.fields["cache-status"] == "headgate; fwd=uri-miss; stored"
+    assert first.fields["cache-status"] == "headgate; fwd=uri-miss; fwd-status=200; stored"
     assert second.fields["cache-status"].startswith("headgate; hit; ttl=")
     assert (origin.calls, origin.closed) == (1, 1)
 
@@ -110,6 +113,19 @@ def test_many_threads_share_one_call():
     assert {client.response.body for client in clients} == {b"Hello, world"}
     outcomes = sorted(client.outcome.rpartition("; ")[2] for client in clients)
     assert outcomes == ["collapsed"] * 199 + ["stored"]
+
+
+def test_no_url_is_requested_twice():
+    """Whether a thread comes before, while or after another one's response is stored."""
+    origin = Origin(b"a", b"b")
+    app = CacheMiddleware(origin)
+
+    def work(number):
+        for page in range(300):
+            assert call(app, environ_of(f"/{page}")).body == b"ab"
+
+    run_threads(work, 8)
+    assert (origin.calls, origin.closed) == (300, 300)
 
 
 def test_followers_get_parts_before_the_body_is_complete():
@@ -458,7 +474,7 @@ def test_a_purge_during_a_fill_wins():
     waiting(app, 1)
     app.cache.purge("/")
     origin.gate.release()
-    assert client.done().outcome == "fwd=uri-miss" and app.cache.stats().entries == 0
+    assert client.done().outcome == "fwd=uri-miss; fwd-status=200" and app.cache.stats().entries == 0
 
 
 def test_exempt_requests_are_left_alone():
@@ -476,6 +492,27 @@ def test_the_key_is_the_path_as_it_is_mounted_and_the_query():
         assert "hit" in get(app, "/a", **options).fields["cache-status"]
     assert origin.calls == 5
     assert app.cache.purge("http://example.com/shop/a") == 1
+
+
+def test_junk_in_headers_never_raises():
+    """In 10,000 requests and responses; whoever asks for all of it gets the whole body."""
+    random, statuses = Random(15), ["200 OK", "200 OK", "304 ", "404 Not Found", "503 Oops", "599 ?"]
+    cache, origin = HTTPCache("1 MiB", stale_if_error=1), Origin(b"Hello, ", b"world")
+    app = CacheMiddleware(origin, cache)
+
+    def latin(fields):
+        return [(name, value.encode().decode("latin-1")) for name, value in fields]
+
+    for _ in range(10_000):
+        origin.status, origin.headers = random.choice(statuses), latin(junk(random, RESPONSE_NAMES))
+        fields = dict(latin(junk(random, REQUEST_NAMES)))
+        path = random.choice(["/", "/\xff", "", "//b", "/" + "a" * 20_000])
+        method = random.choice(["GET"] * 8 + ["HEAD", "POST", "BREW"])
+        response = call(app, environ_of(path, method=method, headers=fields.items(), QUERY_STRING="%"))
+        assert "Cache-Status" in {name.title() for name, _ in response.starts[-1][1]}
+        if response.status == 200 and method == "GET":
+            assert response.body == b"Hello, world"
+    cache._check()
 
 
 @pytest.mark.parametrize("cache", [1, "64 MiB", {}])

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 ROUNDS = 3
 """How often a client that cannot have the response of another one looks again, before it is on its own."""
 
-_CONDITIONAL = frozenset((b"if-none-match", b"if-modified-since"))
-
 
 def slices(body: Body) -> Iterator[bytes]:
     """A body in parts of at most 64 KiB; one empty part if it is empty.
@@ -41,11 +39,6 @@ def slices(body: Body) -> Iterator[bytes]:
         return
     for start in range(0, len(body), SLICE):
         yield bytes(body[start : start + SLICE])
-
-
-def is_conditional(lookup: Lookup) -> bool:
-    """Whether the response to a request may have no body although that of the fill has one."""
-    return not _CONDITIONAL.isdisjoint(lookup.request.fields)
 
 
 class Filling:
@@ -157,16 +150,25 @@ class Shared:
         return self.reader.leads or (
             self.lookup.stored is fill.lookup.stored and not fill.outcome[0].private)
 
+    def evaluates(self) -> bool:
+        """Whether this client gets another response than the application sends, by preconditions or a range,
+        for which the whole must be there."""
+        return self._cache.evaluates(self.lookup.request)
+
     def head(self) -> tuple[int, Headers]:
-        """Status and fields for a body that is read from the fill."""
-        status, headers, _ = self.reader.fill.head
-        leads = self.reader.leads
-        return status, self._cache.pass_headers(
-            self.lookup, headers, status, stored=leads, collapsed=not leads)
+        """Status and fields for the body of the fill. The leader's are those that the application sent, which
+        may have some that are for its client only."""
+        status, headers, admission = self.reader.fill.head
+        if self.reader.leads:
+            stored = self.reader.fill.outcome is None or self.reader.fill.outcome[1] == "stored"
+            return status, self._cache.pass_headers(self.lookup, headers, status, stored=stored)
+        return status, self._cache.pass_headers(self.lookup, admission.headers, status, collapsed=True)
 
     def result(self) -> tuple[int, Headers, Body]:
         """The response of a complete or settled fill."""
         stored, outcome = self.reader.fill.outcome
+        if self.reader.leads and outcome in ("stored", "forwarded") and not self.evaluates():
+            return *self.head(), stored.body
         if not self.reader.leads and outcome != "error":
             outcome = "collapsed"
         return self._cache.serve(self.lookup.request, self.lookup, stored, outcome=outcome)

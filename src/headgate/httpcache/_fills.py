@@ -402,13 +402,15 @@ class Fill:
 class Fills:
     """The fills of a cache that are under way, by what they fill.
 
+    Locks are taken in one order: that of the registry, that of a fill, that of the bytes held.
+
     `max_object` is the largest body in bytes, `max_filling` the most bytes that all fills may keep for the
     store; `timeout` is in seconds: a fill that takes longer gets no new readers and is not stored. Followers
     wait `wait` seconds for a head, and `timeout` for a part of a body.
     """
 
-    __slots__ = ("__weakref__", "_filling", "_fills", "_lock", "completed", "max_filling", "max_object",
-                 "timeout", "wait")
+    __slots__ = ("__weakref__", "_filling", "_fills", "_holding", "_lock", "completed", "max_filling",
+                 "max_object", "timeout", "wait")
 
     def __init__(self, max_object: int, max_filling: int, wait: float = 5.0, timeout: float = 60.0) -> None:
         self.max_object = max_object
@@ -416,6 +418,7 @@ class Fills:
         self.wait = wait
         self.timeout = timeout
         self._lock = new_lock()
+        self._holding = new_lock()
         self._renew()
         renew(self)
 
@@ -459,14 +462,14 @@ class Fills:
 
     def hold(self, count: int) -> bool:
         """Count bytes that a fill keeps; False if that would be too many."""
-        with self._lock:
+        with self._holding:
             if self._filling + count > self.max_filling:
                 return False
             self._filling += count
             return True
 
     def give_back(self, count: int) -> None:
-        with self._lock:
+        with self._holding:
             self._filling -= count
 
     def __len__(self) -> int:

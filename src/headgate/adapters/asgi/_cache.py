@@ -7,7 +7,7 @@ from contextlib import suppress
 from time import monotonic
 from urllib.parse import quote
 
-from headgate.adapters._caching import ROUNDS, Filling, Passing, Shared, is_conditional, slices
+from headgate.adapters._caching import ROUNDS, Filling, Passing, Shared, slices
 from headgate.adapters._exempt import exempting
 from headgate.adapters.asgi._request import ASGIRequest
 from headgate.cache._listeners import report
@@ -290,7 +290,7 @@ class _Call:
     async def _stream(self, shared: Shared, timeout: float | None) -> None:
         """Send the response of an open or complete fill, waiting `timeout` seconds for each part."""
         reader, send = shared.reader, self._send
-        if is_conditional(shared.lookup):
+        if shared.evaluates():
             await reader.wait_past_async(STORABLE, timeout)
         if reader.fill.outcome is not None:
             await _send(send, *shared.result())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from http.client import responses
 from io import BytesIO
 from threading import Thread
 from time import monotonic
 from urllib.parse import quote
 
-from headgate.adapters._caching import ROUNDS, Filling, Passing, Shared, is_conditional, slices
+from headgate.adapters._caching import ROUNDS, Filling, Passing, Shared, slices
 from headgate.adapters._exempt import exempting
 from headgate.adapters.wsgi._refusal import texts
 from headgate.adapters.wsgi._request import WSGIRequest, variable
@@ -44,8 +46,17 @@ _CONDITIONS = (
     "HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE",
     "HTTP_RANGE", "HTTP_IF_RANGE",
 )
-_PLAIN = {"CONTENT_TYPE": b"content-type", "CONTENT_LENGTH": b"content-length"}
+_OTHER_FIELDS = {"CONTENT_TYPE": b"content-type", "CONTENT_LENGTH": b"content-length"}
+_IS_PLAIN = re.compile(r"[A-Za-z0-9/:@!$&'()*+,;=~._-]*").fullmatch
 _MOST_REFRESHES = 8
+
+
+@lru_cache(maxsize=1024)
+def _field(name: str) -> bytes | None:
+    """The name of a field by that of its variable; None if that is no field."""
+    if name.startswith("HTTP_"):
+        return name[5:].replace("_", "-").lower().encode("latin-1", "replace")
+    return _OTHER_FIELDS.get(name)
 
 
 def cached_request(environ: WSGIEnvironment) -> Request:
@@ -58,18 +69,15 @@ def cached_request(environ: WSGIEnvironment) -> Request:
     """
     headers = []
     for name, value in environ.items():
-        if name[:5] == "HTTP_":
-            field = name[5:].replace("_", "-").lower().encode("latin-1")
-        elif name in _PLAIN and value:
-            field = _PLAIN[name]
-        else:
-            continue
-        headers.append((field, value.encode("latin-1", "replace")))
+        field = _field(name)
+        if field is not None and (value or name not in _OTHER_FIELDS):
+            headers.append((field, value.encode("latin-1", "replace")))
     if "HTTP_HOST" not in environ and "SERVER_NAME" in environ:
         host = f"{environ['SERVER_NAME']}:{environ.get('SERVER_PORT', '')}"
         headers.append((b"host", host.rstrip(":").encode("latin-1", "replace")))
-    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    target = quote(path.encode("latin-1", "replace"), safe=_PATH_SAFE) or "/"
+    target = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") or "/"
+    if _IS_PLAIN(target) is None:
+        target = quote(target.encode("latin-1", "replace"), safe=_PATH_SAFE)
     query = environ.get("QUERY_STRING")
     if query:
         target = f"{target}?{query}"
@@ -409,7 +417,7 @@ class _Follow:
             self.own_key = shared.own_key()
             reader.leave()
             return None
-        if is_conditional(shared.lookup):
+        if shared.evaluates():
             reader.wait_past(STORABLE, timeout)
         if reader.fill.outcome is not None:
             reader.leave()
