@@ -134,6 +134,22 @@ class Shared:
         self.lookup = lookup
         self.reader = reader
 
+    def may_lead(self, completed: int) -> bool:
+        """Whether the response is still missing now that this client leads its fill, released if not.
+
+        Between the lookup and joining it may have been stored, if the number of fills was `completed` then
+        and is another one now. While this client leads, nobody else stores it.
+        """
+        cache = self._cache
+        if cache.fills.completed == completed:
+            return True
+        lookup = cache.lookup(self.lookup.request)
+        if lookup.kind not in ("miss", "revalidate") or not lookup.coalesce:
+            self.reader.fill.release()
+            return False
+        self.lookup = self.reader.fill.lookup = lookup
+        return True
+
     def matches(self) -> bool:
         """Whether this client may have the response of an open or complete fill."""
         admission: Admission = self.reader.fill.head[2]

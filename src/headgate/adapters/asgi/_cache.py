@@ -214,8 +214,7 @@ class _Call:
                     fills.retire(reader.fill)
                     return None
                 return await self._until_left(reader, self._follow(shared, end))
-            if fills.completed != completed:
-                reader.fill.release()
+            if not shared.may_lead(completed):
                 return None
             await self._lead(shared)
             return _DONE

@@ -160,16 +160,14 @@ class CacheMiddleware:
         """The response from a fill, or None, and the key of this client's own variant if it has one."""
         reader, fill = shared.reader, shared.reader.fill
         try:
-            if reader.leads and self._fills.completed == completed:
+            if reader.leads and shared.may_lead(completed):
                 filling = Filling(self.cache, shared.lookup, fill)
                 forwarded = _forwarded(environ, shared.lookup)
                 lead = _Lead(self.app, forwarded, filling, start_response, shared)
                 return lead.respond(shared), None
-            if reader.leads:
-                fill.release()
-            elif self.cache.overtaken(fill.lookup):
+            if not reader.leads and self.cache.overtaken(fill.lookup):
                 self._fills.retire(fill)
-            else:
+            elif not reader.leads:
                 follow = _Follow(shared, start_response)
                 return follow.respond(end, self._fills.timeout), follow.own_key
         except BaseException:
