@@ -1,13 +1,18 @@
 """Reads and writes through near caches race with those of others, through a proxy that delays each packet."""
 
 import asyncio
+import threading
+import time
 
 import pytest
 import redis.asyncio
+from near_caches import FORMS
 from near_races import BATCH, KINDS, Races, Threads, delays
-from redis_servers import Proxy, RedisServer
+from redis_servers import Proxy, RedisServer, one_in_a_hundred
 
 from headgate.adapters.redis import AsyncNearCache, NearCache
+
+LATE = 0.25  # a busy machine lets a thread wait
 
 
 @pytest.fixture
@@ -39,3 +44,51 @@ def test_no_race_leaves_a_stale_value(form, server, exhaustive):
     assert stale == dict.fromkeys(KINDS, 0)
     assert stats.overtaken > 0
     assert stats.stored > 0
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_no_value_outlives_its_bound_and_no_call_its_timeout(form, server, exhaustive):
+    """A counter is read all the time while packets are late, connections are cut and the server stops."""
+    max_stale, timeout, replaced = 0.5, 0.25, {}
+    done, seen, slowest = threading.Event(), set(), 0.0
+
+    def write():
+        with server.client(socket_timeout=30) as client:
+            number = 0
+            while not done.wait(0.002):
+                number += 1
+                client.set("user:1", number)
+                replaced[number - 1] = time.monotonic()
+
+    def disturb():
+        for turn in range(10 if exhaustive else 1):
+            done.wait(0.5)
+            proxy.cut()
+            done.wait(0.3)
+            server.stop()
+            done.wait(0.4 if turn % 2 else 0.8)
+            server.resume()
+        done.wait(0.5)
+        done.set()
+
+    with Proxy(server.port) as proxy:
+        proxy.delay = one_in_a_hundred(0.3, 1)
+        near = form(proxy.client(), prefixes=["user:"], timeout=timeout, max_stale=max_stale, heartbeat=0.05)
+        threads = [threading.Thread(target=work) for work in (write, disturb)]
+        for thread in threads:
+            thread.start()
+        while not done.is_set():
+            begun = time.monotonic()
+            value = near.get("user:1")
+            slowest = max(slowest, time.monotonic() - begun)
+            if value is not None:
+                seen.add(int(value))
+                ended = replaced.get(int(value), begun)
+                assert begun - ended < max_stale, f"{value} was replaced {begun - ended} s before"
+        for thread in threads:
+            thread.join(30)
+        hits = near.stats().hits
+        near.close()
+    assert slowest < timeout + LATE
+    assert len(seen) > 3
+    assert hits > len(seen)
