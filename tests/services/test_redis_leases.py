@@ -263,7 +263,9 @@ def test_eight_processes_admit_exactly_the_burst(redis_server, prefix, tmp_path,
     requests = 25_000 if exhaustive and not lease else 300
     workers = Workers(redis_server.port, prefix, SLOW, lease, requests, 300, tmp_path, 8)
     assert workers.wait() == [0] * 8
-    assert sum(workers.counts()) == 1000
+    admitted = sum(workers.counts())
+    assert admitted <= 1000
+    assert admitted >= 1000 - 8 * lease, "what is given back last may find nobody who asks"
 
 
 @FORKS
