@@ -12,6 +12,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import include, path
 from django.utils.decorators import method_decorator
+from django.utils.functional import SimpleLazyObject
 from django.views import View
 from wsgi_driver import get as get_by_wsgi
 
@@ -191,7 +192,7 @@ def with_user(get_response):
 
     if iscoroutinefunction(get_response):
         async def middleware(request):
-            request.user, request.auser = AsyncOnly(), auser
+            request.user, request.auser = SimpleLazyObject(blocking_user), auser
             return await get_response(request)
     else:
         def middleware(request):
@@ -203,9 +204,8 @@ def with_user(get_response):
 with_user.sync_capable = with_user.async_capable = True
 
 
-class AsyncOnly:
-    def __getattr__(self, name):
-        raise AssertionError("a blocking call in the event loop")
+def blocking_user():
+    raise AssertionError("a blocking call in the event loop")
 
 
 def test_users(site, http, limiter):
@@ -225,6 +225,31 @@ def test_a_user_that_is_known_needs_no_waiting(site, limiter):
 
     asyncio.run(respond(RequestFactory().get("/")))
     assert limiter.peek("7").remaining == 1
+
+
+def by_token(get_response):
+    """A middleware below Django's that authenticates by other means than the session."""
+    if iscoroutinefunction(get_response):
+        async def middleware(request):
+            request.user = User
+            return await get_response(request)
+    else:
+        def middleware(request):
+            request.user = User
+            return get_response(request)
+    return middleware
+
+
+by_token.sync_capable = by_token.async_capable = True
+
+
+def test_a_user_that_another_middleware_has_set(site, http, limiter):
+    authentication = [f"django.contrib.{each}" for each in (
+        "sessions.middleware.SessionMiddleware", "auth.middleware.AuthenticationMiddleware")]
+    site(path("", hello), middleware=[*authentication, f"{__name__}.by_token", LIMITS],
+         HEADGATE_RATE_LIMITS={"limits": limiter, "keys": keys.user()},
+         SESSION_ENGINE="django.contrib.sessions.backends.cache")
+    assert statuses(http, *["/"] * 3) == [200, 200, 429]
 
 
 def test_nobody_has_no_say(site, http, limiter):
@@ -280,6 +305,40 @@ def test_a_view_is_counted_by_its_route_and_method(site, http, limiter, view):
     assert limited.stats()["default"] == (5, 1, {"2/min": 1})
     assert iscoroutinefunction(limited(view)) == iscoroutinefunction(view)
     assert limited(view).__name__ == view.__name__
+
+
+def test_methods_that_clients_invent_are_no_way_around_a_limit(site):
+    site(path("", ratelimit("2/min")(hello)))
+    for methods in (["GET", "HEAD", "GET"], ["A", "B", "C"]):
+        assert [Client().generic(method, "/").status_code for method in methods] == [200, 200, 429]
+
+
+@pytest.mark.parametrize("key", [object(), 1.5, [], ("ann", 1)])
+def test_keys_that_limiters_do_not_have(site, http, key):
+    site(path("", ratelimit("1/min", key=lambda request: key)(hello)))
+    with pytest.raises(TypeError, match="key must be str, bytes or int"):
+        http.get("/")
+
+
+@pytest.mark.parametrize("key", [7, b"ann", "ann"])
+def test_other_keys(site, http, key):
+    site(path("", ratelimit("1/min", key=lambda request: key)(hello)))
+    assert statuses(http, "/", "/") == [200, 429]
+
+
+def none(request):
+    return None
+
+
+async def none_async(request):
+    return None
+
+
+@pytest.mark.parametrize("view", [none, none_async])
+def test_a_view_that_returns_no_response(site, http, view):
+    site(path("", ratelimit("1/min")(view)))
+    with pytest.raises(ValueError, match="didn't return an HttpResponse object"):
+        http.get("/")
 
 
 class Page(View):

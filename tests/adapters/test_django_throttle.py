@@ -64,10 +64,9 @@ def http():
 
 @pytest.fixture(autouse=True)
 def forget():
-    """Limiters of scopes live as long as the process."""
-    from headgate.adapters.django import _throttle
-
-    _throttle._limiter.cache_clear()
+    """Limiters of scopes live as long as the process, or its settings."""
+    with override_settings(REST_FRAMEWORK={}):
+        yield
 
 
 def test_a_rate(site, http):
@@ -152,6 +151,39 @@ def test_own_keys(site, http):
     assert statuses(http, "/", "/") == [200, 200], "no key, no say"
     assert statuses(http, "/", "/", HTTP_X_TEAM="blue") == [200, 429]
     assert statuses(http, "/", HTTP_X_TEAM="red") == [200]
+
+
+def test_own_keys_of_what_rest_framework_has_parsed(site, http):
+    def get_cache_key(self, request, view):
+        return request.data["email"]
+
+    def post(self, request):
+        return Response(request.data)
+
+    site(path("", page(throttle(rate="1/min", get_cache_key=get_cache_key), post=post)))
+    found = [http.post("/", {"email": email}, format="json").status_code for email in ("a", "a", "b")]
+    assert found == [200, 429, 200]
+
+
+def test_a_key_that_is_none_of_a_limiter(site, http):
+    site(path("", page(throttle(rate="1/min", get_cache_key=lambda self, request, view: [1]))))
+    with pytest.raises(TypeError, match=r"key must be str, bytes or int, got \[1\]"):
+        http.get("/")
+
+
+def test_an_own_rate(site, http):
+    def get_rate(self):
+        return {"search": "1/min"}[self.scope]
+
+    site(path("", page(throttle(get_rate=get_rate), throttle_scope="search")))
+    assert statuses(http, "/", "/") == [200, 429]
+
+
+def test_settings_that_tests_override_begin_with_full_bursts(site, http):
+    site(path("", page(throttle(scope="search"))))
+    for _ in range(2):
+        with override_settings(REST_FRAMEWORK={"DEFAULT_THROTTLE_RATES": {"search": "1/min"}}):
+            assert statuses(http, "/", "/") == [200, 429]
 
 
 def test_cost_and_dry_run(site, http, clock):

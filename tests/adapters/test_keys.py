@@ -1,5 +1,7 @@
 """Extractors over request views."""
 
+import sqlite3
+
 import pytest
 from asgi_driver import scope_of
 
@@ -148,6 +150,22 @@ class Anonymous(User):
     (None, None), ("ann", "ann"), (User(is_authenticated=False, pk=7), None),
     (User(is_authenticated=True, pk=7, username="ann"), "7"), (User(identity="a1"), "a1"),
     (Anonymous(is_authenticated=True, username="ann"), "ann"), (User(pk=None), None),
+    (User(pk=None, id=7), "7"), (7, "7"), ({"id": 7, "name": "Ann"}, "7"), ({"username": "ann"}, "ann"),
 ])
 def test_users(found, expected):
     assert identity(found) == expected
+
+
+def test_a_user_that_is_a_row():
+    database = sqlite3.connect(":memory:")
+    try:
+        database.row_factory = sqlite3.Row
+        assert identity(database.execute("SELECT 'Ann' AS name, 7 AS id").fetchone()) == "7"
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize("found", [object(), User(), User(email="ann@example.com"), {}, {"email": "a"}, (7,)])
+def test_users_whom_nothing_identifies(found):
+    with pytest.raises(TypeError, match="user must have one of pk, identity, username, id, display_name"):
+        identity(found)

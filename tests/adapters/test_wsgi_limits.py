@@ -77,6 +77,15 @@ def test_a_start_that_is_late_and_repeated(limiter):
     assert response.fields["content-type"] == "text/html"
 
 
+def test_a_start_by_keyword(limiter):
+    def named(environ, start_response):
+        start_response(status="200 OK", headers=[("Content-Type", "text/plain")], exc_info=None)
+        return [b"named"]
+
+    response = call(RateLimitMiddleware(named, limiter, keys=client()), environ_of())
+    assert response.fields["ratelimit"] == '"2/min";r=1;t=30'
+
+
 def test_an_error_after_the_body_has_begun_is_raised(limiter):
     def broken(environ, start_response):
         write = start_response("200 OK", [("Content-Type", "text/plain")])

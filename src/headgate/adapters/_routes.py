@@ -18,11 +18,37 @@ if TYPE_CHECKING:
     from headgate.adapters._limiting import Cost, Style
     from headgate.adapters.keys import Extractor, Request
 
+_METHODS = frozenset(("CONNECT", "DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
+
 _path_of = path()
 
 
+def _counted_method(method: str) -> str:
+    """What a method counts as: clients may invent methods, which would have limits of their own."""
+    if method in _METHODS:
+        return method
+    return "GET" if method == "HEAD" else "other"
+
+
+def named_key(name: str, key: Any) -> str:
+    """A key of a limiter within the limits of a name.
+
+    Raises TypeError if `key` is of another type than those of limiters: the text of an object would often
+    be another one for each request.
+
+    >>> named_key("exports", 7)
+    'exports\\n7'
+    """
+    if isinstance(key, bytes):
+        key = key.decode("latin-1")
+    elif not isinstance(key, (str, int)):
+        raise TypeError(f"key must be str, bytes or int, got {key!r}")
+    return f"{name}\n{key}"
+
+
 class RouteKey:
-    """An extractor whose keys differ by route and method, or by the name `shared` if there is one.
+    """An extractor whose keys differ by route and method, or by the name `shared` if there is one. HEAD
+    counts as GET, and all methods that HTTP does not define count as one.
 
     >>> from headgate.adapters.asgi import ASGIRequest
     >>> RouteKey(lambda request: "ann", None)(ASGIRequest({"path": "/orders", "method": "GET"}))
@@ -46,8 +72,9 @@ class RouteKey:
     def _named(self, request: Request, key: Any) -> str | None:
         if key is None:
             return None
-        scope = self._shared or f"{request.method} {request.route or _path_of(request)}"
-        return f"{scope}\n{key}"
+        if self._shared is not None:
+            return named_key(self._shared, key)
+        return named_key(f"{_counted_method(request.method)} {request.route or _path_of(request)}", key)
 
 
 def route_limiting(limits: Any, *, key: Extractor | None, shared: str | None, cost: Cost, exempt: Exempt,

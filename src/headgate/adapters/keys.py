@@ -19,6 +19,7 @@ __all__ = [
 
 _MOST_CLIENTS = 4096
 _LONGEST_CACHED = 256
+_USER_NAMES = ("pk", "identity", "username", "id", "display_name")
 
 
 class Request(Protocol):
@@ -214,16 +215,33 @@ def _checked_name(name: str) -> None:
 
 
 def identity(user: Any) -> str | None:
-    """What identifies a user: its key in Django, its identity or name in Starlette, or the text itself."""
+    """What identifies a user: its key in Django, its identity or name in Starlette, that column of a row or
+    key of a dict, or the text or number itself.
+
+    Raises TypeError if there is nothing of the kind: a limit of users would have no say about this one.
+    """
     if user is None or isinstance(user, str):
         return user
+    if isinstance(user, int):
+        return str(user)
     if not getattr(user, "is_authenticated", True):
         return None
-    for attribute in ("pk", "identity", "username", "id", "display_name"):
+    found = _names_in_row(user) if hasattr(user, "keys") else _names_of(user)
+    if not found:
+        raise TypeError(f"user must have one of {', '.join(_USER_NAMES)}, got {user!r}")
+    return next((str(name) for name in found if name is not None), None)
+
+
+def _names_in_row(user: Any) -> list[Any]:
+    columns = list(user.keys())
+    return [user[name] for name in _USER_NAMES if name in columns]
+
+
+def _names_of(user: Any) -> list[Any]:
+    found = []
+    for name in _USER_NAMES:
         try:
-            found = getattr(user, attribute, None)
-        except NotImplementedError:  # Starlette's users need not have an identity
+            found.append(getattr(user, name))
+        except (AttributeError, NotImplementedError):  # Starlette's users need not have an identity
             continue
-        if found is not None:
-            return str(found)
-    return None
+    return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
+from django.utils.functional import SimpleLazyObject
 
 from headgate.adapters._limiting import Charge
 from headgate.adapters.keys import identity
@@ -81,13 +83,18 @@ class DjangoRequest:
 
 
 class AsyncDjangoRequest(DjangoRequest):
-    """A `DjangoRequest` in an event loop, where `user` has to be awaited unless it is known already."""
+    """A `DjangoRequest` in an event loop, where `user` has to be awaited unless it is known already.
+
+    It is if another middleware than Django's has set ``request.user``, which ``auser`` knows nothing of.
+    """
 
     __slots__ = ()
 
     @property
     def user(self) -> Any:
-        if hasattr(self.raw, "auser") and not hasattr(self.raw, "_cached_user"):
+        request = self.raw
+        is_lazy = type(getattr(request, "user", None)) is SimpleLazyObject
+        if is_lazy and hasattr(request, "auser") and not hasattr(request, "_cached_user"):
             return self._authenticated()
         return super().user
 
@@ -124,7 +131,9 @@ def denied(charge: Charge) -> Any:
 
 
 def written(response: Any, charge: Charge, style: Style) -> Any:
-    """A response with the header fields of a charge."""
+    """A response with the header fields of a charge; what is no response is Django's to complain about."""
+    if not isinstance(response, HttpResponseBase):
+        return response
     for name, value in texts(charge.fields(style)):
         response[name] = value
     return response

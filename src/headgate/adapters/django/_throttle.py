@@ -5,8 +5,10 @@ from __future__ import annotations
 from math import inf
 
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 
 from headgate.adapters._limiting import Limiting
+from headgate.adapters._routes import named_key
 from headgate.adapters.django._request import DjangoRequest, charge_of
 from headgate.adapters.keys import client
 from headgate.limit import RateLimiter
@@ -35,6 +37,15 @@ def _key_of(request: Any) -> Any:
 @lru_cache(maxsize=_MOST)
 def _limiting(limits: Any, cost: Any, dry_run: bool) -> Limiting:
     return Limiting(limits, keys=_key_of, cost=cost, dry_run=dry_run)
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    """Tests that override REST_FRAMEWORK begin with full bursts."""
+    if setting == "REST_FRAMEWORK":
+        _limiter.cache_clear()
+
+
+setting_changed.connect(_forget)
 
 
 @lru_cache(maxsize=16)
@@ -67,8 +78,9 @@ class Throttle:
     - `limits`, instead of a rate, is a limiter by key: a `RateLimiter` with a `path`, for example, whose
       limit is that of all workers.
     - `cost` is a number or a function of the request view, `dry_run` lets every request pass.
-    - ``get_cache_key(request, view)`` returns whom it limits, None for a request that it does not. That is
-      the authenticated user, or else the address of the client, behind NUM_PROXIES proxies.
+    - ``get_cache_key(request, view)``, of REST framework's request, returns whom it limits, None for a
+      request that it does not. That is the authenticated user, or else the address of the client, behind
+      NUM_PROXIES proxies.
 
     A request is charged by all its throttles or none, together with `RateLimitMiddleware` and `ratelimit`;
     its charge is ``request.headgate``, a `Charge`, to be settled.
@@ -81,7 +93,7 @@ class Throttle:
     '60/min'
     """
 
-    scope: ClassVar[str | None] = None
+    scope: str | None = None
     rate: ClassVar[str | None] = None
     limits: ClassVar[Any] = None
     cost: ClassVar[Cost] = 1
@@ -89,16 +101,16 @@ class Throttle:
 
     _seconds: float | None = None
 
-    def get_rate(self, scope: str | None = None) -> str | None:
-        """The rate of a scope, or `rate`; None if it is not limited."""
-        if self.rate is not None or scope is None:
+    def get_rate(self) -> str | None:
+        """`rate`, or that of the scope; None if requests are not limited."""
+        if self.rate is not None or self.scope is None:
             return self.rate
         from rest_framework.settings import api_settings
 
         try:
-            return api_settings.DEFAULT_THROTTLE_RATES[scope]  # type: ignore[no-any-return]
+            return api_settings.DEFAULT_THROTTLE_RATES[self.scope]  # type: ignore[no-any-return]
         except KeyError:
-            raise ImproperlyConfigured(f"DEFAULT_THROTTLE_RATES must have the scope {scope!r}") from None
+            raise ImproperlyConfigured(f"DEFAULT_THROTTLE_RATES must have the scope {self.scope!r}") from None
 
     def get_ident(self, request: Any) -> str:
         """The address of the client, or its network of IPv6, behind NUM_PROXIES proxies."""
@@ -113,24 +125,25 @@ class Throttle:
 
     def allow_request(self, request: Any, view: Any) -> bool:
         """Charge a request; whether it is allowed."""
-        request = getattr(request, "_request", request)
-        scope = self.scope or getattr(view, "throttle_scope", None)
-        name = scope or f"{type(self).__module__}.{type(self).__qualname__}"
-        limits = self._limits(name, scope)
+        if not self.scope:
+            self.scope = getattr(view, "throttle_scope", None)
+        name = self.scope or f"{type(self).__module__}.{type(self).__qualname__}"
+        limits = self._limits(name)
         key = None if limits is None else self.get_cache_key(request, view)
         if key is None:
             return True
+        request = getattr(request, "_request", request)
         cost: Any = type(self).cost  # a function of the class, not a method
         limiting = _limiting(limits, cost, self.dry_run)
-        throttled = _Throttled(request, f"{name}\n{key}")
+        throttled = _Throttled(request, named_key(name, key))
         request.headgate = charge = limiting.charge(throttled, charge_of(request))
         self._seconds = _retry_after(charge)
         return bool(charge)
 
-    def _limits(self, name: str, scope: str | None) -> Any:
+    def _limits(self, name: str) -> Any:
         if self.limits is not None:
             return self.limits
-        rate = self.get_rate(scope)
+        rate = self.get_rate()
         if rate is None:
             return None
         try:

@@ -224,7 +224,7 @@ class _Call:
             self._first = next(self._parts, b"")
         self._begin()
 
-    def _start_response(self, status: str, headers: Fields, exc_info: Any = None, /) -> Write:
+    def _start_response(self, status: str, headers: Fields, exc_info: Any = None) -> Write:
         if exc_info is None and self._head is not None:
             raise RuntimeError("start_response was called again, without exc_info")
         self._head = status, headers

@@ -92,7 +92,7 @@ def _writing(start_response: StartResponse, charge: Charge, style: Style) -> Sta
     """`start_response`, with the fields of the charge, as it is then, added whenever it is called."""
 
     def starting(
-        status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
+        status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
         fields = [*headers, *texts(charge.fields(style))]
         if exc_info is None:
