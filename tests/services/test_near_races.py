@@ -37,7 +37,7 @@ async def raced(form, server, proxy, batches):
 
 @pytest.mark.parametrize("form", [NearCache, AsyncNearCache])
 def test_no_race_leaves_a_stale_value(form, server, exhaustive):
-    batches = 10_000 // BATCH // len(KINDS) if exhaustive else 2
+    batches = 10_000 // BATCH // len(KINDS) if exhaustive else 1
     with Proxy(server.port) as proxy:
         proxy.delay = delays(1)
         stale, stats = asyncio.run(raced(form, server, proxy, batches))
