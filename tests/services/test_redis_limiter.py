@@ -529,6 +529,23 @@ def test_nothing_leaks_after_cancelled_calls(redis_server, prefix, exhaustive):
     assert threading.active_count() == before
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_loops_that_have_ended_are_forgotten(redis_server, prefix):
+    """Those whose connections were not closed too."""
+
+    def run_often():
+        limiter = AsyncRedisRateLimiter(redis_server.client(), Rate(20, 10**6), prefix=prefix, timeout=20)
+
+        async def main():
+            return await limiter.allow("ann")
+
+        assert all(asyncio.run(main()) for _ in range(5))
+        return len(limiter._store._pipelines._loops)
+
+    assert run_often() == 1
+    gc.collect()
+
+
 def test_a_limiter_serves_several_loops_at_once(redis_server, prefix):
     limiter = AsyncRedisRateLimiter(redis_server.client(), Rate(20, 10**6), prefix=prefix, timeout=20)
 

@@ -233,6 +233,8 @@ class Pipelines:
         loop = asyncio.get_running_loop()
         found = self._loops.get(loop)
         if found is None:
+            for ended in [each for each in list(self._loops) if each.is_closed()]:
+                self._loops.pop(ended, None)  # a connection keeps its loop
             found = self._loops.setdefault(loop, {})
         return found
 
