@@ -60,6 +60,20 @@ def test_styles_of_fields(limiter, style, names):
     assert get(app).fields.keys() == names | {"content-type", "content-length", "retry-after"}
 
 
+def test_fields_of_the_application_are_replaced(limiter):
+    """A proxy's, for example; those of the other style stay."""
+    fields = [(b"ratelimit", b"a"), (b"ratelimit-policy", b"b"), (b"via", b"c"), (b"x-ratelimit-limit", b"d")]
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": tuple(fields)})
+        await send({"type": "http.response.body"})
+
+    limited = RateLimitMiddleware(app, limiter, keys=client(), exempt=["/free"])
+    assert get(limited).fields == {"via": "c", "x-ratelimit-limit": "d", "ratelimit": '"2/min";r=1;t=30',
+                                   "ratelimit-policy": '"2/min";q=2;w=60'}
+    assert list(get(limited, "/free").start["headers"]) == fields
+
+
 def test_a_message_that_is_sent_again_is_not_changed(limiter):
     start = {"type": "http.response.start", "status": 204}
 
@@ -169,6 +183,7 @@ def test_dry_run_lets_pass_counts_and_marks(limiter):
 
 def test_on_denied_is_an_application(limiter):
     async def sorry(scope, receive, send):
+        assert scope["state"]["headgate"] is scope["headgate"]
         body = f"later: {scope['headgate'].decision.retry_after:.0f}".encode()
         await send({"type": "http.response.start", "status": 503, "headers": []})
         await send({"type": "http.response.body", "body": body})
@@ -300,12 +315,12 @@ class AsyncLimiter:
     """A limiter whose state is elsewhere."""
 
     def __init__(self, limiter):
-        self.limiter, self.settled = limiter, []
+        self.limiter, self.settled, self.make = limiter, [], AsyncReservation
         self.rates = limiter.rates
 
     async def reserve(self, key, cost=1):
         await asyncio.sleep(0)
-        return AsyncReservation(self.limiter.reserve(key, cost), self.settled)
+        return self.make(self.limiter.reserve(key, cost), self.settled)
 
     async def peek(self, key, cost=1):
         await asyncio.sleep(0)
@@ -351,6 +366,40 @@ class TestAsyncLimiters:
         assert get(RateLimitMiddleware(inner, remote, keys=client())).status == 429
         assert remote.settled == [0]
         assert limiter.peek("192.0.2.1").remaining == 2
+
+
+class BrokenReservation(AsyncReservation):
+    async def settle(self, actual):
+        raise ConnectionError("settle")
+
+
+class TestLimitsThatCannotSettle:
+    """The others are settled and cancelled nevertheless."""
+
+    def test_of_a_store_that_is_gone(self, limiter, clock):
+        async def app(scope, receive, send):
+            with pytest.raises(ConnectionError):
+                await scope["headgate"].settle(0)
+            await hello(scope, receive, send)
+
+        gone, remote = AsyncLimiter(RateLimiter("9/min", clock=clock)), AsyncLimiter(limiter)
+        gone.make = BrokenReservation
+        for limits in (limiter, remote, gone):
+            app = RateLimitMiddleware(app, limits, keys=const(type(limits).__name__))
+        assert get(app).status == 200
+        assert (limiter.peek("RateLimiter").remaining, remote.settled) == (2, [0])
+
+    def test_of_amounts_that_a_limit_refuses(self, clock):
+        async def app(scope, receive, send):
+            with pytest.raises(ValueError, match="actual must be"):
+                scope["headgate"].settle(0.5)
+            await hello(scope, receive, send)
+
+        strict, limiter = RateLimiter("9/min", strict=True, clock=clock), RateLimiter("9/min", clock=clock)
+        for limits in (limiter, strict):
+            app = RateLimitMiddleware(app, limits, keys=client(), cost=2)
+        get(app)
+        assert limiter.peek("192.0.2.1").remaining == 8.5
 
 
 class Blocking:

@@ -68,11 +68,14 @@ def test_shared_routes_count_as_one(app, limiter):
     def b():
         return 2
 
-    @app.get("/c", dependencies=[Depends(RateLimit(limiter, shared="other"))])
+    @app.get("/c", dependencies=[Depends(RateLimit(limiter, shared=""))])
+    @app.post("/c", dependencies=[Depends(RateLimit(limiter, shared=""))])
     def c():
         return 3
 
     assert statuses(app, "/a", "/b", "/a", "/b", "/c") == [200, 200, 429, 429, 200]
+    assert TestClient(app).post("/c").status_code == 200
+    assert statuses(app, "/c") == [429]
 
 
 def test_fields_of_responses_that_fastapi_makes(app, limiter):

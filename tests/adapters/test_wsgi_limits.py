@@ -52,6 +52,16 @@ def test_fields_and_body(limiter):
     assert get(app, method="HEAD").body == b""
 
 
+def test_fields_of_the_application_are_replaced(limiter):
+    def app(environ, start_response):
+        fields = [("Content-Type", "text/plain"), ("RateLimit", "a"), ("X-RateLimit-Limit", "b")]
+        start_response("200 OK", fields)
+        return [b"hello"]
+
+    fields = get(limited(app, limiter)).fields
+    assert (fields["ratelimit"], fields["x-ratelimit-limit"]) == ('"2/min";r=1;t=30', "b")
+
+
 @pytest.mark.parametrize(("style", "names"), [
     ("legacy", {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}), (None, set()),
 ])

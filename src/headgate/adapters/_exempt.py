@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     Exempt: TypeAlias = "Iterable[str] | Callable[[Request], Any]"
 
 
+_DOT_SEGMENT = re.compile(r"[/\\]\.\.?(?:[/\\]|\Z)")
+
+
 def exempting(exempt: Exempt) -> Callable[[Request], Any] | None:
     """A predicate over request views for paths and patterns of paths, where ``*`` is any text, or for a
     callable, whose result may be awaitable; None if no request is exempt.
+
+    No pattern with ``*`` matches a path with a segment ``.`` or ``..``, since what serves it may resolve that
+    to another path: ``/static/../admin`` is none of ``/static/*``.
 
     Raises ValueError if a pattern does not begin with ``/`` or ``*``, TypeError if `exempt` is neither.
 
@@ -38,4 +44,9 @@ def exempting(exempt: Exempt) -> Callable[[Request], Any] | None:
     if not globs:
         return (lambda request: request.path in exact) if exact else None
     matches = re.compile("|".join(globs), re.DOTALL).fullmatch
-    return lambda request: request.path in exact or matches(request.path) is not None
+
+    def is_exempt(request: Request) -> bool:
+        path = request.path
+        return path in exact or (matches(path) is not None and _DOT_SEGMENT.search(path) is None)
+
+    return is_exempt

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     Style: TypeAlias = Literal["draft", "legacy", "both"] | None
     Fields: TypeAlias = list[tuple[bytes, bytes]]
 
+NAMES = {
+    "draft": frozenset((b"ratelimit", b"ratelimit-policy")),
+    "legacy": frozenset((b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset")),
+}
+NAMES["both"] = NAMES["draft"] | NAMES["legacy"]
+"""The header fields of each style."""
 _STYLES = ("draft", "legacy", "both", None)
 _ONLY_LEVEL = "default"
 
@@ -141,14 +147,33 @@ class Charge:
 
 
 def _each(method: str, reservations: list[Any], *args: Any) -> Awaitable[None] | None:
-    """Call a method of each reservation; what remains to be awaited."""
-    pending = [result for each in reservations if (result := getattr(each, method)(*args)) is not None]
-    return _all(pending) if pending else None
+    """Call a method of each reservation, also if that of one fails; what remains to be awaited. Raises the
+    first error.
+    """
+    pending, errors = [], []
+    for each in reservations:
+        try:
+            result = getattr(each, method)(*args)
+        except Exception as error:
+            errors.append(error)
+        else:
+            if result is not None:
+                pending.append(result)
+    if pending:
+        return _all(pending, errors)
+    if errors:
+        raise errors[0]
+    return None
 
 
-async def _all(pending: list[Awaitable[None]]) -> None:
+async def _all(pending: list[Awaitable[None]], errors: list[Exception]) -> None:
     for each in pending:
-        await each
+        try:
+            await each
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 class Limiting:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from headgate.adapters._limiting import Charge, Limiting
+from headgate.adapters._limiting import NAMES, Charge, Limiting
 from headgate.adapters.asgi._refusal import refuse, responding
 from headgate.adapters.asgi._request import ASGIRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-    from typing import Any
+    from typing import Any, Literal
 
     from headgate.adapters._exempt import Exempt
     from headgate.adapters._limiting import Cost, Keys, Style
@@ -77,12 +77,12 @@ class RateLimitMiddleware:
         if style is not None and not charge.written:
             charge.written = True
             send = _writing(send, charge, style)
-        if not charge:
-            await self._deny(scope, receive, send, charge)
-            return
         # The scope is changed, not copied: middlewares outside of this one read what the router adds to it.
         scope["headgate"] = charge
         scope.setdefault("state", {})["headgate"] = charge
+        if not charge:
+            await self._deny(scope, receive, send, charge)
+            return
         await self.app(scope, receive, send)
 
     async def _deny(self, scope: Scope, receive: Receive, send: Send, charge: Charge) -> None:
@@ -91,7 +91,6 @@ class RateLimitMiddleware:
             return
         respond = await responding(scope, receive, send)
         if respond is not None:
-            scope["headgate"] = charge
             await self._limiting.on_denied(scope, receive, respond)
 
     def stats(self) -> dict[str, LevelCounts]:
@@ -106,13 +105,16 @@ class RateLimitMiddleware:
         return self._limiting.stats()
 
 
-def _writing(send: Send, charge: Charge, style: Style) -> Send:
-    """`send`, with the fields of the charge, as it is then, added to the start of the response."""
+def _writing(send: Send, charge: Charge, style: Literal["draft", "legacy", "both"]) -> Send:
+    """`send`, with the fields of the charge, as it is then, in the start of the response, in place of those
+    of the application."""
+    names = NAMES[style]
 
     def sending(message: Message) -> Awaitable[None]:
-        if message["type"] in _STARTS:
+        if message["type"] in _STARTS and (fields := charge.fields(style)):
             message = {**message}  # the application may send the same message again
-            message["headers"] = [*message.get("headers", ()), *charge.fields(style)]
+            kept = [field for field in message.get("headers", ()) if field[0] not in names]
+            message["headers"] = kept + fields
         return send(message)
 
     return sending

@@ -33,6 +33,12 @@ _ENDS = frozenset({
 _DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
 
 
+def _is_health_check(scope: Scope) -> bool:
+    """Whether the path is one of a health check; servers put their ``root_path`` before that of a probe."""
+    path, root = scope["path"], scope.get("root_path")
+    return path in HEALTH_CHECKS or (bool(root) and path.removeprefix(root) in HEALTH_CHECKS)
+
+
 class _Exchange:
     """A request that was admitted: what its application receives and sends, until the permit is released."""
 
@@ -111,7 +117,7 @@ class ShedMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         shedding = self._shedding
-        if scope["type"] not in self._kinds or scope["path"] in HEALTH_CHECKS:
+        if scope["type"] not in self._kinds or _is_health_check(scope):
             await self._app(scope, receive, send)
             return
         if shedding.exempt is not None:

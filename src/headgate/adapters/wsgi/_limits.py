@@ -89,12 +89,13 @@ class RateLimitMiddleware:
 
 
 def _writing(start_response: StartResponse, charge: Charge, style: Style) -> StartResponse:
-    """`start_response`, with the fields of the charge, as it is then, added whenever it is called."""
+    """`start_response`, with the fields of the charge, as it is then, whenever it is called."""
 
     def starting(
         status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
-        fields = [*headers, *texts(charge.fields(style))]
+        own = dict(texts(charge.fields(style)))
+        fields = [field for field in headers if field[0].lower() not in own] + [*own.items()]
         if exc_info is None:
             return start_response(status, fields)
         try:

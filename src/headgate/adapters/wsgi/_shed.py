@@ -151,7 +151,7 @@ class ShedMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         shedding, request = self._shedding, WSGIRequest(environ)
-        if request.path in HEALTH_CHECKS or (shedding.exempt is not None and shedding.exempt(request)):
+        if _is_health_check(request) or (shedding.exempt is not None and shedding.exempt(request)):
             return self._app(environ, start_response)
         permit = shedding.admit(None if shedding.priority is None else shedding.priority(request))
         if not permit:
@@ -175,6 +175,11 @@ class ShedMiddleware:
         20
         """
         return self._shedding.stats()
+
+
+def _is_health_check(request: WSGIRequest) -> bool:
+    """Whether the path is one of a health check, wherever the application is mounted."""
+    return request.raw.get("PATH_INFO") in HEALTH_CHECKS or request.path in HEALTH_CHECKS
 
 
 def _is_file(body: Iterable[bytes], environ: WSGIEnvironment) -> bool:
