@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
     from headgate.httpcache import Admission, HTTPCache, Lookup, Stored
     from headgate.httpcache._cache import Body, Outcome
+    from headgate.httpcache._decisions import FillKey
     from headgate.httpcache._fills import Fill, Fills, Reader
     from headgate.httpcache._messages import Headers
 
     Way: TypeAlias = Literal["fill", "direct", "discard"]
+
+CACHES = "headgate.caches"
+"""Where a scope or an environ has the caches whose fills the call is for. A middleware further in with one of
+them leaves it alone, or it would wait for itself."""
 
 ROUNDS = 3
 """How often a client that cannot have the response of another one looks again, before it is on its own."""
@@ -155,16 +160,18 @@ class Shared:
         admission: Admission = self.reader.fill.head[2]
         return self.reader.leads or admission.matches(self.lookup.request)
 
-    def own_key(self) -> bytes:
+    def own_key(self) -> FillKey:
         """The key of the fill of this client's variant, as lookups have it once the response is stored."""
         admission: Admission = self.reader.fill.head[2]
-        return (self.lookup.key or b"") + b"\n" + admission.variant(self.lookup.request)
+        return self.lookup.key or b"", admission.variant(self.lookup.request)
 
     def agrees(self) -> bool:
         """Whether this client may have the stored response that settled the fill."""
         fill = self.reader.fill
-        return self.reader.leads or (
-            self.lookup.stored is fill.lookup.stored and not fill.outcome[0].private)
+        if self.reader.leads or self.lookup.stored is not fill.lookup.stored:
+            return self.reader.leads
+        stored, outcome = fill.outcome
+        return outcome == "error" or (not stored.private and stored.matches(self.lookup.request))
 
     def evaluates(self) -> bool:
         """Whether this client gets another response than the application sends, by preconditions or a range,

@@ -5,16 +5,17 @@ from __future__ import annotations
 from headgate.httpcache._conditions import validating_headers, without_conditions
 from headgate.httpcache._selecting import language_key, secondary_key
 from headgate.httpcache._stored import SECOND, Stored
-from headgate.httpcache._terms import is_personal
+from headgate.httpcache._terms import is_for, is_personal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal
+    from typing import Literal, TypeAlias
 
     from headgate.httpcache._cache import HTTPCache
     from headgate.httpcache._messages import Headers, Request
     from headgate.httpcache._terms import Terms
 
+    FillKey: TypeAlias = bytes | tuple[bytes, bytes]
     Kind = Literal["hit", "stale", "revalidate", "miss", "pass", "refuse"]
 
 
@@ -53,11 +54,11 @@ class Lookup:
         return f"<Lookup {self.kind} {self.key!r} {self.stored!r}>"
 
     @property
-    def fill_key(self) -> bytes | None:
+    def fill_key(self) -> FillKey | None:
         """What requests have in common that may get one response, as far as that is known before it comes."""
         if self.key is None or not self.names:
             return self.key
-        return self.key + b"\n" + secondary_key(self.request.fields, self.names)
+        return self.key, secondary_key(self.request.fields, self.names)
 
     @property
     def forward_headers(self) -> Headers:
@@ -122,9 +123,7 @@ class Admission:
 
     def matches(self, request: Request) -> bool:
         """Whether another request with the same key may have this response."""
-        if self.terms.guarded and is_personal(request):
-            return False
-        return not self.names or secondary_key(request.fields, self.names) == self.secondary
+        return is_for(request, self.names, self.secondary, self.terms.guarded)
 
     def variant(self, request: Request) -> bytes:
         """What distinguishes requests with the same key that cannot have the same response."""

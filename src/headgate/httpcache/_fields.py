@@ -48,6 +48,15 @@ def parse_seconds(text: bytes | None) -> int | None:
     return min(int(digits or b"0"), MOST_SECONDS) if len(digits) <= 10 else MOST_SECONDS
 
 
+def parse_length(text: bytes | None) -> int | None:
+    """The bytes of a Content-Length field; None for anything but decimal digits.
+
+    >>> parse_length(b"5000000000"), parse_length(b"5, 5"), parse_length(None)
+    (5000000000, None, None)
+    """
+    return int(text[:19]) if text is not None and text.isdigit() else None
+
+
 def parse_age(value: bytes | None) -> int:
     """The seconds of an Age field: its first member counts, and an invalid one is 0.
 

@@ -12,7 +12,7 @@ _PREFIXES = {"http": b"http://", "https": b"https://"}
 _PORTS = {"http": b":80", "https": b":443"}
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_PERCENT, _COLON = b"%:"
+_PERCENT, _COLON, _SLASH = b"%:/"
 _LONGEST = 16 * 1024
 
 
@@ -20,8 +20,8 @@ class Request:
     """A request: method, scheme, target, and header fields with names in lower case.
 
     The `target` is the path as it was sent, escapes included, and the query after a ``?``. The authority is
-    the field ``host``. `url` is the normalised URL, or None for a target that is no path; `fields` are all by
-    name, combined.
+    the field ``host``. `url` is the normalised URL, or None for a target that is no path, or a host that has
+    one; `fields` are all by name, combined.
 
     Complexity: O(number of fields).
 
@@ -46,8 +46,8 @@ class Request:
         prefix = _PREFIXES.get(scheme)
         host = fields.get(b"host", b"")
         self.url: bytes | None
-        if prefix is None or _PERCENT in target or _COLON in host or not target.startswith(b"/") or (
-                len(target) > _LONGEST):
+        if prefix is None or _PERCENT in target or _COLON in host or _SLASH in host or (
+                not target.startswith(b"/") or len(target) > _LONGEST):
             self.url = _normalised_url(scheme, host.lower(), target)
         else:
             self.url = prefix + host.lower() + target
@@ -79,7 +79,7 @@ class Request:
 def _normalised_url(scheme: str, host: bytes, target: bytes) -> bytes | None:
     """The URL with the escapes of its path normalised, and without a default port; the query is as it was
     sent."""
-    if target[:1] != b"/" or len(target) > _LONGEST:
+    if target[:1] != b"/" or len(target) > _LONGEST or _SLASH in host:
         return None
     if scheme not in _PREFIXES:
         return scheme.encode("latin-1", "replace") + b"://" + host + normalised_path(target)

@@ -35,9 +35,12 @@ def directives_of(request: Request) -> Directives:
 
 
 def is_for_origin(request: Request) -> bool:
-    """Whether a request has a body, or preconditions that only its origin can evaluate."""
+    """Whether a request has a body, preconditions that only its origin can evaluate, or opens a WebSocket, as
+    it does where WSGI servers have them."""
     fields = request.fields
     if b"if-match" in fields or b"if-unmodified-since" in fields or b"transfer-encoding" in fields:
+        return True
+    if b"websocket" in fields.get(b"upgrade", b"").lower():
         return True
     return fields.get(b"content-length", b"0").strip() != b"0"
 

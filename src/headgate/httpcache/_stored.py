@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from headgate.httpcache._selecting import language_key, secondary_key
+from headgate.httpcache._terms import is_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from headgate.httpcache._messages import Headers
+    from headgate.httpcache._messages import Headers, Request
 
 SECOND = 1_000_000_000
 
@@ -81,6 +82,10 @@ class Stored:
 
     def __repr__(self) -> str:
         return f"<Stored {self.status} {self.url.decode('latin-1')}, {len(self.body)} bytes>"
+
+    def matches(self, request: Request) -> bool:
+        """Whether another request with the same key may have this response."""
+        return is_for(request, self.names, self.secondary, self.guarded)
 
     def _weighed(self) -> int:
         fields = sum([len(name) + len(value) for name, value in self.headers])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headgate.httpcache._fields import parse_date, parse_seconds
+from headgate.httpcache._fields import parse_date, parse_length
 from headgate.httpcache._freshness import HEURISTIC, directives_of, freshness
-from headgate.httpcache._selecting import selecting_names
+from headgate.httpcache._selecting import secondary_key, selecting_names
 from headgate.httpcache._storing import is_storable, tags_of
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ class Terms:
         self.directives, targeted = directives_of(fields, settings.shared)
         self.names = selecting_names(fields.get(b"vary"))
         self.tags = tags_of(fields, settings.tag_headers)
-        self.length = parse_seconds(fields.get(b"content-length"))
+        self.length = parse_length(fields.get(b"content-length"))
         self.times = freshness(
             status, fields, self.directives, targeted, settings,
             received=received, delay=max(0, now - requested_at) / SECOND,
@@ -74,6 +74,13 @@ class Terms:
         if self.settings.shared and is_personal(request):
             return False
         return self.status in HEURISTIC or b"public" in self.directives
+
+
+def is_for(request: Request, names: tuple[bytes, ...], secondary: bytes, guarded: bool) -> bool:
+    """Whether a request may have a response with these selecting fields, fetched for another one."""
+    if guarded and is_personal(request):
+        return False
+    return not names or secondary_key(request.fields, names) == secondary
 
 
 def is_personal(request: Request) -> bool:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from time import monotonic
 from urllib.parse import quote
 
-from headgate.adapters._caching import ROUNDS, Filling, Passing, Shared, slices
+from headgate.adapters._caching import CACHES, ROUNDS, Filling, Passing, Shared, slices
 from headgate.adapters._exempt import exempting
 from headgate.adapters.asgi._request import ASGIRequest
 from headgate.cache._listeners import report
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from headgate.httpcache._fills import Fill, Reader
 
 _START, _BODY = "http.response.start", "http.response.body"
-_PATH_SAFE = "/:@!$&'()*+,;=~-._%"
+_PATH_SAFE = "/:@!$&'()*+,;=~-._"
 _ENDED = COMPLETE, SETTLED, FAILED
 _DONE = object()
 
@@ -124,8 +124,11 @@ class CacheMiddleware:
     ) -> None:
         """Respond to a request for which there is no fresh response."""
         cache, key, end = self.cache, lookup.fill_key, monotonic() + self._fills.wait
+        if cache in scope.get(CACHES, ()):
+            await self._app(scope, receive, send)
+            return
         call = _Call(self, scope, receive, send)
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS + 1):
             if lookup.kind in ("hit", "stale"):
                 await _send(send, *cache.serve(lookup.request, lookup))
                 if lookup.kind == "stale":
@@ -134,17 +137,16 @@ class CacheMiddleware:
             if lookup.kind == "refuse":
                 await _send(send, *cache.refusal(lookup))
                 return
-            if lookup.kind == "pass" or not lookup.coalesce:
+            if lookup.kind == "pass" or not lookup.coalesce or (
+                    turn and (turn == ROUNDS or monotonic() >= end)):
                 break
             found = await call.share(self._fills.join(key, lookup), lookup, completed, end)
             if found is _DONE:
                 return
-            if monotonic() >= end:
-                break
             completed = self._fills.completed
             lookup = cache.lookup(lookup.request)
             key = lookup.fill_key if found is None else found
-        await self._pass(scope, call.receive, send, lookup)
+        await self._pass(scope, call.receive if lookup.kind == "pass" else call.receive_empty, send, lookup)
 
     async def _refresh(self, scope: Scope, lookup: Lookup) -> None:
         """Fetch a stale response again, after it was sent, unless that is under way."""
@@ -162,7 +164,7 @@ class CacheMiddleware:
     def start(self, scope: Scope, fill: Fill, send: Send) -> asyncio.Task[None]:
         """The task of the application's call for a fill."""
         sink = _Sink(Filling(self.cache, fill.lookup, fill), send)
-        task = asyncio.create_task(sink.run(self._app, _forwarded(scope, fill.lookup)))
+        task = asyncio.create_task(sink.run(self._app, _forwarded(scope, fill.lookup, self.cache)))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return task
@@ -201,6 +203,12 @@ class _Call:
             self._is_read = False
             return _no_body()
         return await self._receive()
+
+    async def receive_empty(self) -> Message:
+        """`receive` for a request whose response may be stored: a body that nothing announced, as HTTP/2 has
+        them, must not change what others get."""
+        message = await self.receive()
+        return {**message, "body": b""} if message.get("body") else message
 
     async def share(self, reader: Reader, lookup: Lookup, completed: int, end: float) -> Any:
         """Respond from a fill: `_DONE`, or else the key of this client's own variant, or None to look again.
@@ -260,6 +268,7 @@ class _Call:
                 await asyncio.wait([task])
             raise
         except Exception:
+            reader.leave()
             await asyncio.wait([task])
             raise
         if not fill.is_abandoned:
@@ -445,11 +454,12 @@ def _lowered(headers: Iterable[Any]) -> Fields:
     return [(bytes(name).lower(), bytes(value)) for name, value in headers]
 
 
-def _forwarded(scope: Scope, lookup: Lookup) -> Scope:
+def _forwarded(scope: Scope, lookup: Lookup, cache: HTTPCache) -> Scope:
     """The scope of a call for a fill: extensions belong to one client only."""
     forwarded = dict(scope)
     forwarded.pop("extensions", None)
     forwarded["headers"] = lookup.forward_headers
+    forwarded[CACHES] = *scope.get(CACHES, ()), cache
     return forwarded
 
 

@@ -10,7 +10,7 @@ from threading import Thread
 from time import monotonic
 from urllib.parse import quote
 
-from headgate.adapters._caching import ROUNDS, Filling, Passing, Shared, slices
+from headgate.adapters._caching import CACHES, ROUNDS, Filling, Passing, Shared, slices
 from headgate.adapters._exempt import exempting
 from headgate.adapters.wsgi._refusal import texts
 from headgate.adapters.wsgi._request import WSGIRequest, variable
@@ -132,25 +132,28 @@ class CacheMiddleware:
         cache, completed = self.cache, self._fills.completed
         lookup = cache.lookup(cached_request(environ))
         key, end = lookup.fill_key, monotonic() + self._fills.wait
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS + 1):
             if lookup.kind == "hit":
                 return _respond(start_response, *cache.serve(lookup.request, lookup))
+            if cache in environ.get(CACHES, ()):
+                return self.app(environ, start_response)
             if lookup.kind == "stale":
                 self._refresh(environ, lookup)
                 return _respond(start_response, *cache.serve(lookup.request, lookup))
             if lookup.kind == "refuse":
                 return _respond(start_response, *cache.refusal(lookup))
-            if lookup.kind == "pass" or not lookup.coalesce:
+            if lookup.kind == "pass" or not lookup.coalesce or (
+                    turn and (turn == ROUNDS or monotonic() >= end)):
                 break
             shared = Shared(cache, lookup, self._fills.join(key, lookup))
             body, own_key = self._share(environ, start_response, shared, completed, end)
             if body is not None:
                 return body
-            if monotonic() >= end:
-                break
             completed = self._fills.completed
             lookup = cache.lookup(lookup.request)
             key = lookup.fill_key if own_key is None else own_key
+        if lookup.kind != "pass":  # a body that nothing announced must not change what others get
+            environ = {**environ, "wsgi.input": BytesIO()}
         return _Pass(cache, lookup, start_response).respond(self.app, environ)
 
     def _share(
@@ -162,7 +165,7 @@ class CacheMiddleware:
         try:
             if reader.leads and shared.may_lead(completed):
                 filling = Filling(self.cache, shared.lookup, fill)
-                forwarded = _forwarded(environ, shared.lookup)
+                forwarded = _forwarded(environ, shared.lookup, self.cache)
                 lead = _Lead(self.app, forwarded, filling, start_response, shared)
                 return lead.respond(shared), None
             if not reader.leads and self.cache.overtaken(fill.lookup):
@@ -184,7 +187,7 @@ class CacheMiddleware:
         fill = self._fills.refresh(lookup.fill_key, lookup)
         if fill is None:
             return
-        thread = Thread(target=self._fetch, args=(_forwarded(environ, lookup), fill), daemon=True)
+        thread = Thread(target=self._fetch, args=(_forwarded(environ, lookup, self.cache), fill), daemon=True)
         self._refreshes.append(thread)
         try:
             thread.start()
@@ -558,7 +561,7 @@ def phrase(status: int) -> str:
     return f"{status} {responses.get(status, 'Unknown')}"
 
 
-def _forwarded(environ: WSGIEnvironment, lookup: Lookup) -> WSGIEnvironment:
+def _forwarded(environ: WSGIEnvironment, lookup: Lookup, cache: HTTPCache) -> WSGIEnvironment:
     """The environ of a call for a fill, without a body, and with the preconditions of the cache."""
     forwarded = dict(environ)
     for name in _CONDITIONS:
@@ -568,4 +571,5 @@ def _forwarded(environ: WSGIEnvironment, lookup: Lookup) -> WSGIEnvironment:
         if name in _CONDITIONS:
             forwarded[name] = value.decode("latin-1")
     forwarded["wsgi.input"] = BytesIO()
+    forwarded[CACHES] = *environ.get(CACHES, ()), cache
     return forwarded
