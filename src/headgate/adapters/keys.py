@@ -51,7 +51,14 @@ class Request(Protocol):
     @property
     def raw(self) -> Any: ...
     def header(self, name: str) -> str | None:
-        """The value of a header, whatever the case of its name; several lines as one, None if there is none.
+        """The value of a header, whatever the case of its name, None if there is none. Of several lines it is
+        what applications of the host get: the first one under ASGI, all as one elsewhere.
+        """
+    def lines(self, name: str) -> str | None:
+        """All lines of a header as one, None if there are none."""
+    def cookie(self, name: str) -> str | None:
+        """The value of a cookie, None if there is none. Of several it is the one that applications of the
+        host get: the last in Starlette, FastAPI, Litestar and Django, the first in Flask and under WSGI.
         """
 
 
@@ -98,7 +105,7 @@ def client(
         return peers(request.client)
 
     def client_of(request: Request) -> str:
-        value = request.header(header)
+        value = request.lines(header)
         if not value:
             return peers(request.client)
         if len(value) > _LONGEST_CACHED:
@@ -109,7 +116,7 @@ def client(
 
 
 def header(name: str) -> Extractor:
-    """The value of a header; None, no say, if the request has none.
+    """The value of a header, as ``Request.header`` returns it; None, no say, if the request has none.
 
     Raises ValueError if `name` is empty or not ASCII, TypeError if it is no str.
 
@@ -126,7 +133,7 @@ def header(name: str) -> Extractor:
 
 
 def cookie(name: str) -> Extractor:
-    """The value of a cookie, without quotes around it; None, no say, if the request has none.
+    """The value of a cookie, as ``Request.cookie`` returns it; None, no say, if the request has none.
 
     Raises what ``header`` raises.
 
@@ -137,11 +144,7 @@ def cookie(name: str) -> Extractor:
     _checked_name(name)
 
     def value_of(request: Request) -> str | None:
-        for pair in (request.header("cookie") or "").split(";"):
-            found, equals, value = pair.partition("=")
-            if equals and found.strip() == name:
-                return value.strip().removeprefix('"').removesuffix('"')
-        return None
+        return request.cookie(name)
 
     return value_of
 

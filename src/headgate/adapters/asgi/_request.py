@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from headgate.adapters._cookies import last_cookie
 from headgate.adapters.keys import identity
 
 TYPE_CHECKING = False
@@ -38,7 +39,7 @@ class ASGIRequest:
     >>> request = ASGIRequest({"type": "http", "method": "POST", "path": "/a", "query_string": b"b=1",
     ...     "client": ("192.0.2.1", 5), "headers": [(b"host", b"example.com"), (b"te", b"a"), (b"te", b"b")]})
     >>> request.method, request.path, request.query, request.client, request.host, request.header("TE")
-    ('POST', '/a', 'b=1', '192.0.2.1', 'example.com', 'a, b')
+    ('POST', '/a', 'b=1', '192.0.2.1', 'example.com', 'a')
     """
 
     __slots__ = ("raw",)
@@ -81,15 +82,25 @@ class ASGIRequest:
         return identity(self.raw.get("user"))
 
     def header(self, name: str) -> str | None:
-        """The value of a header, several lines as one; None if there is none."""
-        wanted, found = _field(name), None
+        """The value of a header, the first of several lines; None if there is none. Cookie is never more than
+        one, as HTTP/2 splits it.
+        """
+        wanted = _field(name)
+        if wanted == b"cookie":
+            return self.lines(name)
         for field, value in self.raw.get("headers", ()):
             if field == wanted:
-                if found is not None:
-                    return self._joined(wanted)
-                found = value
-        return None if found is None else str(found, "latin-1")
+                return str(value, "latin-1")
+        return None
 
-    def _joined(self, wanted: bytes) -> str:
-        values = [value for field, value in self.raw["headers"] if field == wanted]
-        return str((b"; " if wanted == b"cookie" else b", ").join(values), "latin-1")
+    def lines(self, name: str) -> str | None:
+        """The value of a header, several lines as one; None if there is none."""
+        wanted = _field(name)
+        values = [value for field, value in self.raw.get("headers", ()) if field == wanted]
+        if len(values) > 1:
+            return str((b"; " if wanted == b"cookie" else b", ").join(values), "latin-1")
+        return str(values[0], "latin-1") if values else None
+
+    def cookie(self, name: str) -> str | None:
+        """The value of a cookie, the last of several; None if there is none."""
+        return last_cookie(self.lines("cookie") or "", name)

@@ -81,6 +81,14 @@ class DjangoRequest:
         """The value of a header, several lines as the server has joined them; None if there is none."""
         return self.raw.META.get(variable(name))  # type: ignore[no-any-return]
 
+    def lines(self, name: str) -> str | None:
+        """The same as ``header``."""
+        return self.header(name)
+
+    def cookie(self, name: str) -> str | None:
+        """The value of a cookie; None if there is none."""
+        return self.raw.COOKIES.get(name)  # type: ignore[no-any-return]
+
 
 class AsyncDjangoRequest(DjangoRequest):
     """A `DjangoRequest` in an event loop, where `user` has to be awaited unless it is known already.

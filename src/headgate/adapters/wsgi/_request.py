@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from headgate.adapters._cookies import first_cookie
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -80,3 +82,11 @@ class WSGIRequest:
     def header(self, name: str) -> str | None:
         """The value of a header, several lines as the server has joined them; None if there is none."""
         return self.raw.get(variable(name))  # type: ignore[no-any-return]
+
+    def lines(self, name: str) -> str | None:
+        """The same as ``header``."""
+        return self.header(name)
+
+    def cookie(self, name: str) -> str | None:
+        """The value of a cookie, the first of several; None if there is none."""
+        return first_cookie(self.raw.get("HTTP_COOKIE", ""), name)
