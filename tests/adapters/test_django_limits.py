@@ -371,8 +371,24 @@ def test_one_name_for_several_views(site, http):
     assert statuses(http, "/a", "/b", "/a", "/b") == [200, 200, 429, 429]
 
 
+async def much_later(request):
+    await asyncio.sleep(0)
+    return HttpResponse("later", status=503)
+
+
+def test_an_asynchronous_response_of_a_site(site, http):
+    site(path("", hello), middleware=[LIMITS], HEADGATE_RATE_LIMITS=options("1/min", on_denied=much_later))
+    assert statuses(http, "/", "/") == [200, 503]
+
+
+@pytest.mark.parametrize("view", [hello, hello_async])
+def test_an_asynchronous_response_of_a_view(site, http, view):
+    site(path("", ratelimit("1/min", on_denied=much_later)(view)))
+    assert statuses(http, "/", "/") == [200, 503]
+
+
 def test_an_own_response_of_a_view(site, http):
-    site(path("a", ratelimit("1/min", on_denied=later)(hello)),
+    site(path("a", ratelimit("1/min", on_denied=much_later)(hello)),
          path("b", ratelimit("1/min", on_denied=later_async)(hello_async)))
     assert statuses(http, "/a", "/a", "/b", "/b") == [200, 503, 200, 503]
 

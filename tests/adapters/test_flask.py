@@ -207,6 +207,13 @@ def test_own_responses(app):
     assert seen[0].charge.decision.violated == ("1/min",)
 
 
+def test_handlers_know_when_to_retry(app):
+    app.register_error_handler(429, lambda error: (str(error.retry_after), 429))
+    app.add_url_rule("/", view_func=limit("1/min")(view))
+    app.add_url_rule("/never", "never", view_func=limit("1/min", cost=2)(view))
+    assert [get(app, path).data for path in ("/", "/", "/never")] == [b"hello", b"60", b"None"]
+
+
 def test_a_view_that_raises_has_the_fields_too(app):
     app.testing = False
 

@@ -237,6 +237,21 @@ def test_exempt_paths(limiter):
     assert limiter.peek("192.0.2.1").remaining == 2
 
 
+async def exempt_later(request):
+    return False
+
+
+@pytest.mark.parametrize("exempt", [exempt_later, lambda request: exempt_later(request)])
+def test_exempt_must_not_have_to_be_awaited(limiter, exempt):
+    with pytest.raises(TypeError, match="exempt must not return an awaitable"):
+        get(limited(hello, limiter, exempt=exempt))
+
+
+@pytest.mark.parametrize(("found", "expected"), [(0, 429), (None, 429), ("yes", 200)])
+def test_exempt_may_return_anything_else(limiter, found, expected):
+    assert statuses(limited(hello, limiter, exempt=lambda request: found), 3) == [200, 200, expected]
+
+
 def test_dry_run(limiter):
     def marked(environ, start_response):
         denial = environ["headgate.charge"].would_deny

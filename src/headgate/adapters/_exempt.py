@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import isawaitable
 
 from headgate._base.checks import checked_iterable
 
@@ -50,3 +51,19 @@ def exempting(exempt: Exempt) -> Callable[[Request], Any] | None:
         return path in exact or (matches(path) is not None and _DOT_SEGMENT.search(path) is None)
 
     return is_exempt
+
+
+def is_exempt(exempt: Callable[[Request], Any], request: Request) -> bool:
+    """Whether a request is exempt, where nothing awaits what the callable returns.
+
+    Raises TypeError if that is awaitable: it would count as true, and every request as exempt.
+
+    >>> is_exempt(lambda request: 1, None)
+    True
+    """
+    found = exempt(request)
+    if not isinstance(found, bool) and isawaitable(found):
+        if hasattr(found, "close"):
+            found.close()
+        raise TypeError(f"exempt must not return an awaitable, as nothing awaits it here, got {found!r}")
+    return bool(found)

@@ -18,7 +18,7 @@ from inspect import isawaitable, iscoroutinefunction
 from math import inf
 
 from headgate._base.checks import checked_callable
-from headgate.adapters._exempt import exempting
+from headgate.adapters._exempt import exempting, is_exempt
 from headgate.limit import AddressLimiter, Decision, RateLimiter, RateLimits, Reservation
 from headgate.limit._rules import LevelCounts, LevelTally
 from headgate.limit._units import checked_amount
@@ -221,7 +221,7 @@ class Limiting:
 
     def charge(self, request: Request, found: Charge | None = None) -> Charge:
         """Charge a request at all levels, or at none."""
-        if self._exempt is not None and self._exempt(request):
+        if self._exempt is not None and is_exempt(self._exempt, request):
             return Charge() if found is None else found
         keys = self._keys(request)
         if self._is_charged(keys, found):

@@ -65,14 +65,14 @@ class RateLimited(TooManyRequests):
     """The denial of a request by a `limit`: 429 with Retry-After and problem+json.
 
     ``app.register_error_handler(RateLimited, ...)``, or a handler of 429, may respond instead; `charge` is
-    what was decided.
+    what was decided, and `retry_after` the seconds to wait, None if the request can never pass.
 
     >>> RateLimited(Charge()).code
     429
     """
 
     def __init__(self, charge: Charge) -> None:
-        super().__init__()
+        super().__init__(retry_after=next((int(value) for _, value in charge.retry_after()), None))
         self.charge = charge
 
     def get_response(self, environ: WSGIEnvironment | None = None, scope: Any = None) -> Response:  # type: ignore[override]

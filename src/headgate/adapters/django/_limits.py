@@ -16,6 +16,7 @@ from headgate.adapters.django._request import (
     begin,
     charge_of,
     denied,
+    synchronous,
     written,
 )
 from headgate.limit import RateLimits
@@ -40,8 +41,10 @@ def _limiting(options: Any, asynchronous: bool) -> Limiting:
     try:
         if hasattr(arguments["limits"], "keys"):
             arguments["limits"] = RateLimits(arguments["limits"])
-        if isinstance(arguments.get("on_denied"), str):
-            arguments["on_denied"] = import_string(arguments["on_denied"])
+        on_denied = arguments.get("on_denied")
+        if isinstance(on_denied, str):
+            on_denied = import_string(on_denied)
+        arguments["on_denied"] = on_denied if asynchronous else synchronous(on_denied)
         return Limiting(**arguments, asynchronous=asynchronous)
     except (ImportError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f"{_SETTING}: {error}") from error

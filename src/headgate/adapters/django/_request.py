@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
@@ -130,6 +131,11 @@ def begin(request: Any, charge: Charge, limiting: Limiting) -> Style:
         return None
     charge.written = True
     return limiting.style
+
+
+def synchronous(view: Any) -> Any:
+    """A view as a function that waits for its response, where there is no event loop."""
+    return async_to_sync(view) if iscoroutinefunction(view) else view
 
 
 def denied(charge: Charge) -> Any:

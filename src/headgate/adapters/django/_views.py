@@ -16,6 +16,7 @@ from headgate.adapters.django._request import (
     begin,
     charge_of,
     denied,
+    synchronous,
     written,
 )
 
@@ -79,10 +80,12 @@ class ratelimit:
         return wraps(view)(self._asynchronous(view) if is_async else self._synchronous(view))
 
     def _synchronous(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        on_denied = synchronous(self._on_denied)
+
         def limited(request: Any, *args: Any, **kwargs: Any) -> Any:
             charge = self._limiting.charge(DjangoRequest(request), charge_of(request))
             style = begin(request, charge, self._limiting)
-            response = view(request, *args, **kwargs) if charge else self._on_denied(request)
+            response = view(request, *args, **kwargs) if charge else on_denied(request)
             return written(response, charge, style)
 
         return limited

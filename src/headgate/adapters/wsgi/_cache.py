@@ -11,7 +11,7 @@ from time import monotonic
 from urllib.parse import quote
 
 from headgate.adapters._caching import CACHES, ROUNDS, Filling, Passing, Shared, slices
-from headgate.adapters._exempt import exempting
+from headgate.adapters._exempt import exempting, is_exempt
 from headgate.adapters.wsgi._refusal import texts
 from headgate.adapters.wsgi._request import WSGIRequest, variable
 from headgate.cache._listeners import report
@@ -127,7 +127,7 @@ class CacheMiddleware:
         self._refreshes: list[Thread] = []
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self._exempt is not None and self._exempt(WSGIRequest(environ)):
+        if self._exempt is not None and is_exempt(self._exempt, WSGIRequest(environ)):
             return self.app(environ, start_response)
         cache, completed = self.cache, self._fills.completed
         lookup = cache.lookup(cached_request(environ))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inspect import iscoroutinefunction
 
+from headgate.adapters._exempt import is_exempt
 from headgate.adapters._shedding import (
     HEALTH_CHECKS,
     OVERLOADED,
@@ -151,7 +152,7 @@ class ShedMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         shedding, request = self._shedding, WSGIRequest(environ)
-        if _is_health_check(request) or (shedding.exempt is not None and shedding.exempt(request)):
+        if _is_health_check(request) or (shedding.exempt is not None and is_exempt(shedding.exempt, request)):
             return self._app(environ, start_response)
         permit = shedding.admit(None if shedding.priority is None else shedding.priority(request))
         if not permit:
