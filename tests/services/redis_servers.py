@@ -40,6 +40,11 @@ class RedisServer(Server):
         with redis.Redis(port=self.port) as client:
             until_it_responds(client)
 
+    def end(self):
+        """Let the process end by itself, which removes what libfaketime has in shared memory."""
+        self._process.terminate()
+        self._process.wait(PATIENCE)
+
     def stop(self):
         """Stop the process, which keeps its connections."""
         self._process.send_signal(signal.SIGSTOP)

@@ -384,7 +384,8 @@ def test_a_server_whose_clock_is_stepped(tmp_path, make):
               "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
     offset.write_text("+0")
     path = newer_server()  # whose allocator does not read the clock before that is faked
-    with RedisServer(tmp_path, path=path, before=before) as server:
+    with RedisServer(tmp_path, path=path, before=before) as server, ExitStack() as stack:
+        stack.callback(server.end)
         slow = make(server.client(), "10/h", prefix="slow", timeout=5)
         quick = make(server.client(), "20/s", timeout=5)
         assert sum([bool(slow.decide("ann")) for _ in range(30)]) == 10

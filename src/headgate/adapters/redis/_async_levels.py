@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from headgate.adapters.redis._acquiring import acquire
 from headgate.adapters.redis._amounts import time_of
 from headgate.adapters.redis._leveled import Leveled, summary, unlimited
@@ -67,24 +69,28 @@ class AsyncRedisRateLimits(Leveled):
 
     async def _charge(self, applied: Applied, amount: float) -> tuple[Decision, int]:
         """Charge all levels or none: the decision, and the server's time in microseconds."""
+        deadline = self._store.deadline()
         if self._is_joint:
-            reply = await self._call(applied, amount, b"all")
+            reply = await self._call(applied, amount, b"all", deadline)
             return summary(applied.decisions(reply, amount)), time_of(reply)
-        reply = await self._call(applied, amount, b"peek")
+        reply = await self._call(applied, amount, b"peek", deadline)
         decisions = applied.decisions(reply, amount)
         if all(decision.allowed for _, decision in decisions):
-            reply = await self._call(applied, amount, b"each")
+            reply = await self._call(applied, amount, b"each", deadline)
             decisions = applied.decisions(reply, amount)
             if not all(decision.allowed for _, decision in decisions):
-                await self._all(self._undone(applied, decisions, amount))
+                with suppress(StoreError):  # it is denied in any case
+                    await self._all(self._undone(applied, decisions, amount), deadline)
         return summary(decisions), time_of(reply)
 
-    async def _call(self, applied: Applied, amount: float, mode: bytes) -> bytes:
-        return self._checked(await self._store.call_all(self._takes(applied, amount, mode)))
+    async def _call(
+        self, applied: Applied, amount: float, mode: bytes, deadline: float | None = None
+    ) -> bytes:
+        return self._checked(await self._store.call_all(self._takes(applied, amount, mode), deadline))
 
-    async def _all(self, calls: Any) -> None:
+    async def _all(self, calls: Any, deadline: float | None = None) -> None:
         """Make calls that have no result."""
-        for reply in await self._store.call_all(calls) if calls else ():
+        for reply in await self._store.call_all(calls, deadline) if calls else ():
             if isinstance(reply, ReplyError):
                 raise self._servers.error(reply) from self._servers.cause(reply)
 
@@ -108,10 +114,10 @@ class AsyncRedisRateLimits(Leveled):
         try:
             decision, microseconds = await self._charge(applied, amount)
         except StoreError as error:
-            if self._on_error.local is None:
-                return AsyncReservation(amount, self._failed(error, applied, "decide", cost, keys), [])
             local = self._on_error.reserve(cost=cost, **keys)
-            return AsyncReservation(amount, local.decision, [], local)
+            if local is not None:
+                return AsyncReservation(amount, local.decision, [], local)
+            return AsyncReservation(amount, self._failed(error, applied, "decide", cost, keys), [])
         return AsyncReservation(amount, decision, [(self, (applied, keys), microseconds * 1000)])
 
     async def refund(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> None:

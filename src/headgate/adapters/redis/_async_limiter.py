@@ -124,10 +124,10 @@ class AsyncRedisRateLimiter(Keyed):
         try:
             reply = await self._store.call(self._take(plan, key, amount, b"each"))
         except StoreError as error:
-            if self._on_error.local is None:
-                return AsyncReservation(amount, self._failed(error, "decide", key, cost), [])
             local = self._on_error.reserve(key, cost)
-            return AsyncReservation(amount, local.decision, [], local)
+            if local is not None:
+                return AsyncReservation(amount, local.decision, [], local)
+            return AsyncReservation(amount, self._failed(error, "decide", key, cost), [])
         decision = self._decided(plan, reply, amount)
         return AsyncReservation(amount, decision, [(self, key, time_of(reply) * 1000)])
 

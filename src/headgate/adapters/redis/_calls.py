@@ -55,12 +55,13 @@ class Send:
 
 
 class Pause:
-    """Nothing is done for a moment."""
+    """Nothing is done for a moment, as these servers cannot do anything yet."""
 
-    __slots__ = ("seconds",)
+    __slots__ = ("seconds", "servers")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *servers: Server) -> None:
         self.seconds = seconds
+        self.servers = servers
 
 
 class Call:
@@ -285,7 +286,7 @@ def attempt(routes: Single, calls: Sequence[AnyCall], counts: Any) -> Steps:
             if each.server is None:
                 each.server = yield from routes.find(each.call.keys[0])
             batches.setdefault(each.server, []).append(each)
-        todo, pause = [], False
+        todo, waiting = [], []
         for server, batch in batches.items():
             try:
                 count = len(batch) + sum([each.asking for each in batch])
@@ -302,10 +303,11 @@ def attempt(routes: Single, calls: Sequence[AnyCall], counts: Any) -> Steps:
             else:
                 again, waits = _sort(routes, batch, found, replies, counts)
             todo += again
-            pause |= waits
+            if waits:
+                waiting.append(server)
         counts.resent(len(todo))
-        if pause:
-            yield Pause(_PAUSE)
+        if waiting:
+            yield Pause(_PAUSE, *waiting)
     return replies
 
 
@@ -330,6 +332,11 @@ def _sort(
         each.tries += 1
         waits |= reply.kind in _WAITING or each.tries > 3
     return again, waits
+
+
+def serves(replies: Sequence[Any]) -> bool:
+    """Whether the server that replied so does what it is there for."""
+    return not any(isinstance(reply, ReplyError) and reply.kind in _WAITING for reply in replies)
 
 
 def proves_nothing_ran(reply: Any) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headgate.adapters.redis._settings import Server
 
 _READ = 8192
+_READ_MORE = 1 << 18
 _MOST_IDLE = 64
 _SMALL = 16384
 
@@ -75,7 +76,7 @@ class Connection:
     __slots__ = ("_is_readable", "_socket", "_timeout")
 
     def __init__(self, server: Server, deadline: float) -> None:
-        self._timeout = _left(deadline)
+        self._timeout = 0.0  # the socket has another one, for the rest of what is done here
         made = _opened(server, deadline)
         try:
             if server.login.tls is not None:
@@ -112,10 +113,14 @@ class Connection:
             if is_late:
                 self._wait_at_most(_left(deadline))
             is_late = True
-            received = self._socket.recv(_READ)
+            received = self._socket.recv(_READ_MORE if data else _READ)
             if not received:
                 raise ConnectionResetError("connection closed by the server")
-            data = data + received if data else received
+            if data:
+                data = data if isinstance(data, bytearray) else bytearray(data)
+                data += received
+            else:
+                data = received
             while (found := parse(data, at)) is not None:
                 reply, at = found
                 replies.append(reply)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from inspect import iscoroutinefunction
 
 from headgate.adapters.redis._breakers import PAUSE
@@ -43,26 +44,32 @@ class OnError:
             raise error
         self._degraded()
         if self.local is not None:
-            decision: Decision = getattr(self.local, method)(*args, **named)
-        elif self._word == "allow":
+            with suppress(ValueError):  # a cost above its burst is denied
+                return as_degraded(getattr(self.local, method)(*args, **named))
+        if self._word == "allow":
             decision = Decision(True, rate.burst, float(rate.burst), 0.0, 0.0, policy)
         else:
             decision = Decision(False, rate.burst, 0.0, PAUSE, PAUSE, policy)
         return as_degraded(decision)
 
     def reserve(self, *args: Any, **named: Any) -> Any:
-        """A reservation of the local limiter."""
-        self._degraded()
-        reservation = self.local.reserve(*args, **named)
-        as_degraded(reservation.decision)
-        return reservation
+        """A reservation of the local limiter; None if there is none, or the cost is above its burst."""
+        if self.local is None:
+            return None
+        with suppress(ValueError):
+            reservation = self.local.reserve(*args, **named)
+            as_degraded(reservation.decision)
+            self._degraded()
+            return reservation
+        return None
 
     def ignore(self, error: StoreError, method: str, *args: Any, **named: Any) -> None:
         """Do without the store what has no result."""
         if self._word == "raise":
             raise error
         if self.local is not None and method:
-            getattr(self.local, method)(*args, **named)
+            with suppress(ValueError):  # an amount that it cannot have had
+                getattr(self.local, method)(*args, **named)
 
 
 def _is_local(limiter: Any, example: type) -> bool:

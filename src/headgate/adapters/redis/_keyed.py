@@ -177,6 +177,8 @@ class Keyed:
         RedisRateLimiter('20/s', prefix='headgate')
         """
         self._plan = self._changed(rate, burst)
+        if self._leases is not None:
+            self._leases.forgive_all()
         self._waiting.notify_all()
 
     def _changed(self, rate: Rates, burst: SupportsFloat | None = None) -> Plan:

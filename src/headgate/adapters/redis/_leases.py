@@ -146,11 +146,14 @@ class Leases:
         calls: list[Call] = []
         now, surplus = monotonic(), len(self._leases) - _MOST_KEYS + 1
         for key, held in list(islice(self._leases.items(), _MOST_RETURNS)):
-            if held.busy or (surplus <= 0 and (now < held.ends or now < held.denied_until)):
+            if held.busy or (surplus <= 0 and now < held.ends):
                 continue
             del self._leases[key]
-            surplus -= 1
             calls += self._rest(limiter, key, held)
+            if surplus <= 0 and now < held.denied_until:
+                self._leases[key] = held  # a denial: those behind it have their turn
+            else:
+                surplus -= 1
         return calls
 
     def _rest(self, limiter: Keyed, name: Any, lease: _Lease) -> list[Call]:
@@ -173,6 +176,12 @@ class Leases:
             if lease is not None:
                 lease.denied_until = 0.0
                 lease.left = 0 if is_reset else lease.left
+
+    def forgive_all(self) -> None:
+        """Forget all denials: other rates may allow what they denied."""
+        with self._lock:
+            for lease in self._leases.values():
+                lease.denied_until = 0.0
 
     def install(self, name: Any, lease: _Lease) -> None:
         """Make a lease the newest."""
@@ -222,7 +231,8 @@ class Flight:
                 decision = lease.decided()
             else:
                 lease.denial, lease.denied_cost = decision, self._amount
-                lease.denied_until = self._started + decision.retry_after
+                is_current = self._plan is self._limiter._plan
+                lease.denied_until = self._started + decision.retry_after if is_current else 0.0
             leases.install(self._name, lease)
         return decision
 

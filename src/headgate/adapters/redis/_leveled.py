@@ -98,6 +98,9 @@ class Leveled:
         self._policies = self._texts()
         self._prefix = Prefix(prefix)
         self._on_error = OnError(on_error, RateLimits, servers.counts.degraded)
+        local = self._on_error.local
+        if local is not None and not self._plans.keys() <= local.rates.keys():
+            raise ValueError(f"on_error must have the levels {', '.join(self._plans)}, got {on_error!r}")
         self._servers = servers
         self._waiting = _waiting.Queues()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from headgate.adapters.redis._amounts import time_of
 from headgate.adapters.redis._leveled import Leveled, summary, unlimited
 from headgate.adapters.redis._replies import ReplyError
@@ -90,24 +92,26 @@ class RedisRateLimits(Leveled):
 
     def _charge(self, applied: Applied, amount: float) -> tuple[Decision, int]:
         """Charge all levels or none: the decision, and the server's time in microseconds."""
+        deadline = self._store.deadline()
         if self._is_joint:
-            reply = self._call(applied, amount, b"all")
+            reply = self._call(applied, amount, b"all", deadline)
             return summary(applied.decisions(reply, amount)), time_of(reply)
-        reply = self._call(applied, amount, b"peek")
+        reply = self._call(applied, amount, b"peek", deadline)
         decisions = applied.decisions(reply, amount)
         if all(decision.allowed for _, decision in decisions):
-            reply = self._call(applied, amount, b"each")
+            reply = self._call(applied, amount, b"each", deadline)
             decisions = applied.decisions(reply, amount)
             if not all(decision.allowed for _, decision in decisions):
-                self._all(self._undone(applied, decisions, amount))
+                with suppress(StoreError):  # it is denied in any case
+                    self._all(self._undone(applied, decisions, amount), deadline)
         return summary(decisions), time_of(reply)
 
-    def _call(self, applied: Applied, amount: float, mode: bytes) -> bytes:
-        return self._checked(self._store.call_all(self._takes(applied, amount, mode)))
+    def _call(self, applied: Applied, amount: float, mode: bytes, deadline: float | None = None) -> bytes:
+        return self._checked(self._store.call_all(self._takes(applied, amount, mode), deadline))
 
-    def _all(self, calls: Any) -> None:
+    def _all(self, calls: Any, deadline: float | None = None) -> None:
         """Make calls that have no result."""
-        for reply in self._store.call_all(calls) if calls else ():
+        for reply in self._store.call_all(calls, deadline) if calls else ():
             if isinstance(reply, ReplyError):
                 raise self._servers.error(reply) from self._servers.cause(reply)
 
@@ -138,8 +142,8 @@ class RedisRateLimits(Leveled):
         try:
             decision, microseconds = self._charge(applied, amount)
         except StoreError as error:
-            if self._on_error.local is not None:
-                local: Reservation = self._on_error.reserve(cost=cost, **keys)
+            local: Reservation | None = self._on_error.reserve(cost=cost, **keys)
+            if local is not None:
                 return local
             return Reservation(amount, [], None, self._failed(error, applied, "decide", cost, keys))
         return Reservation(amount, [(self, (applied, keys), microseconds * 1000)], None, decision)

@@ -160,8 +160,8 @@ class RedisRateLimiter(Keyed):
         try:
             reply = self._store.call(self._take(plan, key, amount, b"each"))
         except StoreError as error:
-            if self._on_error.local is not None:
-                local: Reservation = self._on_error.reserve(key, cost)
+            local: Reservation | None = self._on_error.reserve(key, cost)
+            if local is not None:
                 return local
             return Reservation(amount, [], None, self._failed(error, "decide", key, cost))
         decision = self._decided(plan, reply, amount)

@@ -263,10 +263,16 @@ class Front(NearTable):
     def _write(self, key: str | bytes, value: Any, ttl: float | None, *options: bytes) -> Command:
         """A SET of a value, whose `ttl` is in seconds."""
         wire = key_on_wire(key)
-        words = [b"SET", wire, self._dumps(value), *options]
+        words = [b"SET", wire, self._dumped(value), *options]
         if ttl is not None:
             words += [b"PX", b"%d" % max(1, checked_seconds("ttl", ttl) // 1_000_000)]
         return Command(wire, *words)
+
+    def _dumped(self, value: Any) -> bytes:
+        made = self._dumps(value)
+        if not isinstance(made, bytes):
+            raise TypeError(f"dumps must return bytes, got {made!r}")
+        return bytes(made)
 
     def _is_loading(self, name: str, load: object) -> bool:
         """Whether the key has not been dropped since this load began."""

@@ -27,9 +27,14 @@ local now = time[1] * 1000000 + time[2]
 _STATE = """
 local function load(key)
   local value = redis.call('GET', key)
-  if value and string.byte(value) ~= 1 then
-    error('the state of ' .. key .. ' has another version')
+  if not value then return value end
+  if string.byte(value) ~= 1 then error('the state of ' .. key .. ' has another version') end
+  local sound = #value % 32 == 9 and unpack_('<d', value, 2) < 2^53
+  for i = 10, sound and #value or 0, 32 do
+    local interval, denominator, ends, rest = unpack_('<dddd', value, i)
+    sound = sound and interval >= 1 and denominator >= 1 and ends < 2^53 and rest >= 0 and rest < denominator
   end
+  if not sound then error('the state of ' .. key .. ' is damaged') end
   return value
 end
 
@@ -95,7 +100,8 @@ local function quick(tiers, value, is_peek)
   local whole, rest = 0, 0
   if value then
     local version, at, old, parts, ends, more = unpack_('<Bddddd', value)
-    if version ~= 1 or at > now or old ~= interval or parts ~= denominator then return end
+    if version ~= 1 or not (at <= now) or old ~= interval or parts ~= denominator then return end
+    if not (ends < 2^53 and more >= 0 and more < parts) then return end
     if ends >= now then whole, rest = ends - now, more end
   end
   local next, over = whole + cost, rest + part
@@ -269,7 +275,9 @@ return report(true, before) .. pack('<d', granted)
 
 _LOG = """
 local function at(key, number)  -- 1 is the newest
-  return tonumber(redis.call('LINDEX', key, -number))
+  local entry = tonumber(redis.call('LINDEX', key, -number))
+  if not (entry and entry < 2^53) then error('the state of ' .. key .. ' is damaged') end
+  return entry
 end
 
 -- How many of the newest entries are later than `bound`.

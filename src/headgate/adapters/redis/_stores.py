@@ -7,7 +7,15 @@ from time import monotonic, sleep
 
 from headgate._base.checks import checked_number
 from headgate.adapters.redis._breakers import Breaker
-from headgate.adapters.redis._calls import ROUTES, Send, Unanswered, Unsent, attempt, proves_nothing_ran
+from headgate.adapters.redis._calls import (
+    ROUTES,
+    Send,
+    Unanswered,
+    Unsent,
+    attempt,
+    proves_nothing_ran,
+    serves,
+)
 from headgate.adapters.redis._connections import Pool
 from headgate.adapters.redis._counters import Counts
 from headgate.adapters.redis._replies import ReplyError
@@ -53,6 +61,10 @@ class Servers:
         self.counts = Counts()
         self._breakers: dict[Server, Breaker] = {}
 
+    def deadline(self) -> float:
+        """The monotonic time by which a call that begins now must have ended."""
+        return monotonic() + self._timeout
+
     def _breaker(self, server: Server) -> Breaker:
         """The breaker of a server, if a call may be tried now."""
         breaker = self._breakers.get(server)
@@ -89,8 +101,10 @@ class Servers:
         self.routes.doubt(server)
         return self.error(error)
 
-    def _late(self) -> Unsent:
-        """The error for a call that has no time left to be sent."""
+    def _late(self, servers: Sequence[Server] = ()) -> Unsent:
+        """The error for a call that has no time left to be sent, as these servers could not do it."""
+        for server in servers:
+            self._breakers[server].failed()
         error = Unsent(f"nothing ran within {self._timeout:g} s")
         error.__cause__ = TimeoutError("timed out")
         return error
@@ -136,13 +150,17 @@ class Store(Servers):
         except Unanswered as error:
             self._pool.drop(server)
             raise self._unanswered(error, server, breaker) from self.cause(error)
+        if proves_nothing_ran(reply):
+            return None
         breaker.succeeded()
-        return None if proves_nothing_ran(reply) else reply
+        return reply
 
-    def call_all(self, calls: Sequence[AnyCall]) -> list[Any]:
-        """The replies to calls, errors among them. Raises StoreError if one has no reply."""
+    def call_all(self, calls: Sequence[AnyCall], deadline: float | None = None) -> list[Any]:
+        """The replies to calls, errors among them. Raises StoreError if one has no reply
+        by the deadline, which is by itself that of one call.
+        """
         self.counts.called()
-        return self._run(calls, monotonic() + self._timeout)
+        return self._run(calls, self.deadline() if deadline is None else deadline)
 
     def _run(self, calls: Sequence[AnyCall], deadline: float) -> list[Any]:
         steps = attempt(self.routes, calls, self.counts)
@@ -157,10 +175,10 @@ class Store(Servers):
                         outcome = self._sent(step, deadline)
                     except (Unsent, Unanswered) as error:
                         failure = error
-                elif (left := deadline - monotonic()) > 0:
-                    sleep(min(step.seconds, left))
                 else:
-                    failure = self._late()
+                    sleep(max(0.0, min(step.seconds, deadline - monotonic())))
+                    if monotonic() >= deadline:
+                        failure = self._late(step.servers)
         except StopIteration as end:
             return list(end.value)
         except (Unsent, Unanswered) as error:
@@ -178,7 +196,8 @@ class Store(Servers):
             breaker.failed()
             self._pool.drop(step.server)
             raise
-        breaker.succeeded()
+        if serves(replies):
+            breaker.succeeded()
         return replies
 
 
@@ -223,13 +242,17 @@ class AsyncStore(Servers):
             return None
         except Unanswered as error:
             raise self._unanswered(error, server, breaker) from self.cause(error)
+        if proves_nothing_ran(reply):
+            return None
         breaker.succeeded()
-        return None if proves_nothing_ran(reply) else reply
+        return reply
 
-    async def call_all(self, calls: Sequence[AnyCall]) -> list[Any]:
-        """The replies to calls, errors among them. Raises StoreError if one has no reply."""
+    async def call_all(self, calls: Sequence[AnyCall], deadline: float | None = None) -> list[Any]:
+        """The replies to calls, errors among them. Raises StoreError if one has no reply
+        by the deadline, which is by itself that of one call.
+        """
         self.counts.called()
-        return await self._run(calls, monotonic() + self._timeout)
+        return await self._run(calls, self.deadline() if deadline is None else deadline)
 
     async def _run(self, calls: Sequence[AnyCall], deadline: float) -> list[Any]:
         steps = attempt(self.routes, calls, self.counts)
@@ -244,10 +267,10 @@ class AsyncStore(Servers):
                         outcome = await self._sent(step, deadline)
                     except (Unsent, Unanswered) as error:
                         failure = error
-                elif (left := deadline - monotonic()) > 0:
-                    await asyncio.sleep(min(step.seconds, left))
                 else:
-                    failure = self._late()
+                    await asyncio.sleep(max(0.0, min(step.seconds, deadline - monotonic())))
+                    if monotonic() >= deadline:
+                        failure = self._late(step.servers)
         except StopIteration as end:
             return list(end.value)
         except (Unsent, Unanswered) as error:
@@ -264,5 +287,6 @@ class AsyncStore(Servers):
         except (Unsent, Unanswered):
             breaker.failed()
             raise
-        breaker.succeeded()
+        if serves(replies):
+            breaker.succeeded()
         return replies

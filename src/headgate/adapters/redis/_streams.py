@@ -52,7 +52,7 @@ class Pipeline(asyncio.Protocol):
         self._name = name
         self._pending: deque[_Entry] = deque()
         self._out: list[bytes] = []
-        self._data: bytes | bytearray = b""
+        self._data = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self._transport: Any = None
         self.is_open = False
@@ -111,17 +111,23 @@ class Pipeline(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        data = self._data + data if self._data else data  # type: ignore[assignment]
+        buffered = self._data
+        if buffered:
+            buffered += data
+        read = buffered or data
         at = 0
         try:
-            while (found := parse(data, at)) is not None:
+            while (found := parse(read, at)) is not None:
                 reply, at = found
                 self._take(reply)
-                if at == len(data):
+                if at == len(read):
                     break
         except ConnectionError:
             self._transport.abort()
-        self._data = data[at:]
+        if read is buffered:
+            del buffered[:at]
+        elif at < len(data):
+            self._data = bytearray(data[at:])
         if not self._pending:
             if self._timer is not None:
                 self._timer.cancel()

@@ -1,0 +1,286 @@
+"""What happens to limits in Redis now and then: damaged states, a server that is loading, local limits that
+are smaller, other rates while a denial is remembered, one deadline for several calls."""
+
+import json
+import math
+import struct
+import threading
+import time
+from contextlib import contextmanager, suppress
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+
+import pytest
+import redis
+from redis_forms import Synchronous
+from redis_servers import Proxy
+from servers import Port
+from watchdog import in_a_loop, until
+
+from headgate import Rate, RateLimiter, RateLimits
+from headgate.adapters.redis import (
+    AsyncNearCache,
+    AsyncRedisRateLimiter,
+    AsyncRedisRateLimits,
+    NearCache,
+    RedisRateLimiter,
+    RedisRateLimits,
+    _leases,
+)
+from headgate.errors import StoreError
+
+SLOW = Rate(1000, 10**9)
+FORMS = {
+    "sync": (RedisRateLimiter, RedisRateLimits),
+    "async": (lambda *args, **options: Synchronous(AsyncRedisRateLimiter(*args, **options)),
+              lambda *args, **options: Synchronous(AsyncRedisRateLimits(*args, **options))),
+}
+
+
+@pytest.fixture(params=FORMS)
+def make(request):
+    """Makes limits of either form, by level if any is given; they are closed after the test."""
+    made = []
+
+    def limiter(client, *rate, **options):
+        by_key, by_level = FORMS[request.param]
+        made.append(by_key(client, *rate, **options) if rate else by_level(client, **options))
+        return made[-1]
+
+    yield limiter
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def absent():
+    """A client for a port at which nothing listens."""
+    port = Port()
+    with redis.Redis(port=port.number) as client:
+        yield client
+    port.release()
+
+
+# ---- states that no limiter has written -----------------------------------------------------
+
+
+def state(at=1e15, interval=1e5, denominator=1.0, end=1e15, rest=0.0):
+    return struct.pack("<Bddddd", 1, at, interval, denominator, end, rest)
+
+
+DAMAGED = {
+    "empty": b"", "short": b"\1abc", "long": state() + b"x", "text": b"hello",
+    "infinite": state(end=math.inf), "no number": state(at=math.nan), "no end": state(end=math.nan),
+    "late": state(at=1e300),
+    "negative rest": state(rest=-5e30), "large rest": state(rest=1.0), "no interval": state(interval=0.0),
+    "no denominator": state(denominator=0.0), "second tier": state() + struct.pack("<4d", 1, 1, math.inf, 0),
+}
+
+
+@pytest.mark.parametrize("value", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_state_is_an_error_until_it_is_reset(make, redis_server, prefix, value):
+    client = redis_server.client()
+    limiter = make(client, "10/s", prefix=prefix, timeout=20)
+    lenient = make(client, "10/s", prefix=prefix, timeout=20, on_error="allow")
+    assert limiter.allow("ann")
+    (name,) = client.keys(f"{prefix}*")
+    for method in ("decide", "allow", "peek", "reserve", "refund"):
+        client.set(name, value)
+        with pytest.raises(StoreError, match=r"has another version|is damaged"):
+            getattr(limiter, method)("ann")
+        assert client.get(name) == value
+    assert lenient.decide("ann").degraded
+    limiter.reset("ann")
+    assert limiter.decide("ann").remaining == 9
+
+
+@pytest.mark.parametrize("entry", ["x", "inf", "nan", "1e300"])
+def test_a_damaged_strict_state_is_an_error_until_it_is_reset(make, redis_server, prefix, entry):
+    client = redis_server.client()
+    limiter = make(client, "10/s", prefix=prefix, timeout=20, strict=True)
+    assert limiter.allow("ann")
+    (name,) = client.keys(f"{prefix}*")
+    client.rpush(name, entry)
+    for method in ("decide", "peek", "refund"):
+        with pytest.raises(StoreError, match="is damaged"):
+            getattr(limiter, method)("ann")
+    assert client.llen(name) == 2
+    limiter.reset("ann")
+    assert limiter.decide("ann").remaining == 9
+
+
+def test_a_value_of_another_type_is_an_error_until_it_is_reset(make, redis_server, prefix):
+    client = redis_server.client()
+    limiter = make(client, "10/s", prefix=prefix, timeout=20)
+    assert limiter.allow("ann")
+    (name,) = client.keys(f"{prefix}*")
+    client.delete(name)
+    client.hset(name, "field", "value")
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        limiter.allow("ann")
+    assert client.hget(name, "field") == b"value"
+    limiter.reset("ann")
+    assert limiter.allow("ann")
+
+
+def test_rates_that_change_to_and_fro_forget_no_debt(make, redis_server, prefix):
+    """Two versions of a program, by turns."""
+    client = redis_server.client()
+    first, second = (make(client, rate, prefix=prefix, timeout=20) for rate in ("10/h", "7/h; 30/day"))
+    allowed = [each.allow("ann") for _ in range(10) for each in (first, second)]
+    assert sum(allowed) <= 10
+    assert not first.allow("ann")
+    assert not second.allow("ann")
+
+
+# ---- a server that replies, but does nothing ------------------------------------------------
+
+
+class Loading(StreamRequestHandler):
+    """Replies to each command that the data are being loaded."""
+
+    def handle(self):
+        with suppress(OSError):
+            while line := self.rfile.readline():
+                for _ in range(int(line[1:])):
+                    self.rfile.read(int(self.rfile.readline()[1:]) + 2)
+                self.wfile.write(b"-LOADING Redis is loading the dataset in memory\r\n")
+
+
+@contextmanager
+def loading():
+    with ThreadingTCPServer(("127.0.0.1", 0), Loading) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_that_is_loading_is_left_alone_after_three_calls(make):
+    with loading() as port, redis.Redis(port=port) as client:
+        limiter = make(client, "10/s", on_error="deny", timeout=0.1)
+        assert all(limiter.decide("ann").degraded for _ in range(3))
+        start = time.monotonic()
+        assert all(limiter.decide("ann").degraded for _ in range(50))
+        assert time.monotonic() - start < 0.3
+        assert limiter.counters().refused >= 40
+
+
+# ---- limits that decide instead -------------------------------------------------------------
+
+
+def test_a_cost_above_the_burst_of_the_local_limit_is_denied(make, absent):
+    local = RateLimiter("20/min")
+    limiter = make(absent, "100/min", on_error=local)
+    for decision in (limiter.decide("ann", 50), limiter.peek("ann", 50), limiter.reserve("ann", 50).decision):
+        assert not decision
+        assert decision.degraded
+    assert not limiter.allow("ann", 50)
+    assert [bool(decision) for decision in limiter.decide_many([("ann", 50), ("ann", 5)])] == [False, True]
+    assert limiter.reserve("ann", 5)
+    assert local.peek("ann").remaining == pytest.approx(10, abs=0.1)
+    assert limiter.counters().degraded == 7
+
+
+def test_an_amount_that_the_local_limit_cannot_have_taken_is_not_given_back(make, absent):
+    local = RateLimiter("20/min", strict=True)
+    limiter = make(absent, "100/min", on_error=local)
+    assert limiter.allow("ann", 3)
+    assert not limiter.allow("ann", 1.5)
+    limiter.refund("ann", 1.5)
+    assert local.peek("ann").remaining == 17
+
+
+def test_a_cost_above_the_burst_of_local_levels_is_denied(make, absent):
+    local = RateLimits(ip="20/min", user="20/min")
+    limits = make(absent, ip="100/min", on_error=local)
+    assert not limits.decide(ip="ann", cost=50)
+    assert not limits.reserve(ip="ann", cost=50)
+    assert limits.reserve(ip="ann", cost=5)
+    assert local.peek(ip="ann").remaining == pytest.approx(15, abs=0.1)
+
+
+def test_local_levels_are_those_of_the_store(make, absent):
+    with pytest.raises(ValueError, match="on_error must have the levels ip, user, got RateLimits"):
+        make(absent, ip="9/s", user="9/s", on_error=RateLimits(ip="9/s"))
+
+
+# ---- leases ---------------------------------------------------------------------------------
+
+
+def test_other_rates_forgive_denials(make, redis_server, prefix):
+    limiter = make(redis_server.client(), "2/h", prefix=prefix, timeout=20, lease=10)
+    assert [limiter.allow("ann") for _ in range(4)] == [True, True, False, False]
+    limiter.reconfigure("1000/s")
+    until(lambda: limiter.allow("ann"))
+
+
+def test_denials_keep_no_other_lease_from_being_returned(make, redis_server, prefix, monkeypatch):
+    monkeypatch.setattr(_leases, "_MOST_RETURNS", 4)
+    client = redis_server.client()
+    limiter = make(client, SLOW, prefix=prefix, timeout=20, lease=100, lease_ttl=0.05)
+    plain = make(client, SLOW, prefix=prefix, timeout=20)
+    for number in range(10):
+        assert plain.allow(number, 1000)
+        assert not limiter.allow(number)
+    assert limiter.allow("ann")
+    assert round(plain.peek("ann").remaining) == 900
+    time.sleep(0.06)
+
+    def is_returned():
+        limiter.allow("bob", 90)
+        return round(plain.peek("ann").remaining) == 999
+
+    until(is_returned)
+    calls = limiter.counters().calls
+    assert not any(limiter.allow(number) for number in range(10))
+    assert limiter.counters().calls == calls
+
+
+# ---- time -----------------------------------------------------------------------------------
+
+
+def test_levels_apart_have_one_deadline(make, redis_server, prefix, monkeypatch):
+    """Three calls for one request, each of which would do."""
+    with Proxy(redis_server.port) as proxy:
+        limits = make(proxy.client(), user="1000/s", team="1000/s", prefix=prefix)
+        monkeypatch.setattr(type(limits) if isinstance(limits, RedisRateLimits) else AsyncRedisRateLimits,
+                            "_is_joint", False)
+        assert limits.decide(user="ann", team="x")
+        proxy.delay = lambda: 0.2
+        start = time.monotonic()
+        with pytest.raises(StoreError):
+            limits.decide(user="ann", team="x")
+        assert time.monotonic() - start < 0.35
+
+
+# ---- values ---------------------------------------------------------------------------------
+
+
+def test_a_value_that_is_not_bytes_leaves_no_connection_behind(redis_server):
+    with NearCache(redis_server.client(), prefixes=["json:"], dumps=json.dumps, loads=json.loads) as near:
+        assert near.get("json:1") is None
+        for _ in range(3):
+            with pytest.raises(TypeError, match="dumps must return bytes, got '1'"):
+                near.set("json:1", 1)
+
+
+def test_a_large_value_is_read_in_time(redis_server):
+    """In a time that is linear in its size."""
+    client = redis_server.client()
+    client.set("large:1", bytes(24 << 20))
+    with NearCache(client, prefixes=["large:"], timeout=3, on_error="raise") as near:
+        assert len(near.get("large:1")) == 24 << 20
+    client.delete("large:1")
+
+
+def test_a_large_value_is_read_in_time_by_tasks(redis_server):
+    async def main():
+        async with AsyncNearCache(client, prefixes=["large:"], timeout=3, on_error="raise") as near:
+            return len(await near.get("large:2"))
+
+    client = redis_server.client()
+    client.set("large:2", bytes(24 << 20))
+    assert in_a_loop(main()) == 24 << 20
+    client.delete("large:2")
