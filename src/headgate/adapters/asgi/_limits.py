@@ -113,8 +113,12 @@ def _writing(send: Send, charge: Charge, style: Literal["draft", "legacy", "both
     def sending(message: Message) -> Awaitable[None]:
         if message["type"] in _STARTS and (fields := charge.fields(style)):
             message = {**message}  # the application may send the same message again
-            kept = [field for field in message.get("headers", ()) if field[0] not in names]
-            message["headers"] = kept + fields
+            headers = message.get("headers", ())
+            for name, _ in headers:  # most applications have none of these
+                if name in names:
+                    headers = [field for field in headers if field[0] not in names]
+                    break
+            message["headers"] = [*headers, *fields]
         return send(message)
 
     return sending

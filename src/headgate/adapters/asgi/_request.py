@@ -95,11 +95,17 @@ class ASGIRequest:
 
     def lines(self, name: str) -> str | None:
         """The value of a header, several lines as one; None if there is none."""
-        wanted = _field(name)
-        values = [value for field, value in self.raw.get("headers", ()) if field == wanted]
-        if len(values) > 1:
-            return str((b"; " if wanted == b"cookie" else b", ").join(values), "latin-1")
-        return str(values[0], "latin-1") if values else None
+        wanted, found = _field(name), None
+        for field, value in self.raw.get("headers", ()):
+            if field == wanted:
+                if found is not None:
+                    return self._joined(wanted)
+                found = value
+        return None if found is None else str(found, "latin-1")
+
+    def _joined(self, wanted: bytes) -> str:
+        values = [value for field, value in self.raw["headers"] if field == wanted]
+        return str((b"; " if wanted == b"cookie" else b", ").join(values), "latin-1")
 
     def cookie(self, name: str) -> str | None:
         """The value of a cookie, the last of several; None if there is none."""
