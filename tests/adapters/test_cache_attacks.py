@@ -202,3 +202,61 @@ def test_a_validation_that_makes_the_lifetime_a_guess_is_not_for_followers_with_
         assert follower.response.body == b"a=b"
 
     run(main)
+
+
+@pytest.mark.parametrize("leaves_late", [False, True])
+def test_a_response_that_does_not_end_is_given_up_when_nobody_reads_it(leaves_late):
+    async def main():
+        async def tail(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": CACHED})
+            await send({"type": "http.response.body", "body": b"line", "more_body": True})
+            assert (await receive())["type"] == "http.request"
+            assert (await receive())["type"] == "http.disconnect"
+            ended.set()
+
+        ended = asyncio.Event()
+        app = CacheMiddleware(tail, HTTPCache(fill_timeout=0.05))
+        clients = [Client(app) for _ in range(1 if leaves_late else 3)]
+        await settled()
+        assert {client.response.body for client in clients} == {b"line"}
+        if leaves_late:
+            await asyncio.sleep(0.1)
+            assert not ended.is_set(), "its client is there"
+        for client in clients:
+            client.leave()
+        await asyncio.gather(*(client.task for client in clients))
+        await ended.wait()
+        assert len(app.cache.fills) == 0 and app.cache.fills.filling == 0
+
+    run(main)
+
+
+def test_a_refresh_outlives_the_call_with_which_it_began():
+    async def main():
+        clock, gate, calls = [0], asyncio.Event(), []
+
+        async def app(scope, receive, send):
+            calls.append(scope)
+            if len(calls) > 1:
+                await gate.wait()
+            headers = [(b"cache-control", b"max-age=10, stale-while-revalidate=60")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"%d" % len(calls)})
+
+        cached = CacheMiddleware(app, HTTPCache(clock=lambda: clock[0] * 10**9, fill_timeout=0.2))
+        await Client(cached).done()
+        clock[0] = 20
+        for gate_opens in (False, True):
+            client = Client(cached)
+            await settled()
+            assert client.response.body == b"1"
+            client.task.cancel()
+            await settled()
+            if gate_opens:
+                gate.set()
+                await settled()
+            else:
+                await asyncio.sleep(0.3)
+        assert (await Client(cached).done()).response.body == b"3"
+
+    run(main)

@@ -100,6 +100,15 @@ class Forwarding(Lookup):
         self.unsafe = unsafe
 
 
+def _selecting_names(cache: HTTPCache, terms: Terms) -> tuple[bytes, ...]:
+    """The selecting fields of a response. In a private cache all but public ones are for the same credentials
+    only, since programs act for several users with one client."""
+    names = terms.names or ()
+    if cache.shared or b"public" in terms.directives:
+        return names
+    return tuple(sorted({*names, b"authorization"}))
+
+
 class Admission:
     """A response that may be stored as soon as its body is complete: its URL, `headers` and `terms`."""
 
@@ -114,7 +123,7 @@ class Admission:
         self.url = url
         self.headers = headers
         self.terms = terms
-        self.names = terms.names or ()
+        self.names = _selecting_names(cache, terms)
         self.tags = (terms.tags or ()) + own_tags
         self.secondary = secondary_key(lookup.request.fields, self.names)
 

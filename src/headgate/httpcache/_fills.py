@@ -104,7 +104,7 @@ class Reader:
                 raise _late(timeout)
 
     def leave(self) -> None:
-        """Read no further. A fill that all clients have left is abandoned, unless it will be stored."""
+        """Read no further. A fill without clients is abandoned, unless it will be stored in time."""
         self.fill.leave(self)
 
     def __enter__(self) -> Self:
@@ -381,7 +381,23 @@ class Fill:
             self._abandon()
 
     def _is_left(self) -> bool:
-        return not self._readers and not self._is_kept and self.state in (PENDING, DETACHED, RELEASED)
+        if self._readers or self._is_kept:
+            return False
+        if self.state == OPEN:
+            return self.time_left() is None
+        return self.state in (PENDING, DETACHED, RELEASED)
+
+    def time_left(self) -> float | None:
+        """The seconds for which it may still be joined and stored, None after them."""
+        left = self.ends - monotonic()
+        return left if left > 0 else None
+
+    def expire(self) -> None:
+        """Abandon the fill if it has taken too long and no client reads it."""
+        with self._lock:
+            is_left = self._is_left()
+        if is_left:
+            self._abandon()
 
     def _abandon(self) -> None:
         self.is_abandoned = True

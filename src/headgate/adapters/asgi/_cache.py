@@ -153,18 +153,19 @@ class CacheMiddleware:
         fill = self._fills.refresh(lookup.fill_key, lookup)
         if fill is None:
             return
-        task = self.start(scope, fill, _nowhere)
-        await asyncio.wait([task], timeout=self._fills.timeout)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-        if not task.cancelled() and (error := task.exception()) is not None:
+        task = self.start(scope, fill, _nowhere, self._fills.timeout)
+        await asyncio.wait([task])
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, TimeoutError):
             report(error)
 
-    def start(self, scope: Scope, fill: Fill, send: Send) -> asyncio.Task[None]:
-        """The task of the application's call for a fill."""
+    def start(
+        self, scope: Scope, fill: Fill, send: Send, timeout: float | None = None
+    ) -> asyncio.Task[None]:
+        """The task of the application's call for a fill, which is cancelled after `timeout` seconds."""
         sink = _Sink(Filling(self.cache, fill.lookup, fill), send)
-        task = asyncio.create_task(sink.run(self._app, _forwarded(scope, fill.lookup, self.cache)))
+        call = sink.run(self._app, _forwarded(scope, fill.lookup, self.cache))
+        task = asyncio.create_task(call if timeout is None else _within(timeout, call))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         return task
@@ -342,7 +343,8 @@ class _Sink:
         while not fill.is_abandoned and fill.state not in _ENDED:
             seen = fill.changes.number
             if not fill.is_abandoned and fill.state not in _ENDED:
-                await fill.changes.wait_async(seen)
+                await fill.changes.wait_async(seen, fill.time_left())
+                fill.expire()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -440,6 +442,11 @@ async def _send(send: Send, status: int, headers: Fields, body: Body) -> None:
     for part in slices(body):
         await send({"type": _BODY, "body": part, "more_body": True})
     await send({"type": _BODY, "body": b""})
+
+
+async def _within(timeout: float, call: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(timeout):
+        await call
 
 
 async def _nowhere(message: Message) -> None:
