@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 
 import pytest
 from watchdog import PATIENCE
@@ -24,9 +25,19 @@ def program(name):
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable)])
     found = shutil.which(name, path=path)
     if found is None:
-        report = pytest.fail if os.environ.get("HEADGATE_SERVERS") == "required" else pytest.skip
-        report(f"{name} is not installed on this machine")
+        _missing(name)
     return found
+
+
+def package(name):
+    """Requires a package of Python that servers import."""
+    if find_spec(name) is None:
+        _missing(name)
+
+
+def _missing(name):
+    report = pytest.fail if os.environ.get("HEADGATE_SERVERS") == "required" else pytest.skip
+    report(f"{name} is not installed on this machine")
 
 
 class Port:
