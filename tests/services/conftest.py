@@ -35,6 +35,13 @@ def redis_cluster(tmp_path_factory):
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def failing_cluster(tmp_path_factory):
+    """A cluster of which one test may kill the second master, and one the third."""
+    with Cluster(tmp_path_factory.mktemp("failing")) as cluster:
+        yield cluster
+
+
 _prefixes = count()
 
 

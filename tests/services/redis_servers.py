@@ -35,8 +35,8 @@ class RedisServer(Server):
         self._clients.append(client)
         return client
 
-    def start(self):
-        super().start()
+    def _wait(self):
+        super()._wait()
         with redis.Redis(port=self.port) as client:
             until_it_responds(client)
 

@@ -82,7 +82,10 @@ def wait_for(port, process):
 
 
 class Server:
-    """A program that listens at a port of its own; it can die and come back."""
+    """A program that listens at a port of its own; it can die and come back.
+
+    One that does not listen in time is killed.
+    """
 
     def __init__(self, make_command):
         self._port = Port()
@@ -92,16 +95,34 @@ class Server:
         self._process = None
 
     def start(self):
+        self._process = self._spawn()
+        try:
+            self._wait()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _spawn(self):
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-        self._process = subprocess.Popen(self._command, env=environment)
+        return subprocess.Popen(self._command, env=environment)
+
+    def _wait(self):
         wait_for(self.port, self._process)
+
+    @property
+    def is_alive(self):
+        return self._process.poll() is None
 
     def kill(self):
         self._process.kill()
         self._process.wait()
 
     def __enter__(self):
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._port.release()
+            raise
         return self
 
     def __exit__(self, *failure):
@@ -112,9 +133,8 @@ class Server:
 class Workers(Server):
     """A server with worker processes, which end with it."""
 
-    def start(self):
-        self._process = subprocess.Popen(self._command, start_new_session=True)
-        wait_for(self.port, self._process)
+    def _spawn(self):
+        return subprocess.Popen(self._command, start_new_session=True)
 
     def kill(self):
         with suppress(ProcessLookupError):

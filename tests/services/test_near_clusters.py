@@ -4,7 +4,7 @@ import pytest
 from near_caches import FORMS, until_kept
 from redis.cluster import key_slot
 from redis.sentinel import Sentinel
-from redis_clusters import Cluster, Sentinels
+from redis_clusters import Sentinels
 from watchdog import until
 
 KEYS = [f"near:{number}" for number in range(30)]
@@ -82,9 +82,11 @@ def test_a_key_that_moves_to_another_master(near, foreign, redis_cluster):
     until(lambda: near.get(key) == b"new")
 
 
-def test_a_master_of_a_cluster_that_dies(forms, tmp_path):
+def test_a_master_of_a_cluster_that_dies(forms, failing_cluster):
     """Its keys are no longer served; those of the others are."""
-    with Cluster(tmp_path) as cluster, cluster.client() as client:
+    cluster = failing_cluster
+    cluster.until_whole()
+    with cluster.client() as client:
         nears = [form(client, prefixes=["near:"]) for form in forms]
         for key in KEYS:
             client.set(key, "old")
