@@ -1,8 +1,9 @@
-"""Sites of Django for single tests; whoever uses them imports django_settings first."""
+"""Sites of Django for single tests, for which they import django_settings first; and Django's own tests."""
 
 from types import ModuleType
 
 import pytest
+from django_sdist import Sdist
 
 
 @pytest.fixture
@@ -21,3 +22,14 @@ def site():
     yield setup
     for change in reversed(changes):
         change.disable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def django_sdist(request, tmp_path_factory):
+    """Downloads begin before all tests of adapters, so that those that need them need not wait."""
+    if not any("upstream_tests" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    sdist = Sdist(tmp_path_factory.mktemp("django"))
+    yield sdist
+    sdist.close()

@@ -7,23 +7,9 @@ import sys
 import tarfile
 from pathlib import Path
 
-import django
 import django_upstream
 import pytest
 from watchdog import PATIENCE
-
-WANTED = f"django=={django.__version__}"
-DOWNLOAD = ["-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-binary", "django",
-            "--no-deps", "--no-build-isolation", "--retries", "1", "--timeout", "10", WANTED]
-
-
-def download(where):
-    alien = {"HEADGATE_PURE", "LD_PRELOAD", "PYTHONPATH"}
-    environment = {name: value for name, value in os.environ.items() if name not in alien}
-    done = subprocess.run([sys.executable, *DOWNLOAD, "-d", where], env=environment, capture_output=True,
-                          text=True, timeout=600)
-    if done.returncode:
-        pytest.skip(f"pip cannot download {WANTED}: {done.stderr.strip().splitlines()[-1]}")
 
 
 def is_wanted(member):
@@ -32,24 +18,18 @@ def is_wanted(member):
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """The folder of tests, from the archive in the folder HEADGATE_DJANGO, or else from the index."""
-    where = tmp_path_factory.mktemp("django")
-    name = f"[dD]jango-{django.__version__}.tar.gz"
-    archives = list(Path(os.environ.get("HEADGATE_DJANGO", where)).glob(name))
-    if not archives:  # or there is that of another version
-        download(where)
-        archives = list(where.glob(name))
-    (archive,) = archives
-    with tarfile.open(archive) as opened:
+def upstream_tests(django_sdist, tmp_path_factory):
+    """The folder of tests."""
+    where = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(django_sdist.archive()) as opened:
         members = [member for member in opened if is_wanted(member)]
-        opened.extractall(where / "unpacked", members, filter="data")
-    return next((where / "unpacked").iterdir()) / "tests"
+        opened.extractall(where, members, filter="data")
+    return next(where.iterdir()) / "tests"
 
 
-def test_their_tests_pass(twin, folder):
+def test_their_tests_pass(twin, upstream_tests):
     environment = os.environ | {"HEADGATE_PURE": "1" if twin.name == "pure" else "0"}
-    done = subprocess.run([sys.executable, "-W", "error", django_upstream.__file__, folder], env=environment,
-                          capture_output=True, text=True, timeout=PATIENCE)
+    command = [sys.executable, "-W", "error", django_upstream.__file__, upstream_tests]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert int(re.search(r"Ran (\d+) tests", done.stderr)[1]) >= 100
