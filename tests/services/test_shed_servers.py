@@ -26,16 +26,18 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(params=COMMANDS)
-def server(request, tmp_path, monkeypatch):
-    """The port of a server with four workers, and their limiter."""
+@pytest.fixture(params=COMMANDS, scope="module")
+def server(request, tmp_path_factory):
+    """The port of a server with four workers, and their limiter; tests leave no permit taken."""
     name, *arguments = COMMANDS[request.param].split()
     command = [program(name), *arguments]
     host = "" if command[-1] == "--port" else "127.0.0.1:"
-    path = tmp_path / "permits"
-    monkeypatch.setenv("HEADGATE_TEST_PATH", str(path))
-    monkeypatch.setenv("PYTHONPATH", f"{request.config.rootpath / 'src'}:{request.path.parent}")
-    with Workers(lambda port: [*command, f"{host}{port}"]) as server:
+    path = tmp_path_factory.mktemp("shed") / "permits"
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("HEADGATE_TEST_PATH", str(path))
+        patch.setenv("PYTHONPATH", f"{request.config.rootpath / 'src'}:{request.path.parent}")
+        server = stack.enter_context(Workers(lambda port: [*command, f"{host}{port}"]))
         workers(server.port, "/healthz")
         yield server.port, ConcurrencyLimiter(
             LIMIT, algorithm="fixed", priorities={"high": 1.0, "low": 0.5}, path=path)
@@ -102,15 +104,15 @@ def test_important_requests_stay_alive_under_overload(server):
     port, limiter = server
     end = time.monotonic() + 1.5
 
-    def load(headers):
+    def load(headers, least):
         statuses = Counter()
-        while time.monotonic() < end:
+        while time.monotonic() < end or statuses.total() < least:
             statuses[fetch(port, "/work", headers)[0]] += 1
         return statuses
 
     with ThreadPoolExecutor(16) as pool:
-        low = [pool.submit(load, LOW) for _ in range(13)]
-        high = [pool.submit(load, HIGH) for _ in range(3)]
+        low = [pool.submit(load, LOW, 10) for _ in range(13)]
+        high = [pool.submit(load, HIGH, 11) for _ in range(3)]
         low, high = (sum((each.result() for each in group), Counter()) for group in (low, high))
     assert low[503] > low[200] > 0
     assert high[200] >= 0.99 * high.total() > 30
