@@ -13,7 +13,7 @@ from watchdog import until
 
 from headgate.adapters.redis import AsyncNearCache, NearCache
 
-LATE = 0.25  # a busy machine lets a thread wait
+LATE = 0.4  # a busy machine lets a thread wait
 
 
 @pytest.fixture
