@@ -439,8 +439,10 @@ def test_threads_have_caches_of_their_own_and_share_a_location():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"MAX_ENTRIES": -1}, "maxsize must be"),
+    ({"MAX_ENTRIES": -1}, r"MAX_ENTRIES must be from 0 to 2\*\*31, got -1"),
+    ({"MAX_ENTRIES": 10**10}, r"MAX_ENTRIES must be from 0 to 2\*\*31, got 10000000000"),
     ({"MAX_ENTRIES": "many"}, "MAX_ENTRIES must be a number, got 'many'"),
+    ({"MAX_ENTRIES": float("inf")}, "MAX_ENTRIES must be a number, got inf"),
     ({"MAX_BYTES": "much"}, 'MAX_BYTES must be a size such as "64 MiB", got \'much\''),
     ({"MAX_BYTES": 1.5}, "MAX_BYTES must be an int"),
     ({"MAX_BYTES": 10, "MAX_ENTRIES": 10}, "either MAX_BYTES or MAX_ENTRIES must be given, got 10 and 10"),

@@ -1,5 +1,8 @@
 """`Throttle` for Django REST framework."""
 
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
@@ -151,6 +154,20 @@ def test_own_keys(site, http):
     assert statuses(http, "/", "/") == [200, 200], "no key, no say"
     assert statuses(http, "/", "/", HTTP_X_TEAM="blue") == [200, 429]
     assert statuses(http, "/", HTTP_X_TEAM="red") == [200]
+
+
+def test_first_requests_at_the_same_time_have_one_limiter(site, monkeypatch):
+    from headgate.adapters.django import _throttle
+
+    def make(rate):
+        sleep(0.05)  # the others arrive
+        return RateLimiter(rate)
+
+    monkeypatch.setattr(_throttle, "RateLimiter", make)
+    site(path("", page(throttle(rate="1/day"))))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda http: http.get("/").status_code, [APIClient() for _ in range(4)]))
+    assert sorted(found) == [200, 429, 429, 429]
 
 
 def test_own_keys_of_what_rest_framework_has_parsed(site, http):

@@ -51,6 +51,7 @@ _OPTIONS = frozenset(("CLOCK", "CULL_FREQUENCY", "MAX_BYTES", "MAX_ENTRIES", "PO
 _IMMUTABLE = frozenset((bool, bytes, float, int, str, type(None)))
 _MISSING = object()
 _ENTRIES = 300  # as in all backends of Django
+_MOST_ENTRIES = 2**31
 _ENTRY_BYTES = 200  # an Entry, its deadline and its slot in the cache
 
 
@@ -190,9 +191,12 @@ def _checked_policy(value: Any) -> Any:
 def _checked_entries(value: Any) -> int:
     """The bound on entries, which Django takes as text too."""
     try:
-        return _ENTRIES if value is None else int(value)
-    except (TypeError, ValueError):
+        entries = _ENTRIES if value is None else int(value)
+    except (OverflowError, TypeError, ValueError):
         raise ValueError(f"MAX_ENTRIES must be a number, got {value!r}") from None
+    if not 0 <= entries <= _MOST_ENTRIES:
+        raise ValueError(f"MAX_ENTRIES must be from 0 to 2**31, got {value!r}")
+    return entries
 
 
 def _settings(params: dict[str, Any]) -> Settings:

@@ -12,7 +12,7 @@ from headgate.adapters._routes import named_key
 from headgate.adapters.django._request import DjangoRequest, charge_of
 from headgate.adapters.keys import client
 from headgate.limit import RateLimiter
-from headgate.memoize import lru_cache
+from headgate.memoize import cached, lru_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 _MOST = 1024
 
 
-@lru_cache(maxsize=_MOST)
+@cached(maxsize=_MOST)
 def _limiter(name: str, rate: str) -> RateLimiter:
-    """The limiter of a scope and a rate."""
+    """The limiter of a scope and a rate: one, whichever threads ask for it first."""
     return RateLimiter(rate)
 
 
@@ -34,7 +34,7 @@ def _key_of(request: Any) -> Any:
     return request.key
 
 
-@lru_cache(maxsize=_MOST)
+@cached(maxsize=_MOST)
 def _limiting(limits: Any, cost: Any, dry_run: bool) -> Limiting:
     return Limiting(limits, keys=_key_of, cost=cost, dry_run=dry_run)
 
