@@ -1,11 +1,15 @@
 """RESP3 as a near cache reads it, and what follows from the messages of its tracking connection."""
 
+from contextlib import suppress
+from time import process_time
+
 import pytest
 from clocks import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.adapters.redis._near_wire import Demoted, Push, Session, parse3, run_id_of
+from headgate.adapters.redis import _near_wire
+from headgate.adapters.redis._near_wire import Demoted, Messages, Push, Session, run_id_of
 from headgate.adapters.redis._replies import ReplyError, packed
 from headgate.near import NearSource, NearTable
 
@@ -24,16 +28,24 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("data", EXAMPLES)
 def test_messages_are_parsed_once_they_are_whole(data):
-    assert parse3(data + b"rest", 0) == (EXAMPLES[data], len(data))
-    assert parse3(b"before" + data, 6) == (EXAMPLES[data], 6 + len(data))
     for end in range(len(data)):
-        assert parse3(data[:end], 0) is None
-    assert isinstance(parse3(data, 0)[0], Push) == data.startswith(b">")
+        messages = Messages()
+        assert messages.feed(data[:end]) == []
+        (message,) = messages.feed(data[end:])
+        assert message == EXAMPLES[data]
+        assert isinstance(message, Push) == data.startswith(b">")
+        assert messages.feed(data + data) == [EXAMPLES[data]] * 2
+
+
+def test_messages_come_in_any_pieces():
+    data, messages = b"".join(EXAMPLES), Messages()
+    found = [message for at in range(len(data)) for message in messages.feed(data[at : at + 1])]
+    assert found == list(EXAMPLES.values()) == Messages().feed(data)
 
 
 def test_errors_are_values():
     for data in (b"-ERR no\r\n", b"!6\r\nERR no\r\n"):
-        error, _ = parse3(data, 0)
+        (error,) = Messages().feed(data)
         assert isinstance(error, ReplyError)
         assert str(error) == "ERR no"
 
@@ -41,15 +53,36 @@ def test_errors_are_values():
 @pytest.mark.parametrize("data", [b"x\r\n", b"\r\n", b"$x\r\n", b"*1\r\n?\r\n", b"HTTP/1.1 400\r\n"])
 def test_other_data_is_refused(data):
     with pytest.raises(ConnectionError, match=r"in a reply|no reply"):
-        parse3(data, 0)
+        Messages().feed(data)
+
+
+def test_a_message_without_end_is_refused(monkeypatch):
+    monkeypatch.setattr(_near_wire, "_MOST_BUFFERED", 1000)
+    messages = Messages()
+    messages.feed(b"*1000\r\n")
+    with pytest.raises(ConnectionError, match="more than 1000 bytes"):
+        for _ in range(1000):
+            messages.feed(b"*2\r\n:1\r\n")
 
 
 @given(st.binary(max_size=30))
 def test_junk_raises_nothing_else(data):
-    try:
-        parse3(data, 0)
-    except ConnectionError:
-        pass
+    with suppress(ConnectionError):
+        Messages().feed(data)
+
+
+def test_an_announcement_of_many_keys_takes_a_time_linear_in_their_number():
+    def seconds(count):
+        keys = b"".join([packed(b"user:%d" % number)[4:] for number in range(count)])
+        data = b">2\r\n$10\r\ninvalidate\r\n*%d\r\n%b" % (count, keys)
+        messages, start = Messages(), process_time()
+        parts = [data[at : at + 1000] for at in range(0, len(data), 1000)]
+        found = [message for part in parts for message in messages.feed(part)]
+        assert len(found[0][1]) == count
+        return process_time() - start
+
+    few = min(seconds(1000) for _ in range(5))
+    assert seconds(30_000) < 30 * 8 * few
 
 
 def test_the_identity_of_a_server():

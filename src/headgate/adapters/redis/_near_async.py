@@ -17,7 +17,7 @@ from headgate.adapters.redis._near_store import (
     Front,
     Tracker,
 )
-from headgate.adapters.redis._near_wire import Demoted, parse3
+from headgate.adapters.redis._near_wire import Demoted, Messages
 from headgate.adapters.redis._replies import ReplyError
 from headgate.cache._flights import Flights
 from headgate.errors import StoreError
@@ -56,12 +56,13 @@ async def _connected(server: Server) -> tuple[asyncio.StreamReader, asyncio.Stre
 
 async def _logged_in(reader: asyncio.StreamReader) -> None:
     """Read one reply; raises it if it is an error."""
-    data = b""
-    while (found := parse3(data, 0)) is None:
-        more = await reader.read(_READ)
-        if not more:
+    messages = Messages()
+    found: list[Any] = []
+    while not found:
+        data = await reader.read(_READ)
+        if not data:
             raise ConnectionResetError("connection closed by the server")
-        data += more
+        found = messages.feed(data)
     if isinstance(found[0], ReplyError):
         raise found[0]
 

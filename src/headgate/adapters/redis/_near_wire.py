@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_BUFFERED = 64 << 20
 _SECOND = 10**9
+_PART = object()
 
 
 class Push(list["Any"]):
@@ -27,24 +28,67 @@ class Push(list["Any"]):
     __slots__ = ()
 
 
-def parse3(data: Buffer, at: int) -> tuple[Any, int] | None:
-    """The reply or push of RESP3 that starts at `at`, and where it ends; None if it is not complete.
+class Messages:
+    """Replies and pushes of RESP3, parsed as their bytes come: each byte is looked at once.
 
-    Raises ConnectionError if there is none.
+    >>> messages = Messages()
+    >>> messages.feed(b">2\\r\\n+message\\r\\n")
+    []
+    >>> messages.feed(b"_\\r\\n:1\\r\\n")
+    [[b'message', None], 1]
+    """
 
-    >>> parse3(b">2\\r\\n+message\\r\\n_\\r\\n", 0)
-    ([b'message', None], 17)
+    __slots__ = ("_data", "_open", "_size")
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._open: list[tuple[list[Any], int]] = []  # arrays that are not whole, with their lengths
+        self._size = 0
+
+    def feed(self, data: Buffer) -> list[Any]:
+        """The messages that are whole now. Raises ConnectionError if there is something else."""
+        found: list[Any] = []
+        self._data += data
+        self._size += len(data)
+        at = 0
+        while (item := _item(self._data, at)) is not None:
+            value, length, at = item
+            if length:
+                self._open.append((value, length))
+            elif (message := self._placed(value)) is not _PART:
+                found.append(message)
+                self._size = len(self._data) - at
+        del self._data[:at]
+        if self._size > _MOST_BUFFERED:
+            raise ConnectionError(f"more than {_MOST_BUFFERED} bytes without a whole reply")
+        return found
+
+    def _placed(self, value: Any) -> Any:
+        """The message that is whole with this value, which goes into the innermost array; or _PART."""
+        while self._open:
+            values, length = self._open[-1]
+            values.append(value)
+            if len(values) < length:
+                return _PART
+            value = values
+            self._open.pop()
+        return value
+
+
+def _item(data: Buffer, at: int) -> tuple[Any, int, int] | None:
+    """The value that starts at `at`, an empty list and the length for an array, and where it ends; None if it
+    is not complete.
     """
     end = data.find(b"\r\n", at)
     if end < 0:
         return None
     kind, head, after = data[at : at + 1], bytes(data[at + 1 : end]), end + 2
     if kind in (b"+", b",", b"(", b"#"):
-        return head, after
+        return head, 0, after
     if kind == b"-":
-        return ReplyError(head.decode("utf-8", "replace")), after
+        return ReplyError(head.decode("utf-8", "replace")), 0, after
     if kind == b"_":
-        return None, after
+        return None, 0, after
     if kind not in (b":", b"$", b"=", b"!", b"*", b"~", b">", b"%"):
         raise ConnectionError(f"no reply: {bytes(data[at:end])[:100]!r}")
     try:
@@ -52,31 +96,21 @@ def parse3(data: Buffer, at: int) -> tuple[Any, int] | None:
     except ValueError:
         raise ConnectionError(f"no number in a reply: {head[:100]!r}") from None
     if kind == b":":
-        return number, after
+        return number, 0, after
     if number < 0:
-        return None, after
+        return None, 0, after
     if kind in (b"$", b"=", b"!"):
         return _text(data, after, number, kind)
-    return _many(data, after, 2 * number if kind == b"%" else number, Push() if kind == b">" else [])
+    return Push() if kind == b">" else [], 2 * number if kind == b"%" else number, after
 
 
-def _text(data: Buffer, at: int, length: int, kind: Buffer) -> tuple[Any, int] | None:
+def _text(data: Buffer, at: int, length: int, kind: Buffer) -> tuple[Any, int, int] | None:
     if len(data) < at + length + 2:
         return None
-    text = bytes(data[at : at + length])
+    text, after = bytes(data[at : at + length]), at + length + 2
     if kind == b"!":
-        return ReplyError(text.decode("utf-8", "replace")), at + length + 2
-    return text[4:] if kind == b"=" else text, at + length + 2
-
-
-def _many(data: Buffer, at: int, count: int, values: list[Any]) -> tuple[Any, int] | None:
-    for _ in range(count):
-        found = parse3(data, at)
-        if found is None:
-            return None
-        value, at = found
-        values.append(value)
-    return values, at
+        return ReplyError(text.decode("utf-8", "replace")), 0, after
+    return text[4:] if kind == b"=" else text, 0, after
 
 
 def run_id_of(information: object) -> str | None:
@@ -103,14 +137,14 @@ class Session:
     tells if the server is no longer a master.
     """
 
-    __slots__ = ("_data", "_due", "_heartbeat", "_late", "_patience", "_prefixes", "_run_id", "_source",
+    __slots__ = ("_due", "_heartbeat", "_late", "_messages", "_patience", "_prefixes", "_run_id", "_source",
                  "_waiting")
 
     def __init__(self, source: NearSource, prefixes: Iterable[bytes], heartbeat: int, patience: int) -> None:
         self._source = source
         self._prefixes = list(prefixes)
         self._heartbeat, self._patience = heartbeat, patience
-        self._data = bytearray()
+        self._messages = Messages()
         self._run_id: str | None = None
         self._waiting: deque[str] = deque()
         self._due: int | None = None
@@ -146,19 +180,11 @@ class Session:
         """Takes what was read. Raises ConnectionError if the connection must not be trusted."""
         if not data:
             raise ConnectionError("connection closed by the server")
-        self._data += data
-        if len(self._data) > _MOST_BUFFERED:
-            raise ConnectionError(f"more than {_MOST_BUFFERED} bytes without a whole reply")
-        at = 0
-        while (found := parse3(self._data, at)) is not None:
-            message, at = found
+        for message in self._messages.feed(data):
             if isinstance(message, Push):
                 self._announced(message)
             else:
                 self._replied(message, now)
-            if at == len(self._data):
-                break
-        del self._data[:at]
 
     def _announced(self, push: Push) -> None:
         if push and push[0] == b"invalidate":
