@@ -71,9 +71,16 @@ def test_a_change_is_seen(make, redis_client):
         "delete": lambda: redis_client.delete("user:1"),
         "expire": lambda: redis_client.pexpire("user:1", 10**6),
         "rename": lambda: redis_client.rename("user:1", "other"), "flush": redis_client.flushall,
+        "rename to it": lambda: redis_client.rename("other", "user:1"),
+        "copy": lambda: redis_client.copy("other", "user:1", replace=True),
+        "unlink": lambda: redis_client.unlink("user:1"),
+        "script": lambda: redis_client.eval("redis.call('SET', 'user:1', 'new')", 0),
+        "transaction": lambda: redis_client.pipeline().set("user:1", "new").delete("user:1").execute(),
+        "restore": lambda: redis_client.restore("user:1", 0, redis_client.dump("other"), replace=True),
+        "flush of the database": redis_client.flushdb,
     }
     for name, change in changes.items():
-        redis_client.set("user:1", "old")
+        redis_client.mset({"user:1": "old", "other": "new"})
         until_kept(near, "user:1")
         change()
         until(lambda: near.peek("user:1") is None)

@@ -7,12 +7,13 @@ import struct
 import threading
 import time
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import pytest
 import redis
 from redis_forms import Synchronous
-from redis_servers import Proxy
+from redis_servers import Proxy, RedisServer
 from servers import Port
 from watchdog import in_a_loop, until
 
@@ -132,33 +133,86 @@ def test_rates_that_change_to_and_fro_forget_no_debt(make, redis_server, prefix)
     assert not second.allow("ann")
 
 
+def test_scripts_read_everything_before_they_write(make, redis_server, prefix):
+    """One level whose state is damaged leaves the other as it was."""
+    client = redis_server.client()
+    limits = make(client, first="10/h", second="10/h; 20/day", prefix=prefix, timeout=20)
+    keys = {"first": "ann", "second": "bob"}
+    assert limits.allow(**keys)
+    names = client.keys(f"{prefix}*")
+    assert len(names) == 2
+    for name in names:
+        held = limits.reserve(**keys)
+        good = client.get(name)
+        client.set(name, b"\2")
+        (other,) = set(names) - {name}
+        before = client.get(other)
+        calls = (limits.decide, keys), (limits.refund, keys), (limits.reserve, keys), (held.cancel, {})
+        for call, named in calls:
+            with pytest.raises(StoreError):
+                call(**named)
+            assert (client.get(name), client.get(other)) == (b"\2", before)
+        client.set(name, good)
+
+
 # ---- a server that replies, but does nothing ------------------------------------------------
 
 
-class Loading(StreamRequestHandler):
-    """Replies to each command that the data are being loaded."""
+class Reluctant(StreamRequestHandler):
+    """Replies `errors`, one to each command, and then that all is allowed."""
+
+    ALLOWED = struct.pack("<B3d", 1, 1e15, 0, 0)
 
     def handle(self):
         with suppress(OSError):
             while line := self.rfile.readline():
                 for _ in range(int(line[1:])):
                     self.rfile.read(int(self.rfile.readline()[1:]) + 2)
-                self.wfile.write(b"-LOADING Redis is loading the dataset in memory\r\n")
+                error = next(self.server.errors, None)
+                reply = b"$%d\r\n%b" % (len(self.ALLOWED), self.ALLOWED) if error is None else b"-" + error
+                self.wfile.write(reply + b"\r\n")
 
 
 @contextmanager
-def loading():
-    with ThreadingTCPServer(("127.0.0.1", 0), Loading) as server:
-        server.daemon_threads = True
+def reluctant(errors):
+    """A client for a server that replies errors."""
+    with ThreadingTCPServer(("127.0.0.1", 0), Reluctant) as server:
+        server.daemon_threads, server.errors = True, iter(errors)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield server.server_address[1]
+        with redis.Redis(port=server.server_address[1]) as client:
+            yield client
         server.shutdown()
         thread.join()
 
 
+@pytest.mark.parametrize("error", [
+    "LOADING Redis is loading the dataset in memory", "TRYAGAIN Multiple keys request",
+    "MASTERDOWN Link with MASTER is down", "CLUSTERDOWN The cluster is down", "NOSCRIPT No matching script.",
+    "READONLY You can't write against a read only replica.",
+])
+def test_a_charge_is_sent_again_if_nothing_ran(make, error):
+    with reluctant([error.encode()]) as client:
+        limiter = make(client, "10/s", timeout=20)
+        assert limiter.decide("ann").remaining == 10
+        assert limiter.counters().resent == 1
+
+
+@pytest.mark.parametrize("error", [
+    "ERR unknown", "OOM command not allowed", "BUSY Redis is busy", "MISCONF Errors writing", "NOPERM no",
+    "NOREPLICAS Not enough", "UNKILLABLE x", "WRONGTYPE x", "EXECABORT x", "MOVED 1 127.0.0.1:1",
+])
+def test_a_charge_is_not_sent_again_otherwise(make, error):
+    with reluctant([error.encode()]) as client:
+        limiter = make(client, "10/s", timeout=20)
+        with pytest.raises(StoreError):
+            limiter.decide("ann")
+        assert (limiter.counters().resent, limiter.counters().failures) == (0, 1)
+        assert limiter.decide("ann")
+
+
 def test_a_server_that_is_loading_is_left_alone_after_three_calls(make):
-    with loading() as port, redis.Redis(port=port) as client:
+    with reluctant(repeat(b"LOADING Redis is loading the dataset in memory")) as client:
         limiter = make(client, "10/s", on_error="deny", timeout=0.1)
         assert all(limiter.decide("ann").degraded for _ in range(3))
         start = time.monotonic()
@@ -253,6 +307,41 @@ def test_levels_apart_have_one_deadline(make, redis_server, prefix, monkeypatch)
         with pytest.raises(StoreError):
             limits.decide(user="ann", team="x")
         assert time.monotonic() - start < 0.35
+
+
+@pytest.mark.parametrize("by_level", [False, True])
+def test_waiting_ends_with_the_call_under_way(make, tmp_path, by_level):
+    with RedisServer(tmp_path) as server:
+        options = {"on_error": "deny", "timeout": 0.2}
+        limits = make(server.client(), user="1/h", **options) if by_level else make(
+            server.client(), "1/h", **options)
+        named = {"user": "ann"} if by_level else {"key": "ann"}
+        assert limits.acquire(**named)
+        assert limits.counters().calls == 1
+        assert not limits.acquire(**named, timeout=0)
+        assert limits.counters().calls == 2
+        server.stop()
+        start = time.monotonic()
+        assert not limits.acquire(**named, timeout=0.05)
+        assert time.monotonic() - start < 0.35
+        server.resume()
+
+
+def test_a_reservation_that_cannot_be_settled_keeps_no_other_from_it(redis_server, prefix, absent):
+    async def main():
+        gone = AsyncRedisRateLimiter(redis_server.client(), SLOW, prefix=prefix, timeout=20)
+        kept = AsyncRedisRateLimiter(redis_server.client(), SLOW, prefix=f"{prefix}-kept", timeout=20)
+        first, second = await gone.reserve("ann", 5), await kept.reserve("ann", 5)
+        assert await first.join(second)
+        (name,) = redis_server.client().keys(f"{prefix}:*")
+        redis_server.client().set(name, b"damaged")
+        with pytest.raises(StoreError):
+            await first.cancel()
+        assert round((await kept.peek("ann")).remaining) == 1000
+        await gone.close()
+        await kept.close()
+
+    in_a_loop(main())
 
 
 # ---- values ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from headgate.adapters.redis._acquiring import acquire
+from headgate.adapters.redis._acquiring import acquire_async
 from headgate.adapters.redis._amounts import time_of
 from headgate.adapters.redis._leveled import Leveled, summary, unlimited
 from headgate.adapters.redis._replies import ReplyError
@@ -143,7 +143,7 @@ class AsyncRedisRateLimits(Leveled):
     ) -> bool:
         """``RedisRateLimits.acquire``; a call that is cancelled leaves the queue."""
         self._checked_cost(self._applied(keys), cost)
-        return await acquire(lambda: self.decide(cost=cost, **keys), self._queue(keys), timeout)
+        return await acquire_async(lambda: self.decide(cost=cost, **keys), self._queue(keys), timeout)
 
     async def close(self) -> None:
         """Close the connections of the running loop; a later call opens others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headgate._base.keys import key_name
-from headgate.adapters.redis._acquiring import acquire
+from headgate.adapters.redis._acquiring import acquire_async
 from headgate.adapters.redis._amounts import time_of
 from headgate.adapters.redis._keyed import Keyed
 from headgate.adapters.redis._leases import checked_leases
@@ -150,7 +150,7 @@ class AsyncRedisRateLimiter(Keyed):
     async def acquire(self, key: Key, cost: SupportsFloat = 1, timeout: float | None = None) -> bool:
         """``RedisRateLimiter.acquire``; a call that is cancelled leaves the queue."""
         self._plan.checked_cost(cost)
-        return await acquire(lambda: self.decide(key, cost), self._waiting.of(key_name(key)), timeout)
+        return await acquire_async(lambda: self.decide(key, cost), self._waiting.of(key_name(key)), timeout)
 
     async def close(self) -> None:
         """Give leases back and close the connections of the running loop; a later call opens others."""

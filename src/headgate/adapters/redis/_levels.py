@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from headgate.adapters.redis._acquiring import acquire
 from headgate.adapters.redis._amounts import time_of
 from headgate.adapters.redis._leveled import Leveled, summary, unlimited
 from headgate.adapters.redis._replies import ReplyError
 from headgate.adapters.redis._stores import Store
 from headgate.errors import StoreError
-from headgate.limit import _waiting
 from headgate.limit.reservation import Reservation
 
 TYPE_CHECKING = False
@@ -181,8 +181,8 @@ class RedisRateLimits(Leveled):
 
         Raises what ``allow`` raises, ValueError if `timeout` is negative.
         """
-        amount = self._checked_cost(self._applied(keys), cost)
-        return _waiting.acquire(_Request(self, keys), self._queue(keys), amount, timeout)
+        self._checked_cost(self._applied(keys), cost)
+        return acquire(lambda: self.decide(cost=cost, **keys), self._queue(keys), timeout)
 
     def close(self) -> None:
         """Close the connections; a later call opens others."""
@@ -204,22 +204,3 @@ class RedisRateLimits(Leveled):
         except StoreError as error:
             self._on_error.ignore(error, "")
         self._woken(keys)
-
-
-class _Request:
-    """The keys that a request names, as a bucket."""
-
-    __slots__ = ("_keys", "_limits")
-
-    def __init__(self, limits: RedisRateLimits, keys: Mapping[str, Any]) -> None:
-        self._limits = limits
-        self._keys = keys
-
-    def consume(self, cost: float) -> bool:
-        return self._limits.allow(cost=cost, **self._keys)
-
-    def decide(self, cost: float) -> Decision:
-        return self._limits.decide(cost=cost, **self._keys)
-
-    def peek(self, cost: float) -> Decision:
-        return self._limits.peek(cost=cost, **self._keys)

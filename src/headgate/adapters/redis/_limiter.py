@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from headgate._base.keys import key_name
+from headgate.adapters.redis._acquiring import acquire
 from headgate.adapters.redis._amounts import time_of
 from headgate.adapters.redis._calls import Command
 from headgate.adapters.redis._keyed import Keyed
 from headgate.adapters.redis._leases import checked_leases
 from headgate.adapters.redis._stores import Store
 from headgate.errors import StoreError
-from headgate.limit import _waiting
 from headgate.limit.reservation import Reservation
 
 TYPE_CHECKING = False
@@ -197,11 +198,12 @@ class RedisRateLimiter(Keyed):
 
         The waiters of one key are served first come, first served, within this process; the first one asks
         the store when its tokens are due, and once a second. The thread sleeps. A `timeout` of 0 never waits.
+        A call to the store that is under way at the end of `timeout` is waited for.
 
         Raises what ``allow`` raises, ValueError if `timeout` is negative.
         """
-        amount = self._plan.checked_cost(cost)
-        return _waiting.acquire_key(self, self._waiting, key, amount, timeout)
+        self._plan.checked_cost(cost)
+        return acquire(lambda: self.decide(key, cost), self._waiting.of(key_name(key)), timeout)
 
     def close(self) -> None:
         """Give leases back and close the connections; a later call opens others.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from functools import partial
 
+from headgate._base.checks import checked_iterable
 from headgate.adapters.redis._calls import Command, Send
 from headgate.adapters.redis._near_wire import Session, run_id_of
 from headgate.adapters.redis._replies import ReplyError, packed
@@ -241,7 +242,7 @@ class Front(NearTable):
 
     def _at_hand(self, keys: Iterable[str | bytes]) -> tuple[dict[str | bytes, Any], Entries]:
         """What is here of these keys, and the entries of the others, each key once."""
-        named = {key_name(key): key for key in keys}
+        named = {key_name(key): key for key in checked_iterable("keys", keys)}
         values: dict[str | bytes, Any] = {}
         entries: Entries = {}
         for key in named.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headgate.errors import StoreError
 from headgate.limit._units import checked_amount
 
 TYPE_CHECKING = False
@@ -66,8 +67,14 @@ class AsyncReservation:
         for each in together:
             for limit, _, _ in each._parts if each._open else ():
                 limit._check_settle(used)
+        failure: Exception | None = None
         for each in together:
-            await each._settle(used)
+            try:
+                await each._settle(used)
+            except StoreError as error:  # it keeps no other from being settled
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def _together(self) -> list[AsyncReservation]:
         """This one, and those that joined it."""
