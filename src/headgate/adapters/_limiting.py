@@ -19,6 +19,7 @@ from math import inf
 
 from headgate._base.checks import checked_callable
 from headgate.adapters._exempt import exempting, is_exempt
+from headgate.adapters.keys import is_of_networks
 from headgate.limit import AddressLimiter, Decision, RateLimiter, RateLimits, Reservation
 from headgate.limit._rules import LevelCounts, LevelTally
 from headgate.limit._units import checked_amount
@@ -203,6 +204,7 @@ class Limiting:
         self._awaited = checked_waiting(self.limits, asynchronous)
         self._levels = _extractors(self.limits, keys)
         self._extract: Any = None if self._levels else keys
+        _check_addresses(self.limits, self._levels, keys)
         self._reserve, self._peek = _methods(self.limits, bool(self._levels))
         counted = [] if isinstance(self.limits, RateLimits) else dict(self._levels) or [_ONLY_LEVEL]
         self._tallies = {level: LevelTally() for level in counted}
@@ -387,6 +389,15 @@ def _extractors(limits: Any, keys: Keys) -> tuple[tuple[str, Extractor], ...]:
         if not callable(extractor):
             raise TypeError(f"keys must be extractors, got {extractor!r} for {level!r}")
     return tuple(keys.items())
+
+
+def _check_addresses(limits: Any, levels: tuple[tuple[str, Extractor], ...], keys: Keys) -> None:
+    """Raise TypeError where only the requests of IPv6 would fail."""
+    limiters = getattr(limits, "_levels", {})
+    pairs: list[tuple[Any, object]] = [(limiters.get(level), extractor) for level, extractor in levels]
+    for limiter, extractor in pairs or [(limits, keys)]:
+        if isinstance(limiter, AddressLimiter) and is_of_networks(extractor):
+            raise TypeError(f"keys must be client(v6=128) for {limiter!r}, got networks by {extractor!r}")
 
 
 def _methods(limits: Any, levels: bool) -> tuple[Any, Any]:

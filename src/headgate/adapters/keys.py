@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from headgate.limit import address_prefix
 from headgate.limit._networks import Proxies
@@ -64,6 +65,8 @@ class Request(Protocol):
 
 Extractor = Callable[[Request], Any]
 
+_OF_NETWORKS: WeakSet[object] = WeakSet()
+
 
 def client(
     trusted: Iterable[object] | int = (), v4: int = 32, v6: int = 64, *, header: str = "X-Forwarded-For"
@@ -112,7 +115,19 @@ def client(
             return walk(request.client, value)
         return walks(request.client, value)
 
-    return client_of if trusted else peer_of
+    extractor = client_of if trusted else peer_of
+    if (v4, v6) != (32, 128):
+        _OF_NETWORKS.add(extractor)
+    return extractor
+
+
+def is_of_networks(extractor: object) -> bool:
+    """Whether it is a ``client`` whose keys are networks, which no `AddressLimiter` takes.
+
+    >>> is_of_networks(client()), is_of_networks(client(v6=128)), is_of_networks(path())
+    (True, False, False)
+    """
+    return extractor in _OF_NETWORKS
 
 
 def header(name: str) -> Extractor:
