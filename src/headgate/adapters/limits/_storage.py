@@ -107,7 +107,10 @@ class HeadgateStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport)
 
     def check(self) -> bool:
         """Whether the file can be locked and is still where the URI says."""
-        exists: bool = self._records.locked(self._records.exists)
+        try:
+            exists: bool = self._records.locked(self._records.exists)
+        except _ERRORS:
+            return False
         return exists
 
     def reset(self) -> int:
@@ -205,7 +208,10 @@ class AsyncHeadgateStorage(AsyncStorage, AsyncMovingWindowSupport, AsyncSlidingW
 
     async def check(self) -> bool:
         """Whether the file can be locked and is still where the URI says."""
-        exists: bool = await self._locked(self._records.exists)
+        try:
+            exists: bool = await self._locked(self._records.exists)
+        except _ERRORS:
+            return False
         return exists
 
     async def reset(self) -> int:
