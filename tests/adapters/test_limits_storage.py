@@ -19,6 +19,7 @@ from limits.strategies import STRATEGIES
 
 from headgate._base.shared_files import SHARES_FILES
 from headgate.adapters.limits import AsyncHeadgateStorage, HeadgateStorage, _windows
+from headgate.cli import main
 from headgate.errors import HeadgateError
 
 pytestmark = pytest.mark.skipif(not SHARES_FILES, reason="needs fcntl and mmap")
@@ -342,6 +343,15 @@ def test_a_file_that_another_process_holds_is_not_healthy(uri):
     with held(storage):
         assert not storage.check()
         assert not asyncio.run(other.check())
+    assert storage.check()
+
+
+def test_the_command_line_knows_the_file(uri, tmp_path, capsys):
+    storage = storage_from_string(uri, size="64 KiB")
+    assert main(["shm", "ls", str(tmp_path)]) == main(["shm", "show", str(tmp_path / "app.limit")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("HeadgateStorage") == 2
+    assert f"processes  {os.getpid()}" in shown
     assert storage.check()
 
 

@@ -64,7 +64,7 @@ def _opened(path: Path) -> BufferedReader:
 
 
 def state(file: SharedFile) -> dict[str, Any]:
-    """The current debts, permits or tokens; empty if the file was written before the last boot.
+    """The current debts, permits or tokens; empty for a storage, or if the file is from before the last boot.
 
     The file is read and not mapped, as its owner may truncate it meanwhile. Raises DamagedHeaderError for
     contents that no limiter has written.
@@ -78,6 +78,8 @@ def state(file: SharedFile) -> dict[str, Any]:
             return _ledger.state_of(start)
         header = _files.header_of(start)
         if header is None or header.version != _files.VERSION or header.boot != boot_id():
+            return {}
+        if settings["limiter"] == "HeadgateStorage":
             return {}
         elapsed = time.monotonic_ns() - header.epoch
         if settings["limiter"] == "TokenBucket":

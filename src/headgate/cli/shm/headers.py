@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from headgate._base.sizes import checked_size
 from headgate.limit import _files, _ledger
 from headgate.limit._rate import checked_rates
 from headgate.limit._tables import checked_overflow, checked_windows, count_lines
@@ -67,7 +68,12 @@ def _check_bucket(settings: Mapping[str, Any]) -> None:
         checked_positive(name, settings[name])
 
 
+def _check_storage(settings: Mapping[str, Any]) -> None:
+    checked_size("size", settings["size"])
+
+
 _CHECKS: dict[Any, Callable[[Mapping[str, Any]], None]] = {
+    "HeadgateStorage": _check_storage,
     "RateLimiter": _check_rate_limiter,
     "TokenBucket": _check_bucket,
 }
