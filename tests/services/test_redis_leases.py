@@ -102,8 +102,8 @@ def test_a_cost_above_the_quarter_is_granted_alone(make, plain):
 
 
 def test_grants_respect_all_tiers(make, redis_server, prefix):
-    limiter = make("1000/h, burst 1000; 40/min")
-    leased = make("1000/h, burst 1000; 40/min", lease=100)
+    limiter = make("1000/day, burst 1000; 40/h")
+    leased = make("1000/day, burst 1000; 40/h", lease=100)
     assert leased.allow("ann")
     assert left(limiter) == 30
     assert sum([leased.allow("ann") for _ in range(100)]) == 39
@@ -168,10 +168,10 @@ def test_a_denied_flood_costs_no_round_trip(make):
 
 
 def test_a_denial_is_remembered_until_its_tokens_are_due(make):
-    limiter = make("20/s, burst 1", lease=1)
+    limiter = make("4/s, burst 1", lease=1)
     assert limiter.allow("ann")
     denial = limiter.decide("ann")
-    assert 0 < denial.retry_after <= 0.05
+    assert 0 < denial.retry_after <= 0.25
     until(lambda: limiter.allow("ann"))
     limiter.refund("ann")
     assert limiter.allow("ann")

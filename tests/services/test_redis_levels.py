@@ -43,7 +43,7 @@ def make(request, redis_server, prefix):
 @pytest.fixture(params=["server", "cluster", "cluster with a tag"])
 def limits(request, make, prefix):
     """Limits in a server, and in a cluster with and without a hash tag."""
-    rates = {"user": "5/min; 100/h", "team": "8/min"}
+    rates = {"user": "5/h; 100/day", "team": "8/h"}
     if request.param == "server":
         yield make(**rates)
         return
@@ -56,12 +56,12 @@ def test_all_or_nothing(limits):
     assert limits.allow(user="ann", team="a", cost=5)
     assert limits.allow(user="bob", team="a", cost=2)
     denial = limits.decide(user="bob", team="a", cost=2)
-    assert denial.policy == "team: 8/min"
-    assert denial.violated == ("team: 8/min",)
+    assert denial.policy == "team: 8/h"
+    assert denial.violated == ("team: 8/h",)
     assert limits.peek(user="bob").remaining == pytest.approx(3, abs=0.1)
     both = limits.decide(user="ann", team="a", cost=2)
-    assert set(both.violated) == {"user: 5/min", "team: 8/min"}
-    assert limits.decide(team="a").policy == "team: 8/min"
+    assert set(both.violated) == {"user: 5/h", "team: 8/h"}
+    assert limits.decide(team="a").policy == "team: 8/h"
     assert limits.counters().failures == 0
 
 
@@ -73,7 +73,7 @@ def test_refund_reset_and_reservations(limits):
     assert limits.peek(user="ann").remaining == 5
     assert limits.peek(team="a").remaining == pytest.approx(5, abs=0.1)
     reservation = limits.reserve(user="ann", team="a", cost=4)
-    assert reservation.decision.policy == "user: 5/min" or reservation.decision.policy == "team: 8/min"
+    assert reservation.decision.policy == "user: 5/h" or reservation.decision.policy == "team: 8/h"
     reservation.settle(1)
     reservation.settle(4)
     assert limits.peek(user="ann").remaining == pytest.approx(4, abs=0.1)

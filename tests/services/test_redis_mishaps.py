@@ -217,7 +217,7 @@ def test_a_server_that_is_loading_is_left_alone_after_three_calls(make):
         assert all(limiter.decide("ann").degraded for _ in range(3))
         start = time.monotonic()
         assert all(limiter.decide("ann").degraded for _ in range(50))
-        assert time.monotonic() - start < 0.3
+        assert time.monotonic() - start < 2, "50 calls would wait for 5 s"
         assert limiter.counters().refused >= 40
 
 
@@ -225,7 +225,7 @@ def test_a_server_that_is_loading_is_left_alone_after_three_calls(make):
 
 
 def test_a_cost_above_the_burst_of_the_local_limit_is_denied(make, absent):
-    local = RateLimiter("20/min")
+    local = RateLimiter("20/h")
     limiter = make(absent, "100/min", on_error=local)
     for decision in (limiter.decide("ann", 50), limiter.peek("ann", 50), limiter.reserve("ann", 50).decision):
         assert not decision
@@ -238,7 +238,7 @@ def test_a_cost_above_the_burst_of_the_local_limit_is_denied(make, absent):
 
 
 def test_an_amount_that_the_local_limit_cannot_have_taken_is_not_given_back(make, absent):
-    local = RateLimiter("20/min", strict=True)
+    local = RateLimiter("20/h", strict=True)
     limiter = make(absent, "100/min", on_error=local)
     assert limiter.allow("ann", 3)
     assert not limiter.allow("ann", 1.5)
@@ -247,7 +247,7 @@ def test_an_amount_that_the_local_limit_cannot_have_taken_is_not_given_back(make
 
 
 def test_a_cost_above_the_burst_of_local_levels_is_denied(make, absent):
-    local = RateLimits(ip="20/min", user="20/min")
+    local = RateLimits(ip="20/h", user="20/h")
     limits = make(absent, ip="100/min", on_error=local)
     assert not limits.decide(ip="ann", cost=50)
     assert not limits.reserve(ip="ann", cost=50)
@@ -298,15 +298,15 @@ def test_denials_keep_no_other_lease_from_being_returned(make, redis_server, pre
 def test_levels_apart_have_one_deadline(make, redis_server, prefix, monkeypatch):
     """Three calls for one request, each of which would do."""
     with Proxy(redis_server.port) as proxy:
-        limits = make(proxy.client(), user="1000/s", team="1000/s", prefix=prefix)
+        limits = make(proxy.client(), user="1000/s", team="1000/s", prefix=prefix, timeout=0.5)
         monkeypatch.setattr(type(limits) if isinstance(limits, RedisRateLimits) else AsyncRedisRateLimits,
                             "_is_joint", False)
         assert limits.decide(user="ann", team="x")
-        proxy.delay = lambda: 0.2
+        proxy.delay = lambda: 0.4
         start = time.monotonic()
         with pytest.raises(StoreError):
             limits.decide(user="ann", team="x")
-        assert time.monotonic() - start < 0.35
+        assert time.monotonic() - start < 0.75
 
 
 @pytest.mark.parametrize("by_level", [False, True])
