@@ -15,7 +15,7 @@ import valkey
 from redis_forms import Synchronous
 from redis_servers import RedisServer, ServerTime
 from servers import Port, program
-from watchdog import in_a_loop, in_threads
+from watchdog import in_a_loop, in_threads, until
 
 from headgate import Rate, RateLimiter, RateLimits
 from headgate.adapters.redis import AsyncRedisRateLimiter, RedisRateLimiter
@@ -623,3 +623,14 @@ def test_a_provider_of_credentials_is_asked_for_each_connection(make, redis_serv
     assert limiter.allow("ann")
     assert limiter.allow("ann")
     assert provider.asked == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_limiter_that_is_dropped_closes_its_connections(redis_server, prefix):
+    with redis.Redis(port=redis_server.port) as client:
+        limiter = RedisRateLimiter(client, "2/s", prefix=prefix, timeout=20)
+        assert limiter.allow("ann")
+        connected = len(client.client_list())
+        del limiter
+        gc.collect()
+        until(lambda: len(client.client_list()) < connected)

@@ -138,6 +138,10 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
+    def __del__(self) -> None:  # of a limiter that was dropped unclosed, silently as the client does
+        if hasattr(self, "_socket"):
+            self.close()
+
 
 class Pool:
     """The idle connections of a process, by server. Each thread that calls takes one or opens one."""
