@@ -292,6 +292,14 @@ def test_denials_keep_no_other_lease_from_being_returned(make, redis_server, pre
     assert limiter.counters().calls == calls
 
 
+def test_a_denial_for_ever_is_remembered_as_it_was(make, redis_server, prefix):
+    limiter = make(redis_server.client(), "0/s", prefix=prefix, timeout=20, lease=10)
+    first = limiter.decide("ann")
+    assert first.reset_after == first.retry_after == math.inf
+    assert limiter.decide("ann") == first
+    assert limiter.counters().calls == 1
+
+
 # ---- time -----------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ meanwhile are decided by the store, one by one.
 from __future__ import annotations
 
 from itertools import islice
+from math import inf
 from struct import Struct
 from time import monotonic
 
@@ -118,7 +119,10 @@ class Leases:
                 return lease.decided()
             if cost < lease.denied_cost or now >= lease.denied_until:
                 return None
-            denial, wait = lease.denial, lease.denied_until - now
+            denial: Decision = lease.denial
+            wait = lease.denied_until - now
+        if wait == inf:
+            return denial
         spent = denial.retry_after - wait
         again = Decision(False, denial.limit, denial.remaining, wait, max(0.0, denial.reset_after - spent),
                          denial.policy)

@@ -158,7 +158,7 @@ class Front(NearTable):
         if 2 * beat >= checked_seconds("max_stale", max_stale):
             raise ValueError(f"heartbeat must be less than half of max_stale, got {heartbeat!r}")
         self._dumps, self._loads = checked_serializer(dumps, loads)
-        names = list(prefixes) if not isinstance(prefixes, (str, bytes)) else prefixes
+        names = list(checked_iterable("prefixes", prefixes))
         self.store_of_calls, self._raises = store(client, timeout), on_error == "raise"
         self.heartbeat, self.timeout = beat, float(timeout)
         self._trackers, self._is_closed = {}, False
