@@ -28,8 +28,10 @@ IDEAS = {name: idea for idea, names in {
     "memoize": ["lru_cache"],
     "placement": headgate.placement.__all__,
     "keyed": ["RateLimiter"],
+    "slo": ["SLO"],
 }.items() for name in names}
-RECORDS = {"CacheInfo", "CacheStats", "Decision", "HotKey", "Permit", "Rate", "Reservation", "ServerRecord"}
+RECORDS = {"Alert", "AlertRule", "CacheInfo", "CacheStats", "Decision", "HotKey", "Permit", "Rate",
+           "Reservation", "ServerRecord"}
 DROP_IN = [f"cachetools.{name}" for name in ("Cache", "LRUCache", "TTLCache", "TLRUCache", "func.lru_cache")]
 DROP_IN_MAKERS = {"TLRUCache": lambda cls: cls(100, lambda key, value, now: now + 60)}
 
@@ -73,6 +75,7 @@ MAKERS = {
     "HotKeys": (lambda cls: cls(10), lambda hot: [hot.add(key) for key in "abcabca"]),
     "Maglev": (lambda cls: cls(["a", "b"], size=11), place),
     "RateLimiter": (lambda cls: cls("1000000/s", max_keys=100), lambda limiter: limiter.allow("key")),
+    "SLO": (lambda cls: cls(99.9), lambda slo: [slo.record(), slo.alerts()]),
     "TTLCache": (lambda cls: cls(10, 60), put),
     "TokenBucket": (lambda cls: cls(1e6, 1e6), lambda bucket: bucket.consume()),
     "lru_cache": (lambda cls: cls(maxsize=10)(lambda key: key), lambda function: [function(1), function(2)]),

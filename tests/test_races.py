@@ -7,6 +7,7 @@ for ThreadSanitizer (``make tsan``), which reports fields that two threads use w
 import copy
 import pickle
 import random
+import time
 from functools import partial
 
 import pytest
@@ -185,6 +186,16 @@ def hot_key_calls(hot):
     ]
 
 
+def slo_calls(slo):
+    return slo._check, [
+        lambda draw: slo.record(draw.random() < 0.9, draw.randrange(3)),
+        lambda draw: slo.record(seconds=draw.random()),
+        lambda draw: (slo.availability(), slo.error_budget(), slo.burn_rate(60), slo.good, slo.bad),
+        lambda draw: slo.alerts(repr),
+        lambda draw: (repr(slo), slo.rules, slo.window),
+    ]
+
+
 def level_calls(limits):
     def keys(draw):
         return {"user": name(draw), "all": "all"}
@@ -245,6 +256,8 @@ CASES = {
         twin.keyed.RateLimiter("50/s; 900/min", max_keys=50), "50/s; 900/min", "50/s"),
     "RateLimiter strict": lambda twin: limiter_calls(
         twin.keyed.RateLimiter("50/s", max_keys=50, strict=True), "50/s", "90/s"),
+    "SLO": lambda twin: slo_calls(twin.slo.SLO(
+        99, "12 h", latency=0.9, clock=lambda: time.monotonic_ns() * 100)),
     "HotKeys": lambda twin: hot_key_calls(twin.hotkeys.HotKeys(20)),
     "HotKeys halved": lambda twin: hot_key_calls(twin.hotkeys.HotKeys(20, half_life=0.001)),
 }

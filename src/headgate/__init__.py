@@ -43,12 +43,16 @@ from headgate.limit import (
 )
 from headgate.memoize import cached, lru_cache
 from headgate.placement import BoundedLoad, HashRing, Maglev, Rendezvous, jump_hash, redis_slot
+from headgate.slo import SLO, Alert, AlertRule, downtime, k_of_n, nines, parallel, replicas, series
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "SLO",
     "AddressHash",
     "AddressLimiter",
+    "Alert",
+    "AlertRule",
     "BoundedLoad",
     "CacheStats",
     "ConcurrencyLimiter",
@@ -89,9 +93,15 @@ __all__ = [
     "backend",
     "cached",
     "client_address",
+    "downtime",
     "jump_hash",
+    "k_of_n",
     "lru_cache",
+    "nines",
+    "parallel",
     "redis_slot",
+    "replicas",
+    "series",
     "splitmix64",
     "xxh64",
 ]

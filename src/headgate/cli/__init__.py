@@ -14,9 +14,10 @@ from headgate.cli.limit import command as limit
 from headgate.cli.ring import command as ring
 from headgate.cli.shm import command as shm
 from headgate.cli.simulate import command as simulate
+from headgate.cli.slo import command as slo
 from headgate.cli.tables import escaped
 
-_COMMANDS = (bench, simulate, limit, ring, shm, doctor)
+_COMMANDS = (bench, simulate, limit, ring, slo, shm, doctor)
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 

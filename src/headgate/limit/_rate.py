@@ -6,6 +6,7 @@ from collections import namedtuple
 from functools import lru_cache
 
 from headgate._base.checks import checked_number
+from headgate._base.durations import DAY, HOUR, MINUTE, number_in, refuse_month, seconds_in
 from headgate.limit._units import checked_positive
 
 TYPE_CHECKING = False
@@ -22,17 +23,7 @@ if TYPE_CHECKING:
 else:
     _Fields = namedtuple("_Fields", "limit period burst")
 
-_DAY, _HOUR, _MINUTE = 86400, 3600, 60
-_SECONDS = {
-    "ms": 0.001, "millisecond": 0.001,
-    "s": 1, "sec": 1, "second": 1,
-    "m": _MINUTE, "min": _MINUTE, "minute": _MINUTE,
-    "h": _HOUR, "hr": _HOUR, "hour": _HOUR,
-    "d": _DAY, "day": _DAY,
-    "w": 7 * _DAY, "week": 7 * _DAY,
-}
-_LETTERS = "".join(_SECONDS)
-_WRITTEN = {"day": _DAY, "h": _HOUR, "min": _MINUTE}
+_WRITTEN = {"day": DAY, "h": HOUR, "min": MINUTE}
 _MOST_BURST = 2**32
 _MOST_RATE = 1e18
 _MOST_TIERS = 8
@@ -83,8 +74,9 @@ class Rate(_Fields):
         amount, _, burst = text.lower().partition(",")
         limit, _, period = amount.replace(" per ", "/").partition("/")
         try:
-            _refuse_month(text)
-            numbers = _number(limit), _seconds(period), _number(_after("burst", burst)) if burst else None
+            refuse_month(text)
+            most = number_in(_after("burst", burst)) if burst else None
+            numbers = number_in(limit), seconds_in(period), most
         except ValueError as error:
             examples = "'10/s', '5/10s' or '100/min, burst 200'"
             raise ValueError(f"rate must be like {examples}, got {text!r}{_hint(text)}") from error
@@ -128,12 +120,6 @@ def _tiers(text: str) -> tuple[Rate, ...]:
         raise ValueError(f"{error} in {text!r}" if len(tiers) > 1 else str(error)) from error
 
 
-def _refuse_month(text: str) -> None:
-    """Raise if the unit is M, which many take for a month though it would be read as a minute."""
-    if text.rstrip().endswith("M") and not text.rstrip()[-2:-1].isalpha():
-        raise ValueError("no unit of time: 'M'")
-
-
 def _hint(text: str) -> str:
     """What is often meant by a text that is not a rate."""
     if "|" in text or text.count("/") > 1:
@@ -143,26 +129,11 @@ def _hint(text: str) -> str:
     return ": 'M' may be a minute or a month, say 'min' or '30day'" if text.rstrip().endswith("M") else ""
 
 
-def _number(text: str) -> float:
-    text = text.strip()
-    return int(text) if text.isdecimal() else float(text)
-
-
 def _after(word: str, text: str) -> str:
     text = text.strip()
     if not text.startswith(word):
         raise ValueError(f"expected {word}, got {text!r}")
     return text.removeprefix(word)
-
-
-def _seconds(text: str) -> float:
-    text = text.strip()
-    count = text.rstrip(_LETTERS)
-    name = text.removeprefix(count)
-    unit = _SECONDS.get(name) or _SECONDS.get(name.removesuffix("s"))
-    if unit is None:
-        raise ValueError(f"no unit of time: {text!r}")
-    return (_number(count) if count else 1) * unit
 
 
 @lru_cache(maxsize=256)
