@@ -16,7 +16,7 @@ PRIVATE = {"fields", "joint", "near", "permits", "words"}
 NO_VALUE = inspect.Parameter.empty
 REQUIRED = {"maxsize": 8, "ttl": 60, "capacity": 5, "refill_rate": 2, "k": 3, "servers": ("a", "b"),
             "rate": "10/s", "memory": bytearray(16), "limiters": {}, "networks": {}, "overrides": {},
-            "tallies": {}, "shadow": (), "tokens": 1, "parts": [],
+            "tallies": {}, "shadow": (), "target": 99, "tokens": 1, "parts": [],
             "ledger": None, "shares": {}, "bounds": Bounds(1, 9), "algorithm": "fixed", "max_latency": None,
             "clock": None, "prefixes": ("user:",), "run_id": "1", "key": "user:1"}
 
