@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import threading
+import time
 
 import pytest
 from asgi_clients import Client, Origin, settled
@@ -260,3 +262,59 @@ def test_a_refresh_outlives_the_call_with_which_it_began():
         assert (await Client(cached).done()).response.body == b"3"
 
     run(main)
+
+
+@pytest.mark.parametrize("opened", [0, 1])
+def test_who_asks_after_a_purge_by_tag_does_not_join_what_began_before(opened):
+    async def main():
+        headers = [("cache-control", "max-age=60"), ("cache-tag", "t")]
+        origin = Origin(b"a", b"b", headers=headers, gated=True)
+        app = CacheMiddleware(origin, HTTPCache())
+        before = [Client(app), Client(app)]
+        await settled()
+        origin.open(opened)
+        await settled()
+        app.cache.purge(tag="other")
+        other = Client(app)
+        await settled()
+        app.cache.purge(tag="t")
+        after = [Client(app), Client(app)]
+        await settled()
+        origin.open(6)
+        await asyncio.gather(*(client.task for client in [*before, other, *after]))
+        assert origin.calls == 2
+        outcomes = [client.outcome.rpartition("; ")[2] for client in [other, *after]]
+        assert sorted(outcomes) == ["collapsed", "collapsed", "stored"]
+        assert app.cache.stats().stored == 1, "what was asked for after the purge"
+        assert {client.response.body for client in [*before, other, *after]} == {b"ab"}
+
+    run(main)
+
+
+def test_threads_that_ask_after_a_purge_by_tag_do_not_join_what_began_before():
+    def app(environ, start_response):
+        calls.append(len(calls))
+        if len(calls) == 1:
+            began.set()
+            assert gate.wait(PATIENCE)
+        start_response("200 OK", [("Cache-Control", "max-age=60"), ("Cache-Tag", "t")])
+        return [b"%d" % len(calls)]
+
+    calls, began, gate = [], threading.Event(), threading.Event()
+    cached = WSGICacheMiddleware(app)
+    threads = []
+    for asks_after in (False, True):
+        thread = threading.Thread(target=call_wsgi, args=(cached, environ_of()), daemon=True)
+        threads.append(thread)
+        thread.start()
+        assert began.wait(PATIENCE)
+        if not asks_after:
+            cached.cache.purge(tag="t")
+    fills, deadline = cached.cache.fills, time.monotonic() + PATIENCE
+    while sum(len(fill._readers) for fill in list(fills._fills.values())) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    gate.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(calls) == 2 and cached.cache.stats().stored == 1

@@ -165,6 +165,18 @@ class Shared:
         admission: Admission = self.reader.fill.head[2]
         return self.lookup.key or b"", admission.variant(self.lookup.request)
 
+    def is_outdated(self) -> bool:
+        """Whether this client asked after a purge of the response, which then is for nobody else. Purges by
+        tag are not known to concern it before the head is there."""
+        fill, cache = self.reader.fill, self._cache
+        if self.lookup.position == fill.lookup.position:
+            return False
+        tags = fill.outcome[0].tags if fill.head is None else fill.head[2].tags
+        if not cache.overtaken(fill.lookup, tags):
+            return False
+        cache.fills.retire(fill)
+        return True
+
     def agrees(self) -> bool:
         """Whether this client may have the stored response that settled the fill."""
         fill = self.reader.fill

@@ -281,14 +281,13 @@ class HTTPCache:
         else:
             self._passes += 1
 
-    def overtaken(self, lookup: Lookup) -> bool:
-        """Whether a purge of its URL came since a lookup: later requests must not share its response.
-
-        Purges by tag are not seen before the response is, see `Admission.store`.
+    def overtaken(self, lookup: Lookup, tags: tuple[bytes, ...] = ()) -> bool:
+        """Whether a purge of its URL, or of one of the `tags` of its response, came since a lookup: later
+        requests must not share that response.
         """
         if lookup.key is None:
             return False
-        return self._store.is_overtaken(lookup.key, lookup.request.url or b"", (), lookup.position)
+        return self._store.is_overtaken(lookup.key, lookup.request.url or b"", tags, lookup.position)
 
     # ---- responses --------------------------------------------------------------------------
 

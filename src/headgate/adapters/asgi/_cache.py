@@ -286,7 +286,8 @@ class _Call:
 
     async def _follow(self, shared: Shared, end: float) -> Any:
         state = await shared.reader.wait_past_async(HEADLESS, end - monotonic())
-        if state in (PENDING, RELEASED) or (state == SETTLED and not shared.agrees()):
+        if state in (PENDING, RELEASED) or shared.is_outdated() or (
+                state == SETTLED and not shared.agrees()):
             return None
         if state == SETTLED:
             await _send(self._send, *shared.result())

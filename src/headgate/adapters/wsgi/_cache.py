@@ -411,7 +411,8 @@ class _Follow:
         """The response; None if the client must look again, or is on its own after `end`."""
         shared, reader = self._shared, self._shared.reader
         state = reader.wait_past(HEADLESS, end - monotonic())
-        if state in (PENDING, RELEASED) or (state == SETTLED and not shared.agrees()):
+        if state in (PENDING, RELEASED) or shared.is_outdated() or (
+                state == SETTLED and not shared.agrees()):
             reader.leave()
             return None
         if state != SETTLED and not shared.matches():
