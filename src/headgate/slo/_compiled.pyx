@@ -20,9 +20,8 @@ from headgate._c.clock cimport hg_monotonic_ns
 
 from headgate._base.clock import checked_clock, checked_now
 from headgate._base.pickling import initialized
-from headgate.slo import _files
 from headgate.slo._alerts import Alarms, availability_of, burn_of
-from headgate.slo._terms import checked_events, checked_span, checked_terms, is_within
+from headgate.slo._terms import checked_events, checked_span, checked_terms, first_epoch, is_within
 
 
 cdef extern from "rings.h" nogil:
@@ -92,13 +91,19 @@ cdef class SLO:
             raise initialized(self)
         clock = checked_clock(clock)
         now = hg_monotonic_ns() if clock is None else checked_now(clock())
-        file = None if path is None else _files.SharedCounts(path, "compiled", terms, now)
-        self._set_up(clock, now, terms, file)
+        if path is None:
+            self._set_up(clock, now, terms, None, bytearray(8 * HG_WORDS), first_epoch(now, terms.unit))
+            return
+        from headgate.slo._files import HEADER, SharedCounts
 
-    cdef int _set_up(self, object clock, int64_t now, object terms, object file) except -1:
+        file = SharedCounts(path, "compiled", terms, now)
+        self._set_up(clock, now, terms, file, memoryview(file.map)[HEADER:], file.epoch)
+
+    cdef int _set_up(
+        self, object clock, int64_t now, object terms, object file, object memory, int64_t epoch
+    ) except -1:
         """Set what calls of other threads read, once."""
-        cdef int64_t unit = terms.unit, epoch = _files.first_epoch(now, unit) if file is None else file.epoch
-        memory = bytearray(8 * HG_WORDS) if file is None else memoryview(file.map)[_files.HEADER:]
+        cdef int64_t unit = terms.unit
         alarms, latency = Alarms(terms), -1.0 if terms.latency is None else float(terms.latency)
         with cython.critical_section(self):
             if self.terms is not None:
@@ -143,7 +148,9 @@ cdef class SLO:
         current = hg_move(self.words, max(0, elapsed) // <int64_t>unit)
         hg_poke(&self.begin, <uint64_t>current * unit + <uint64_t>self.epoch)
         if <uint64_t>current != before and self.file is not None:
-            hg_store(self.words + HG_WALL, _files.wall_clock())
+            from headgate.slo._files import wall_clock
+
+            hg_store(self.words + HG_WALL, wall_clock())
         return current
 
     @cython.binding(False)

@@ -18,6 +18,7 @@ from time import time_ns
 
 from headgate._base.shared_files import LONG_PATIENCE, SharedFile, boot_id, namespace
 from headgate.slo._rings import BAD, CURRENT, FIRST, GOOD, RINGS, WALL, WORDS, read
+from headgate.slo._terms import first_epoch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,16 +40,6 @@ _OWN = 0o600
 def wall_clock() -> int:
     """Nanoseconds since 1970."""
     return time_ns()
-
-
-def first_epoch(now: int, unit: int) -> int:
-    """The latest start of a slot of every ring.
-
-    >>> first_epoch(130, 1), first_epoch(-1, 1)
-    (120, -60)
-    """
-    width = unit * RINGS[-1].step
-    return now // width * width
 
 
 class SharedCounts(SharedFile):

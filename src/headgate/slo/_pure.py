@@ -14,7 +14,7 @@ from headgate._base.pickling import initialized
 from headgate.slo import _rings
 from headgate.slo._alerts import Alarms, availability_of, burn_of
 from headgate.slo._rings import BAD, CURRENT, FIRST, GOOD, SLOTS, WALL, WORDS
-from headgate.slo._terms import checked_events, checked_span, checked_terms, is_within
+from headgate.slo._terms import checked_events, checked_span, checked_terms, first_epoch, is_within
 
 _WORD = 2**64
 
@@ -72,8 +72,6 @@ class SLO:
         self._clock = checked_clock(clock)
         now, self._unit, self._file = self._now(), terms.unit, None
         if path is None:
-            from headgate.slo._files import first_epoch
-
             self._locked, self._epoch = under(new_lock()), first_epoch(now, terms.unit)
             self._words = memoryview(bytearray(8 * WORDS)).cast("Q")
             self._words[CURRENT] = self._words[FIRST] = (now - self._epoch) // terms.unit

@@ -33,6 +33,7 @@ else:
     _TermsFields = namedtuple("_TermsFields", "target window latency rules min_events unit budget")
 
 _SLOTS = 43_200
+_LONGEST_STEP = 60
 _LEAST_WINDOW, _MOST_WINDOW = DAY // 2, 3660 * DAY
 _ROUNDING = 1000
 _MOST_EVENTS = 2**32
@@ -108,6 +109,16 @@ def checked_terms(target: float, window: Any, latency: Any, rules: Any, min_even
         if rule.long > seconds:
             raise ValueError(f"rules must not look back beyond the window, got {rule!r}")
     return Terms(percent, seconds, threshold, known, events, -(-round(seconds * 10**9) // _SLOTS), budget)
+
+
+def first_epoch(now: int, unit: int) -> int:
+    """The latest start of a slot of every ring.
+
+    >>> first_epoch(130, 1), first_epoch(-1, 1)
+    (120, -60)
+    """
+    width = unit * _LONGEST_STEP
+    return now // width * width
 
 
 def exact(number: float) -> Fraction:
