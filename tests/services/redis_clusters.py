@@ -107,7 +107,8 @@ class Sentinels:
             self.replica = self._stack.enter_context(RedisServer(homes[1], *follow))
             client = self.replica.client()
             until(lambda: client.info("replication")["master_link_status"] == "up")
-            self.sentinels = [self._stack.enter_context(self._sentinel(home)) for home in homes[2:]]
+            self.sentinels = [self._stack.enter_context(self._sentinel(*each))
+                              for each in zip(homes[2:], (300, 3000, 3000), strict=True)]
             watchers = [redis.Redis(port=sentinel.port) for sentinel in self.sentinels]
             for watcher in watchers:
                 self._stack.callback(watcher.close)
@@ -123,12 +124,16 @@ class Sentinels:
         with suppress(redis.ResponseError):
             client.execute_command("SENTINEL", "DEBUG", *chain.from_iterable(periods))
 
-    def _sentinel(self, home):
+    def _sentinel(self, home, patience):
+        """One that starts a failover when the master has been silent for `patience` milliseconds.
+
+        If several start one at once they share the votes, and all wait for seconds.
+        """
         path = home / "sentinel.conf"
         path.write_text(
             f"bind 127.0.0.1\ndir {home}\nlogfile {home}/log\n"
-            f"sentinel monitor main 127.0.0.1 {self.master.port} 2\n"
-            "sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n"
+            f"sentinel monitor main 127.0.0.1 {self.master.port} 1\n"
+            f"sentinel down-after-milliseconds main {patience}\nsentinel failover-timeout main 3000\n"
         )
         return Server(lambda port: [program("redis-server"), str(path), "--sentinel", "--port", str(port)])
 
