@@ -439,7 +439,7 @@ class Fills:
         renew(self)
 
     def _renew(self) -> None:
-        """In a child of a fork too: who wrote the fills of the parent does not exist there."""
+        """In a child of a fork too: the writers of the fills of the parent do not exist there."""
         self._fills: dict[Hashable, Fill] = {}
         self._filling = 0
         self.completed = 0

@@ -134,7 +134,7 @@ class Session:
     """What happens on one connection after its login: tracking begins, and heartbeats are exchanged.
 
     `heartbeat` is the time between two of them, in nanoseconds. A heartbeat is the command ROLE, which also
-    tells if the server is no longer a master.
+    says if the server is no longer a master.
     """
 
     __slots__ = ("_due", "_heartbeat", "_late", "_messages", "_patience", "_prefixes", "_run_id", "_source",
