@@ -64,18 +64,19 @@ def test_no_value_outlives_its_bound_and_no_call_its_timeout(form, server, exhau
     def disturb():
         try:
             for turn in range(10 if exhaustive else 1):
-                until_hits_since(near.stats().hits)
+                until_hits_of_two_more_values()
                 proxy.cut()
                 done.wait(0.3)
                 server.stop()
                 done.wait(0.4 if turn % 2 else 0.8)
                 server.resume()
-            until_hits_since(near.stats().hits)
+            until_hits_of_two_more_values()
         finally:
             done.set()
 
-    def until_hits_since(before):
-        until(lambda: near.stats().hits > before + 100)
+    def until_hits_of_two_more_values():
+        hits, values = near.stats().hits, len(seen)
+        until(lambda: near.stats().hits > hits + 100 and len(seen) > values + 1)
 
     with Proxy(server.port) as proxy:
         proxy.delay = one_in_a_hundred(0.3, 1)
