@@ -1,5 +1,6 @@
 """Each HTTP client that has an adapter, and servers for it."""
 
+import os
 from contextlib import ExitStack
 from itertools import count
 
@@ -8,6 +9,13 @@ from clients import CLIENTS
 from redis_clusters import Cluster
 from redis_servers import RedisServer
 from servers import Origin
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers_are_wanted():
+    """These tests take a minute and a half, so only where they are asked for: in CI, and by developers."""
+    if not os.environ.get("HEADGATE_SERVERS"):
+        pytest.skip("HEADGATE_SERVERS is neither required nor available")
 
 
 @pytest.fixture(params=CLIENTS)

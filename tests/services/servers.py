@@ -1,6 +1,7 @@
 """Real servers on loopback, started and stopped by the tests.
 
-A test whose server is missing is skipped, or fails where HEADGATE_SERVERS is ``required``.
+They run where HEADGATE_SERVERS is set. A test whose server is missing is skipped, or fails where it is
+``required``.
 """
 
 import os
