@@ -16,9 +16,15 @@ from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from watchdog import PATIENCE
+
+import headgate
+
+PACKAGES = Path(headgate.__file__).parents[1]
+"""Where servers find the headgate that is tested, from the source tree or installed."""
 
 
 def program(name):

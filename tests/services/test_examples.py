@@ -5,7 +5,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from servers import Workers, program
+from servers import PACKAGES, Workers, program
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -15,7 +15,7 @@ QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 def fetch(tmp_path, monkeypatch):
     """Requests to the example of FastAPI, which has two workers."""
     monkeypatch.setenv("HEADGATE_FOLDER", str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent / "src"))
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGES))
     command = [program("uvicorn"), "fastapi_app:app", "--app-dir", str(EXAMPLES), "--workers", "2",
                "--log-level", "error", "--port"]
 

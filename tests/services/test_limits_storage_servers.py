@@ -2,7 +2,7 @@
 
 import pytest
 from load import BROKEN, fetch, statuses, statuses_while_workers_die
-from servers import Workers, package, program
+from servers import PACKAGES, Workers, package, program
 
 LIMIT, REQUESTS = 100, 150
 
@@ -11,7 +11,7 @@ LIMIT, REQUESTS = 100, 150
 def settings(tmp_path, request, monkeypatch):
     monkeypatch.setenv("HEADGATE_TEST_PATH", f"{tmp_path}/app.limit")
     monkeypatch.setenv("HEADGATE_TEST_RATE", f"{LIMIT}/day")
-    monkeypatch.setenv("PYTHONPATH", f"{request.config.rootpath / 'src'}:{request.path.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{PACKAGES}:{request.path.parent}")
     return tmp_path
 
 

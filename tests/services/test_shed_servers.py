@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 
 import pytest
 from load import fetch, workers
-from servers import Workers, program
+from servers import PACKAGES, Workers, program
 from watchdog import PATIENCE
 
 from headgate import ConcurrencyLimiter
@@ -36,7 +36,7 @@ def server(request, tmp_path_factory):
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("HEADGATE_TEST_PATH", str(path))
-        patch.setenv("PYTHONPATH", f"{request.config.rootpath / 'src'}:{request.path.parent}")
+        patch.setenv("PYTHONPATH", f"{PACKAGES}:{request.path.parent}")
         server = stack.enter_context(Workers(lambda port: [*command, f"{host}{port}"]))
         workers(server.port, "/healthz")
         yield server.port, ConcurrencyLimiter(

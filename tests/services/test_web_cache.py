@@ -8,7 +8,7 @@ from http.client import HTTPConnection, IncompleteRead
 
 import pytest
 from load import fetch
-from servers import Server, Workers, program
+from servers import PACKAGES, Server, Workers, program
 from watchdog import PATIENCE
 
 LARGE = 127 * 2**16
@@ -18,7 +18,7 @@ STALLED = 100
 @pytest.fixture
 def environment(request, monkeypatch, tmp_path):
     monkeypatch.setenv("HEADGATE_TEST_PATH", str(tmp_path / "purges"))
-    monkeypatch.setenv("PYTHONPATH", f"{request.config.rootpath / 'src'}:{request.path.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{PACKAGES}:{request.path.parent}")
 
 
 @pytest.fixture

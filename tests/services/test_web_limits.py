@@ -2,7 +2,7 @@
 
 import pytest
 from load import BROKEN, fetch, statuses, statuses_while_workers_die, workers
-from servers import Workers, program
+from servers import PACKAGES, Workers, program
 
 BURST, REQUESTS = 300, 400
 HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
@@ -24,7 +24,7 @@ def port(request, tmp_path, monkeypatch):
     host = "" if command[-1] == "--port" else "127.0.0.1:"
     monkeypatch.setenv("HEADGATE_TEST_PATH", str(tmp_path / "limit"))
     monkeypatch.setenv("HEADGATE_TEST_RATE", f"{BURST}/day")
-    monkeypatch.setenv("PYTHONPATH", f"{request.config.rootpath / 'src'}:{request.path.parent}")
+    monkeypatch.setenv("PYTHONPATH", f"{PACKAGES}:{request.path.parent}")
     with Workers(lambda port: [*command, f"{host}{port}"]) as server:
         yield server.port
 
