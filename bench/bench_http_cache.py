@@ -4,6 +4,7 @@ import uuid
 from dataclasses import replace
 
 import httpx
+from aiocache import cached as aiocache_cached
 from bench_http import REQUESTS, clock, in_asgi, in_wsgi, report, servers
 from fastapi import FastAPI, Response
 from fastapi_cache import FastAPICache
@@ -109,9 +110,9 @@ def wsgi_candidates():
 
 
 def fastapi_candidates():
-    """Applications of FastAPI by name: without a cache, with a cached endpoint, and behind the middleware."""
+    """Applications of FastAPI by name: without a cache, with cached endpoints, and behind the middleware."""
     FastAPICache.init(InMemoryBackend())
-    plain, decorated = FastAPI(), FastAPI()
+    plain, decorated, memoized = FastAPI(), FastAPI(), FastAPI()
     text = BODY.decode()
 
     @plain.get("/")
@@ -124,7 +125,13 @@ def fastapi_candidates():
     async def cached_endpoint():
         return text
 
-    return {"no cache": plain, "CacheMiddleware": asgi.CacheMiddleware(plain), "fastapi-cache2": decorated}
+    @memoized.get("/")
+    @aiocache_cached(ttl=600)
+    async def memoized_endpoint():
+        return text
+
+    return {"no cache": plain, "CacheMiddleware": asgi.CacheMiddleware(plain), "fastapi-cache2": decorated,
+            "aiocache": memoized}
 
 
 def client_candidates():
