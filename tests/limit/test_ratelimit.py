@@ -585,11 +585,11 @@ def test_memory_is_taken_as_it_is_used(twin, clock):
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
     before = resident()  # tables above 32 MiB, since malloc may give smaller ones what others have used
-    limiters = [twin.keyed.RateLimiter("2/s; 9/min", max_keys=1_500_000, clock=clock) for _ in range(3)]
+    limiters = [twin.keyed.RateLimiter("2/s; 9/min", max_keys=3_000_000, clock=clock) for _ in range(3)]
     for number in range(100):
         clock.advance(1000 if number == 50 else 0.1)
         assert [limiter.allow(f"key {number}") for limiter in limiters] == [True] * 3
-    assert min(map(sys.getsizeof, limiters)) >= 2**25 + 2**20
+    assert min(map(sys.getsizeof, limiters)) >= 2 * 2**25 + 2**20
     assert resident() - before < 20_000_000
 
 
