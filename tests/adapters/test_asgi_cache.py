@@ -1,4 +1,4 @@
-"""CacheMiddleware in front of ASGI applications: whom a call of the application serves, and how."""
+"""CacheMiddleware in front of ASGI applications: which clients a call of the application serves, and how."""
 
 import asyncio
 import threading
@@ -672,7 +672,7 @@ def test_the_raw_path_is_the_key():
 
 
 def test_junk_in_headers_never_raises():
-    """In 10,000 requests and responses; whoever asks for all of it gets the whole body."""
+    """In 10,000 requests and responses; a client that asks for all of it gets the whole body."""
     random, statuses = Random(14), [200, 200, 200, 203, 204, 206, 301, 304, 404, 416, 500, 503, 599]
     cache = HTTPCache("1 MiB", stale_while_revalidate=1, stale_if_error=1)
     respond = Origin(b"Hello, ", b"world")

@@ -495,7 +495,7 @@ def test_the_key_is_the_path_as_it_is_mounted_and_the_query():
 
 
 def test_junk_in_headers_never_raises():
-    """In 10,000 requests and responses; whoever asks for all of it gets the whole body."""
+    """In 10,000 requests and responses; a client that asks for all of it gets the whole body."""
     random, statuses = Random(15), ["200 OK", "200 OK", "304 ", "404 Not Found", "503 Oops", "599 ?"]
     cache, origin = HTTPCache("1 MiB", stale_if_error=1), Origin(b"Hello, ", b"world")
     app = CacheMiddleware(origin, cache)

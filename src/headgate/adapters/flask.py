@@ -163,7 +163,7 @@ def _write(charge: Charge, style: Style, response: Response) -> Response:
 
 
 def _write_retry_after(charge: Charge, response: Response) -> Response:
-    """Whoever has made the response of a denial."""
+    """Add Retry-After to the response of a denial, unless its handler has set one."""
     for name, value in texts(charge.retry_after()):
         response.headers.setdefault(name, value)
     return response

@@ -20,7 +20,7 @@ def _wake(futures: list[Future[None]]) -> None:
 
 
 class Changes:
-    """A counter of changes: whoever waits is woken by the next one.
+    """A counter of changes: waiters are woken by the next one.
 
     A caller reads `number`, looks at what the counter is about, and waits with that number: a change made in
     between ends the wait at once. A change wakes each event loop once, whatever the number of its tasks.

@@ -41,7 +41,7 @@ def whole(seconds: float) -> int:
 
 
 def pause(retry_after: float) -> int:
-    """The seconds that a denied client is told to wait."""
+    """The seconds after which a denied client may try again."""
     return max(1, whole(retry_after))
 
 

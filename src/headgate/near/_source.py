@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class NearSource:
     """One server whose announcements keep the entries of a `NearTable` fresh.
 
-    Whoever reads the connection calls the methods in the order of its messages: `connected` once the server
+    The reader of the connection calls the methods in the order of its messages: `connected` once the server
     announces, `heartbeat_sent` before a heartbeat is written, `heartbeat_answered` when its reply was read,
     `invalidated` for each announcement, `lost` when the connection ends or is no longer trusted.
 

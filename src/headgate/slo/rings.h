@@ -3,7 +3,7 @@
  *     words  | good | bad | current slot | first slot | wall clock | - | - | - |
  *     rings  | stamp | good | bad | ...      361 of a slot, 865 of 5 slots, 721 of 60 slots
  *
- * A snapshot has the counts at the end of its slot. Whoever is the first to come in a later slot writes it: the stamp
+ * A snapshot has the counts at the end of its slot. The first call in a later slot writes it: the stamp
  * is claimed by compare-and-swap, and made valid, by a check of all three words, when the counts are there. So one that
  * a process was killed or stopped in is not valid, and neither are damaged ones, but for one of 8 million: its counts
  * are read from its older neighbour. Slots without events have theirs too, from the first call after them.

@@ -78,9 +78,9 @@ class Throttle:
     - `limits`, instead of a rate, is a limiter by key: a `RateLimiter` with a `path`, for example, whose
       limit is that of all workers.
     - `cost` is a number or a function of the request view, `dry_run` lets every request pass.
-    - ``get_cache_key(request, view)``, of REST framework's request, returns whom it limits, None for a
-      request that it does not. That is the authenticated user, or else the address of the client, behind
-      NUM_PROXIES proxies.
+    - ``get_cache_key(request, view)``, of REST framework's request, returns the key of the limit, None for
+      a request without one. By default that is the authenticated user, or else the address of the client,
+      behind NUM_PROXIES proxies.
 
     A request is charged by all its throttles or none, together with `RateLimitMiddleware` and `ratelimit`;
     its charge is ``request.headgate``, a `Charge`, to be settled.
@@ -119,7 +119,7 @@ class Throttle:
         return str(_client_behind(api_settings.NUM_PROXIES or 0)(DjangoRequest(request)))
 
     def get_cache_key(self, request: Any, view: Any) -> str | None:
-        """Whom the request is charged to; None if the throttle does not apply."""
+        """The key that is charged for the request; None if the throttle does not apply."""
         user = DjangoRequest(request).user
         return f"client {self.get_ident(request)}" if user is None else f"user {user}"
 

@@ -1,7 +1,7 @@
 """Rate limits that all hosts share, in Redis or Valkey: `RedisRateLimiter`, `RedisRateLimits` and their
 asynchronous forms; and near caches before it: `NearCache`, `AsyncNearCache`.
 
-The package of the client, redis or valkey, is imported by whoever makes the client.
+The package of the client, redis or valkey, is imported by the code that makes the client.
 """
 
 from headgate.adapters.redis._async_levels import AsyncRedisRateLimits

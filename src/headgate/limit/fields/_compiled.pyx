@@ -62,7 +62,7 @@ cdef double _late(object decision, object rate, bint allowed, double remaining, 
 
 
 cdef inline long long _pause(double retry_after) noexcept:
-    """The seconds that a denied client is told to wait."""
+    """The seconds after which a denied client may try again."""
     return max(1, _whole(retry_after))
 
 
