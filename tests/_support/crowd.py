@@ -12,9 +12,10 @@ import threading
 import time
 from bisect import bisect_left
 from functools import partial
+from pathlib import Path
 
 from headgate.cli.twins import twin_module
-from headgate.limit import _files
+from headgate.limit import Rate, _files
 
 MAX_KEYS = 400_000
 WORKERS = 4
@@ -215,6 +216,93 @@ def killed(twin, path, rate, kills, max_keys="400000", strict=""):
     print(deaths, keys, max(totals), keys * burst - sum(totals), survivor.evictions, afterwards)
 
 
+def switched(twin, path, switches, strict):
+    """Four processes use a key up while others set its rate, one after another; some of each are killed.
+
+    Prints how many requests were allowed, how many the rates of the time allow, and the kills.
+    """
+    chance, strict = random.Random(3), strict == "1"
+    rates = [(50, 0.1), (20, 0.1), (20, 0.05), (100, 0.2)]
+    options = {"max_keys": 8, "strict": strict, "on_mismatch": "adopt"}
+    limiters = [limiter(twin, path, [Rate(*rates[0])], **options) for _ in range(WORKERS)]
+    counts = counters(WORKERS)
+    kills, integral, pace = 0, 0.0, 500
+
+    def work(slot):
+        signal.alarm(60)
+        while True:
+            if limiters[slot].allow("ann"):
+                counts[slot] += 1
+            else:
+                time.sleep(0.001)
+
+    def switch(turn):
+        signal.alarm(60)
+        limiter(twin, path, [Rate(*rates[0])], **options).reconfigure([Rate(*rates[turn % len(rates)])])
+
+    workers = [forked(partial(work, slot)) for slot in range(WORKERS)]
+    before = time.monotonic()
+    for turn in range(int(switches)):
+        child = forked(partial(switch, turn))
+        if turn % 3 == 0:
+            time.sleep(chance.random() / 100)
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        kills += status == signal.SIGKILL
+        limit, period = rates[turn % len(rates)]
+        now, new = time.monotonic(), limit / period
+        integral += (now - before) * max(pace, new)
+        before, pace = now, max(pace, new) if status else new
+        if turn % 10 == 0:
+            os.kill(workers[turn // 10 % WORKERS], signal.SIGKILL)
+            os.waitpid(workers[turn // 10 % WORKERS], 0)
+            workers[turn // 10 % WORKERS] = forked(partial(work, turn // 10 % WORKERS))
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+    integral += (time.monotonic() - before) * pace
+    limiters[0].reconfigure([Rate(*rates[0])])
+    limiters[0]._check()
+    print(sum(counts), max(limit for limit, _ in rates) * (2 if strict else 1) + integral, kills)
+
+
+SWITCHING = {"_files", "_generations", "_switching", "_table", "_log"}
+
+
+def killed_at_lines(twin, folder, stride):
+    """Processes that set a rate are killed at one line after another, each `stride` lines later; the rate,
+    what a key has then, and what it has when the rate was set once more.
+    """
+    def child(path, line):
+        other = limiter(twin, path, "10/h", max_keys=100, clock=standing)
+        left = line
+
+        def trace(frame, *_):
+            nonlocal left
+            if Path(frame.f_code.co_filename).stem not in SWITCHING:
+                return None
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        sys.settrace(trace)
+        other.reconfigure("20/h")
+
+    line, alive = 1, False
+    while not alive:
+        path = f"{folder}/{line}"
+        one = limiter(twin, path, "10/h", max_keys=100, clock=standing)
+        one.allow("ann", 8)
+        alive = os.waitpid(forked(partial(child, path, line)), 0)[1] == 0
+        rate, remaining = one.rates[0].limit, one.peek("ann").remaining
+        one.reconfigure("40/h")
+        one._check()
+        print(rate, remaining, one.peek("ann").remaining)
+        os.remove(path)
+        line += int(stride) * (1 if rate == 10 else 9)
+
+
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
     programs = {
@@ -226,5 +314,7 @@ if __name__ == "__main__":
         "timed-bucket": partial(timed, "bucket"),
         "rested": rested,
         "killed": killed,
+        "switched": switched,
+        "killed-at-lines": killed_at_lines,
     }
     programs[name](*arguments)

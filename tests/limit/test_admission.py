@@ -53,3 +53,37 @@ def test_the_twins_agree(both_twins, algorithm):
         assert compiled.ledger.inflight == pure.ledger.inflight == 0
 
     agree()
+
+
+class AmidReadings(LocalLedger):
+    """A ledger that calls `amid`, as another thread may, when a permit reads its owner."""
+
+    amid = staticmethod(lambda: None)
+
+    @property
+    def owner(self):
+        self.amid()
+        return self.process
+
+    @owner.setter
+    def owner(self, process):
+        self.process = process
+
+
+@pytest.mark.parametrize("first", ["observe", "release"])
+@pytest.mark.parametrize("other", ["observe", "release"])
+def test_a_permit_adapts_the_limit_once(twin, first, other):
+    clock, ledger = FakeClock(), AmidReadings(100 * 2**32)
+    admission = twin.permits.Admission(ledger, {None: 1.0}, Bounds(1, 1000), "aimd", 10**9, clock)
+    permit = admission.acquire(None)
+
+    def act_too():
+        del ledger.amid
+        getattr(permit, other)("dropped")
+        clock.now += 10**10  # another cut is due
+
+    ledger.amid = act_too
+    getattr(permit, first)("dropped")
+    assert ledger.state.load(0) == 90 * 2**32
+    permit.release()
+    assert ledger.inflight == 0

@@ -28,7 +28,7 @@ class Scenario:
     cost: int = 4
 
     def judge(self, checker, kills):
-        _, memory = checker.open("TokenBucket", CAPACITY, 1, size=WORDS)
+        _, memory = checker.open_bucket(CAPACITY, 1, size=WORDS)
         _, memory = checker.run(lambda bucket: bucket.consume(self.owed), memory, 0)
         for results, changed in checker.outcomes(self.programs, memory, self.times, kills):
             self.judge_end(checker, results, changed)

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 import pytest
 from threads import run_threads
 
-from headgate import AddressLimiter, RateLimits
+from headgate import AddressLimiter, HotKeys, RateLimits
 
 pytestmark = pytest.mark.usefixtures("limits_of_twin")
 
@@ -90,6 +90,39 @@ def test_counters(limits):
     assert counters["user"] == (5, 2, {"5/s": 2})
 
 
+def test_denied_keys_are_counted(clock):
+    limits = RateLimits(ip="1/s", user="2/s", shadow=["user"], clock=clock)
+    by_ip, by_user = HotKeys(10), HotKeys(10)
+    limits.count_denied(ip=by_ip, user=by_user)
+    assert limits.denied == {"ip": by_ip, "user": by_user}
+    assert limits.allow(ip="::1", user="ann")
+    assert by_ip.total == by_user.total == 0
+    assert not limits.allow(ip="::1", user="ann")
+    assert not limits.decide(ip="::1")
+    assert not limits.reserve(ip="::1")
+    assert not limits.peek(ip="::1").allowed
+    assert [limits.allow(user=user) for user in ("ann", "ann", b"bob")] == [True] * 3
+    assert (by_ip.top(), by_user.top()) == ([("::1", 3, 0)], [("ann", 1, 0)])
+
+    for long in ("x" * 10**6, b"x" * 10**6):
+        limits.deny("ip", long)
+        assert not limits.allow(ip=long)
+    assert {key for key, *_ in by_ip.top()} == {"::1", "x" * 256, b"x" * 256}
+
+    limits.count_denied(ip=None)
+    assert not limits.allow(ip="::1")
+    assert (by_ip.total, limits.denied) == (5, {"user": by_user})
+
+
+def test_counters_of_denied_keys_are_checked():
+    limits, counter = RateLimits(ip="1/s", user="2/s"), HotKeys(1)
+    with pytest.raises(ValueError, match=r"^level must be one of ip, user, got 'team'$"):
+        limits.count_denied(ip=counter, team=counter)
+    with pytest.raises(TypeError, match=r"^user must have a method add, as HotKeys has, .* got 5$"):
+        limits.count_denied(ip=counter, user=5)
+    assert limits.denied == {}
+
+
 def test_threads_lose_no_count():
     limits = RateLimits(user="1000000/s, burst 100000")
     run_threads(lambda _: [limits.allow(user="ann") for _ in range(500)])
@@ -143,4 +176,15 @@ def test_keys_with_rates_of_their_own_take_little_memory(twin, clock):
         each = (tracemalloc.get_traced_memory()[0] - before) / 200
     finally:
         tracemalloc.stop()
-    assert each < (1800 if twin.name == "compiled" else 2600)
+    assert each < (2300 if twin.name == "compiled" else 2600)
+
+
+def test_shadow_is_set_and_unset(clock):
+    limits = RateLimits(ip="9/s", user="1/s", clock=clock)
+    limits.set_shadow("user")
+    assert [limits.allow(user="ann") for _ in range(3)] == [True] * 3
+    with pytest.raises(ValueError, match=r"^shadow must be some of ip, user, got \('usr',\)$"):
+        limits.set_shadow("usr")
+    limits.set_shadow()
+    assert not limits.allow(user="ann"), "what was counted is owed"
+    assert limits.counters()["user"].denied == 3

@@ -27,9 +27,14 @@ LEVELS = {"ip": "4/2s", "user": "3/s; 10/5s", "endpoint": "5/5s, burst 8"}
 def over(twin, clock, shadow=(), **levels):
     """RateLimits of one twin, with limiters of it as levels."""
     make = partial(twin.keyed.RateLimiter, max_keys=100, clock=clock)
+    limiters = {name: make(rate) for name, rate in levels.items()}
+    return over_limiters(twin, limiters, clock=clock, shadow=shadow)
+
+
+def over_limiters(twin, levels, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headgate.limit._levels.Levels", twin.joint.Levels)
-        return RateLimits({name: make(rate) for name, rate in levels.items()}, clock=clock, shadow=shadow)
+        return RateLimits(levels, **options)
 
 
 @pytest.fixture
@@ -159,6 +164,56 @@ def test_of_levels_that_deny_alike_the_first_is_reported(twin, clock):
     for keys in ({"ip": "1", "user": "ann"}, {"user": "ann", "ip": "1"}):
         assert limits.peek(**keys) == limits.decide(**keys)
         assert limits.decide(**keys).policy == f"{next(iter(keys))}: 1/s"
+
+
+@pytest.mark.parametrize("order", [("plain", "own"), ("own", "plain")])
+def test_a_limiter_of_a_subclass_decides_itself(twin, clock, order):
+    class Halved(twin.keyed.RateLimiter):
+        """What remains is half of it."""
+
+        def decide(self, key, cost=1):
+            decision = super().decide(key, cost)
+            return Decision(*decision._replace(remaining=decision.remaining / 2))
+
+    both = {"plain": twin.keyed.RateLimiter("9/s", max_keys=100, clock=clock),
+            "own": Halved("12/s", max_keys=100, clock=clock)}
+    limits = over_limiters(twin, {name: both[name] for name in order})
+    decision = limits.reserve(**dict.fromkeys(order, "ann")).decision
+    assert (decision.policy, decision.remaining) == ("own: 12/s", 5.5)
+    assert limits.decide(**dict.fromkeys(order, "ann"), cost=7).remaining == 1
+    assert limits.decide(plain="ann").policy == "plain: 9/s"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_policies_have_the_name_under_which_they_were_asked(twin, clock, strict):
+    limiter = twin.keyed.RateLimiter("2/s; 5/min", strict=strict, max_keys=100, clock=clock)
+
+    def within(name):
+        return partial(over_limiters(twin, {name: limiter}).decide, **{name: "ann"})
+
+    user, team = within("user"), within("team")
+    assert [user().policy, team().policy] == ["user: 2/s", "team: 2/s"]
+    for _ in range(2):
+        decided = limiter.decide("ann").policy, user().policy, team().policy
+        assert decided == ("2/s", "user: 2/s", "team: 2/s")
+    clock.advance(1)
+    for cost in (2, 1):
+        limiter.decide("ann", cost)
+    assert user(cost=2).violated == ("user: 2/s", "user: 5/min")
+    assert team(cost=2).violated == ("team: 2/s", "team: 5/min")
+    assert limiter.decide("ann", 2).violated == ("2/s", "5/min")
+    limiter.reconfigure("3/s")
+    assert [user().policy, team().policy, limiter.peek("ann").policy] == ["user: 3/s", "team: 3/s", "3/s"]
+
+
+def test_a_strict_level_says_when_there_is_more(twin, clock):
+    """Which only its log knows, whether it allows or denies."""
+    levels = {"user": twin.keyed.RateLimiter("2/min", strict=True, max_keys=100, clock=clock)}
+    limits = over_limiters(twin, levels)
+    limits.decide(user="ann")
+    clock.advance(20)
+    assert b"t=40" in dict(limits.decide(user="ann").fields())[b"ratelimit"]
+    assert b"t=40" in dict(limits.decide(user="ann").fields())[b"ratelimit"]
 
 
 def test_the_level_that_denies_for_longest_is_reported(twin, clock):
@@ -580,11 +635,10 @@ def test_networks_that_processes_share(clock, tmp_path):
     results = [limiter.allow(f"192.0.2.{host}") for host in hosts for limiter in (one, other)]
     assert results == [True, True, False, False, True, True, False, False] + [True] + [False] * 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ip", "ip.x2.5"]
-    with pytest.raises(ValueError, match="a limit that processes share cannot be reconfigured, got"):
-        one.reconfigure("3/s")
-    with pytest.raises(ValueError, match=r"rate must be '2/s' as in '.*ip', got '3/s'"):
-        AddressLimiter("3/s", **options)
-    assert one.rates == (Rate(2, 1),)
+    one.reconfigure("3/s")
+    assert one.rates == other.rates == (Rate(3, 1),)
+    with pytest.raises(ValueError, match=r"rate must be '3/s' as in '.*ip', got '2/s'"):
+        AddressLimiter("2/s", **options)
 
 
 def test_a_unix_socket_has_one_limit_at_the_smallest_multiple(clock):

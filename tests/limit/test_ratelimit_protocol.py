@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from unittest import mock
 
 import pytest
-from interleavings import KILLED, built, in_turn
+from interleavings import KILLED, SWITCHES, built, in_turn
 
 from headgate import splitmix64
 from headgate.limit._rate import checked_rates
@@ -25,10 +25,11 @@ RATE = f"{BURST}/h"
 STRIDE = 35  # with two lines, a circle of 2**36 units as large tables have it
 
 AHEAD = "found->gap > t->ceiling || hg_behind(t, now)"
-CLAMP = "(found.gap > t->ceiling && hg_cas(found.cell, found.word, hg_cell(key->tag, now + t->ceiling)), 0)"
-CLAMPED_AT_ONCE = CLAMP.replace("found.", "found->").replace("key->tag", "found->word >> HG_TIME_BITS")
+CLAMPED = "hg_cell(hg_tag(t, key), now + t->ceiling)"
+CLAMP = f"(found.gap > t->ceiling && hg_cas(found.cell, found.word, {CLAMPED}), 0)"
+CLAMPED_AT_ONCE = CLAMP.replace("found.", "found->").replace("hg_tag(t, key)", "found->word >> HG_TIME_BITS")
 LOWER = "hg_cas(found->cell, found->word, hg_cell(found->word >> HG_TIME_BITS, time))"
-MARK = "hg_cas(&t->control[HG_SWEPT], swept, all ? now : swept + (due << t->stride))"
+MARK = "hg_cas(t->mark, swept, all ? now : swept + (due << t->stride))"
 CHARGE = "hg_cas(found->cell, found->word, word)"
 
 
@@ -58,8 +59,8 @@ class Table:
         self.checker = checker
         self.rates = checked_rates(rate, None)
         with mock.patch.object(checker.module, "stride_of", lambda _: stride):
-            self.limiter, self.memory = checker.open(
-                "RateLimiter", rate, max_keys=LINES * CELLS // 2, size=TIER * len(self.rates), **options
+            self.limiter, self.memory = checker.open_limiter(
+                rate, max_keys=LINES * CELLS // 2, size=TIER * len(self.rates), **options
             )
         self.key = self.keys(0, 1)[0]
         self.others = self.keys(1, 1)
@@ -95,7 +96,7 @@ class Table:
 
     def cells(self, memory, tier):
         """The tags and times of all keys."""
-        words = memoryview(memory).cast("Q")[TIER * tier + CONTROL : TIER * (tier + 1)]
+        words = memoryview(memory).cast("Q")[SWITCHES + TIER * tier :][CONTROL:TIER]
         return [(word >> TIME_BITS, word % 2**TIME_BITS) for word in words if word >> TIME_BITS & 1]
 
     def is_sound(self, memory, tier):
@@ -105,7 +106,7 @@ class Table:
     def debt(self, memory, tier, now):
         """What KEY owes at a tier, in tokens."""
         bits, multiplier, shift, _ = scale_of(self.rates[tier])
-        tag = (self.limiter._hash(self.key) >> 41 or 1) << 1 | 1
+        tag = (self.limiter._hash(self.key) >> 42 or 1) << 2 | 1
         times = [time for owner, time in self.cells(memory, tier) if owner == tag]
         return sum(max(0, time - units_at(now, multiplier, shift)) for time in times) / 2**bits
 
@@ -302,12 +303,12 @@ SCENARIOS = [
 # What a mutant has in place of an expression of cells.h, and the scenario that shows it.
 MUTANTS = {
     "an insertion looks at no other cell": ("hg_is_unique(t, key, found->cell)", "1", choosing_two_cells),
-    "a pending cell elsewhere is ignored": ("word & HG_COMMITTED || !later || !hg_withdraw(cell, word)",
+    "a pending cell elsewhere is ignored": ("word & HG_COMMITTED || !later || !hg_withdraw(t, cell, word)",
                                             "word & HG_COMMITTED", choosing_two_cells),
-    "a second insertion writes the same word": ("hg_cell(0, pending + 1)", "hg_cell(0, pending)",
-                                                inserting_twice),
-    "a pending cell is found": ("hg_cell(key->tag, now + (uint64_t)gap) & ~HG_COMMITTED",
-                               "hg_cell(key->tag, now + (uint64_t)gap)", choosing_two_cells),
+    "a second insertion writes the same word": (
+        "hg_cell(t->parity, pending + 1)", "hg_cell(t->parity, pending)", inserting_twice),
+    "a pending cell is found": ("hg_cell(hg_tag(t, key), now + (uint64_t)gap) & ~HG_COMMITTED",
+                               "hg_cell(hg_tag(t, key), now + (uint64_t)gap)", choosing_two_cells),
     "a charge is written over another": (CHARGE, written_over(CHARGE), updating),
     "a charge is tried until it fits": (CHARGE, "hg_insist(found->cell, found->word, word)", updating),
     "a key that evicts owes its own cost only": ("found.kind == HG_VICTIM && found.gap > owed", "0",
@@ -321,7 +322,7 @@ MUTANTS = {
     "a time too far ahead is clamped at once": (AHEAD, CLAMPED_AT_ONCE, reading_the_clock_early),
     "a time too far ahead is left": (AHEAD, "0", stepping_back),
     "what was not seen is clamped": ("found.word == seen", CLAMP, reading_the_clock_early),
-    "a sweep meanwhile goes unnoticed": ("hg_load(&t->control[HG_SWEPT]) == swept", "1", sweeping),
+    "a sweep meanwhile goes unnoticed": ("hg_load(t->mark) == swept", "1", sweeping),
     "after a long idle time only due lines are swept": ("lag >= HG_IDLE", "lag >= HG_IDLE << 2", idling),
     "a time in the distant past is left": ("hg_gap(word, now) < -HG_LONG_PAST",
                                            "hg_gap(word, now) < -(HG_LONG_PAST << 2)", idling_for_long),

@@ -29,8 +29,8 @@ class Table:
         self.windows = checked_windows(checked_rates(rate, None))
         self.limit = min(limit for limit, _ in self.windows)
         longest = max(limit for limit, _ in self.windows)
-        self.limiter, self.memory = checker.open(
-            "RateLimiter", rate, strict=True, max_keys=LINES * CELLS // 2,
+        self.limiter, self.memory = checker.open_limiter(
+            rate, strict=True, max_keys=LINES * CELLS // 2, entries=longest,
             size=CONTROL + LINES * CELLS * (1 + longest), **options,
         )
         self.own = own

@@ -178,9 +178,10 @@ class AddressLimiter:
         reset_all(self._applied(key))
 
     def reconfigure(self, rate: Rates) -> None:
-        """Set another rate, multiplied as before; debts are kept.
+        """Set another rate, multiplied as before; debts are kept. With `path` it is set for all processes, in
+        one file of each multiplier after the other.
 
-        Raises what the constructor raises, ValueError if processes share the limit. Complexity: O(max_keys).
+        Raises what ``RateLimiter.reconfigure`` raises. Complexity: O(max_keys).
 
         >>> limiter = AddressLimiter("2/s", clock=lambda: 0)
         >>> limiter.reconfigure("5/s"), limiter.peek("192.0.2.1").policy
@@ -205,10 +206,13 @@ class AddressLimiter:
         >>> AddressLimiter("2/s").rates
         (Rate(limit=2, period=1, burst=2),)
         """
+        times, limiter = next(iter(self._limiters.items()))
+        if self._shared and limiter.rates != _multiplied(self._rates, times):
+            self._rates = _multiplied(limiter.rates, 1 / times)
         return self._rates
 
     def __repr__(self) -> str:
-        return f"AddressLimiter({'; '.join(map(str, self._rates))!r})"
+        return f"AddressLimiter({'; '.join(map(str, self.rates))!r})"
 
     def __reduce__(self) -> Never:
         raise TypeError("an AddressLimiter cannot be copied or pickled: its state belongs to one clock")

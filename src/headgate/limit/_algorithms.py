@@ -18,7 +18,7 @@ _WINDOW = 1_000_000_000
 _LEAST_SAMPLES = 10
 _WORD, _HALF = 2**64, 2**63
 ONE = 2**32
-LIMIT, _AVERAGE, _WINDOWS, _END, _COUNT, _SUM, _PEAK, _DROPPED = range(8)
+LIMIT, AVERAGE, _WINDOWS, _END, _COUNT, _SUM, _PEAK, _DROPPED = range(8)
 STATE_SIZE = 64
 """The state of an algorithm: the limit, in units of 2**-32; the long average of the latency and over how many
 windows; and of the window of time that is under way its end, how many requests, their latencies, the most in
@@ -105,11 +105,11 @@ def close_window(state: Words, bounds: Bounds) -> None:
 
 def _graded(state: Words, limit: float, mean: float, peak: int) -> float:
     """The limit after a window of this mean latency, nanoseconds, and with so many in flight at its peak."""
-    seen, windows = state.load(_AVERAGE), state.add(_WINDOWS, 1)
+    seen, windows = state.load(AVERAGE), state.add(_WINDOWS, 1)
     weight = 1 / windows if windows <= _WARM_UP else 2 / (_LONG_WINDOW + 1)
     average = seen + (mean - seen) * weight
     gradient = max(0.5, min(1.0, _TOLERANCE * average / mean))
-    state.cas(_AVERAGE, seen, round(average * 0.95 if average > 2 * mean else average))
+    state.cas(AVERAGE, seen, round(average * 0.95 if average > 2 * mean else average))
     if 2 * peak < limit:
         return limit
     return limit + (limit * gradient + _QUEUE - limit) * _SMOOTHING

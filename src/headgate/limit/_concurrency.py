@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 from time import monotonic_ns
 from types import MappingProxyType
-from warnings import warn
 
 from headgate._base.checks import checked_int, checked_number
 from headgate._base.clock import checked_clock, checked_now
 from headgate._base.forks import renew
 from headgate._base.pickling import initialized
 from headgate._base.words import Words
-from headgate.limit._algorithms import ALGORITHMS, LIMIT, ONE, STATE_SIZE, Bounds
+from headgate.limit._algorithms import ALGORITHMS, AVERAGE, LIMIT, ONE, STATE_SIZE, Bounds
+from headgate.limit._rules import Tally
 from headgate.limit._units import checked_positive
 from headgate.limit.permits import Admission, Permit
 
@@ -112,7 +112,9 @@ class ConcurrencyLimiter:
     (2, 0)
     """
 
-    __slots__ = ("__weakref__", "_admission", "_bounds", "_clock", "_ledger", "_shares", "algorithm")
+    __slots__ = (
+        "__weakref__", "_admission", "_bounds", "_clock", "_denied", "_ledger", "_shares", "algorithm"
+    )
 
     def __init__(
         self,
@@ -149,6 +151,7 @@ class ConcurrencyLimiter:
             from headgate.limit._ledger import SharedLedger
 
             self._ledger = SharedLedger(path, mode, start, algorithm, least, most)
+        self._denied = Tally()
         self._admission = Admission(self._ledger, self._shares, self._bounds, algorithm, late, clock)
 
     def acquire(self, priority: str | None = None) -> Permit:
@@ -166,7 +169,11 @@ class ConcurrencyLimiter:
         self._ledger.reclaim(monotonic_ns() if self._clock is None else checked_now(self._clock()))
         lost = self._admission.recover()
         permit = self._admission.acquire(priority)
+        if not permit:
+            self._denied.add()
         if lost:
+            from warnings import warn
+
             warn(f"{lost} permits were deleted without release", ResourceWarning, stacklevel=2)
         return permit
 
@@ -196,6 +203,27 @@ class ConcurrencyLimiter:
         0
         """
         return self._ledger.inflight
+
+    @property
+    def denied(self) -> int:
+        """How many requests this object has denied, in this process.
+
+        >>> limiter = ConcurrencyLimiter(1)
+        >>> with limiter.acquire(), limiter.acquire() as second:
+        ...     bool(second), limiter.denied
+        (False, 1)
+        """
+        return int(self._denied)
+
+    @property
+    def latency(self) -> float:
+        """The long average of the latency in seconds, by which ``"gradient"`` judges, in all processes that
+        share the limit; 0.0 before the first and for other algorithms.
+
+        >>> ConcurrencyLimiter(20).latency
+        0.0
+        """
+        return self._ledger.state.load(AVERAGE) / 1e9
 
     def __repr__(self) -> str:
         return f"<ConcurrencyLimiter limit={self.limit} inflight={self.inflight}>"

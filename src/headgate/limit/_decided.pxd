@@ -1,11 +1,16 @@
 """Decisions made without a call of Python code, inlined into the modules of limits."""
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_SET_ITEM
 
 
 cdef extern from "Python.h":
     object PyType_GenericAlloc(PyTypeObject *cls, Py_ssize_t items)
+
+
+cdef inline bint is_allowed(type cls, object decision) except -1:
+    """Whether a decision, a `Decision`, which is `cls`, or another with its fields, allows the request."""
+    return <object>PyTuple_GET_ITEM(decision, 0) if type(decision) is cls else decision.allowed
 
 
 cdef inline object decided(type cls, object allowed, object limit, object remaining, object retry_after,

@@ -2,6 +2,7 @@
 
     words  | magic | layout | boot | time namespace | epoch | secret | secret |
     text   | which limiter, of which twin, with which settings: a line each |
+    rates  | of a `RateLimiter`: see `headgate.limit._generations` |
     cells  | from byte 4096 on: what the limiter keeps |
 
 A header is read and written under a lock that the kernel drops with the process that holds it, and by one
@@ -22,7 +23,18 @@ from operator import index
 from os import urandom
 
 from headgate._base.shared_files import LONG_PATIENCE, SharedFile, boot_id, checked_path, namespace
+from headgate.limit._generations import (
+    BLOCKS,
+    SWITCHES,
+    block_at,
+    block_of,
+    checked_switch,
+    in_force,
+    rates_in,
+    text_of_rates,
+)
 from headgate.limit._rate import checked_rates
+from headgate.limit._tables import checked_windows, longest_log
 from headgate.limit._units import checked_positive
 
 TYPE_CHECKING = False
@@ -33,21 +45,23 @@ if TYPE_CHECKING:
 
     from headgate.limit._rate import Rate
 
+    _Wanted = tuple[tuple[Rate, ...], int]
+
 HEADER = 4096
 _MAGIC = int.from_bytes(b"hgLimit\n", "little")
 _MAKING = b"hgMaking"
-VERSION = 2
+VERSION = 3
 _AT_MAGIC, _AT_VERSION, _AT_BOOT, _AT_NAMESPACE, _AT_EPOCH = range(5)
 _SECRET = slice(40, 56)
-_TEXT = slice(64, HEADER)
+_TEXT = slice(64, BLOCKS)
 _WORD = 2**64
 _BUCKET = 16
 _BLOCK = bytes(2**20)
 _ADOPTED = "rate", "capacity", "refill_rate"
 
 
-class Header(namedtuple("Header", ["version", "boot", "namespace", "epoch", "settings"])):
-    """The fields of the header of a file, the settings as reprs."""
+class Header(namedtuple("Header", ["version", "boot", "namespace", "epoch", "settings", "generation"])):
+    """The fields of the header of a file, the settings as reprs, and the number of switches of its rate."""
 
     __slots__ = ()
 
@@ -60,8 +74,11 @@ def header_of(content: bytes) -> Header | None:
     if words[_AT_MAGIC] != _MAGIC:
         return None
     epoch = (words[_AT_EPOCH] + _WORD // 2) % _WORD - _WORD // 2
-    text = content[_TEXT].rstrip(b"\0").decode(errors="replace")
-    return Header(words[_AT_VERSION], words[_AT_BOOT], words[_AT_NAMESPACE], epoch, _settings(text))
+    settings = _settings(content[_TEXT].rstrip(b"\0").decode(errors="replace"))
+    generation, rate = in_force(content[:HEADER])
+    if settings.get("limiter") == repr("RateLimiter") and rate is not None:
+        settings["rate"] = repr(rate)
+    return Header(words[_AT_VERSION], words[_AT_BOOT], words[_AT_NAMESPACE], epoch, settings, generation)
 
 
 def settings_there(path: str | PathLike[str], limiter: str) -> dict[str, Any]:
@@ -86,11 +103,19 @@ def settings_there(path: str | PathLike[str], limiter: str) -> dict[str, Any]:
     return settings if settings.get("limiter") == limiter else {}
 
 
-def _adopted_rates(path: str | PathLike[str], rates: tuple[Rate, ...], strict: bool) -> tuple[Rate, ...]:
-    """The tiers of the `RateLimiter` in the file at `path`, or `rates` if there is none of that kind."""
+def _there(path: str | PathLike[str], rates: tuple[Rate, ...], strict: bool, adopt: bool) -> _Wanted:
+    """The tiers of the `RateLimiter` in the file at `path`, if they are to be adopted, and the entries that
+    its logs have; or `rates`, and as many entries as they need, if there is none of that kind.
+    """
+    needed = longest_log(checked_windows(rates)) if strict else 0
     there = settings_there(path, "RateLimiter")
-    text = there.get("rate")
-    return checked_rates(text, None) if isinstance(text, str) and there.get("strict") == strict else rates
+    if there.get("strict") == strict:
+        text, entries = there.get("rate"), there.get("entries")
+        if adopt and isinstance(text, str):
+            rates = checked_rates(text, None)
+        if isinstance(entries, int):
+            return rates, max(entries, needed)
+    return rates, needed
 
 
 def _adopted_terms(path: str | PathLike[str], terms: tuple[float, float]) -> tuple[float, float]:
@@ -100,7 +125,7 @@ def _adopted_terms(path: str | PathLike[str], terms: tuple[float, float]) -> tup
     return checked_positive("capacity", capacity), checked_positive("refill_rate", refill_rate)
 
 
-def _adopting(adopted: Callable[[], Any], attach: Callable[[Any], SharedTable]) -> tuple[SharedTable, Any]:
+def _adopting(adopted: Callable[[], Any], attach: Callable[[Any], Any]) -> tuple[Any, Any]:
     """The table that `attach` opens with the settings that the file has, and these settings.
 
     Another process may make the file after it was looked for, so one that does not fit is looked at again.
@@ -164,13 +189,20 @@ class SharedTable(SharedFile):
             raise self._foreign()
         self._check_mode(status)
         if there.version != VERSION:
-            raise ValueError(f"path must have layout {VERSION}, got {there.version} in {self._path!r}")
-        for name, wanted in sorted(_settings(self._text).items(), key=_can_be_adopted):
+            remedy = "stop its processes and remove it, or give another path"
+            raise ValueError(
+                f"path must have layout {VERSION}, got {there.version} in {self._path!r}: {remedy}"
+            )
+        for name, wanted in sorted(self._wanted().items(), key=_importance):
             found = there.settings.get(name)
             if found != wanted:
                 raise ValueError(f"{name} must be {found} as in {self._path!r}, got {wanted}{_remedy(name)}")
         if there.boot == boot_id() and there.namespace != namespace("time"):
             raise ValueError(f"path must belong to processes with one clock, got {self._path!r}")
+
+    def _wanted(self) -> dict[str, str]:
+        """The settings that the file must have, as reprs."""
+        return _settings(self._text)
 
     def _make(self, size: int) -> None:
         file = self._file.descriptor
@@ -205,7 +237,67 @@ class SharedTable(SharedFile):
 
     @property
     def refusal(self) -> str:
-        return f"a limit that processes share cannot be reconfigured, got {self._path!r}"
+        remedy = "another path begins another limit"
+        return f"a limit that processes share cannot be reconfigured, got {self._path!r}: {remedy}"
+
+
+class SharedRates(SharedTable):
+    """The file of a `RateLimiter`, whose logs have so many `entries` if it is strict; see `_generations`. Its
+    rate was `rates` when it was opened.
+    """
+
+    __slots__ = ("_rate", "entries", "rates")
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        mode: int,
+        settings: Mapping[str, object],
+        cells: int,
+        now: int,
+        rates: tuple[Rate, ...],
+        entries: int,
+    ) -> None:
+        self.rates = rates
+        self._rate = text_of_rates(rates)
+        self.entries = entries
+        super().__init__(path, mode, {**settings, "entries": entries}, cells, now)
+
+    def _wanted(self) -> dict[str, str]:
+        return super()._wanted() | {"rate": repr(self._rate)}
+
+    def _header(self, now: int) -> bytes:
+        header = bytearray(super()._header(now))
+        header[block_at(0)] = block_of(0, self._rate)
+        return bytes(header)
+
+    def rates_of(self, generation: int) -> tuple[Rate, ...] | None:
+        """The tiers of a generation, None if they are no longer there, or not yet."""
+        return rates_in(self.map[block_at(generation)], generation)
+
+    def write(self, generation: int, rates: tuple[Rate, ...], edit: int) -> None:
+        """Write the tiers of the next generation, which is not in force; nothing if that has come meanwhile,
+        as a finalizer or signal handler may switch within this call, or has forked since the count of `edit`.
+        """
+        place, block = block_at(generation), block_of(generation, text_of_rates(rates))
+        words, edits = memoryview(self.map)[SWITCHES : SWITCHES + 8].cast("Q"), self.edits
+        if words[0] == generation - 1 and edits[0] == edit:
+            self.map[place] = block
+
+    def check_switch(self, old: tuple[Rate, ...], rates: tuple[Rate, ...]) -> None:
+        """Raise if the rate cannot be switched."""
+        checked_switch(self._path, old, rates, self.entries)
+
+    @property
+    def edits(self) -> list[int]:
+        """The count of what the pure twin writes, one for all objects of this process that use the file, and
+        whether that is free; see `FileLock`.
+        """
+        return self._file.edits
+
+    @property
+    def damage(self) -> ValueError:
+        return ValueError(f"path must be a file that is not damaged, got {self._path!r}")
 
 
 def shared_limiter(
@@ -216,26 +308,27 @@ def shared_limiter(
     max_keys: int,
     on_full: str,
     strict: bool,
-    size_of: Callable[[tuple[Rate, ...]], int],
+    size_of: Callable[[tuple[Rate, ...], int], int],
     now: int,
     adopt: bool,
-) -> tuple[SharedTable, tuple[Rate, ...]]:
-    """The file of a `RateLimiter`, with ``size_of(rates)`` bytes for its tables, and its tiers: `rates`, or
-    to `adopt` those of the file.
+) -> SharedRates:
+    """The file of a `RateLimiter`, with ``size_of(rates, entries)`` bytes for its tables, at `rates` or, to
+    `adopt` it, at the rate of the file.
     """
 
-    def attach(rates: tuple[Rate, ...]) -> SharedTable:
+    def attach(wanted: _Wanted) -> SharedRates:
+        rates, entries = wanted
         settings = {
             "limiter": "RateLimiter",
             "twin": twin,
-            "rate": "; ".join(map(str, rates)),
             "max_keys": index(max_keys),
             "on_full": on_full,
             "strict": strict,
         }
-        return SharedTable(path, mode, settings, size_of(rates), now)
+        return SharedRates(path, mode, settings, size_of(rates, entries), now, rates, entries)
 
-    return _adopting(lambda: _adopted_rates(path, rates, strict) if adopt else rates, attach)
+    table: SharedRates = _adopting(lambda: _there(path, rates, strict, adopt), attach)[0]
+    return table
 
 
 def shared_bucket(
@@ -257,15 +350,18 @@ def shared_bucket(
     return _adopting(lambda: _adopted_terms(path, terms) if adopt else terms, attach)
 
 
-def _can_be_adopted(setting: tuple[str, str]) -> bool:
-    return setting[0] in _ADOPTED
+def _importance(setting: tuple[str, str]) -> int:
+    """Which of several settings that differ is to be named: what follows from another one comes last."""
+    name = setting[0]
+    return 2 if name == "entries" else 1 if name in _ADOPTED else 0
 
 
 def _remedy(name: str) -> str:
     """What to do if a file has another rate than the wanted one."""
     if name not in _ADOPTED:
         return ""
-    return "; on_mismatch='adopt' takes what is there, and another path begins another limit"
+    live = ", reconfigure() then changes it for all," if name == "rate" else ""
+    return f"; on_mismatch='adopt' takes what is there{live} and another path begins another limit"
 
 
 def _plain(number: float) -> float:

@@ -74,13 +74,13 @@ def charge_shadows(tallies: dict[str, LevelTally], shadows: Applied, cost: Suppo
         try:
             decision = limiter.decide(key, cost)
         except ValueError:  # more than a burst, at any time
-            tallies[level].deny([str(rate) for rate in limiter.rates])
+            tallies[level].deny([str(rate) for rate in limiter.rates], key)
             continue
         if decision.allowed:
             tallies[level].add_allowed()
             charged.append((level, limiter, key))
         else:
-            tallies[level].deny(decision.violated)
+            tallies[level].deny(decision.violated, key)
     return charged
 
 

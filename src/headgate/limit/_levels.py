@@ -9,7 +9,7 @@ from headgate.limit import _waiting
 from headgate.limit._joint import refund_all, reset_all
 from headgate.limit._networks import network_of
 from headgate.limit._rate import checked_rates
-from headgate.limit._rules import Deny, LevelCounts, LevelTally, Networks
+from headgate.limit._rules import Deny, LevelCounts, LevelTally, Networks, key_counters, set_key_counters
 from headgate.limit.joint import Levels
 from headgate.limit.keyed import RateLimiter
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headgate.limit._decision import Decision
     from headgate.limit._joint import Applied, Limiter
     from headgate.limit._rate import Rate, Rates
+    from headgate.limit._rules import KeyCounter
     from headgate.limit.reservation import Reservation
 
     Key = str | bytes | int
@@ -241,8 +242,11 @@ class RateLimits:
     def reconfigure(self, **rates: Rates) -> None:
         """Set another rate for each level that is named; debts and overrides are kept.
 
-        Raises what the constructor raises, ValueError if processes share a level; no level is changed then.
-        Complexity: O(max_keys).
+        Levels that processes share get it in all of them, one file after another; see
+        ``RateLimiter.reconfigure``.
+
+        Raises what the constructor raises, ValueError if a shared level cannot have that rate; no level is
+        changed then. Complexity: O(max_keys).
 
         >>> limits = RateLimits(user="10/s", clock=lambda: 0)
         >>> limits.reconfigure(user="20/s"), limits.peek(user="ann").limit
@@ -254,6 +258,18 @@ class RateLimits:
                 limiter._changed_rates(changed)
         for limiter, changed in changes:
             limiter.reconfigure(changed)
+        self._waiting.notify_all()
+
+    def set_shadow(self, *levels: str) -> None:
+        """Set which levels are counted and charged, but never deny; all others do.
+
+        Raises ValueError if there is no such level; nothing is changed then.
+
+        >>> limits = RateLimits(user="1/h", shadow=["user"], clock=lambda: 0)
+        >>> limits.allow(user="ann"), limits.allow(user="ann"), limits.set_shadow(), limits.allow(user="ann")
+        (True, True, None, False)
+        """
+        self._joint.set_shadow(self._checked_shadow(levels))
         self._waiting.notify_all()
 
     def override(self, level: str, key: Key, rate: Rates) -> None:
@@ -335,6 +351,32 @@ class RateLimits:
         LevelCounts(allowed=1, denied=2, policies={'1/min': 2})
         """
         return {level: tally.counts() for level, tally in self._tallies.items()}
+
+    def count_denied(self, **counters: KeyCounter | None) -> None:
+        """Have each denied key of a level added to a counter, such as a `HotKeys`; None ends it.
+
+        Requests that are allowed cost nothing more. Keys are cut after 256 characters. ``add(key)`` is called
+        in the call that denies, which raises what it raises.
+
+        Raises ValueError if there is no such level, TypeError if a counter has no ``add``; nothing changes
+        then.
+
+        >>> from headgate import HotKeys
+        >>> limits = RateLimits(user="1/h")
+        >>> limits.count_denied(user=HotKeys(100, half_life=300))
+        >>> [limits.allow(user="ann") for _ in range(3)], limits.denied["user"].top(1)
+        ([True, False, False], [HotKey(key='ann', count=2, error=0)])
+        """
+        set_key_counters(self._tallies, counters)
+
+    @property
+    def denied(self) -> dict[str, KeyCounter]:
+        """The counters of denied keys by level, of those that have one.
+
+        >>> RateLimits(user="1/h").denied
+        {}
+        """
+        return key_counters(self._tallies)
 
     def restore(self, level: str, *keys: Any) -> None:
         """Undo ``override``, ``exempt`` and ``deny`` for some keys or networks.

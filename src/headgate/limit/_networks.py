@@ -85,7 +85,7 @@ def _prefix(address: str, v4: int, v6: int) -> str:
         return UNIX
     packed = carried(unmapped(packed_address(address)))
     length = v4 if len(packed) == 4 else v6
-    return f"{_text(masked(packed, length))}/{length}"
+    return f"{address_text(masked(packed, length))}/{length}"
 
 
 _cached_prefix = lru_cache(maxsize=_MOST_CACHED)(_prefix)
@@ -157,7 +157,7 @@ class Proxies:
             raise TypeError(f"header must be a str, got {header!r}")
         checked = _checked_trusted(trusted)
         self._hops = checked if isinstance(checked, int) else 0
-        self._trusts = None if isinstance(checked, int) else _networks(checked)
+        self._trusts = None if isinstance(checked, int) else trusted_networks(checked)
         self._header = header
         self._is_forwarded = header.lower() == "forwarded"
 
@@ -171,7 +171,7 @@ class Proxies:
         if not peer:
             nearest = UNIX
         elif isinstance(peer, str):
-            nearest = _address_of(peer) or peer
+            nearest = address_of(peer) or peer
         else:
             raise TypeError(f"peer must be a str or None, got {peer!r}")
         if self._hops > 0 if self._trusts is None else self._trusts(nearest):
@@ -190,7 +190,7 @@ class Proxies:
         while end >= 0:
             start = value.rfind(",", 0, end)
             entry = value[start + 1 : end]
-            address = _address_of(_node(entry) if self._is_forwarded else entry)
+            address = address_of(_node(entry) if self._is_forwarded else entry)
             if address is None:
                 break
             nearest, hops, end = address, hops + 1, start
@@ -235,7 +235,7 @@ class _Networks:
 
 
 @lru_cache(maxsize=64)
-def _networks(trusted: tuple[object, ...]) -> Callable[[str], bool]:
+def trusted_networks(trusted: tuple[object, ...]) -> Callable[[str], bool]:
     """Whether an address is in one of these networks."""
     return lru_cache(maxsize=_MOST_CACHED)(_Networks(trusted).include)
 
@@ -304,7 +304,7 @@ def _node(element: str) -> str:
     return next((node.strip() for name, _, node in pairs if name.strip().lower() == "for"), "")
 
 
-def _address_of(entry: str) -> str | None:
+def address_of(entry: str) -> str | None:
     """The address of an entry without its port, or None if it is none."""
     return _cached_address(entry) if len(entry) <= _LONGEST_CACHED else _read_address(entry)
 
@@ -316,7 +316,7 @@ def _read_address(entry: str) -> str | None:
     elif entry.count(":") == 1:
         entry = entry.partition(":")[0]
     try:
-        return _text(unmapped(packed_address(entry)))
+        return address_text(unmapped(packed_address(entry)))
     except ValueError:
         return None
 
@@ -324,5 +324,5 @@ def _read_address(entry: str) -> str | None:
 _cached_address = lru_cache(maxsize=_MOST_CACHED)(_read_address)
 
 
-def _text(packed: bytes) -> str:
+def address_text(packed: bytes) -> str:
     return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)

@@ -15,7 +15,7 @@ from headgate.limit._units import checked_amount
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, NamedTuple, SupportsFloat
+    from typing import Any, NamedTuple, Protocol, SupportsFloat
 
     class _Counts(NamedTuple):
         allowed: int
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
         policies: dict[str, int]
 
     Network = tuple[int, int, int]
+
+    class KeyCounter(Protocol):
+        def add(self, key: Any, /) -> object: ...
 else:
     _Counts = namedtuple("_Counts", "allowed denied policies")
 
+_LONGEST_KEY = 256
+"""How much of a denied key is kept, which the client may have chosen."""
 _NOTHING = Rate(0, 1)
 _DENIAL = Decision(False, 0, 0.0, inf, inf, str(_NOTHING))
 _FREE = Decision(True, 0, 0.0, 0.0, 0.0, str(_NOTHING))
@@ -108,29 +113,32 @@ class Networks:
 class Tally:
     """A counter to which any number of threads may add."""
 
-    __slots__ = ("_numbers", "add")
+    __slots__ = ("add", "numbers")
 
     def __init__(self) -> None:
-        self._numbers = count()
-        self.add = self._numbers.__next__
+        self.numbers = count()
+        self.add = self.numbers.__next__
 
     def __int__(self) -> int:
-        return int(repr(self._numbers)[len("count(") : -1])
+        return int(repr(self.numbers)[len("count(") : -1])
 
 
 class LevelTally:
     """What a level has allowed and denied."""
 
-    __slots__ = ("_allowed", "_denied", "_policies", "add_allowed")
+    __slots__ = ("_denied", "_policies", "add_allowed", "allowed", "keys")
 
     def __init__(self) -> None:
-        self._allowed, self._denied = Tally(), Tally()
-        self.add_allowed = self._allowed.add
+        self.keys: KeyCounter | None = None
+        self.allowed, self._denied = Tally(), Tally()
+        self.add_allowed = self.allowed.add
         self._policies: dict[str, Tally] = {}
 
-    def deny(self, policies: Iterable[str]) -> None:
-        """Count a denial by these policies."""
+    def deny(self, policies: Iterable[str], key: Any) -> None:
+        """Count a denial of a key by these policies."""
         self._denied.add()
+        if self.keys is not None:
+            self.keys.add(key[:_LONGEST_KEY] if isinstance(key, (str, bytes)) else key)
         for policy in policies:
             tally = self._policies.get(policy)
             if tally is None:
@@ -139,4 +147,20 @@ class LevelTally:
 
     def counts(self) -> LevelCounts:
         policies = {policy: int(tally) for policy, tally in self._policies.copy().items()}
-        return LevelCounts(int(self._allowed), int(self._denied), policies)
+        return LevelCounts(int(self.allowed), int(self._denied), policies)
+
+
+def set_key_counters(tallies: dict[str, LevelTally], counters: dict[str, KeyCounter | None]) -> None:
+    """Have the keys of denials at some levels counted, or no longer; all levels, or none if one is wrong."""
+    for level, counter in counters.items():
+        if level not in tallies:
+            raise ValueError(f"level must be one of {', '.join(tallies)}, got {level!r}")
+        if counter is not None and not callable(getattr(counter, "add", None)):
+            raise TypeError(f"{level} must have a method add, as HotKeys has, or be None, got {counter!r}")
+    for level, counter in counters.items():
+        tallies[level].keys = counter
+
+
+def key_counters(tallies: dict[str, LevelTally]) -> dict[str, KeyCounter]:
+    """The counters of denied keys, of those levels that have one."""
+    return {level: tally.keys for level, tally in tallies.items() if tally.keys is not None}

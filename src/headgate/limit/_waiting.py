@@ -17,7 +17,6 @@ import time
 import weakref
 from _thread import allocate_lock
 from collections import OrderedDict
-from contextlib import suppress
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -68,8 +67,10 @@ class ThreadWaiter(Waiter):
         super().__init__(queue, None)
 
     def wake(self) -> None:
-        with suppress(RuntimeError):  # it is awake
+        try:
             self._sleep.release()
+        except RuntimeError:  # it is awake
+            pass
 
     def pause(self, seconds: float | None) -> None:
         """Sleep for `seconds`, or until it is woken."""
@@ -88,8 +89,10 @@ class TaskWaiter(Waiter):
         super().__init__(queue, loop)
 
     def wake(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed
+        try:
             self._loop.call_soon_threadsafe(self._woken.set)
+        except RuntimeError:  # the loop is closed
+            pass
 
     async def pause(self, seconds: float | None) -> None:
         """Sleep for `seconds`, or until it is woken."""
@@ -174,8 +177,10 @@ class Queue:
     def _first(self) -> weakref.ref[Waiter] | None:
         with self._lock:
             while True:
-                with suppress(RuntimeError):  # a finalizer has changed the queue meanwhile
+                try:
                     return next(iter(self._waiters), None)
+                except RuntimeError:  # a finalizer has changed the queue meanwhile
+                    pass
 
     def _drop(self, ref: weakref.ref[Waiter]) -> bool:
         """Whether it was the first."""

@@ -21,7 +21,7 @@
 #endif
 
 enum { HG_BLIND = -1, HG_WORDS = 1024, HG_RESULTS = 1024, HG_MOST_STEPS = 4096 };
-enum hg_kind_of_step { HG_NONE, HG_LOAD, HG_CAS, HG_ADD, HG_CLOCK };
+enum hg_kind_of_step { HG_NONE, HG_LOAD, HG_CAS, HG_ADD, HG_CLOCK, HG_STORE };
 
 HG_EXPORT struct {
     uint64_t *memory;
@@ -55,12 +55,17 @@ static uint64_t hg_step(enum hg_kind_of_step kind, uint32_t at, uint64_t old, ui
         return found;
     if (kind == HG_ADD)
         *word = found + value;
+    else if (kind == HG_STORE)
+        *word = value;
     else if (found == old || hg_process.mutant == HG_BLIND || hg_process.unscheduled > HG_MOST_STEPS)
         *word = value; /* a process that would never end is let go */
     else
         return 0;
     return 1;
 }
+
+/* A mutant may be in a loop that never ends. The process fails then, so it does not matter how it goes on. */
+static inline int hg_goes_on(void) { return hg_process.unscheduled <= HG_MOST_STEPS; }
 
 /* At the end of an iteration of a loop that keeps nothing of it: `before` is how much was replayed before the first. */
 static inline void hg_iterated(uint32_t before)
@@ -98,9 +103,16 @@ static inline int hg_insist(uint64_t *word, uint64_t old, uint64_t value)
 static inline void hg_add(uint64_t *word, uint64_t value) { hg_step(HG_ADD, hg_index(word), 0, value); }
 static inline uint64_t hg_peek(uint64_t *field) { return hg_load(field); }
 
-/* What is set and not compared belongs to one process. */
+/* What is not shared belongs to one process. */
 static inline void hg_poke(uint64_t *field, uint64_t value) { *field = value; }
-static inline void hg_store(uint64_t *word, uint64_t value) { *word = value; }
+
+static inline void hg_store(uint64_t *word, uint64_t value)
+{
+    if (hg_is_shared(word))
+        hg_step(HG_STORE, hg_index(word), 0, value);
+    else
+        *word = value;
+}
 
 static inline uint64_t hg_swap(uint64_t *word, uint64_t value)
 {
@@ -109,6 +121,9 @@ static inline uint64_t hg_swap(uint64_t *word, uint64_t value)
     return old;
 }
 
+/* Steps on words that are not those of the module. */
+HG_EXPORT uint64_t hg_load_word(uint32_t at) { return hg_step(HG_LOAD, at, 0, 0); }
+HG_EXPORT void hg_store_word(uint32_t at, uint64_t value) { hg_step(HG_STORE, at, 0, value); }
 HG_EXPORT int64_t hg_read_clock(void) { return (int64_t)hg_step(HG_CLOCK, 0, 0, 0); }
 
 #endif

@@ -33,8 +33,6 @@ from headgate._c.clock cimport hg_monotonic_ns
 from headgate._c.mulshift cimport hg_rescaled, hg_units_at
 from headgate.limit._amounts cimport MOST_DEBT, Amount, split, to_units
 
-from contextlib import suppress
-
 from headgate.limit import _waiting
 from headgate._base.clock import checked_clock, checked_now
 from headgate.limit._decision import Decision
@@ -478,8 +476,10 @@ cdef class TokenBucket:
 
     def _charge_used(self, tokens):
         """Take tokens that were used already, at most the capacity."""
-        with suppress(ValueError):  # no tokens can be reserved that far ahead
+        try:
             self.reserve(min(tokens, self.capacity))
+        except ValueError:  # no tokens can be reserved that far ahead
+            pass
 
     cdef int64_t _unused(self, object tokens, object actual, object now, object reserved_at) except? -1:
         """The units of `tokens` to refund, however long ago they were taken."""

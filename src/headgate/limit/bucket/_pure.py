@@ -13,7 +13,6 @@ that writes first checks that the state is still the one it has seen, with no ca
 
 from __future__ import annotations
 
-from contextlib import suppress
 from math import ldexp
 from time import monotonic_ns
 
@@ -401,8 +400,10 @@ class TokenBucket:
 
     def _charge_used(self, tokens):
         """Take tokens that were used already, at most the capacity."""
-        with suppress(ValueError):  # no tokens can be reserved that far ahead
+        try:
             self.reserve(min(tokens, self.capacity))
+        except ValueError:  # no tokens can be reserved that far ahead
+            pass
 
     def _refund(self, tokens, actual, now, reserved_at, seen):
         """False if the state is not the one that was seen."""

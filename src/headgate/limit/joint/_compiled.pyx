@@ -8,8 +8,11 @@ requests deny each other.
 """
 cimport cython
 from cpython.tuple cimport PyTuple_GET_ITEM
+from libc.math cimport INFINITY
 
-from headgate.limit._decided cimport decided
+from headgate.limit._decided cimport decided, is_allowed
+from headgate.limit.keyed._compiled cimport _Decider
+from headgate.limit.reservation._compiled cimport Reservation
 
 from headgate._base.keys import key_name
 from headgate.limit._decision import Decision
@@ -22,9 +25,30 @@ from headgate.limit._joint import (
     refund_all,
     worst,
 )
-from headgate.limit.reservation._compiled import Reservation
 from headgate.limit._units import checked_amount
 from headgate.limit.keyed._compiled import RateLimiter
+
+cdef type DECISION = Decision
+cdef type RATE_LIMITER = RateLimiter
+
+
+cdef inline bint _has(object limiter, object key, object cost) except -1:
+    """Whether a limit would allow a request."""
+    if type(limiter) is RATE_LIMITER:
+        return (<_Decider>limiter)._allows(key, cost, False)
+    return limiter.peek(key, cost).allowed
+
+
+cdef inline bint _take(object limiter, object key, object cost) except -1:
+    if type(limiter) is RATE_LIMITER:
+        return (<_Decider>limiter)._allows(key, cost, True)
+    return limiter.allow(key, cost)
+
+
+cdef inline tuple _part(object limiter, object key):
+    if type(limiter) is RATE_LIMITER:
+        return limiter, key, (<_Decider>limiter)._now()
+    return part_of(limiter, key)
 
 
 cdef object _denier(list applied, object cost):
@@ -32,7 +56,7 @@ cdef object _denier(list applied, object cost):
     cdef Py_ssize_t at
     for at in range(1, len(applied)):
         name, limiter, key = <tuple>applied[at]
-        if not (limiter._has(key, cost) if type(limiter) is RateLimiter else limiter.peek(key, cost).allowed):
+        if not _has(limiter, key, cost):
             return name
     return None
 
@@ -45,21 +69,13 @@ cdef object _first_denial(list applied, object cost):
         return denier
     try:
         for name, limiter, key in applied:
-            if not limiter.allow(key, cost):
+            if not _take(limiter, key, cost):
                 return name
             taken += 1
     finally:
         if 0 < taken < len(applied):
             refund_all(applied[:taken], cost)
     return None
-
-
-cdef type DECISION = Decision
-
-
-cdef inline object _field(object decision, Py_ssize_t at, str name):
-    """A field of what a limiter returned."""
-    return <object>PyTuple_GET_ITEM(decision, at) if type(decision) is DECISION else getattr(decision, name)
 
 
 cdef object _named(object name, object decision):
@@ -77,38 +93,63 @@ cdef object _named(object name, object decision):
     )
 
 
+cdef object _charged(object name, object limiter, object key, object cost, double least, bint is_first):
+    """The decision of a limit, None if it allows the request and is not the first, and no less than `least`
+    remains.
+    """
+    if type(limiter) is RATE_LIMITER:
+        return (<_Decider>limiter)._decide(key, cost, name, least)
+    decision = limiter.decide(key, cost)
+    if decision.allowed and not is_first and not decision.remaining < least:
+        return None
+    return _named(name, decision)
+
+
 cdef object _decide(list applied, object cost):
     """``decide_all``."""
     cdef Py_ssize_t taken = 0
-    cdef double remaining, least = 0
-    level, tightest = "", UNLIMITED
+    cdef double least = INFINITY
+    tightest = UNLIMITED
     if _denier(applied, cost) is not None:
-        decision = peek_all(applied, cost)
+        decision = _peek(applied, cost)
         if not decision.allowed:
             return decision
     try:
         for name, limiter, key in applied:
-            decision = limiter.decide(key, cost)
-            if not _field(decision, 0, "allowed"):
-                return _named(name, decision)
-            remaining = _field(decision, 2, "remaining")
-            if not taken or remaining < least:
-                level, tightest, least = name, decision, remaining
+            decision = _charged(name, limiter, key, cost, least, not taken)
+            if decision is not None:
+                if not is_allowed(DECISION, decision):
+                    return decision
+                tightest, least = decision, <object>PyTuple_GET_ITEM(decision, 2)
             taken += 1
     finally:
         if taken < len(applied):
             refund_all(applied[:taken], cost)
-    return _named(level, tightest) if taken else tightest
+    return tightest
 
 
-cdef object _reserve(list applied, object cost):
+cdef object _peek(list applied, object cost):
+    """``peek_all``."""
+    decisions = [(name, limiter.peek(key, cost)) for name, limiter, key in applied]
+    denials = [each for each in decisions if not each[1].allowed]
+    if denials:
+        name, decision = denials[0]
+        return _named(name, decision) if len(denials) == 1 else worst(denials)
+    if not decisions:
+        return UNLIMITED
+    name, decision = min(decisions, key=_remaining)
+    return _named(name, decision)
+
+
+def _remaining(each):
+    return each[1].remaining
+
+
+cdef Reservation _reserve(list applied, object cost):
     """``reserve_all``."""
-    parts = [
-        (limiter, key, limiter._now_ns()) if type(limiter) is RateLimiter else part_of(limiter, key)
-        for _, limiter, key in applied
-    ]
+    parts = [_part(limiter, key) for _, limiter, key in applied]
     amount = cost if type(cost) is int and cost >= 0 else checked_amount("cost", cost)
-    return Reservation(amount, parts, None, _decide(applied, cost))
+    return Reservation.__new__(Reservation, amount, parts, None, _decide(applied, cost))
 
 
 def allow_all(applied, cost):
@@ -136,19 +177,7 @@ def peek_all(applied, cost):
     >>> peek_all([("ip", RateLimiter("3/s"), "::1")], 1).remaining
     3.0
     """
-    decisions = [(name, limiter.peek(key, cost)) for name, limiter, key in applied]
-    denials = [each for each in decisions if not each[1].allowed]
-    if denials:
-        name, decision = denials[0]
-        return _named(name, decision) if len(denials) == 1 else worst(denials)
-    if not decisions:
-        return UNLIMITED
-    name, decision = min(decisions, key=_remaining)
-    return _named(name, decision)
-
-
-def _remaining(each):
-    return each[1].remaining
+    return _peek(applied, cost)
 
 
 def reserve_all(applied, cost):
@@ -164,7 +193,7 @@ cdef class _Level:
     cdef object limiter
     cdef object networks
     cdef dict overrides
-    cdef object add_allowed
+    cdef object allowed  # an iterator, which counts
 
 
 cdef class Levels:
@@ -194,7 +223,7 @@ cdef class Levels:
         for level, limiter in limiters.items():
             made = _Level()
             made.limiter, made.networks, made.overrides = limiter, networks[level], overrides[level]
-            made.add_allowed = tallies[level].add_allowed
+            made.allowed = tallies[level].allowed.numbers
             self.levels[level] = made
         self.tallies = tallies
         self.shadow = frozenset(shadow)
@@ -206,7 +235,9 @@ cdef class Levels:
         if not keys:
             raise TypeError("the key of at least one level must be given")
         for level, key in keys.items():
-            found = self._level(level)
+            found = self.levels.get(level)
+            if found is None:
+                raise ValueError(f"level must be one of {', '.join(self.levels)}, got {level!r}")
             if key is None:
                 continue
             limiter = found.limiter
@@ -220,13 +251,6 @@ cdef class Levels:
         if not applied:
             checked_amount("cost", cost)
         return applied
-
-    cdef _Level _level(self, object level):
-        try:
-            return self.levels[level]
-        except KeyError:
-            names = ", ".join(self.levels)
-            raise ValueError(f"level must be one of {names}, got {level!r}") from None
 
     def policies(self):
         """The tiers of all levels as text; the same tuple as long as they are."""
@@ -245,25 +269,33 @@ cdef class Levels:
 
     cdef list _shadows(self, list applied):
         """Move the limits that are only counted out of `applied`, which keeps those that may deny."""
-        if not self.shadow:
+        with cython.critical_section(self):
+            shadow = self.shadow
+        if not shadow:
             return []
-        shadows = [each for each in applied if (<tuple>each)[0] in self.shadow]
-        applied[:] = [each for each in applied if (<tuple>each)[0] not in self.shadow]
+        shadows = [each for each in applied if (<tuple>each)[0] in shadow]
+        applied[:] = [each for each in applied if (<tuple>each)[0] not in shadow]
         return shadows
 
+    def set_shadow(self, shadow):
+        """Set which levels are counted, but never deny."""
+        names = frozenset(shadow)
+        with cython.critical_section(self):
+            self.shadow = names
+
     cdef int _count_allowed(self, list applied) except -1:
-        for level, _, _ in applied:
-            (<_Level>self.levels[level]).add_allowed()
+        for each in applied:
+            next((<_Level>self.levels[(<tuple>each)[0]]).allowed)
         return 0
 
     cdef int _count_denied(self, list applied, tuple violated) except -1:
         """Count a request that was denied, by policies of these levels."""
         cdef str policy, start
-        for level, _, _ in applied:
+        for level, _, key in applied:
             start = f"{level}: "
             policies = [policy[len(start):] for policy in violated if policy.startswith(start)]
             if policies:
-                self.tallies[level].deny(policies)
+                self.tallies[level].deny(policies, key)
         return 0
 
     def applied(self, keys, cost):
@@ -280,7 +312,7 @@ cdef class Levels:
             if shadows:
                 charge_shadows(self.tallies, shadows, cost)
             return True
-        self._count_denied(applied, peek_all(applied, cost).violated or (f"{denier}: ",))
+        self._count_denied(applied, _peek(applied, cost).violated or (f"{denier}: ",))
         return False
 
     def decide(self, keys, cost):
@@ -288,7 +320,7 @@ cdef class Levels:
         applied = self._applied(keys, cost)
         shadows = self._shadows(applied)
         decision = _decide(applied, cost)
-        if _field(decision, 0, "allowed"):
+        if is_allowed(DECISION, decision):
             self._count_allowed(applied)
             if shadows:
                 charge_shadows(self.tallies, shadows, cost)
@@ -300,15 +332,15 @@ cdef class Levels:
         """What ``decide`` would return, but without taking anything."""
         applied = self._applied(keys, cost)
         self._shadows(applied)
-        return peek_all(applied, cost)
+        return _peek(applied, cost)
 
     def reserve(self, keys, cost):
         """As ``allow``, but return a reservation."""
         applied = self._applied(keys, cost)
         shadows = self._shadows(applied)
         reservation = _reserve(applied, cost)
-        if not reservation.decision.allowed:
-            self._count_denied(applied, reservation.decision.violated)
+        if not is_allowed(DECISION, reservation.made):
+            self._count_denied(applied, reservation.made.violated)
             return reservation
         self._count_allowed(applied)
         if shadows:

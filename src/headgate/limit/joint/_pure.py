@@ -169,11 +169,15 @@ class Levels:
 
     def _by_shadow(self, keys, cost):
         """The limits that may deny, and those that are only counted."""
-        applied = self.applied(keys, cost)
-        if not self._shadow:
+        applied, shadow = self.applied(keys, cost), self._shadow
+        if not shadow:
             return applied, ()
-        shadows = [each for each in applied if each[0] in self._shadow]
-        return [each for each in applied if each[0] not in self._shadow], shadows
+        shadows = [each for each in applied if each[0] in shadow]
+        return [each for each in applied if each[0] not in shadow], shadows
+
+    def set_shadow(self, shadow):
+        """Set which levels are counted, but never deny."""
+        self._shadow = frozenset(shadow)
 
     def _count_allowed(self, applied):
         for level, _, _ in applied:
@@ -181,11 +185,11 @@ class Levels:
 
     def _count_denied(self, applied, violated):
         """Count a request that was denied, by policies of these levels."""
-        for level, _, _ in applied:
+        for level, _, key in applied:
             start = f"{level}: "
             policies = [policy.removeprefix(start) for policy in violated if policy.startswith(start)]
             if policies:
-                self._tallies[level].deny(policies)
+                self._tallies[level].deny(policies, key)
 
     def allow(self, keys, cost):
         """Take `cost` at all levels that `keys` names if all allow it; True if so."""

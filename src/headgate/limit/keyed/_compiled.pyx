@@ -28,14 +28,15 @@ Foreign code - the clock, ``__float__`` and ``__index__`` of a cost - runs befor
 cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree
-from libc.math cimport INFINITY, ldexp
+from cpython.tuple cimport PyTuple_GET_ITEM
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t, uint64_t
 
 from headgate._c.clock cimport hg_monotonic_ns
-from headgate._c.fields cimport hg_get_double, hg_set_double
-from headgate._c.mulshift cimport hg_wait
+from headgate._c.fields cimport hg_get_double
 from headgate.limit._amounts cimport Amount, split
 from headgate.limit._decided cimport decided
+from headgate.limit.reservation._compiled cimport Reservation
 
 from functools import partial
 from os import urandom
@@ -44,48 +45,38 @@ from headgate.limit import _waiting
 from headgate._base.clock import checked_clock, checked_now
 from headgate.limit._decision import Decision, with_details
 from headgate._base.pickling import initialized
-from headgate.limit._rate import checked_rates, text_of
+from headgate.limit._rate import checked_rates
 from headgate.limit._tables import (
     checked_mismatch,
     checked_overflow,
     checked_windows,
     count_lines,
-    largest_cost,
     longest_log,
     scale_of,
     stride_of,
     tables_of,
 )
-from headgate.limit.reservation._compiled import Reservation
-from headgate.limit._units import checked_amount, wait
+from headgate.limit._units import checked_amount
 
 include "_table.pxi"
 include "_log.pxi"
+include "_switching.pxi"
 
 cdef enum:
     HEADER = 4096
+    LIMIT = 0  # the fields of a `Rate`
+    BURST = 2
 
 
-def _size(uint64_t lines, bint strict, tuple rates):
-    """The bytes of the tables of a limiter."""
-    length = longest_log(checked_windows(rates)) if strict else 0
-    return _words(lines, length) * sizeof(uint64_t) * (1 if strict else len(rates))
+def _size(uint64_t lines, bint strict, tuple rates, uint64_t entries):
+    """The bytes of the tables of a limiter, with logs of so many `entries`."""
+    return _words(lines, entries) * sizeof(uint64_t) * (1 if strict else len(rates))
 
 
-cdef object _wait(hg_charge *charge, int64_t units):
-    """The nanoseconds in which `units` are refilled."""
-    cdef int64_t nanoseconds = hg_wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
-    if nanoseconds >= 0:
-        return nanoseconds
-    return wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
+cdef type DECISION = Decision
 
 
-cdef double _left(hg_charge *charge, int64_t debt) noexcept:
-    """The tokens that are left to a key that owes `debt`."""
-    return ldexp(<double>max(0, charge.scale.burst - debt), -<int>charge.scale.bits)
-
-
-cdef class RateLimiter(_Logs):
+cdef class RateLimiter(_Switching):
     """RateLimiter(rate, *, burst=None, max_keys=1_000_000, path=None, mode=0o600, on_full="evict", \
     strict=False, on_mismatch="raise", clock=None)\n--\n
     A rate limit for each key, in memory of fixed size.
@@ -101,7 +92,7 @@ cdef class RateLimiter(_Logs):
     `max_keys`, once for all tiers. Limits and costs are then whole numbers, and no burst is given.
 
     Keys are str, bytes or int; a str and its bytes are different keys. They are not stored: a keyed hash of
-    23 bits finds a cell among sixteen, and two keys may share one, with a probability of two in a million.
+    22 bits finds a cell among sixteen, and two keys may share one, with a probability of four in a million.
     `max_keys` keys may owe something at once, in 16 bytes per key and tier, reserved from the start. When all
     sixteen cells are in use, a new key evicts the one that owes least (`on_full` is ``"evict"``): it is
     allowed but takes over that debt; or else it is denied (``"deny"``). `clock` is a callable that returns
@@ -133,11 +124,7 @@ cdef class RateLimiter(_Logs):
 
     cdef object __weakref__
     cdef object waiting
-    cdef bint strict
-    cdef double largest
     cdef object key_count
-    cdef object table
-    cdef Py_buffer view
 
     def __init__(self, rate, *, burst=None, max_keys=1_000_000, path=None, mode=0o600, on_full="evict",
                  strict=False, on_mismatch="raise", clock=None):
@@ -156,14 +143,16 @@ cdef class RateLimiter(_Logs):
         if path is not None:
             from headgate.limit._files import shared_limiter
             size_of = partial(_size, lines, bool(strict))
-            table, rates = shared_limiter(path, mode, "compiled", rates, max_keys, on_full, bool(strict),
-                                          size_of, now, adopt)
+            table = shared_limiter(path, mode, "compiled", rates, max_keys, on_full, bool(strict), size_of,
+                                   now, adopt)
+            rates, now = table.rates, table.epoch
             windows = checked_windows(rates) if strict else ()
-            now = table.epoch
         tables = tables_of(rates, windows)
         for i in range(len(tables)):
             scales[i] = _scale(tables[i])
         cdef hg_log log = _log(windows)
+        if table is not None:
+            log.length = table.entries
         cdef size_t size = _words(lines, log.length) * sizeof(uint64_t)
         secret = urandom(16) if table is None else table.secret
         cdef uint64_t first = int.from_bytes(secret[:8], "little")
@@ -184,24 +173,13 @@ cdef class RateLimiter(_Logs):
                     self._lay_out(i, self.view.buf + HEADER + i * size, lines, stride, scales[i], now)
             if windows:
                 self._lay_out_log()
-            self._publish(rates)
-
-    def __dealloc__(self):
-        PyBuffer_Release(&self.view)
-
-    cdef int _map(self, object table) except -1:
-        """Hold the map of a file as long as its cells may be used."""
-        self.table = table
-        PyBuffer_Release(&self.view)
+            if table is None:
+                self._publish(rates)
+            else:
+                self._share(len(tables))
         if table is not None:
-            PyObject_GetBuffer(table.map, &self.view, PyBUF_WRITABLE)
-        return 0
+            self._settle_cells()
 
-    cdef int _publish(self, tuple rates) except -1:
-        self.count = 1 if self.strict else len(rates)
-        self.terms = rates
-        hg_set_double(&self.largest, largest_cost(rates))
-        return 0
     cdef tuple _charge(self, object key, object cost, bint take, hg_charge *charges, hg_verdict *verdict):
         """Decide; the rates in force at that time."""
         cdef hg_hashed hashed
@@ -213,8 +191,8 @@ cdef class RateLimiter(_Logs):
         else:
             amount = split(checked_amount("cost", cost))
         if max(<double>amount.whole, amount.part) > hg_get_double(&self.largest):
-            least = min([rate.burst for rate in self.rates])
-            raise ValueError(f"cost must be at most the burst {least!r}, got {cost!r}")
+            self._renew()
+            self._check_cost(cost, amount)
         self._locate(key, &hashed)
         if self.strict:
             return self._charge_log(&hashed, cost, amount, take, charges, verdict)
@@ -225,9 +203,11 @@ cdef class RateLimiter(_Logs):
                 rates = self.terms
             if verdict[0] == HG_ALLOWED:
                 return rates
-            self._undo(&hashed, charges, len(rates))
-            if verdict[0] != HG_AHEAD:
+            self._undo(&hashed, now, charges, len(rates))
+            if verdict[0] != HG_AHEAD and verdict[0] != HG_STALE:
                 return rates
+            self._renew()
+            self._check_cost(cost, amount)
             now = self._sweep_now()
             self._clamp(&hashed, now, charges, len(rates))
 
@@ -243,55 +223,67 @@ cdef class RateLimiter(_Logs):
         >>> limiter.allow("ann", 8), limiter.allow("ann", 3), limiter.allow("ann", 2)
         (True, False, True)
         """
+        return self._allows(key, cost, True)
+
+    cdef bint _allows(self, object key, object cost, bint take) except -1:
+        """Whether every tier allows it; then with `take` it is taken."""
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
-        self._charge(key, cost, True, charges, &verdict)
+        self._charge(key, cost, take, charges, &verdict)
         return verdict == HG_ALLOWED
 
-    cdef object _decision(self, tuple rates, hg_verdict verdict, hg_charge *charges, bint taken):
-        """That of the tier that denies for longest, or else of the one with the least remaining."""
+    cdef object _decision(self, tuple rates, hg_verdict verdict, hg_charge *charges, bint taken, object name,
+                          double least):
+        """That of the tier that denies for longest, or else of the one with the least remaining; None if no
+        less than `least` remains. Policies begin with the `name` of a level, if there is one.
+        """
         if verdict == HG_ALLOWED:
-            return self._allowed(rates, charges, taken)
-        return self._denied(rates, charges)
+            return self._allowed(rates, charges, taken, name, least)
+        return self._denied(rates, charges, name)
 
-    cdef object _allowed(self, tuple rates, hg_charge *charges, bint taken):
+    cdef object _allowed(self, tuple rates, hg_charge *charges, bint taken, object name, double least):
         cdef int i, tightest = 0
-        cdef double left, least = 0
+        cdef double left, remaining = INFINITY
         cdef int64_t debt
         for i in range(len(rates)):
             left = _left(&charges[i], charges[i].debt + taken * charges[i].cost)
-            if i == 0 or left < least:
-                tightest, least = i, left
+            if left < remaining:
+                tightest, remaining = i, left
+        if remaining >= least:
+            return None
         rate, charge = rates[tightest], &charges[tightest]
         debt = charge.rest if self.strict else charge.debt + taken * charge.cost
-        reset = _wait(charge, debt) / 1e9 if rate.limit else 0.0
-        return decided(Decision, True, rate.burst, least, 0.0, reset, text_of(rate))
+        reset = _seconds(charge, debt) if <object>PyTuple_GET_ITEM(rate, LIMIT) else 0.0
+        burst = <object>PyTuple_GET_ITEM(rate, BURST)
+        return decided(DECISION, True, burst, remaining, 0.0, reset, self._policies(rates, name)[tightest])
 
-    cdef object _denied(self, tuple rates, hg_charge *charges):
+    cdef object _denied(self, tuple rates, hg_charge *charges, object name):
         cdef int i, worst = 0
         waits = [0] * len(rates)
         violated = []
+        policies = self._policies(rates, name)
         for i in range(len(rates)):
             if charges[i].verdict != HG_ALLOWED:
                 waits[i] = _wait(&charges[i], charges[i].missing) if rates[i].limit else INFINITY
-                violated.append(text_of(rates[i]))
+                violated.append(policies[i])
             if waits[i] > waits[worst]:
                 worst = i
         rate, charge = rates[worst], &charges[worst]
         pause = waits[worst] / 1e9
-        reset = _wait(charge, charge.rest if self.strict else charge.debt) / 1e9 if rate.limit else pause
+        reset = _seconds(charge, charge.rest if self.strict else charge.debt) if rate.limit else pause
         left = _left(charge, charge.debt)
-        decision = decided(Decision, False, rate.burst, left, pause, reset, text_of(rate))
+        decision = decided(DECISION, False, rate.burst, left, pause, reset, policies[worst])
         return decision if len(violated) < 2 else with_details(decision, tuple(violated))
 
     cdef object _with_more(self, object key, object decision):
         """With the time until one more token is available, which for a strict limit only the log gives."""
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
-        if not self.strict or decision.remaining >= 1:
+        if not self.strict or decision is None or decision.remaining >= 1:
             return decision
         rates = self._charge(key, 1, False, charges, &verdict)
-        return with_details(decision, (), self._decision(rates, verdict, charges, False).retry_after)
+        later = self._decision(rates, verdict, charges, False, None, INFINITY)
+        return with_details(decision, (), later.retry_after)
 
     def decide(self, key, cost=1):
         """Take `cost` for `key` if every tier allows it, and return a `Decision`.
@@ -308,13 +300,13 @@ cdef class RateLimiter(_Logs):
         >>> limiter.decide("ann").retry_after
         0.5
         """
-        return self._decide(key, cost)
+        return self._decide(key, cost, None, INFINITY)
 
-    cdef object _decide(self, object key, object cost):
+    cdef object _decide(self, object key, object cost, object name, double least):
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
         rates = self._charge(key, cost, True, charges, &verdict)
-        return self._with_more(key, self._decision(rates, verdict, charges, True))
+        return self._with_more(key, self._decision(rates, verdict, charges, True, name, least))
 
     def peek(self, key, cost=1):
         """What ``decide`` would return, but without taking anything.
@@ -328,7 +320,7 @@ cdef class RateLimiter(_Logs):
         cdef hg_charge[MOST_TIERS] charges
         cdef hg_verdict verdict
         rates = self._charge(key, cost, False, charges, &verdict)
-        return self._with_more(key, self._decision(rates, verdict, charges, False))
+        return self._with_more(key, self._decision(rates, verdict, charges, False, None, INFINITY))
 
     def reserve(self, key, cost=1):
         """Take `cost` for `key` if every tier allows it, as a `Reservation`, which is false if one denies.
@@ -342,16 +334,9 @@ cdef class RateLimiter(_Logs):
         (200.0, None, 700.0)
         """
         reserved_at = self._now()
-        decision = self._decide(key, cost)
+        decision = self._decide(key, cost, None, INFINITY)
         amount = cost if type(cost) is int else checked_amount("cost", cost)
-        return Reservation(amount, [(self, key, reserved_at)], None, decision)
-
-    def _has(self, key, cost):
-        """Whether ``peek`` would allow it."""
-        cdef hg_charge[MOST_TIERS] charges
-        cdef hg_verdict verdict
-        self._charge(key, cost, False, charges, &verdict)
-        return verdict == HG_ALLOWED
+        return Reservation.__new__(Reservation, amount, [(self, key, reserved_at)], None, decision)
 
     def refund(self, key, cost=1):
         """Refund `cost` of what `key` owes, at every tier, for example because a request failed.
@@ -393,6 +378,7 @@ cdef class RateLimiter(_Logs):
         self._charge(key, 0, True, charges, &verdict)  # clamps a time that is too far ahead
         self._locate(key, &hashed)
         while given < self._tiers():
+            self._renew()
             if self.strict:
                 given = self._refund_log(&hashed, self._sweep_now(), amount)
             else:
@@ -417,6 +403,7 @@ cdef class RateLimiter(_Logs):
         self._charge(key, 0, True, charges, &verdict)  # clamps a time that is too far ahead
         self._locate(key, &hashed)
         while done < self._tiers():
+            self._renew()
             if self.strict:
                 done = self._settle_log(&hashed, self._sweep_now(), cost, actual, reserved_at)
             else:
@@ -454,9 +441,13 @@ cdef class RateLimiter(_Logs):
     def reconfigure(self, rate, *, burst=None):
         """Set another rate; the debts of a tier become those of the new tier in its place, up to 32 bursts.
 
-        A strict limiter keeps as many of the last entries of each key as the largest limit.
+        A strict limiter keeps as many of the last entries of each key as the largest limit. With `path` the
+        rate is set for all processes: each decides by it from its next decision on, at the latest when the
+        call returns. The number of tiers is kept, and no limit of a strict one is above the largest that the
+        file was made for. If the process is killed, the rate has been set or not.
 
-        Raises what the constructor raises, ValueError if processes share the limit. Complexity: O(max_keys).
+        Raises what the constructor raises, ValueError if a shared limit cannot have that rate, HeadgateError
+        if another process holds the lock of the file and is stopped. Complexity: O(max_keys).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
         >>> limiter.allow("ann", 8), limiter.reconfigure("20/s"), limiter.peek("ann").remaining
@@ -465,6 +456,9 @@ cdef class RateLimiter(_Logs):
         cdef hg_scale[MOST_TIERS] scales
         cdef int i
         rates = self._changed_rates(rate, burst)
+        if self.table is not None:
+            self._switch_to(rates)
+            return
         windows = checked_windows(rates) if self.strict else ()
         tables = tables_of(rates, windows)
         for i in range(len(tables)):
@@ -474,6 +468,14 @@ cdef class RateLimiter(_Logs):
         else:
             self._rescale(rates, scales, self._sweep_now())
         self.waiting.notify_all()
+
+    cdef int _switch_to(self, tuple rates) except -1:
+        """Let another rate be in force for all processes."""
+        while not self.table.locked(self._switch, rates):
+            self._settle_cells()
+        self._settle_cells()
+        self.waiting.notify_all()
+        return 0
 
     cdef int _rescale(self, tuple rates, const hg_scale *scales, int64_t now) except -1:
         """Let the tables, and those that are new, be in the units of other rates."""
@@ -489,10 +491,10 @@ cdef class RateLimiter(_Logs):
     def _changed_rates(self, rate, burst=None):
         """The tiers that ``reconfigure`` would set."""
         rates = checked_rates(rate, burst)
-        if self.table is not None:
-            raise ValueError(self.table.refusal)
         if self.strict:
             checked_windows(rates)
+        if self.table is not None:
+            self.table.check_switch(self.rates, rates)
         return rates
 
     cdef int _replace_log(self, tuple rates, hg_log log, hg_scale scale) except -1:
@@ -526,6 +528,7 @@ cdef class RateLimiter(_Logs):
         >>> RateLimiter("1/s; 10/min").rates
         (Rate(limit=1, period=1, burst=1), Rate(limit=10, period=60, burst=10))
         """
+        self._renew()
         with cython.critical_section(self):
             rates = self.terms
         return rates
@@ -571,6 +574,7 @@ cdef class RateLimiter(_Logs):
         cdef int i, j
         cdef hg_tier *tier
         cdef uint64_t line
+        self._renew()
         self._sweep_now()
         tables = tables_of(self.terms, checked_windows(self.terms) if self.strict else ())
         assert self.count == len(tables)

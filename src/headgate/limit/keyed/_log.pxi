@@ -31,7 +31,7 @@ cdef extern from "log.h" nogil:
                            hg_charge *charges, hg_claim *claims)
     void hg_log_clamp(hg_tier *tier, const hg_log *log, const hg_hashed *hashed, const hg_charge *seen,
                       uint64_t now, int64_t elapsed)
-    void hg_log_refund(hg_tier *tier, const hg_log *log, const hg_hashed *hashed, uint64_t now,
+    bint hg_log_refund(hg_tier *tier, const hg_log *log, const hg_hashed *hashed, uint64_t now,
                        int64_t elapsed, int64_t back)
     uint64_t hg_newest(const hg_tier *tier, const hg_log *log)
     void hg_log_carry(const hg_tier *from_tier, const hg_log *from_log, hg_tier *tier, const hg_log *log,
@@ -84,22 +84,26 @@ cdef class _Logs(_Tables):
             if claims is NULL:
                 raise MemoryError
         try:
-            return self._charge_windows(hashed, entries, take, charges, verdict, claims)
+            return self._charge_windows(hashed, cost, amount, entries, take, charges, verdict, claims)
         finally:
             if claims is not few:
                 PyMem_RawFree(claims)
 
-    cdef tuple _charge_windows(self, const hg_hashed *hashed, int64_t cost, bint take, hg_charge *charges,
-                               hg_verdict *verdict, hg_claim *claims):
+    cdef tuple _charge_windows(self, const hg_hashed *hashed, object cost, Amount amount, int64_t entries,
+                               bint take, hg_charge *charges, hg_verdict *verdict, hg_claim *claims):
         cdef int64_t now = self._sweep_now()
         while True:
             with cython.critical_section(self):
-                verdict[0] = self._decide_windows(hashed, now, cost, take, charges, claims)
+                verdict[0] = self._decide_windows(hashed, now, entries, take, charges, claims)
                 rates = self.terms
-            if verdict[0] != HG_AHEAD:
+            if verdict[0] != HG_AHEAD and verdict[0] != HG_STALE:
                 return rates
+            self._renew()
+            self._check_cost(cost, amount)
             now = self._sweep_now()
             with cython.critical_section(self):
+                if verdict[0] == HG_STALE:
+                    continue
                 hg_log_clamp(&self.tiers[0], &self.log, hashed, charges, self._units(0, now),
                              now - self.tiers[0].epoch)
 
@@ -121,29 +125,29 @@ cdef class _Logs(_Tables):
         charge.now = self._units(0, now)
         charge.cost = cost
 
-    cdef int _refund_log(self, const hg_hashed *hashed, int64_t now, Amount amount) except -1:
-        """Drop entries of a key."""
+    cdef bint _refund_log(self, const hg_hashed *hashed, int64_t now, Amount amount) except -1:
+        """Drop entries of a key; False if the rate must be loaded first."""
         with cython.critical_section(self):
-            hg_log_refund(&self.tiers[0], &self.log, hashed, self._units(0, now), now - self.tiers[0].epoch,
-                          to_units(amount, 0))
-        return 1
+            return hg_log_refund(&self.tiers[0], &self.log, hashed, self._units(0, now),
+                                 now - self.tiers[0].epoch, to_units(amount, 0))
 
     cdef bint _settle_log(self, const hg_hashed *hashed, int64_t now, object cost, object actual,
                           object reserved_at) except -1:
         """``_settle`` of a strict limiter: entries that have left all windows are not refunded. False if
-        the clock must be read again.
+        the clock must be read again, or the rate loaded.
         """
         cdef int64_t back
         if actual > cost:
             return self._log_up_to(hashed, now, min(actual - cost, self.log.length))
         with cython.critical_section(self):
             back = cost - actual if now - reserved_at < self.log.longest else 0
-            hg_log_refund(&self.tiers[0], &self.log, hashed, self._units(0, now), now - self.tiers[0].epoch,
-                          back)
-        return True
+            return hg_log_refund(&self.tiers[0], &self.log, hashed, self._units(0, now),
+                                 now - self.tiers[0].epoch, back)
 
     cdef bint _log_up_to(self, const hg_hashed *hashed, int64_t now, int64_t most) except -1:
-        """Log at most so many entries, as the windows allow; False if the clock must be read again."""
+        """Log at most so many entries, as the windows allow; False if the clock must be read again, or the
+        rate loaded.
+        """
         cdef hg_verdict verdict
         cdef hg_claim *claims = <hg_claim *>PyMem_RawMalloc(most * sizeof(hg_claim))
         if claims is NULL:
@@ -151,7 +155,7 @@ cdef class _Logs(_Tables):
         with cython.critical_section(self):
             verdict = self._fill_log(hashed, now, most, claims)
         PyMem_RawFree(claims)
-        return verdict != HG_AHEAD
+        return verdict != HG_AHEAD and verdict != HG_STALE
 
     cdef hg_verdict _fill_log(self, const hg_hashed *hashed, int64_t now, int64_t most,
                               hg_claim *claims) noexcept nogil:
@@ -164,8 +168,8 @@ cdef class _Logs(_Tables):
             for i in range(self.log.count):
                 self._prepare(&charges[i], now, 0)
             hg_log_decide(&self.tiers[0], &self.log, hashed, self.evict, True, charges)
-            if charges[0].verdict == HG_AHEAD:
-                return HG_AHEAD
+            if charges[0].verdict == HG_AHEAD or charges[0].verdict == HG_STALE:
+                return charges[0].verdict
             entries = most
             for i in range(self.log.count):
                 entries = min(entries, self.log.windows[i].limit - charges[i].debt)
@@ -182,7 +186,7 @@ cdef class _Logs(_Tables):
         cdef int64_t now = self._now()
         cdef hg_tier *tier = &self.tiers[0]
         cdef uint64_t at, stamp = hg_stamp(now - tier.epoch), newest
-        assert self.log.length == longest_log(checked_windows(self.terms))
+        assert self.log.length >= longest_log(checked_windows(self.terms))
         for at in range(tier.lines * HG_CELLS):
             newest = hg_span_of(&self.log, &self.log.times[at * self.log.length]).newest
             if newest + self.log.longest > stamp and newest <= stamp and not tier.control[HG_REWINDS]:

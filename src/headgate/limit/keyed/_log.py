@@ -12,6 +12,8 @@ from headgate.limit.keyed._table import (
     _COST,
     _DEBT,
     _INHERITED,
+    _MOST_DEBT,
+    _NEVER_TWICE,
     _TAG_SIZE,
     _TIMES,
     _WORD,
@@ -34,21 +36,32 @@ class _Logs(_SharedTier):
 
     __slots__ = ("length", "logs", "longest", "rates", "starts", "windows")
 
-    def __init__(self, rates, memory, start, lines, epoch):
+    def __init__(self, rates, memory, start, lines, epoch, generation=0, before=None, length=None):
         self.rates = rates
         self.windows = checked_windows(rates)
         self.longest = max([period for _, period in self.windows])
+        self.length = longest_log(self.windows) if length is None else length
         (rate,) = tables_of(rates, self.windows)
-        super().__init__(rate, memory, start, lines, epoch)
-        self.ceiling += _STEPS  # each request adds one, however many come in one nanosecond
+        super().__init__(rate, memory, start, lines, epoch, generation, before)
+        self.ceiling = self.burst + _STEPS  # each request adds one, however many come in one nanosecond
 
     def _allot(self, memory, start, lines):
         super()._allot(memory, start, lines)
-        self.length = longest_log(self.windows)
         logs = _WORD_SIZE * _CELLS * lines * self.length
         view = memoryview(memory)
         self.logs = view[-logs:].cast("Q")
         self.starts = view[-logs - _TAG_SIZE * _CELLS * lines : -logs].cast("I")
+
+    @property
+    def is_strict(self):
+        """Whether cells are the heads of logs."""
+        return True
+
+    def kept(self, at):
+        """How long the newest entry counted when the rate was switched, in the units of this one."""
+        newest = max(map(self.entries(at), range(self.length))) - _WORD // 2
+        owed = units_at(newest + self.longest - 1, self.multiplier, self.shift) + 1 - self.since
+        return min(owed, _MOST_DEBT) + (self.generation & _NEVER_TWICE) if owed > 0 else 0
 
     @property
     def size(self):
@@ -159,7 +172,7 @@ class _Logs(_SharedTier):
         entry stops counting.
         """
         owed = units_at(elapsed + self.longest - 1, self.multiplier, self.shift) + 1 - now
-        return (now + (owed if gap < owed else gap + 1)) % _TIMES
+        return (now + (owed if gap < owed else gap + 1)) % _TIMES | self.parity
 
     def charge_up_to(self, tag, hashed, now_ns, amount, evict):
         """As for a tier: as many entries as every window allows."""
@@ -179,6 +192,8 @@ class _Logs(_SharedTier):
         """Drop the oldest entries of a key that still count, at most so many, and all before them."""
         logs, edits = self.logs, self.edits
         edit = edits[0]
+        if self.is_stale():
+            return False
         at = self.find(tag, self.candidates(hashed))
         if at is None:
             return True
@@ -222,7 +237,7 @@ class _Logs(_SharedTier):
     def check_logs(self, now_ns):
         """A log is in order; where an entry counts that is not ahead of the clock, the head is not free; but
         if the clock has been far back, heads count from then on, and earlier entries may count again."""
-        assert self.length == longest_log(self.windows)
+        assert self.length >= longest_log(self.windows)
         now, stamp = self.units(now_ns), now_ns - self.epoch + _WORD // 2
         for at in range(len(self.tags)):
             log = list(map(self.entries(at), range(self.length)))

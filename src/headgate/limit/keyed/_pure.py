@@ -3,7 +3,7 @@
     key --keyed hash--> tag, two lines
 
     line  | cell | cell | cell | cell | cell | cell | cell | cell |
-    cell  | tag: 23 bits | time at which nothing is owed any more: 40 bits |
+    cell  | tag: 22 bits | parity of its generation, time at which nothing is owed any more: 41 bits |
 
 The cells, and the rules for them, are those of the compiled twin; the tags of a table are stored behind its
 times, and are searched at the speed of C. The system provides its memory as it is used. A lock takes the
@@ -38,12 +38,12 @@ from headgate.limit._tables import (
     checked_overflow,
     checked_windows,
     count_lines,
-    largest_cost,
     scale_of,
     tables_of,
 )
 from headgate.limit._units import checked_amount
 from headgate.limit.keyed._log import _log_length, _Logs
+from headgate.limit.keyed._switching import _Switching
 from headgate.limit.keyed._table import (
     _AHEAD,
     _CELLS,
@@ -54,14 +54,13 @@ from headgate.limit.keyed._table import (
     _hash_anywhere,
     _hash_in_process,
     _private_memory,
-    _SharedTier,
     _table_size,
     _Tier,
 )
 from headgate.limit.reservation._pure import Reservation
 
 
-class RateLimiter:
+class RateLimiter(_Switching):
     """A rate limit for each key, in memory of fixed size.
 
     `rate` is a rate or several tiers of them, each of which must allow a request: ``"10/s"``,
@@ -75,7 +74,7 @@ class RateLimiter:
     `max_keys`, once for all tiers. Limits and costs are then whole numbers, and no burst is given.
 
     Keys are str, bytes or int; a str and its bytes are different keys. They are not stored: a keyed hash of
-    23 bits finds a cell among sixteen, and two keys may share one, with a probability of two in a million.
+    22 bits finds a cell among sixteen, and two keys may share one, with a probability of four in a million.
     `max_keys` keys may owe something at once, in 16 bytes per key and tier, reserved from the start. When all
     sixteen cells are in use, a new key evicts the one that owes least (`on_full` is ``"evict"``): it is
     allowed but takes over that debt; or else it is denied (``"deny"``). `clock` is a callable that returns
@@ -107,17 +106,9 @@ class RateLimiter:
 
     __slots__ = (
         "__weakref__",
-        "_clock",
-        "_edits",
         "_evict",
         "_hash",
-        "_largest",
-        "_locked",
         "_max_keys",
-        "_rates",
-        "_strict",
-        "_table",
-        "_tiers",
         "_waiting",
     )
 
@@ -152,43 +143,21 @@ class RateLimiter:
             self._locked = under(new_lock())
             self._hash = _hash_in_process(os.urandom(16))
             if strict:
-                self._publish(rates, [_Logs(rates, _private_memory(lines, length), 0, lines, now)])
+                self._publish(rates, [_Logs(rates, _private_memory(lines, length), 0, lines, now)], 0)
             else:
                 tiers = [_Tier(tier, _private_memory(lines, 0), 0, lines, now) for tier in rates]
-                self._publish(rates, tiers)
+                self._publish(rates, tiers, 0)
             return
-        from headgate.limit._files import HEADER, shared_limiter
+        from headgate.limit._files import shared_limiter
 
-        def size_of(rates):
-            return _table_size(lines, _log_length(rates, strict)) * (1 if strict else len(rates))
+        def size_of(rates, entries):
+            return _table_size(lines, entries) * (1 if strict else len(rates))
 
-        table, rates = shared_limiter(
+        table = shared_limiter(
             path, mode, "pure", rates, max_keys, on_full, self._strict, size_of, now, adopt
         )
-        self._table, self._locked = table, table.locked
         self._hash = _hash_anywhere(table.secret)
-        if strict:
-            self._publish(rates, [_Logs(rates, table.map, HEADER, lines, table.epoch)])
-            return
-        size = _table_size(lines, 0)
-        self._publish(rates, [
-            _SharedTier(tier, table.map, HEADER + size * at, lines, table.epoch)
-            for at, tier in enumerate(rates)
-        ])
-
-    def _publish(self, rates, tiers, edit=0):
-        """Set the tables that decide, if nothing was written since `edit`; True if so."""
-        edits, largest = self._edits, largest_cost(rates)
-        for tier in tiers:
-            tier.edits = edits
-        if edits[0] != edit:
-            return False
-        edits[0] = edit + 1
-        self._rates, self._tiers, self._largest = rates, tiers, largest
-        return True
-
-    def _now_ns(self):
-        return monotonic_ns() if self._clock is None else checked_now(self._clock())
+        self._share(table, lines, self._strict, self._clock)
 
     def _sweep_now(self):
         """Sweep the lines that are due and return now; a time far back is accepted if it is read twice."""
@@ -204,7 +173,7 @@ class RateLimiter:
         return now
 
     def _sweep(self, now, certain):
-        return self._locked(self._sweep_all, now, certain)
+        return self._locked(self._renewed, self._sweep_all, now, certain)
 
     def _sweep_all(self, now, certain):
         return False not in [tier.sweep(tier.units(now), certain) for tier in self._tiers]
@@ -213,7 +182,7 @@ class RateLimiter:
         """The tag of a key, and the hash that gives its lines, different for a str, bytes and an int."""
         kind = _STR if isinstance(key, str) else 0 if isinstance(key, bytes) else _INT
         hashed = self._hash(key_bytes(key, "key")) ^ kind
-        return hashed >> 65 or 1, hashed
+        return hashed >> 66 or 1, hashed
 
     def _charge(self, key, cost, take, fully=False):
         """Decide for every tier; with `take`, charge all of them or none.
@@ -222,7 +191,7 @@ class RateLimiter:
         """
         amount = cost if type(cost) is int and cost >= 0 else checked_amount("cost", cost)
         if amount > self._largest:
-            raise ValueError(f"cost must be at most the burst {self._largest!r}, got {cost!r}")
+            self._locked(self._renewed, self._check_cost, cost, amount)
         self._check_whole(cost, amount)
         tag, hashed = self._locate(key)
         now = self._sweep_now()
@@ -231,12 +200,21 @@ class RateLimiter:
             if not ahead:
                 return allowed, charges
             now = self._sweep_now()
-            self._locked(self._clamp, now, charges)
+            self._locked(self._renewed, self._clamp, now, charges)
+
+    def _check_cost(self, cost, amount):
+        """Raise if a cost is above the smallest burst."""
+        if amount > self._largest:
+            raise ValueError(f"cost must be at most the burst {self._largest!r}, got {cost!r}")
 
     def _attempt(self, tag, hashed, now, amount, take, fully):
         """What ``_charge`` returns, and whether a time must be clamped first."""
         while True:
+            if self._table is not None and self._prepare(hashed, now):
+                self._check_cost(amount, amount)
             allowed, ahead, charges, edit = True, False, [], self._edits[0]
+            if self._table is not None and self._is_overtaken():
+                continue
             for tier in self._tiers:
                 charge = tier.decide(tag, hashed, now, amount, self._evict, fully)
                 charges.append(charge)
@@ -246,6 +224,13 @@ class RateLimiter:
                     ahead = take
             if not (take and allowed and amount) or ahead or self._take(tag, charges, edit):
                 return allowed, ahead, charges
+
+    def _is_overtaken(self):
+        """Whether the rate has been switched, or a fork has freed the file, which is taken again."""
+        is_free = self._edits[1]
+        if is_free:
+            self._table.retake()
+        return is_free or self._switches[0] != self._tiers[0].generation
 
     def _take(self, tag, charges, edit):
         """Charge all tiers; False, and none is charged, if something was written since `edit`."""
@@ -265,7 +250,7 @@ class RateLimiter:
         """Clamp the times that are too far ahead of the clock, which was read after them."""
         for charge in charges:
             tier = charge[0]
-            if charge[_AHEAD] is not None:
+            if charge[_AHEAD] is not None and tier in self._tiers:
                 tier.clamp(charge, now)
 
     def _decision(self, taken, allowed, charges):
@@ -385,11 +370,14 @@ class RateLimiter:
 
     def _refund_from(self, which, tag, hashed, now, amount):
         """Refund at this tier and those after it, up to one for which the clock must be read again."""
+        if self._table is not None:
+            self._prepare(hashed, now)
         for given, tier in enumerate(self._tiers[which:], which):
             if tier.is_behind(tier.units(now)):
                 return given
             while not tier.refund(tag, hashed, now, amount):
-                pass
+                if tier.is_stale():
+                    return given
         return len(self._tiers)
 
     def _check_settle(self, actual):
@@ -407,16 +395,20 @@ class RateLimiter:
 
     def _settle_from(self, which, tag, hashed, now, cost, actual, reserved_at):
         """Settle at this tier and those after it, up to one for which the clock must be read again."""
+        if self._table is not None:
+            self._prepare(hashed, now)
         for done, tier in enumerate(self._tiers[which:], which):
             if tier.is_behind(tier.units(now)):
                 return done
             if actual > cost:
                 while not tier.charge_up_to(tag, hashed, now, actual - cost, self._evict):
-                    pass
+                    if tier.is_stale():
+                        return done
                 continue
             back = tier.unused(cost, actual, reserved_at, now)
             while not tier.refund(tag, hashed, now, back):
-                pass
+                if tier.is_stale():
+                    return done
         return len(self._tiers)
 
     def acquire(self, key, cost=1, timeout=None):
@@ -450,15 +442,23 @@ class RateLimiter:
     def reconfigure(self, rate, *, burst=None):
         """Set another rate; the debts of a tier become those of the new tier in its place, up to 32 bursts.
 
-        A strict limiter keeps as many of the last entries of each key as the largest limit.
+        A strict limiter keeps as many of the last entries of each key as the largest limit. With `path` the
+        rate is set for all processes: each decides by it from its next decision on, at the latest when the
+        call returns. The number of tiers is kept, and no limit of a strict one is above the largest that the
+        file was made for. If the process is killed, the rate has been set or not.
 
-        Raises what the constructor raises, ValueError if processes share the limit. Complexity: O(max_keys).
+        Raises what the constructor raises, ValueError if a shared limit cannot have that rate, HeadgateError
+        if another process holds the lock of the file and is stopped. Complexity: O(max_keys).
 
         >>> limiter = RateLimiter("10/s", clock=lambda: 0)
         >>> limiter.allow("ann", 8), limiter.reconfigure("20/s"), limiter.peek("ann").remaining
         (True, None, 12.0)
         """
         rates = self._changed_rates(rate, burst)
+        if self._table is not None:
+            self._switch_to(rates)
+            self._waiting.notify_all()
+            return
         seen = self._locked(self._newest) if self._strict else 0
         self._locked(self._change, rates, self._sweep_now(), seen)
         self._waiting.notify_all()
@@ -486,10 +486,10 @@ class RateLimiter:
     def _changed_rates(self, rate, burst=None):
         """The tiers that ``reconfigure`` would set."""
         rates = checked_rates(rate, burst)
-        if self._table is not None:
-            raise ValueError(self._table.refusal)
         if self._strict:
             checked_windows(rates)
+        if self._table is not None:
+            self._table.check_switch(self.rates, rates)
         return rates
 
     @property
@@ -499,6 +499,8 @@ class RateLimiter:
         >>> RateLimiter("1/s; 10/min").rates
         (Rate(limit=1, period=1, burst=1), Rate(limit=10, period=60, burst=10))
         """
+        if self._table is not None:
+            self._locked(self._renew)
         return self._rates
 
     @property
@@ -529,7 +531,7 @@ class RateLimiter:
         raise TypeError("a RateLimiter cannot be copied or pickled: its state belongs to one clock")
 
     def _check(self):
-        self._sweep_now()
+        self._locked(self._renewed, self._sweep_now)
         tables = tables_of(self._rates, checked_windows(self._rates) if self._strict else ())
         for tier, rate in zip(self._tiers, tables, strict=True):
             assert (tier.bits, tier.multiplier, tier.shift, tier.burst) == scale_of(rate)

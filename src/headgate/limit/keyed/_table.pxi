@@ -1,36 +1,57 @@
 # The table of a tier: for each key a cell with its debt.
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.tuple cimport PyTuple_GET_ITEM
+from libc.math cimport ldexp
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 
 from headgate._c.clock cimport hg_monotonic_ns
+from headgate._c.fields cimport hg_get_double
 from headgate._c.keys cimport hg_key, hg_key_of
-from headgate._c.mulshift cimport hg_units_at
+from headgate._c.mulshift cimport hg_units_at, hg_wait
 from headgate._c.siphash cimport hg_siphash13
 from headgate._c.xxh64 cimport hg_splitmix64
 from headgate.limit._amounts cimport MOST_DEBT, Amount, to_units
 
 from headgate._base.clock import checked_now
+from headgate.limit._rate import text_of
 from headgate.limit._tables import no_memory, scale_of
 from headgate.limit._units import to_units as units_of
-from headgate.limit._units import units_at, unused
+from headgate.limit._units import units_at, unused, wait
 
 
 cdef extern from "cells.h" nogil:
-    enum: HG_CELLS, HG_SWEPT, HG_EVICTIONS, HG_REWINDS, HG_CONTROL
-    enum hg_verdict: HG_DENIED, HG_ALLOWED, HG_FULL, HG_AHEAD
+    enum: HG_CELLS, HG_SWEPT, HG_EVICTIONS, HG_REWINDS, HG_OTHER_SWEPT, HG_SINCE, HG_CEILING, HG_CONTROL
+    enum: HG_GENERATION, HG_SETTLED, HG_MOST_DEBT
+    const uint64_t HG_UNSET
+    enum hg_verdict: HG_DENIED, HG_ALLOWED, HG_FULL, HG_AHEAD, HG_STALE
     ctypedef struct hg_scale:
         uint64_t multiplier
         int64_t burst
         unsigned bits
         unsigned shift
+    ctypedef struct hg_before:
+        unsigned bits
+        uint64_t since_before
+        uint64_t since
+    ctypedef struct hg_entries:
+        uint64_t *times
+        uint64_t length
+        uint64_t longest
     ctypedef struct hg_tier:
         uint64_t *control
         uint64_t *cells
+        uint64_t *mark
         uint64_t lines
         unsigned stride
         hg_scale scale
         int64_t epoch
         int64_t ceiling
+        uint64_t *switches
+        uint64_t generation
+        uint64_t parity
+        bint unsettled
+        hg_before before
+        hg_entries entries
     ctypedef struct hg_hashed:
         uint64_t tag
         uint32_t first
@@ -52,9 +73,13 @@ cdef extern from "cells.h" nogil:
     void hg_take(hg_tier *tier, const hg_hashed *hashed, bint evict, hg_charge *charge)
     void hg_clamp(hg_tier *tier, const hg_hashed *hashed, uint64_t seen, uint64_t now)
     bint hg_refund(hg_tier *tier, const hg_hashed *hashed, uint64_t now, int64_t back)
-    void hg_undo(hg_tier *tier, const hg_hashed *hashed, uint64_t now, hg_charge *charge)
+    void hg_undo(hg_tier *tier, const hg_hashed *hashed, int64_t now_ns, int64_t then, hg_charge *charge)
     bint hg_sweep(hg_tier *tier, uint64_t now, bint certain)
     void hg_rescale(hg_tier *tier, hg_scale scale, int64_t now_ns)
+    bint hg_settle_lines(const hg_tier *tier, uint64_t first, uint64_t end, uint64_t now)
+    void hg_prepare(const hg_tier *tier, int64_t ceiling)
+    int64_t hg_since(const hg_tier *tier, int64_t now_ns)
+    int64_t hg_next_ceiling(const hg_tier *tier, const hg_scale *scale, uint64_t now)
 
 cdef enum:
     MOST_TIERS = 8
@@ -85,11 +110,44 @@ cdef void *_aligned(void *memory) noexcept:
     return <void *>((<uintptr_t>memory + 63) & ~<uintptr_t>63)
 
 
-cdef class _Tables:
+cdef object _wait(hg_charge *charge, int64_t units):
+    """The nanoseconds in which `units` are refilled."""
+    cdef int64_t nanoseconds = hg_wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
+    if nanoseconds >= 0:
+        return nanoseconds
+    return wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
+
+
+cdef double _seconds(hg_charge *charge, int64_t units) except? -1:
+    """The seconds in which `units` are refilled."""
+    cdef int64_t nanoseconds = hg_wait(charge.elapsed, units, charge.scale.multiplier, charge.scale.shift)
+    return <double>nanoseconds / 1e9 if nanoseconds >= 0 else _wait(charge, units) / 1e9
+
+
+cdef double _left(hg_charge *charge, int64_t debt) noexcept:
+    """The tokens that are left to a key that owes `debt`."""
+    return ldexp(<double>max(0, charge.scale.burst - debt), -<int>charge.scale.bits)
+
+
+cdef class _Decider:
+    cdef int64_t _now(self) except? -1:
+        raise NotImplementedError
+
+    cdef bint _allows(self, object key, object cost, bint take) except -1:
+        raise NotImplementedError
+
+    cdef object _decide(self, object key, object cost, object name, double least):
+        raise NotImplementedError
+
+
+cdef class _Tables(_Decider):
     """The tables of a limiter, one per tier of its rate: their memory, and decisions on all of them."""
 
     cdef object clock
     cdef tuple terms
+    cdef tuple plain  # the rates and their texts, and the texts with the name of a level
+    cdef tuple named
+    cdef double largest
     cdef uint64_t[2] secret
     cdef bint evict
     cdef int count
@@ -115,11 +173,43 @@ cdef class _Tables:
         cdef hg_tier *tier = &self.tiers[which]
         tier.control = <uint64_t *>memory
         tier.cells = tier.control + HG_CONTROL
+        tier.mark = &tier.control[HG_SWEPT]
         tier.lines = lines
         tier.stride = stride
         tier.scale = scale
         tier.epoch = epoch
         tier.ceiling = scale.burst
+        tier.switches = NULL
+        tier.generation = tier.parity = 0
+        tier.unsettled = False
+        tier.entries.times = NULL
+
+    cdef int _check_cost(self, object cost, Amount amount) except -1:
+        """Raise if a cost is above the smallest burst."""
+        if max(<double>amount.whole, amount.part) > hg_get_double(&self.largest):
+            least = min([rate.burst for rate in self.terms])
+            raise ValueError(f"cost must be at most the burst {least!r}, got {cost!r}")
+        return 0
+
+    cdef int _renew(self) except -1:
+        """Load the rate that is in force, if processes share it and have switched it."""
+        return 0
+
+    cdef tuple _policies(self, tuple rates, object name):
+        """The texts of the tiers, kept as long as they and the name of the level are the same."""
+        with cython.critical_section(self):
+            known = self.plain if name is None else self.named
+        if known is not None and <object>PyTuple_GET_ITEM(known, 0) is rates \
+                and <object>PyTuple_GET_ITEM(known, 1) is name:
+            return <tuple>PyTuple_GET_ITEM(known, 2)
+        texts = tuple([text_of(rate) if name is None else f"{name}: {text_of(rate)}" for rate in rates])
+        known = rates, name, texts
+        with cython.critical_section(self):
+            if name is None:
+                self.plain = known
+            else:
+                self.named = known
+        return texts
 
     cdef int64_t _now(self) except? -1:
         if self.clock is None:
@@ -155,7 +245,7 @@ cdef class _Tables:
 
     cdef int _locate(self, object key, hg_hashed *hashed) except -1:
         cdef uint64_t bits = self._hash(key)
-        hashed.tag = (bits >> 41 or 1) << 1 | 1
+        hashed.tag = (bits >> 42 or 1) << 2 | 1
         hashed.first = <uint32_t>bits
         hashed.second = <uint32_t>(hg_splitmix64(bits) >> 32)
         return 0
@@ -186,15 +276,16 @@ cdef class _Tables:
                 return charges[i].verdict
         return HG_ALLOWED
 
-    cdef int _undo(self, const hg_hashed *hashed, hg_charge *charges, int count) except -1:
-        """Undo the charges of the first tiers, as another denied."""
+    cdef int _undo(self, const hg_hashed *hashed, int64_t then, hg_charge *charges, int count) except -1:
+        """Undo the charges of the first tiers, made at the time `then`, as another denied."""
         cdef int i
         cdef int64_t now
         for i in range(count):
             while charges[i].taken:
+                self._renew()
                 now = self._now()
                 with cython.critical_section(self):
-                    hg_undo(&self.tiers[i], hashed, self._units(i, now), &charges[i])
+                    hg_undo(&self.tiers[i], hashed, now, then, &charges[i])
         return 0
 
     cdef void _clamp(self, const hg_hashed *hashed, int64_t now, const hg_charge *charges, int count):
@@ -213,7 +304,9 @@ cdef class _Tables:
         return count
 
     cdef int _refund_from(self, int which, const hg_hashed *hashed, int64_t now, Amount amount) except -1:
-        """Refund at this tier and those after it, up to one for which the clock must be read again."""
+        """Refund at this tier and those after it, up to one for which the clock must be read again, or the
+        rate loaded.
+        """
         cdef int i
         cdef hg_tier *tier
         with cython.critical_section(self):
@@ -225,7 +318,9 @@ cdef class _Tables:
 
     cdef int _settle_from(self, int which, const hg_hashed *hashed, int64_t now, object cost, object actual,
                           object reserved_at) except -1:
-        """Settle at this tier and those after it, up to one for which the clock must be read again."""
+        """Settle at this tier and those after it, up to one for which the clock must be read again, or the
+        rate loaded.
+        """
         cdef int i
         cdef int64_t units
         with cython.critical_section(self):
@@ -250,7 +345,9 @@ cdef class _Tables:
 
     cdef bint _charge_up_to(self, int which, const hg_hashed *hashed, int64_t now,
                             int64_t units) noexcept nogil:
-        """Charge so many units, or as many as a key may owe; False if the clock must be read again."""
+        """Charge so many units, or as many as a key may owe; False if the clock must be read again, or the
+        rate loaded.
+        """
         cdef hg_tier *tier = &self.tiers[which]
         cdef hg_charge charge
         charge.scale = tier.scale
@@ -265,4 +362,4 @@ cdef class _Tables:
                 if charge.cost <= 0:
                     return True
                 hg_take(tier, hashed, self.evict, &charge)
-        return charge.verdict != HG_AHEAD
+        return charge.verdict != HG_AHEAD and charge.verdict != HG_STALE

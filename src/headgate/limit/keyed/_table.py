@@ -2,10 +2,11 @@
 
 import os
 import sys
-from hashlib import blake2b
+from _blake2 import blake2b  # as hashlib would load OpenSSL
 from math import inf, ldexp
 from sys import byteorder
 
+from headgate.limit._generations import epoch_of
 from headgate.limit._tables import no_memory, scale_of, stride_of
 from headgate.limit._units import to_units, units_at, unused, wait
 
@@ -29,6 +30,8 @@ _WORD = 2**64
 _MOST_DEBT = _LONG_PAST = _BACK = 2**37  # cells.h says why
 _IDLE = 5 * 2**35
 _MOST_COST = 2**40
+_NEVER_TWICE = 0xFFFF
+_SWEPT, _EVICTIONS, _REWINDS, _OTHER_SWEPT, _SINCE, _CEILING = 0, 1, 2, 3, 4, 6
 _AT, _COST, _DEBT, _MISSING, _INHERITED, _AHEAD = 1, 4, 5, 6, 7, 8
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if _MAPS and os.name == "posix" else {}
 _HASH_BYTES = 11
@@ -69,6 +72,7 @@ class _Tier:
         "first",
         "lines",
         "multiplier",
+        "parity",
         "rate",
         "rewinds",
         "search",
@@ -82,6 +86,7 @@ class _Tier:
     def __init__(self, rate, memory, start, lines, now):
         self.rate = rate
         self.edits = [0]
+        self.parity = 0
         self.bits, self.multiplier, self.shift, self.burst = scale_of(rate)
         self._allot(memory, start, lines)
         self.lines = lines
@@ -142,6 +147,10 @@ class _Tier:
             return -_TIMES
         return (self.times[at] - now + _HALF) % _TIMES - _HALF
 
+    def is_current(self, at):
+        """Whether a cell is of the generation that is loaded."""
+        return self.times[at] & _TIMES == self.parity
+
     def decide(self, tag, hashed, now_ns, amount, evict, fully=False):
         """Decide a request without taking it: its cost and the debt of its key, the units that are missing,
         if above 0, the debt of the key that it would evict, and the time of its cell if that, or the mark of
@@ -188,7 +197,7 @@ class _Tier:
         times, edits, now = self.times, self.edits, self.units(now_ns)
         if self.gap(at, now) > self.ceiling and times[at] == seen:
             edits[0] += 1
-            times[at] = (now + self.ceiling) % _TIMES
+            times[at] = (now + self.ceiling) % _TIMES | self.parity
 
     def take(self, tag, charge, edit):
         """Write what an allowed request owes, if nothing was written since `edit`; True if so.
@@ -197,7 +206,7 @@ class _Tier:
         """
         _, at, now, _, cost, debt, _, inherited, _ = charge
         owed = debt + cost
-        time = (now + (owed if owed > inherited else inherited)) % _TIMES
+        time = (now + (owed if owed > inherited else inherited)) % _TIMES | self.parity
         tags, times, edits = self.tags, self.times, self.edits
         if edits[0] != edit:
             return False
@@ -213,15 +222,21 @@ class _Tier:
         at, times, edits = charge[_AT], self.times, self.edits
         if self.tags[at] == tag:
             edits[0] += 1
-            times[at] = (times[at] - charge[_COST]) % _TIMES
+            times[at] = (times[at] - charge[_COST]) % _TIMES | self.parity
+
+    def is_stale(self):
+        """Whether the rate has been switched since it was loaded."""
+        return False
 
     def charge_up_to(self, tag, hashed, now_ns, amount, evict):
         """Charge `amount`, but no more than a key may owe; False if something else was written meanwhile."""
         edit = self.edits[0]
+        if self.is_stale():
+            return False
         charge = self.decide(tag, hashed, now_ns, 0, evict)
         cost = min(to_units(min(amount, _MOST_COST), self.bits), self.burst - charge[_DEBT])
         if cost <= 0 or (charge[_INHERITED] and not evict):
-            return True
+            return self.edits[0] == edit
         return self.take(tag, (*charge[:_COST], cost, *charge[_DEBT:]), edit)
 
     def unused(self, cost, actual, reserved_at, now_ns):
@@ -233,16 +248,18 @@ class _Tier:
         """Refund at most `amount` of what a key owes; False if something else was written meanwhile."""
         times, edits = self.times, self.edits
         edit = edits[0]
+        if self.is_stale():
+            return False
         now, back = self.units(now_ns), to_units(min(amount, _MOST_COST), self.bits)
         at = self.find(tag, self.candidates(hashed))
         gap = 0 if at is None else self.gap(at, now)
         if gap <= 0 or back <= 0:
-            return True
+            return edits[0] == edit
         back = min(back, gap, self.ceiling)
         if edits[0] != edit:
             return False
         edits[0] = edit + 1
-        times[at] = (times[at] - back) % _TIMES
+        times[at] = (times[at] - back) % _TIMES | self.parity
         return True
 
     def restamp(self, line, now, gap, everything, edit):
@@ -250,9 +267,9 @@ class _Tier:
 
         Returns the count of edits afterwards, None if something else was written meanwhile.
         """
-        start, time, times, edits = line * _CELLS, (now + gap) % _TIMES, self.times, self.edits
+        start, time, times, edits = line * _CELLS, (now + gap) % _TIMES | self.parity, self.times, self.edits
         for at, tag in enumerate(self.tags[start : start + _CELLS].tolist(), start):
-            if tag and (everything or self.gap(at, now) < -_LONG_PAST):
+            if tag and self.is_current(at) and (everything or self.gap(at, now) < -_LONG_PAST):
                 if edits[0] != edit:
                     return None
                 edits[0] = edit = edit + 1
@@ -318,37 +335,117 @@ class _Tier:
 
 
 class _SharedTier(_Tier):
-    """A tier whose table, and the words that control it, are in memory such as that of a file."""
+    """A tier whose table, and the words that control it, are in memory such as that of a file.
 
-    __slots__ = ("_control",)
+    There the rate may be switched: a tier is of one generation, and knows the rate `before` as long as cells
+    may be of that.
+    """
+
+    __slots__ = ("_control", "_mark", "before", "generation", "since", "since_before", "switches")
+
+    def __init__(self, rate, memory, start, lines, epoch, generation=0, before=None):
+        self.switches = memoryview(b"")
+        super().__init__(rate, memory, start, lines, epoch_of(epoch, generation, self.is_strict))
+        half = generation % 2
+        self.generation = generation
+        self.parity = half * _TIMES
+        self._mark = _OTHER_SWEPT if half else _SWEPT
+        self.ceiling = max(self.burst, min(self._control[_CEILING + half], _MOST_DEBT))
+        now = (self._control[_SINCE + half] + _WORD // 2) % _WORD - _WORD // 2
+        self.since = self.units(now)
+        self.before = None
+        if before is not None:
+            bits, multiplier, shift, _ = scale_of(before)
+            self.before = bits
+            earlier = now - epoch_of(epoch, generation - 1, self.is_strict)
+            self.since_before = units_at(earlier, multiplier, shift)
+
+    @property
+    def is_strict(self):
+        """Whether cells are the heads of logs."""
+        return False
 
     def _begin(self, view):
         self._control = view[: _WORD_SIZE * _CONTROL].cast("Q")
+        self._mark = _SWEPT
+
+    def is_stale(self):
+        return len(self.switches) > 0 and self.switches[0] != self.generation
+
+    def settle(self, start, now):
+        """Convert the cells of a line that are of the generation before, while this one is in force.
+
+        False if that is not done, as something else was written or a fork has freed the file.
+        """
+        tags, times, edits = self.tags, self.times, self.edits
+        at = start
+        while at < start + _CELLS:
+            edit = edits[0]
+            if edits[1]:
+                return False
+            if self.is_stale():
+                return True
+            if tags[at] and not self.is_current(at):
+                time = self.converted(at, now)
+                if edits[0] != edit:
+                    return False
+                edits[0] = edit + 1
+                times[at] = time
+            at += 1
+        return True
+
+    def converted(self, at, now):
+        """The time of a cell of the generation before in this one."""
+        owed = self.kept(at)
+        time = self.since + owed
+        if not owed:
+            time -= self.generation & _NEVER_TWICE
+        return max(time, now - _LONG_PAST) % _TIMES | self.parity
+
+    def kept(self, at):
+        """What a key owed when the rate was switched, in the units of this one."""
+        owed = self.gap(at, self.since_before)
+        return min(_MOST_DEBT, -(-(owed << self.bits) >> self.before)) if owed > 0 else 0
+
+    def prepare(self, rate, now_ns, epoch, edit):
+        """Write the words of the next generation, of another rate, before the switch to that; nothing if
+        that has come meanwhile, or something was written since `edit`.
+        """
+        other = (self.generation + 1) % 2
+        bits, multiplier, shift, burst = scale_of(rate)
+        since = units_at(now_ns - epoch_of(epoch, self.generation + 1, self.is_strict), multiplier, shift)
+        paid = max(0, self.units(now_ns) - self.since)
+        kept = -(-(max(self.burst, self.ceiling - paid) << bits) >> self.bits)
+        ceiling = max(burst, min(kept, _MOST_DEBT))
+        if self.switches[0] == self.generation and self.edits[0] == edit:
+            self._control[_OTHER_SWEPT if other else _SWEPT] = since % _WORD
+            self._control[_SINCE + other] = now_ns % _WORD
+            self._control[_CEILING + other] = ceiling
 
     @property
     def swept(self):
-        return self._control[0]
+        return self._control[self._mark]
 
     @swept.setter
     def swept(self, units):
-        self._control[0] = units % _WORD
+        self._control[self._mark] = units % _WORD
 
     @property
     def evictions(self):
-        return self._control[1]
+        return self._control[_EVICTIONS]
 
     @evictions.setter
     def evictions(self, count):
-        self._control[1] = count % _WORD
+        self._control[_EVICTIONS] = count % _WORD
 
     @property
     def rewinds(self):
         """How often the clock was found far back."""
-        return self._control[2]
+        return self._control[_REWINDS]
 
     @rewinds.setter
     def rewinds(self, count):
-        self._control[2] = count % _WORD
+        self._control[_REWINDS] = count % _WORD
 
 
 def _outcome(wait_ns, remaining, rest, rate):

@@ -115,12 +115,17 @@ static void hg_measure(const hg_log *log, uint64_t *times, const hg_window *wind
         charge->missing = (int64_t)(hg_ranked(log, times, charge->debt - excess, first, last) - bound);
 }
 
-/* Decide a request for all windows; with `take`, HG_AHEAD if the clock seems to have stepped back. */
+/* Decide a request for all windows; HG_STALE if the rate must be loaded first, and with `take`, HG_AHEAD if the clock
+ * seems to have stepped back. */
 static hg_found hg_log_decide(hg_tier *t, const hg_log *log, const hg_hashed *key, int evict, int take,
                               hg_charge *charges)
 {
-    hg_found found = hg_find(t, key, charges->now);
+    hg_found found = hg_look(t, key, charges->now);
     uint64_t *times = hg_times(t, log, found.cell);
+    if (found.kind == HG_SWITCHED) {
+        charges->verdict = HG_STALE;
+        return found;
+    }
     charges->span = hg_span_of(log, times);
     if (take && (hg_ahead(t, &found, charges->now) || charges->span.newest > charges->stamp)) {
         charges->verdict = HG_AHEAD;
@@ -177,7 +182,7 @@ static uint64_t hg_head(const hg_tier *t, const hg_log *log, const hg_hashed *ke
     int64_t owed = (int64_t)(hg_units_at(last, t->scale.multiplier, t->scale.shift) + 1 - charge->now);
     if (found->gap >= owed)
         owed = found->gap + 1;
-    return hg_cell(key->tag, charge->now + (uint64_t)owed);
+    return hg_cell(hg_tag(t, key), charge->now + (uint64_t)owed);
 }
 
 static enum hg_verdict hg_log_verdict(const hg_log *log, const hg_charge *charges)
@@ -220,7 +225,10 @@ static void hg_log_clamp(hg_tier *t, const hg_log *log, const hg_hashed *key, co
                          int64_t elapsed)
 {
     hg_clamp(t, key, seen->seen, now);
-    uint64_t *times = hg_times(t, log, hg_find(t, key, now).cell), stamp = hg_stamp(elapsed);
+    hg_found found = hg_look(t, key, now);
+    if (found.kind == HG_SWITCHED)
+        return;
+    uint64_t *times = hg_times(t, log, found.cell), stamp = hg_stamp(elapsed);
     for (uint64_t i = 0; i < log->length; i++) {
         uint64_t time = hg_load(times + i);
         if (time > stamp && time <= seen->span.newest)
@@ -228,22 +236,24 @@ static void hg_log_clamp(hg_tier *t, const hg_log *log, const hg_hashed *key, co
     }
 }
 
-/* Drop the oldest entries of a key that still count, at most `back` of them, and all before them. */
-static void hg_log_refund(hg_tier *t, const hg_log *log, const hg_hashed *key, uint64_t now, int64_t elapsed,
+/* Drop the oldest entries of a key that still count, at most `back` of them, and all before them. False if the rate must
+ * be loaded first. */
+static int hg_log_refund(hg_tier *t, const hg_log *log, const hg_hashed *key, uint64_t now, int64_t elapsed,
                           int64_t back)
 {
-    hg_found found = hg_find(t, key, now);
+    hg_found found = hg_look(t, key, now);
     if (found.kind != HG_OWN)
-        return;
+        return found.kind != HG_SWITCHED;
     uint64_t *times = hg_times(t, log, found.cell), bound = hg_stamp(elapsed) - log->longest;
     int64_t owed = hg_count_after(log, times, bound);
     back = hg_least(back, owed);
     if (back <= 0)
-        return;
+        return 1;
     uint64_t last = hg_ranked(log, times, owed - back, bound, hg_span_of(log, times).newest);
     hg_replace(log, times, 1, bound + 1, 0, (int64_t)log->length, NULL);
     back -= hg_replace(log, times, bound + 1, last, 0, back, NULL);
     hg_replace(log, times, last, last + 1, 0, back, NULL);
+    return 1;
 }
 
 /* Copy the newest entries of a log, as many as fit. */
@@ -284,7 +294,7 @@ static void hg_log_carry(const hg_tier *from, const hg_log *old, hg_tier *to, co
 {
     uint64_t stamp = hg_stamp(now_ns - from->epoch), bound = stamp - log->longest;
     hg_charge charge = {.now = hg_units_at(now_ns - from->epoch, to->scale.multiplier, to->scale.shift)};
-    to->control[HG_SWEPT] = charge.now;
+    *to->mark = charge.now;
     to->control[HG_EVICTIONS] = from->control[HG_EVICTIONS];
     to->control[HG_REWINDS] = from->control[HG_REWINDS];
     for (uint64_t i = 0; i < from->lines * HG_CELLS; i++) {

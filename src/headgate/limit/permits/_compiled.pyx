@@ -10,6 +10,7 @@ A permit is held as long as its mark, a list, has its element, which goes by the
 
 Foreign code - the clock, and ``__eq__`` of an outcome or a priority - runs before any step.
 """
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from headgate._base.words._compiled cimport Words
@@ -95,6 +96,13 @@ cdef class Permit:
         """False if it was denied, has been released, or is the parent's."""
         return len(self.mark) > 0 and self.owner == self.admission.ledger.owner
 
+    cdef bint is_first(self) noexcept:
+        """Whether the limit has not been adapted by this request before."""
+        cdef bint before
+        with cython.critical_section(self):
+            before, self.observed = self.observed, True
+        return not before
+
     def observe(self, outcome="success"):
         """Adapt the limit to the request now, by its latency so far and `outcome` as in ``release``, which
         then only releases the permit: for a response whose start says how it went, while a long body follows.
@@ -110,8 +118,7 @@ cdef class Permit:
         (90, 1)
         """
         cdef Outcome known = _outcome(outcome)
-        if self.is_held() and not self.observed:
-            self.observed = True
+        if self.is_held() and self.is_first():
             self.admission.adapt(self, known)
 
     def release(self, outcome="success"):
@@ -128,7 +135,7 @@ cdef class Permit:
         (90, 0)
         """
         cdef Outcome known = _outcome(outcome)
-        if self.is_held() and self.admission.give(self.mark) and not self.observed:
+        if self.is_held() and self.admission.give(self.mark) and self.is_first():
             self.admission.adapt(self, known)
 
     def __enter__(self):

@@ -41,13 +41,12 @@ class Permit:
     (True, False)
     """
 
-    __slots__ = ("__weakref__", "_admission", "_inflight", "_mark", "_observed", "_owner", "_start")
+    __slots__ = ("__weakref__", "_admission", "_inflight", "_mark", "_owner", "_start", "_unobserved")
 
     def __init__(self):
         self._admission: Any = None
         self._owner = self._start = self._inflight = 0
-        self._observed = False
-        self._mark = []
+        self._mark, self._unobserved = [], [True]
 
     def __bool__(self):
         return self._inflight > 0
@@ -55,6 +54,13 @@ class Permit:
     def _is_held(self):
         """False if it was denied, has been released, or is the parent's."""
         return bool(self._mark) and self._owner == self._admission._ledger.owner
+
+    def _is_first(self):
+        """Whether the limit has not been adapted by this request before."""
+        try:
+            return self._unobserved.pop()
+        except IndexError:
+            return False
 
     def observe(self, outcome="success"):
         """Adapt the limit to the request now, by its latency so far and `outcome` as in ``release``, which
@@ -71,8 +77,7 @@ class Permit:
         (90, 1)
         """
         _check_outcome(outcome)
-        if self._is_held() and not self._observed:
-            self._observed = True
+        if self._is_held() and self._is_first():
             self._admission._adapt(self, outcome)
 
     def release(self, outcome="success"):
@@ -89,7 +94,7 @@ class Permit:
         (90, 0)
         """
         _check_outcome(outcome)
-        if self._is_held() and self._admission._give(self._mark) and not self._observed:
+        if self._is_held() and self._admission._give(self._mark) and self._is_first():
             self._admission._adapt(self, outcome)
 
     def __enter__(self):

@@ -3,7 +3,12 @@
 """Tokens that were taken before it is known how many are used."""
 cimport cython
 
+from headgate.limit._decided cimport is_allowed
+
+from headgate.limit._decision import Decision
 from headgate.limit._units import checked_amount
+
+cdef type DECISION = Decision
 
 
 cdef class Reservation:
@@ -22,13 +27,6 @@ cdef class Reservation:
     False
     """
 
-    cdef object amount
-    cdef list parts
-    cdef object due
-    cdef object made
-    cdef list joined
-    cdef bint open
-
     def __cinit__(self, tokens, parts, due=None, decision=None):
         if not isinstance(parts, list):
             raise TypeError(f"parts must be a list, got {parts!r}")
@@ -36,10 +34,10 @@ cdef class Reservation:
         self.parts = parts
         self.due = due
         self.made = decision
-        self.open = decision is None or decision.allowed
+        self.open = decision is None or is_allowed(DECISION, decision)
 
     def __bool__(self):
-        return self.made is None or self.made.allowed
+        return self.made is None or is_allowed(DECISION, self.made)
 
     @property
     def tokens(self):
@@ -93,17 +91,19 @@ cdef class Reservation:
         used = checked_amount("actual", actual)
         together = self._together()
         for each in together:
-            for limit, _, _ in each.parts if each.open else ():
+            for limit, _, _ in each.parts if each._is_open() else ():
                 limit._check_settle(used)
         for each in together:
             each._settle(used)
 
     cdef list _together(self):
         """This one, and those that joined it."""
-        cdef Reservation joined
+        cdef Reservation other
+        with cython.critical_section(self):
+            joined = list(self.joined or ())
         together = [self]
-        for joined in self.joined or ():
-            together += joined._together()
+        for other in joined:
+            together += other._together()
         return together
 
     cdef int _settle(self, object used) except -1:
@@ -157,6 +157,13 @@ cdef class Reservation:
     def _add(self, parts):
         """Settle at these limits too."""
         self.parts = self.parts + parts
+
+    cdef bint _is_open(self):
+        """Whether it is neither settled nor cancelled."""
+        cdef bint open
+        with cython.critical_section(self):
+            open = self.open
+        return open
 
     cdef bint _closed(self):
         """Whether it was settled or cancelled before; from now on it is."""
