@@ -76,16 +76,11 @@ class Alarms:
     ) -> list[Alert]:
         """All alerts, by `events`, which returns the good and bad events of a number of slots.
 
-        `on_change` is called with those whose state has changed, when all have theirs.
+        `on_change` is called with those whose state has changed, when all have theirs. Its first error is
+        raised after all calls: these changes are not seen again.
         """
         checked_callable("on_change", on_change)
-        burning = [
-            (
-                self._burns(limit, *events(self._terms.slots(rule.long)), sure=True),
-                self._burns(limit, *events(self._terms.slots(rule.short)), sure=False),
-            )
-            for rule, limit in zip(self._terms.rules, self._limits, strict=True)
-        ]
+        burning = self.burning(events)
         with self._lock:
             before, self._states = self._states, list(map(_next_state, self._states, burning))
             after = self._states
@@ -94,16 +89,36 @@ class Alarms:
             for rule, state in zip(self._terms.rules, after, strict=True)
         ]
         if on_change is not None:
-            for alert, old in zip(alerts, before, strict=True):
-                if alert.state != old:
-                    on_change(alert)
+            changed = [alert for alert, old in zip(alerts, before, strict=True) if alert.state != old]
+            _call_with_each(on_change, changed)
         return alerts
+
+    def burning(self, events: Callable[[int], Events]) -> list[tuple[bool, bool]]:
+        """Whether the long and the short window of each rule burn now; no state changes by that."""
+        return [
+            (
+                self._burns(limit, *events(self._terms.slots(rule.long)), sure=True),
+                self._burns(limit, *events(self._terms.slots(rule.short)), sure=False),
+            )
+            for rule, limit in zip(self._terms.rules, self._limits, strict=True)
+        ]
 
     def _burns(self, limit: tuple[int, int], good: int, bad: int, sure: bool) -> bool:
         """Whether a greater share than the limit fails; to be `sure`, of enough events."""
         if sure and (good + bad < self._terms.min_events or bad < _LEAST_FAILURES):
             return False
         return bad * limit[1] > limit[0] * (good + bad)
+
+
+def _call_with_each(on_change: Callable[[Alert], object], changed: list[Alert]) -> None:
+    errors = []
+    for alert in changed:
+        try:
+            on_change(alert)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _next_state(state: State, burning: tuple[bool, bool]) -> State:

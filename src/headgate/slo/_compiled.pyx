@@ -239,7 +239,8 @@ cdef class SLO:
         An alert is pending while its long window burns faster than allowed and the short one does not,
         firing while both do, and resolved after that. States are those of this object and its last call.
 
-        Raises TypeError if `on_change` is not callable, and what it raises. Complexity: O(rules).
+        Raises TypeError if `on_change` is not callable, and its first error, after the calls with all that
+        have changed. Complexity: O(rules).
 
         >>> slo = SLO(99.9)
         >>> slo.record(False, 500)
@@ -248,6 +249,11 @@ cdef class SLO:
         """
         self._terms()
         return self.alarms.evaluate(self._events, on_change)
+
+    def _burning(self):
+        """Whether the long and the short window of each rule burn now; no state changes by that."""
+        self._terms()
+        return self.alarms.burning(self._events)
 
     @property
     def good(self):

@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import namedtuple
 from time import time_ns
 
+from headgate._base.durations import DAY, HOUR, written_duration
 from headgate._base.shared_files import LONG_PATIENCE, SharedFile, boot_id, namespace
-from headgate.slo._rings import BAD, CURRENT, FIRST, GOOD, RINGS, WALL, WORDS, read
-from headgate.slo._terms import first_epoch
+from headgate.slo._alerts import availability_of
+from headgate.slo._rings import BAD, CURRENT, FIRST, GOOD, RINGS, WALL, WORDS, events_of, move, read
+from headgate.slo._terms import checked_terms, first_epoch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
+    from typing import Any
 
     from headgate.slo._terms import Terms
 
@@ -35,6 +39,53 @@ _TEXT = slice(64, HEADER)
 _WORD = 2**64
 _MOST_NANOSECONDS = 2**62
 _OWN = 0o600
+
+
+class Header(namedtuple("Header", ["version", "boot", "namespace", "epoch", "settings"])):
+    """The fields of the header of a file, the settings as reprs."""
+
+    __slots__ = ()
+
+
+def header_of(content: bytes) -> Header | None:
+    """The header with which `content` begins, None if it is no file of an `SLO`."""
+    if len(content) < HEADER:
+        return None
+    words = memoryview(content)[:HEADER].cast("Q")
+    if words[_AT_MAGIC] != _MAGIC:
+        return None
+    lines = content[_TEXT].rstrip(b"\0").decode(errors="replace").splitlines()
+    settings = {name: value for name, _, value in (line.partition("=") for line in lines)}
+    epoch = (words[_AT_EPOCH] + _WORD // 2) % _WORD - _WORD // 2
+    return Header(words[_AT_VERSION], words[_AT_BOOT], words[_AT_NAMESPACE], epoch, settings)
+
+
+def state_of(content: bytes, header: Header, now: int) -> dict[str, Any]:
+    """All events, and the availability of the last hour, day and window at the time `now`; of a file from
+    before the last boot only the events, since its slots have not moved on.
+
+    Raises ValueError if the file is damaged.
+    """
+    terms = terms_of(header)
+    if len(content) < _SIZE:
+        raise ValueError("the file is shorter than its header says")
+    words = memoryview(bytearray(content[HEADER:_SIZE])).cast("Q")
+    found: dict[str, Any] = {"good": words[GOOD], "bad": words[BAD]}
+    if header.boot != boot_id():
+        return found
+    slot = move(words, max(0, (now - header.epoch) // terms.unit))
+    windows = sorted({min(seconds, terms.window) for seconds in (HOUR, DAY, terms.window)})
+    found["availability"] = {
+        written_duration(seconds): availability_of(*events_of(words, slot, terms.slots(seconds)))
+        for seconds in windows}
+    return found
+
+
+def terms_of(header: Header) -> Terms:
+    """The window and the latency of a file, with any target. Raises ValueError for others than `SLO` has."""
+    latency = header.settings["latency"]
+    return checked_terms(
+        99, float(header.settings["window"]), None if latency == "None" else float(latency), (), 0)
 
 
 def wall_clock() -> int:
@@ -85,23 +136,22 @@ class SharedCounts(SharedFile):
         words[WALL] = wall_clock()
         self._write_header(epoch)
 
-    def _join(self, header: bytes, now: int) -> None:
-        words = memoryview(header).cast("Q")
-        if words[_AT_MAGIC] != _MAGIC:
+    def _join(self, content: bytes, now: int) -> None:
+        there = header_of(content)
+        if there is None:
             raise self._foreign()
-        if words[_AT_VERSION] != VERSION:
-            raise ValueError(f"path must have layout {VERSION}, got {words[_AT_VERSION]} in {self._path!r}")
-        lines = header[_TEXT].rstrip(b"\0").decode(errors="replace").splitlines()
-        there = {name: value for name, _, value in (line.partition("=") for line in lines)}
+        if there.version != VERSION:
+            raise ValueError(f"path must have layout {VERSION}, got {there.version} in {self._path!r}")
         for name, wanted in self._settings.items():
-            if there.get(name) != wanted:
-                raise ValueError(f"{name} must be {there.get(name)} as in {self._path!r}, got {wanted}")
-        if words[_AT_BOOT] != boot_id():
+            found = there.settings.get(name)
+            if found != wanted:
+                raise ValueError(f"{name} must be {found} as in {self._path!r}, got {wanted}")
+        if there.boot != boot_id():
             self._move_on(now)
-        elif words[_AT_NAMESPACE] != namespace("time"):
+        elif there.namespace != namespace("time"):
             raise ValueError(f"path must belong to processes with one clock, got {self._path!r}")
         else:
-            self.epoch = (words[_AT_EPOCH] + _WORD // 2) % _WORD - _WORD // 2
+            self.epoch = there.epoch
 
     def _move_on(self, now: int) -> None:
         """Set the epoch anew after a restart, and the counts to those of the last snapshot if they are older:

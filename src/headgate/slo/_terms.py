@@ -19,18 +19,8 @@ if TYPE_CHECKING:
         long: float
         short: float
         severity: str
-
-    class _TermsFields(NamedTuple):
-        target: float
-        window: float
-        latency: float | None
-        rules: tuple[AlertRule, ...]
-        min_events: int
-        unit: int
-        budget: Fraction
 else:
     _RuleFields = namedtuple("_RuleFields", "burn long short severity")
-    _TermsFields = namedtuple("_TermsFields", "target window latency rules min_events unit budget")
 
 _SLOTS = 43_200
 _LONGEST_STEP = 60
@@ -70,10 +60,27 @@ class AlertRule(_RuleFields):
         return super().__new__(cls, rate, *spans, severity)
 
 
-class Terms(_TermsFields):
+class Terms:
     """The checked arguments of an `SLO`, the nanoseconds of a slot, and the share that may fail."""
 
-    __slots__ = ()
+    __slots__ = ("budget", "latency", "min_events", "rules", "target", "unit", "window")
+
+    def __init__(
+        self,
+        target: float,
+        window: float,
+        latency: float | None,
+        rules: tuple[AlertRule, ...],
+        min_events: int,
+        budget: Fraction,
+    ) -> None:
+        self.target = target
+        self.window = window
+        self.latency = latency
+        self.rules = rules
+        self.min_events = min_events
+        self.unit = -(-round(window * 10**9) // _SLOTS)
+        self.budget = budget
 
     def slots(self, seconds: float) -> int:
         """The number of slots that a duration touches at least."""
@@ -108,7 +115,7 @@ def checked_terms(target: float, window: Any, latency: Any, rules: Any, min_even
             )
         if rule.long > seconds:
             raise ValueError(f"rules must not look back beyond the window, got {rule!r}")
-    return Terms(percent, seconds, threshold, known, events, -(-round(seconds * 10**9) // _SLOTS), budget)
+    return Terms(percent, seconds, threshold, known, events, budget)
 
 
 def first_epoch(now: int, unit: int) -> int:
