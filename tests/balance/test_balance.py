@@ -26,6 +26,9 @@ FLEET = {"a": 1, "b": 2, "c": 3, "d": 1}
 
 
 def make(twin, name, servers=("a", "b", "c"), seed=0, **settings):
+    if name == "hot keys":
+        name, settings["hotkeys"] = "KeyHash", twin.hotkeys.HotKeys(9)
+        settings["hotkeys"].add("192.0.2.7", 100)
     return getattr(twin.balance, name)(servers, seed=seed, **settings)
 
 
@@ -131,7 +134,8 @@ STEPS = st.lists(st.one_of(
     st.tuples(st.just("add"), st.integers(0, 7), st.integers(1, 3)),
     st.tuples(st.just("remove"), st.integers(0, 7)),
     st.tuples(st.just("drain"), st.integers(0, 7), st.booleans()),
-    st.tuples(st.just("weight"), st.integers(0, 7), st.integers(1, 5)),
+    st.tuples(st.sampled_from(["mark_down", "mark_up"]), st.integers(0, 7)),
+    st.tuples(st.just("set_weight"), st.integers(0, 7), st.integers(1, 5)),
 ), max_size=50)
 
 
@@ -147,15 +151,16 @@ def perform(balancer, picks, step):
             return picks[-1].server
         if kind == "done" and picks:
             return picks.pop(rest[0] % len(picks)).done(rest[1], overloaded=rest[2])
-        if kind in ("add", "remove", "drain", "weight"):
-            method = {"weight": "set_weight"}.get(kind, f"{kind}_server")
-            return getattr(balancer, method)(*rest)
+        if kind in ("add", "remove", "drain"):
+            return getattr(balancer, f"{kind}_server")(*rest)
+        if kind in ("set_weight", "mark_down", "mark_up"):
+            return getattr(balancer, kind)(*rest)
     except (KeyError, ValueError, NoServerError) as error:
         return repr(error)
     return None
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, "hot keys"])
 @settings(max_examples=40)
 @given(steps=STEPS)
 def test_twins_return_the_same_for_any_steps(twins, name, steps):
@@ -555,7 +560,7 @@ def test_no_pick_is_linear_in_the_servers(twin, clock, name, excluded, warming):
             balancer.add_server(f"new{number}")
 
         def picks(balancer=balancer):
-            for _ in range(50):
+            for _ in range(20):
                 picked = []
                 for _ in range(excluded + 1):
                     picked.append(balancer.pick("10.0.0.1", exclude=[pick.server for pick in picked]))
@@ -629,3 +634,48 @@ def test_evil_servers_and_clocks_find_the_balancer_whole(twin, name):
 def test_public_names():
     for name in [*ALL, "ServerRecord"]:
         assert getattr(headgate, name) is getattr(headgate.balance, name)
+
+
+# ---- other settings -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_reconfigure_counts_what_failed_so_far(twin, name):
+    balancer = make(twin, name, clock=FakeClock())
+    for server in "abc":
+        balancer.pick("10.0.0.1", exclude=set("abc") - {server}).done(ok=False)
+    balancer.reconfigure(max_failures=2, max_ejected=0.4, ejection_time=7)
+    for _ in range(2):
+        balancer.pick("10.0.0.1").done(ok=False)
+    balancer._check()
+    assert [record.health for record in balancer.records].count("ejected") in (1, 2)
+
+
+@pytest.mark.parametrize("name", ["RoundRobin", "WeightedRoundRobin", "RandomChoice"])
+def test_a_slow_start_ends_at_the_latest_after_the_new_time(twin, name):
+    clock = FakeClock()
+    balancer = make(twin, name, clock=clock, slow_start=100)
+    balancer.add_server("d")
+    clock.advance(1)
+    balancer.reconfigure(slow_start=2)
+    balancer._check()
+    named(balancer, 9)
+    clock.advance(2)
+    assert Counter(named(balancer, 400))["d"] > 40
+    balancer.reconfigure(slow_start=100)
+    balancer.add_server("e")
+    balancer.reconfigure(slow_start=0)
+    balancer._check()
+    named(balancer, 20)
+    balancer._check()
+
+
+def test_settings_that_are_wrong_change_nothing(twin):
+    balancer = make(twin, "RoundRobin", max_failures=1, clock=FakeClock())
+    with pytest.raises(TypeError, match=r"^settings must be among max_failures, .*, got 'seed'$"):
+        balancer.reconfigure(max_failures=5, seed=1)
+    with pytest.raises(ValueError, match=r"^panic_threshold must be from 0 to 1, got 2$"):
+        balancer.reconfigure(max_failures=5, panic_threshold=2)
+    balancer.reconfigure()
+    balancer.pick().done(ok=False)
+    assert record(balancer, "a").health == "ejected"

@@ -96,7 +96,7 @@ def test_schemes_and_node_keys(twin):
     assert homes(balancer) == dict(zip(KEYS, ring(servers | {("a", 1): 2}).get_many(KEYS), strict=True))
 
 
-@pytest.mark.parametrize("out", ["excluded", "drained", "ejected", "removed"])
+@pytest.mark.parametrize("out", ["excluded", "drained", "down", "ejected", "removed"])
 def test_only_keys_of_a_server_that_is_out_move_and_as_they_prefer(twin, clock, placement, out):
     balancer = twin.balance.KeyHash([*"abcdefghi"], placement=placement, clock=clock, max_failures=1)
     nodes = placement(balancer.servers)
@@ -105,6 +105,8 @@ def test_only_keys_of_a_server_that_is_out_move_and_as_they_prefer(twin, clock, 
         options = {"exclude": ["f"]}
     elif out == "drained":
         balancer.drain_server("f")
+    elif out == "down":
+        balancer.mark_down("f")
     elif out == "removed" and placement is not twin.placement.Maglev:
         balancer.remove_server("f")
     else:

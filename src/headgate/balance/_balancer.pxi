@@ -299,8 +299,13 @@ cdef class _Balancer(_Members):
 
     cdef _Record _choose_ejected(self, key, list left):
         """One of the ejected records, drawn by weight: better than none."""
-        sums = list(accumulate([(<_Record>record).weight for record in left]))
-        return left[min(bisect_right(sums, self._unit() * sums[-1]), len(left) - 1)]
+        return self._draw_from(left)
+
+    @cython.final
+    cdef _Record _draw_from(self, list records):
+        """One of a list of records, drawn by weight."""
+        sums = list(accumulate([(<_Record>record).weight for record in records]))
+        return records[min(bisect_right(sums, self._unit() * sums[-1]), len(records) - 1)]
 
     @cython.final
     cdef _Record _choose_in_slow_start(self, key, list skip, int64_t now):
@@ -340,7 +345,7 @@ cdef class _Balancer(_Members):
         over; if all others are ejected, one of those is returned, by weight or in the key's order of
         preference.
 
-        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
+        Raises NoServerError if there is no server or every one is excluded, down or draining, TypeError if
         `exclude` is a single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
@@ -351,14 +356,14 @@ cdef class _Balancer(_Members):
         """
         cdef int64_t now = hg_get_time(&self._rebuilt_at)
         skip = NO_RECORDS if exclude is EMPTY or not exclude else self._excluded(exclude)
-        key = self._read_key(key)
+        key = self._read_key(key, False)
         if self._by_latency or hg_get_time(&self._next_event) != NEVER:
             now = self._now()
         with cython.critical_section(self):
             return self._select(key, skip, now).server
 
-    cdef object _read_key(self, key):
-        """What `_choose` needs of a key."""
+    cdef object _read_key(self, key, bint picked):
+        """What `_choose` needs of a key, for a pick or for `get_server`."""
 
     @cython.binding(False)
     def pick(self, key=None, *, exclude=()):
@@ -369,7 +374,7 @@ cdef class _Balancer(_Members):
         the server; leaving the block by an error is a failure, but a task's cancellation is no outcome.
         `key` and `exclude` are those of get_server.
 
-        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
+        Raises NoServerError if there is no server or every one is excluded, down or draining, TypeError if
         `exclude` is a single server.
 
         Complexity: see the class.
@@ -387,7 +392,7 @@ cdef class _Balancer(_Members):
         cdef _Pick pick = _Pick.__new__(_Pick)
         cdef int64_t now
         skip = NO_RECORDS if exclude is EMPTY or not exclude else self._excluded(exclude)
-        key = self._read_key(key)
+        key = self._read_key(key, True)
         now = self._now()
         with cython.critical_section(self):
             record = self._select(key, skip, now)
@@ -415,7 +420,7 @@ cdef class _Balancer(_Members):
             if record is not None and pick._generation == self._generation:
                 record.in_flight -= 1
                 self._add_sample(record, now - pick._start, now, good)
-                if not record.ejected_until and not record.draining:
+                if not record.ejected_until and not record.down and not record.draining:
                     if not good or record.penalty:
                         self._update_penalty(record, good, now)
                     if good or not ok:

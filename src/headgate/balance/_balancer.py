@@ -218,8 +218,12 @@ class _Balancer(_Members):
 
     def _choose_ejected(self, key, left):
         """One of the ejected records, drawn by weight: better than none."""
-        sums = list(accumulate([record.weight for record in left]))
-        return left[min(bisect_right(sums, self._unit() * sums[-1]), len(left) - 1)]
+        return self._draw_from(left)
+
+    def _draw_from(self, records):
+        """One of a list of records, drawn by weight."""
+        sums = list(accumulate([record.weight for record in records]))
+        return records[min(bisect_right(sums, self._unit() * sums[-1]), len(records) - 1)]
 
     def _choose_in_slow_start(self, key, skip, now):
         """The record that this balancer chooses; some picks pass over one in a slow start."""
@@ -257,7 +261,7 @@ class _Balancer(_Members):
         over; if all others are ejected, one of those is returned, by weight or in the key's order of
         preference.
 
-        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
+        Raises NoServerError if there is no server or every one is excluded, down or draining, TypeError if
         `exclude` is a single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.
@@ -267,13 +271,13 @@ class _Balancer(_Members):
         ('a', 'a')
         """
         skip = self._excluded(exclude) if exclude else NO_RECORDS
-        key = self._read_key(key)
+        key = self._read_key(key, False)
         now = self._now() if self._by_latency or self._next_event != NEVER else self._rebuilt_at
         with self._lock:
             return self._select(key, skip, now).server
 
-    def _read_key(self, key):
-        """What `_choose` needs of a key."""
+    def _read_key(self, key, picked):
+        """What `_choose` needs of a key, for a pick or for `get_server`."""
 
     def pick(self, key=None, *, exclude=()):
         """Picks the next server and counts the request in flight until it ends.
@@ -283,7 +287,7 @@ class _Balancer(_Members):
         the server; leaving the block by an error is a failure, but a task's cancellation is no outcome.
         `key` and `exclude` are those of get_server.
 
-        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
+        Raises NoServerError if there is no server or every one is excluded, down or draining, TypeError if
         `exclude` is a single server.
 
         Complexity: see the class.
@@ -295,7 +299,7 @@ class _Balancer(_Members):
         """
         pick = _Pick()
         skip = self._excluded(exclude) if exclude else NO_RECORDS
-        key = self._read_key(key)
+        key = self._read_key(key, True)
         now = self._now()
         with self._lock:
             record = self._select(key, skip, now)
@@ -317,7 +321,7 @@ class _Balancer(_Members):
                 record.in_flight -= 1
                 good = ok and not overloaded
                 self._add_sample(record, now - pick._start, now, good)
-                if not record.ejected_until and not record.draining:
+                if not record.ejected_until and not record.down and not record.draining:
                     self._update_penalty(record, good, now)
                     if good or not ok:
                         self._add_outcome(record, ok, now)

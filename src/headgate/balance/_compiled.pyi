@@ -5,6 +5,7 @@ from typing import Any, Generic, Literal, NoReturn, Self, SupportsIndex, TypeVar
 from typing_extensions import disjoint_base
 
 from headgate.balance._settings import ServerRecord
+from headgate.hotkeys._compiled import HotKeys
 from headgate.placement._compiled import HashRing, Maglev, Rendezvous
 
 _Server = TypeVar("_Server", bound=Hashable)
@@ -41,7 +42,10 @@ class _Members(Generic[_Server]):
     def add_server(self, server: _Server, weight: float = 1) -> None: ...
     def remove_server(self, server: _Server) -> None: ...
     def drain_server(self, server: _Server, draining: bool = True) -> None: ...
+    def mark_down(self, server: _Server) -> None: ...
+    def mark_up(self, server: _Server) -> None: ...
     def set_weight(self, server: _Server, weight: float) -> None: ...
+    def reconfigure(self, **settings: float | None) -> None: ...
     @property
     def servers(self) -> tuple[_Server, ...]: ...
     @property
@@ -74,6 +78,7 @@ class PeakEWMA(PowerOfTwo[_Server]): ...
 @disjoint_base
 class _Hashed(_Balancer[_Server]): ...
 
+@disjoint_base
 class KeyHash(_Hashed[_Server]):
     def __init__(
         self,
@@ -81,6 +86,9 @@ class KeyHash(_Hashed[_Server]):
         *,
         placement: Callable[[dict[_Server, float]], HashRing[_Server] | Maglev[_Server] | Rendezvous[_Server]]
         | None = None,
+        hotkeys: HotKeys[Any] | None = None,
+        hot_replicas: SupportsIndex = 2,
+        hot_share: float = 0.01,
         clock: Callable[[], int] | None = None,
         seed: SupportsIndex | None = None,
         max_failures: SupportsIndex | None = 5,
@@ -90,6 +98,8 @@ class KeyHash(_Hashed[_Server]):
         panic_threshold: float = 0.5,
         slow_start: float = 0,
     ) -> None: ...
+    @property
+    def hotkeys(self) -> HotKeys[Any] | None: ...
 
 @disjoint_base
 class AddressHash(_Hashed[_Server]):

@@ -15,11 +15,12 @@
 Files: _members (members, records, active ones), _balancer (draws, picks, outcomes), _static (round robin and
 random choice), _loads (least loaded, two choices), _hashed (keys and addresses).
 
-Invariants. `_active` holds the members that are neither draining nor ejected, or all that are not draining if
-fewer than the panic threshold would be left. `_next_event` is the time of the next return, end of a slow
-start or end of a penalty, or earlier; a pick that measures no latency reads the clock only if there is one. A
-record outlives its membership, so picks in flight end on the record on which they began. A pick from before a
-fork belongs to the parent: in the child its `_generation` is an old one, and its end changes nothing.
+Invariants. `_active` holds the members that are neither draining, down nor ejected, or all that are not
+draining if fewer than the panic threshold would be left. `_next_event` is the time of the next return, end of
+a slow start or end of a penalty, or earlier; a pick that measures no latency reads the clock only if there is
+one. A record outlives its membership, so picks in flight end on the record on which they began. A pick from
+before a fork belongs to the parent: in the child its `_generation` is an old one, and its end changes
+nothing.
 
 Foreign code is the clock, ``__hash__`` and ``__eq__`` of servers, placements, and arguments: all of it runs
 before anything changes and without the lock. A change of the members makes a new dict and, if keys are

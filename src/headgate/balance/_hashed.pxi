@@ -13,16 +13,22 @@ from headgate._base.clock import checked_clock
 from headgate._base.keys import key_bytes
 from headgate.balance._settings import (
     address_bytes,
+    checked_hot_settings,
     checked_scheme,
     checked_settings,
+    hot_keys,
     nginx_hash,
     server_weight,
     server_weights,
 )
 from headgate.hashing._compiled import xxh64
+from headgate.hotkeys._compiled import HotKeys
 from headgate.placement._compiled import HashRing, _Placement
 
 cdef double WORD = 18446744073709551616.0
+cdef object _read_nodes = _Placement.nodes.__get__
+cdef object _get_node = _Placement.get_node
+cdef object _get_nodes = _Placement.get_nodes
 
 
 cdef class _Hashed(_Balancer):
@@ -65,12 +71,13 @@ cdef class _Hashed(_Balancer):
     cdef bint _redraws(self) noexcept:
         return False
 
-    cdef object _read_key(self, key):
+    cdef object _read_key(self, key, bint picked):
+        """The placement, its records, a key as bytes, and whether it is hot."""
         data = self._key_data(key)
         _, placement, records = self._current_plan()
         if placement is not None:
-            _Placement.nodes.__get__(placement)  # builds it, without the lock
-        return placement, records, data
+            _read_nodes(placement)  # builds it, without the lock
+        return placement, records, data, False
 
     cdef object _key_data(self, key):
         """The bytes of a key that the placement hashes."""
@@ -90,12 +97,11 @@ cdef class _Hashed(_Balancer):
         If `ramped`, a server in a slow start is passed over for a part of the keys.
         """
         cdef _Record record
-        placement, records, data = key
+        placement, records, data, _ = key
         count = 0
         while count < len(records):
             count = 4 * count or 1
-            found = _Placement.get_nodes(placement, data, count) if count > 1 else [
-                _Placement.get_node(placement, data)]
+            found = _get_nodes(placement, data, count) if count > 1 else [_get_node(placement, data)]
             for server in found:
                 record = records.get(id(server))
                 if record is not None and record.index >= 0 and record not in skip and not (
@@ -105,8 +111,8 @@ cdef class _Hashed(_Balancer):
 
     cdef _Record _choose_ejected(self, key, list left):
         """The first record of `left`, which are ejected, in the key's order of preference."""
-        placement, records, data = key
-        found = _Placement.get_nodes(placement, data, len(records)) if placement is not None else ()
+        placement, records, data, _ = key
+        found = _get_nodes(placement, data, len(records)) if placement is not None else ()
         preferred = [records.get(id(server)) for server in found]
         return next((record for record in preferred if record in left), left[0])
 
@@ -117,16 +123,22 @@ cdef class _Hashed(_Balancer):
 
 
 cdef class KeyHash(_Hashed):
-    """KeyHash(servers, *, placement=None, clock=None, seed=None, max_failures=5, \
-    success_rate=None, ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0)\n--\n
+    """KeyHash(servers, *, placement=None, hotkeys=None, hot_replicas=2, hot_share=0.01, clock=None, \
+    seed=None, max_failures=5, success_rate=None, ejection_time=30, max_ejected=0.5, panic_threshold=0.5, \
+    slow_start=0)\n--\n
     Picks the same server for the same `key`: a str, bytes or an int.
 
     `placement` is called with a mapping of server to weight and returns the placement of the keys: it is
     HashRing by default, and may be Rendezvous, Maglev or, for example, ``partial(HashRing, scheme="nginx")``.
     A server is what may be a node of the placement: a str, bytes or an int, and anything else with its
-    `node_key`. While a server is ejected, draining or excluded, each of its keys goes to the next server in
+    `node_key`. While a server is ejected, down, draining or excluded, each of its keys goes to the next in
     the key's order of preference, and no other key moves. In a slow start a server gets its keys one by one.
-    No key is stored.
+
+    With `hotkeys`, a HotKeys in which each `pick` counts its key, hot keys are replicated: each goes to the
+    less loaded of two of the first `hot_replicas` servers in its order of preference that are not ejected,
+    down, draining or excluded. A key is hot while ``count - error`` is at least the fraction `hot_share` of
+    the total, and at least 100; this is read at most once a second. `get_server` does not count the key, but
+    returns one of the replicas if it is hot. Nothing else stores a key.
 
     `servers` is an iterable of hashable servers, or a mapping of server to weight. A server is ejected after
     `max_failures` consecutive failures, or when less than the fraction `success_rate` of at least 20 picks
@@ -141,19 +153,115 @@ cdef class KeyHash(_Hashed):
     Raises ValueError or TypeError if an argument is out of range or of the wrong type.
 
     Complexity: a pick costs what the placement's lookup does, or O(k log k) if the key's k preferred servers
-    are out; a change of the members makes a new placement, which the next pick builds.
+    are out, and of a hot key what the lookup of `hot_replicas` nodes does; once a second O(1 / `hot_share`).
+    A change of the members makes a new placement, which the next pick builds.
 
     >>> balancer = KeyHash(["a", "b", "c"])
     >>> balancer.get_server("user:1"), balancer.get_server("user:1", exclude=["a"])
     ('a', 'c')
+    >>> balancer = KeyHash(["a", "b", "c"], hotkeys=HotKeys(100))
+    >>> balancer.hotkeys.add("celebrity", 1000)
+    >>> sorted({balancer.pick("celebrity").server for _ in range(100)})
+    ['a', 'b']
     """
 
-    def __init__(self, servers, *, placement=None, clock=None, seed=None, max_failures=5, success_rate=None,
-                 ejection_time=30, max_ejected=0.5, panic_threshold=0.5, slow_start=0):
+    cdef object _hotkeys
+    cdef object _hot             # the keys that were hot at the last reading
+    cdef int64_t _hot_at         # the time of that reading
+    cdef int64_t _hot_replicas
+    cdef double _hot_share
+
+    def __cinit__(self, *args, **kwargs):
+        self._hot = frozenset()
+
+    def __init__(self, servers, *, placement=None, hotkeys=None, hot_replicas=2, hot_share=0.01, clock=None,
+                 seed=None, max_failures=5, success_rate=None, ejection_time=30, max_ejected=0.5,
+                 panic_threshold=0.5, slow_start=0):
         checked_callable("placement", placement)
+        if hotkeys is not None and not isinstance(hotkeys, HotKeys):
+            raise TypeError(f"hotkeys must be HotKeys or None, got {hotkeys!r}")
+        replicas, share = checked_hot_settings(hot_replicas, hot_share)
         self._initialize(server_weights(servers), checked_clock(clock), checked_settings(
             seed, max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start),
             HashRing if placement is None else placement)
+        self._hotkeys, self._hot_replicas, self._hot_share = hotkeys, replicas, share
+        self._hot_at = self._rebuilt_at - SECOND
+
+    @property
+    def hotkeys(self):
+        """The HotKeys that count the keys of picks, or None.
+
+        >>> KeyHash(["a"]).hotkeys is None
+        True
+        """
+        return self._hotkeys
+
+    cdef object _read_key(self, key, bint picked):
+        read = _Hashed._read_key(self, key, picked)
+        if self._hotkeys is None:
+            return read
+        if picked:
+            self._hotkeys.add(key)
+        placement, records, data, _ = read
+        return placement, records, data, self._is_hot(key)
+
+    cdef bint _is_hot(self, key) except -1:
+        """Whether a key was hot at the last reading, which is made again after a second."""
+        cdef int64_t now = self._now()
+        cdef bint due
+        with cython.critical_section(self):
+            hot, share = self._hot, self._hot_share
+            due = not -STEP_BACK < now - self._hot_at < SECOND  # another thread may be later by a little
+            if due:
+                self._hot_at = now
+        if due:
+            hot = hot_keys(self._hotkeys, share)
+            with cython.critical_section(self):
+                if self._hot_at == now:  # otherwise there is a later one
+                    self._hot = hot
+        return key in hot
+
+    cdef _Record _choose(self, key, list skip, int64_t now):
+        return self._choose_replica(key, skip, now) if key[3] else self._choose_by_key(key, skip, now)
+
+    cdef _Record _choose_replica(self, key, list skip, int64_t now):
+        """The less loaded of two of a hot key's replicas, drawn by weight; in panic, the first one drawn."""
+        cdef _Record a
+        cdef _Record b
+        cdef list found = self._replicas(key, skip, now, True) or self._replicas(key, skip, now, False)
+        if len(found) < 2:
+            return found[0] if found else self._remaining(skip)[0]
+        total = sum([(<_Record>record).weight for record in found])
+        a = self._draw_from(found)
+        if self._in_panic:
+            return a
+        found.remove(a)
+        b = self._draw_from(found)
+        return self._less_loaded(a, a.weight, b, b.weight, total, now)
+
+    cdef list _replicas(self, key, list skip, int64_t now, bint ramped):
+        """The first active records in a hot key's order of preference."""
+        cdef _Record record
+        placement, records, data, _ = key
+        cdef list found = []
+        count = 0
+        while count < len(records) and len(found) < self._hot_replicas:
+            count = 4 * count or min(self._hot_replicas, len(records))
+            found = []
+            for server in _get_nodes(placement, data, count):
+                record = records.get(id(server))
+                if record is not None and record.index >= 0 and record not in skip and not (
+                        ramped and record.slow_until and self._held_back(data, record, now)):
+                    found.append(record)
+        return found[:self._hot_replicas]
+
+    cdef dict _settings(self):
+        return _Members._settings(self) | {"hot_replicas": self._hot_replicas, "hot_share": self._hot_share}
+
+    cdef object _set_settings(self, dict changed):
+        _Members._set_settings(self, changed)
+        self._hot_replicas, self._hot_share = changed["hot_replicas"], changed["hot_share"]
+        self._hot_at -= SECOND  # what is hot is read again
 
 
 cdef class AddressHash(_Hashed):

@@ -219,7 +219,7 @@ cdef class PowerOfTwo(_Balancer):
         the server; leaving the block by an error is a failure, but a task's cancellation is no outcome.
         `key` and `exclude` are those of get_server.
 
-        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
+        Raises NoServerError if there is no server or every one is excluded, down or draining, TypeError if
         `exclude` is a single server.
 
         Complexity: see the class.

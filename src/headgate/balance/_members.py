@@ -11,6 +11,7 @@ from headgate._base.forks import new_lock, renew
 from headgate._base.pickling import initialized
 from headgate.balance._settings import (
     ServerRecord,
+    changed_settings,
     checked_settings,
     random_word,
     server_weight,
@@ -29,6 +30,7 @@ class _Record:
     """The record of a server in its balancer."""
 
     __slots__ = (
+        "down",
         "draining",
         "ejected_until",
         "ejections",
@@ -58,10 +60,14 @@ class _Record:
         self.penalty = self.ejections = self.last_pick = 0
         self.sampled_at = self.window_start = self.since = now
         self.heap_index = self.index = -1
-        self.draining = False
+        self.draining = self.down = False
 
     def snapshot(self):
-        health = "draining" if self.draining else "ejected" if self.ejected_until else "healthy"
+        health = "healthy"
+        if self.draining:
+            health = "draining"
+        elif self.down or self.ejected_until:
+            health = "down" if self.down else "ejected"
         return ServerRecord(self.server, self.weight, self.in_flight, self.latency / 1e9, health, self.since)
 
 
@@ -161,15 +167,13 @@ class _Members:
             self._shift_times(now - self._rebuilt_at)
         self._rebuilt_at = now
         next_return = NEVER
+        ejected = 0
         present = []
         healthy = []
         for record in self._members.values():
             if record.ejected_until and record.ejected_until <= now:
                 record.ejected_until = 0
-                record.failures = record.successes = record.outcomes = 0
-                record.window_start = record.since = now
-                if self._slow_start:
-                    record.slow_until = now + self._slow_start
+                self._restart(record, now)
             if record.slow_until and record.slow_until <= now:
                 record.slow_until = 0
             if record.ejected_until:
@@ -178,10 +182,11 @@ class _Members:
                 next_return = min(next_return, record.slow_until)
             if not record.draining:
                 present.append(record)
-                if not record.ejected_until:
+                ejected += record.ejected_until != 0
+                if not record.ejected_until and not record.down:
                     healthy.append(record)
-        most = min(ceil(self._max_ejected * len(present)), len(present) - 1)
-        self._ejectable = most - (len(present) - len(healthy))
+        most = ceil(self._max_ejected * len(present))
+        self._ejectable = min(most - ejected, len(healthy) - 1)
         self._in_panic = not healthy or len(healthy) < floor(self._panic_threshold * len(present))
         if self._in_panic:
             healthy = present
@@ -194,6 +199,14 @@ class _Members:
         self._build(healthy)
         self._active = healthy
         self._fresh = self._fresh and not healthy
+
+    def _restart(self, record, now):
+        """Forget the outcomes of a server that is used again, and begin its slow start."""
+        record.failures = record.successes = record.outcomes = 0
+        record.window_start = now
+        record.slow_until = now + self._slow_start if self._slow_start else 0
+        if not record.draining:
+            record.since = now
 
     def _shift_times(self, step):
         """Move all times that are waited for by a step of the clock."""
@@ -222,7 +235,7 @@ class _Members:
         for record in tuple(self._penalized):  # which a finalizer may change meanwhile
             if not record.penalty:
                 continue
-            if record.ejected_until or record.draining or record.penalty_until <= now:
+            if record.ejected_until or record.down or record.draining or record.penalty_until <= now:
                 record.penalty = 0
                 self._penalized.remove(record)
                 ended.append(record)
@@ -348,6 +361,53 @@ class _Members:
                 record.draining, record.since = draining, now
                 self._rebuild(now)
 
+    def mark_down(self, server):
+        """Stops picking `server`, as after failed health checks, until `mark_up`; picks in flight go on.
+
+        Neither `ejection_time` nor `max_ejected` applies; an ejection of it ends, and outcomes of its picks
+        do not count. If fewer servers than the fraction `panic_threshold`, or none, would be left, all but
+        those that drain are picked nevertheless.
+
+        Raises KeyError if it is not a member.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = RoundRobin(["a", "b"], seed=0)
+        >>> balancer.mark_down("a")
+        >>> balancer.get_server(), balancer.records[0].health
+        ('b', 'down')
+        """
+        self._mark(server, True)
+
+    def mark_up(self, server):
+        """Picks `server` again after `mark_down`, with a slow start if one is set; its past does not count.
+
+        A server that is not down stays as it is: an ejection ends by its time.
+
+        Raises KeyError if it is not a member.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = RoundRobin(["a", "b"], seed=0)
+        >>> balancer.mark_down("a")
+        >>> balancer.mark_up("a")
+        >>> balancer.get_server(exclude=["b"])
+        'a'
+        """
+        self._mark(server, False)
+
+    def _mark(self, server, down):
+        now = self._now()
+        record = self._member(self._members, server)
+        with self._lock:
+            if record.down != down:
+                self._stale = True
+                self._restart(record, now)
+                record.down = down
+                if down:
+                    record.ejected_until = record.slow_until = 0
+                self._rebuild(now)
+
     def set_weight(self, server, weight):
         """Changes the weight of `server`.
 
@@ -369,6 +429,51 @@ class _Members:
             plan = self._make_plan(before, self._placement_factory(), record, weight)
             if self._replace(before, before.copy(), record, weight, plan, now):
                 return
+
+    def reconfigure(self, **settings):
+        """Sets others of the settings that the constructor has from `max_failures` on; the rest stays.
+
+        Those of a KeyHash are also `hot_replicas` and `hot_share`. What servers have failed so far counts by
+        the new settings. An ejection under way ends as it would have, a slow start at the latest after the
+        new time.
+
+        Raises what the constructor raises, and then changes nothing.
+
+        Complexity: O(n) for n servers.
+
+        >>> balancer = RoundRobin(["a", "b"], max_failures=5)
+        >>> balancer.reconfigure(max_failures=1)
+        >>> balancer.pick().done(ok=False)
+        >>> [record.health for record in balancer.records].count("ejected")
+        1
+        """
+        now = self._now()
+        while True:
+            before = self._settings()
+            changed = changed_settings(before, settings)
+            with self._lock:
+                if self._settings() != before:
+                    continue
+                self._set_settings(changed)
+                for record in self._members.values():
+                    record.slow_until = min(record.slow_until, now + self._slow_start)
+                self._stale = True
+                self._rebuild(now)
+            return
+
+    def _settings(self):
+        """What may be changed, by the names of arguments."""
+        return {
+            "max_failures": self._max_failures, "success_rate": self._success_rate,
+            "ejection_time": self._ejection_time, "max_ejected": self._max_ejected,
+            "panic_threshold": self._panic_threshold, "slow_start": self._slow_start,
+        }
+
+    def _set_settings(self, changed):
+        """Set what `_settings` returns."""
+        self._max_failures, self._success_rate = changed["max_failures"], changed["success_rate"]
+        self._ejection_time, self._max_ejected = changed["ejection_time"], changed["max_ejected"]
+        self._panic_threshold, self._slow_start = changed["panic_threshold"], changed["slow_start"]
 
     @property
     def servers(self):
@@ -406,13 +511,14 @@ class _Members:
         """Check all records; raise AssertionError if an invariant does not hold."""
         event = NEVER
         present = [record for record in self._members.values() if not record.draining]
-        healthy = [record for record in present if not record.ejected_until]
+        healthy = [record for record in present if not record.ejected_until and not record.down]
         assert self._active == (present if self._in_panic else healthy)
         assert [record.index for record in self._active] == list(range(len(self._active)))
         assert self._penalized == [record for record in self._penalized if record.penalty > 0]
         for server, record in self._members.items():
             assert record.server is server
             assert record.in_flight >= 0
+            assert not (record.down and record.ejected_until)
             assert record.penalty == 0 or record in self._penalized
             for time in (record.ejected_until, record.slow_until, record.penalty and record.penalty_until):
                 event = min(event, time or NEVER)

@@ -8,11 +8,12 @@ from math import ceil, gcd
 from os import urandom
 
 from headgate._base.addresses import packed_address, unmapped
-from headgate._base.checks import checked_int_or_none, checked_number
+from headgate._base.checks import checked_int, checked_int_or_none, checked_number
 from headgate.placement._members import checked_weight
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Generic, NamedTuple, TypeVar
 
     _Server = TypeVar("_Server")
@@ -30,13 +31,15 @@ else:
 _WORD = 2**64
 _MAX_SECONDS = 2**62 / 1e9 / 16
 _MAX_STEPS = 1024
+_LEAST_SHARE = 0.0001
+_LEAST_COUNT = 100
 
 
 class ServerRecord(_Fields["_Server"]):
     """The record of a server in its balancer.
 
-    `latency` is the peak-sensitive moving average in seconds; `health` is ``"healthy"``, ``"ejected"`` or
-    ``"draining"``, and `since` is when it became so, by the balancer's clock.
+    `latency` is the peak-sensitive moving average in seconds; `health` is ``"healthy"``, ``"ejected"``,
+    ``"down"`` or ``"draining"``, and `since` is when it became so, by the balancer's clock.
 
     >>> ServerRecord("a", 1, 0, 0.0, "healthy", 0).health
     'healthy'
@@ -96,13 +99,16 @@ def _fraction(name: str, value: float) -> float:
     return float(number)
 
 
-def _failures(value: int | None) -> int:
-    number = checked_int_or_none("max_failures", value)
-    if number is None:
-        return _WORD // 2 - 1
+def _positive(name: str, value: int) -> int:
+    number = checked_int(name, value)
     if not 1 <= number < _WORD // 2:
-        raise ValueError(f"max_failures must be positive, got {value!r}")
+        raise ValueError(f"{name} must be positive, got {value!r}")
     return number
+
+
+def _failures(name: str, value: int | None) -> int:
+    number = checked_int_or_none(name, value)
+    return _WORD // 2 - 1 if number is None else _positive(name, number)
 
 
 def _checked_seed(seed: int | None) -> int:
@@ -110,18 +116,66 @@ def _checked_seed(seed: int | None) -> int:
     return random_word() if number is None else number % _WORD
 
 
+def _success_rate(name: str, value: float | None) -> float:
+    return 0.0 if value is None else _fraction(name, value)
+
+
+def _ejection_time(name: str, value: float) -> int:
+    ejection = _nanoseconds(name, value)
+    if not ejection:
+        raise ValueError(f"ejection_time must be positive, got {value!r}")
+    return ejection
+
+
+def _hot_share(name: str, value: float) -> float:
+    number = checked_number(name, value)
+    if not _LEAST_SHARE <= number <= 1:
+        raise ValueError(f"{name} must be from {_LEAST_SHARE} to 1, got {value!r}")
+    return float(number)
+
+
+_SETTINGS: dict[str, Callable[[str, Any], float]] = {
+    "max_failures": _failures,
+    "success_rate": _success_rate,
+    "ejection_time": _ejection_time,
+    "max_ejected": _fraction,
+    "panic_threshold": _fraction,
+    "slow_start": _nanoseconds,
+}
+_CHECKS = _SETTINGS | {"hot_replicas": _positive, "hot_share": _hot_share}
+
+
 def checked_settings(
         seed: int | None, max_failures: int | None, success_rate: float | None, ejection_time: float,
         max_ejected: float, panic_threshold: float, slow_start: float,
-) -> tuple[int, bool, int, float, int, float, float, int]:
+) -> tuple[Any, ...]:
     """The settings of a balancer as it stores them, times in nanoseconds."""
-    rate = 0.0 if success_rate is None else _fraction("success_rate", success_rate)
-    ejection = _nanoseconds("ejection_time", ejection_time)
-    if not ejection:
-        raise ValueError(f"ejection_time must be positive, got {ejection_time!r}")
-    return (_checked_seed(seed), seed is not None, _failures(max_failures), rate, ejection,
-            _fraction("max_ejected", max_ejected), _fraction("panic_threshold", panic_threshold),
-            _nanoseconds("slow_start", slow_start))
+    values = max_failures, success_rate, ejection_time, max_ejected, panic_threshold, slow_start
+    stored = [check(name, value) for (name, check), value in zip(_SETTINGS.items(), values, strict=True)]
+    return _checked_seed(seed), seed is not None, *stored
+
+
+def checked_hot_settings(hot_replicas: int, hot_share: float) -> tuple[int, float]:
+    """The settings of hot keys, as `KeyHash` stores them."""
+    return _positive("hot_replicas", hot_replicas), _hot_share("hot_share", hot_share)
+
+
+def changed_settings(present: Mapping[str, float], changes: Mapping[str, Any]) -> dict[str, float]:
+    """The settings that may change, as they are stored, with `changes` by the names of arguments."""
+    for name in changes:
+        if name not in present:
+            raise TypeError(f"settings must be among {', '.join(present)}, got {name!r}")
+    return {
+        name: _CHECKS[name](name, changes[name]) if name in changes else value
+        for name, value in present.items()
+    }
+
+
+def hot_keys(counted: Any, hot_share: float) -> frozenset[Any]:
+    """The keys of `HotKeys` with at least that share of the total, and at least 100, by their lower bound."""
+    least = max(_LEAST_COUNT, hot_share * counted.total)
+    rows = counted.top(int(1 / hot_share) + 1)  # counts sum up to `total` at most
+    return frozenset([row.key for row in rows if row.count - row.error >= least])
 
 
 def address_bytes(key: str | bytes, whole: bool) -> bytes:

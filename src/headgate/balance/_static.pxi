@@ -87,7 +87,7 @@ cdef class RoundRobin(_Balancer):
         over; if all others are ejected, one of those is returned, by weight or in the key's order of
         preference.
 
-        Raises NoServerError if there is no server or every one is excluded or draining, TypeError if
+        Raises NoServerError if there is no server or every one is excluded, down or draining, TypeError if
         `exclude` is a single server.
 
         Complexity: see the class; up to O(n) for n servers with `exclude` or in a slow start.

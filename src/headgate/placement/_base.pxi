@@ -21,6 +21,7 @@ from headgate.placement._members import (
     ordered_members,
     weighted_nodes,
 )
+from headgate.placement._zones import candidates, count_zones, spread, zone_lookup
 
 
 cdef void *_allocate(size_t count, size_t size) except NULL:
@@ -270,27 +271,57 @@ cdef class _Placement:
         hg_key_of(key, b"key", &plain)
         return self._current_view().owner(&plain)
 
-    def get_nodes(self, key, n, /):
+    def get_nodes(self, key, n, /, *, zones=None):
         """The first `n` distinct nodes in the preference order of `key`, or all that own keys if fewer.
 
         The first is ``get_node(key)``. In HashRing and Rendezvous each further one is the node that the
         key moves to when those before it are removed.
 
-        Raises ValueError if `n` is negative, TypeError if it is not an int, and for a wrong `key`
-        as get_node does.
+        With `zones`, a mapping of node to zone or a callable that returns it, the first node of each zone
+        comes before all others: no two of the `n` are in one zone while there is a zone without any, so that
+        replicas survive the loss of racks or data centers. Adding or removing a node replaces at most one of
+        a key's `n` nodes then too, in HashRing and Rendezvous. A zone is any hashable object but None.
 
-        Complexity: O(n log n) expected for equal weights.
+        Raises ValueError if `n` is negative or a node has no zone, TypeError if `n` is not an int or `zones`
+        is neither, what a callable raises, and for a wrong `key` as get_node does. Only the zones of nodes
+        that are considered are looked up.
 
-        >>> HashRing(["a", "b", "c"]).get_nodes("user:1", 2)
+        Complexity: O(n log n) expected for equal weights; the same with `zones` if there are more than `n`,
+        else up to that of preference.
+
+        Source: the replicas over racks are those of Cassandra's NetworkTopologyStrategy in one data center.
+
+        >>> ring = HashRing(["a", "b", "c"])
+        >>> ring.get_nodes("user:1", 2)
         ['a', 'c']
+        >>> ring.get_nodes("user:1", 2, zones={"a": "east", "b": "west", "c": "east"})
+        ['a', 'b']
         """
         cdef hg_key plain
-        n = checked_int("n", n)
+        if type(n) is not int:
+            n = checked_int("n", n)
         if n < 0:
             raise ValueError(f"n must not be negative, got {n!r}")
         hg_key_of(key, b"key", &plain)
         view = self._current_view()
+        if zones is not None:
+            return self._spread(view, &plain, n, zone_lookup(zones))
         return view.preferred_nodes(&plain, min(n, len(view.active)))
+
+    @cython.final
+    cdef list _spread(self, _View view, hg_key *key, n, lookup):
+        """The first `n` nodes in the preference order of `key`, in distinct zones if possible."""
+        cdef Py_ssize_t most = len(view.active)
+        view.prepare(key)
+        limit = min(candidates(n), most)
+        found = spread(view.preferred_nodes(key, limit), n, lookup, n)
+        if found is None:
+            zones = min(n, count_zones([view.nodes[rank] for rank in view.active], lookup))
+        while found is None:
+            found = spread(view.preferred_nodes(key, limit), n, lookup, zones)
+            zones = zones if limit < most else 0
+            limit = min(candidates(limit), most)
+        return found
 
     def preference(self, key, /):
         """All nodes that own keys, in the preference order of `key`: get_nodes without a bound.
