@@ -4,6 +4,7 @@ It starts a redis-server of its own. Compare the rows of a group, never those of
 """
 
 import asyncio
+import contextlib
 import shutil
 import time
 from importlib.util import find_spec
@@ -62,6 +63,13 @@ def test_near_hit(benchmark, near):
     benchmark(all_of(KEYS), near.get)
 
 
+def run_at_once(function, *args):
+    """Run a coroutine that waits for nothing, without a loop."""
+    with contextlib.suppress(StopIteration):
+        function(*args).send(None)
+        raise AssertionError("it waits")
+
+
 @pytest.mark.benchmark(group="hit")
 def test_near_hit_in_a_coroutine(benchmark, port):
     async def get_all(cache):
@@ -77,7 +85,7 @@ def test_near_hit_in_a_coroutine(benchmark, port):
             return cache
 
         cache = runner.run(filled())
-        benchmark(lambda: runner.run(get_all(cache)))
+        benchmark(run_at_once, get_all, cache)
         runner.run(cache.close())
 
 

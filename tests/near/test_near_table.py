@@ -241,6 +241,42 @@ def test_misses_of_one_key_share_an_entry_until_it_is_dropped(make):
     assert table.stats().pending == 0
 
 
+class AmidInsertion(LRUCache):
+    """Calls `amid` once, as another thread may, when an entry has been put into it."""
+
+    def __setitem__(self, key, entry):
+        super().__setitem__(key, entry)
+        amid, self.amid = self.amid, lambda: None
+        amid()
+
+
+@pytest.mark.parametrize("amid", [True, False])
+def test_of_those_who_share_an_entry_the_first_value_is_kept(make, amid):
+    cache = AmidInsertion(10)
+    table = make(cache, negative_ttl=1)
+    epoch = listening(table).epoch
+    entries = [table.begin("user:1", epoch) for _ in range(3)]
+    others = []
+
+    def store_others():
+        others.append(table.store(entries[1], "second", "1"))
+        others.append(table.store_absence(entries[2], "1"))
+        assert entries[0].value == "first"
+
+    cache.amid = store_others if amid else lambda: None
+    assert table.store(entries[0], "first", "1")
+    if not amid:
+        store_others()
+    assert others == [True, True]
+    assert table.get("user:1") == "first"
+    assert (table.stats().stored, table.stats().overtaken) == (3, 0)
+    table.drop("user:1")
+    assert not table.store(entries[1], "late", "1")
+    for entry in entries:
+        table.end(entry)
+    table._check()
+
+
 def test_an_entry_of_another_epoch_is_not_shared_and_dies(make):
     table = make()
     old, new = listening(table, "1"), listening(table, "2")

@@ -19,6 +19,8 @@ only for steps on dicts of exact str and for the deadlines of entries.
 """
 
 cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t
 
 from headgate._c.clock cimport hg_monotonic_ns
@@ -147,7 +149,8 @@ cdef class NearEntry:
     cdef int64_t since
     cdef int64_t until
     cdef Py_ssize_t users
-    cdef object content
+    cdef bint has_content
+    cdef object content  # set once: lookups and `value` read it without a lock
 
     def __cinit__(self, key, epoch=None, since=0):
         self.name = key
@@ -251,14 +254,7 @@ cdef class NearTable:
     cdef int64_t ttl
     cdef int64_t negative_ttl
     cdef int64_t max_stale
-    cdef int64_t hits
-    cdef int64_t misses
-    cdef int64_t negative_hits
-    cdef int64_t stored
-    cdef int64_t overtaken
-    cdef int64_t invalidations
-    cdef int64_t flushes
-    cdef int64_t errors
+    cdef int64_t hits, misses, negative_hits, stored, overtaken, invalidations, flushes, errors
 
     def __init__(self, cache=None, *, prefixes, ttl=60, max_stale=2.0, negative_ttl=0, clock=None):
         names = checked_prefixes(prefixes)
@@ -285,7 +281,7 @@ cdef class NearTable:
         >>> NearTable(prefixes=["user:"]).get("user:1", "nothing")
         'nothing'
         """
-        value = self.peek(key, ABSENT, default)
+        value = self._peek(key, ABSENT, default)
         return self._fetch(key, default) if value is ABSENT else value
 
     def peek(self, key, default=None, absent=None):
@@ -295,13 +291,18 @@ cdef class NearTable:
         >>> NearTable(prefixes=["user:"]).peek("user:1", "not known")
         'not known'
         """
-        cdef NearEntry entry
-        cdef int64_t now
-        cdef object value
+        return self._peek(key, default, absent)
+
+    def _aget(self, key, default=None):
+        """Returns a coroutine of the value of `key`, or of `default` if there is none."""
+        return _lookup(self, key, default)
+
+    @cython.final
+    cdef object _peek(self, key, default, absent):
         cdef str name = key if type(key) is str else key_name(key)
-        found = self.find(name)
-        if found is not None:
-            entry = found
+        cdef NearEntry entry = self.find(name)
+        cdef int64_t now
+        if entry is not None:
             now = self._now()
             if entry._is_fresh(now):
                 value = entry.content
@@ -317,6 +318,9 @@ cdef class NearTable:
         return default
 
     def _fetch(self, key, default):
+        return default
+
+    async def _afetch(self, key, default):
         return default
 
     # ---- misses -----------------------------------------------------------------------------
@@ -337,7 +341,7 @@ cdef class NearTable:
         entry = NearEntry(name, epoch if name.startswith(self.names) else None, self._now())
         with cython.critical_section(self):
             known = self.pending.get(name)
-            if known is not None and known.until == PENDING and known.source is entry.source:
+            if known is not None and hg_get_time(&known.until) == PENDING and known.source is entry.source:
                 entry = known
             else:
                 if known is not None:
@@ -350,8 +354,9 @@ cdef class NearTable:
         """Keeps the value that was fetched for `entry`, and returns whether it was kept.
 
         It is not if the key was dropped or the connection lost since `begin`, or if `run_id`, the identity of
-        the server that sent the value, is not that of the entry's epoch. `lifetime` is what the value had
-        left at the server, in milliseconds, None if it has no end. Both that and `ttl` count from `begin`.
+        the server that sent the value, is not that of the entry's epoch. Of callers that share the entry, the
+        first one's value is kept for all. `lifetime` is what the value had left at the server, in
+        milliseconds, None if it has no end. Both that and `ttl` count from `begin`.
 
         >>> table = NearTable(prefixes=["user:"])
         >>> entry = table.begin("user:1", table.open_epoch("run id"))
@@ -375,23 +380,25 @@ cdef class NearTable:
     @cython.final
     cdef bint _keep(self, NearEntry entry, object value, object run_id, int64_t life) except -1:
         cdef NearEpoch epoch = entry.source
-        cdef bint alive
+        cdef bint alive, is_first = False
         if epoch is None or life <= 0 or run_id != epoch.identity:
             return False
         with cython.critical_section(self):
-            alive = self._is_pending(entry)
-            if alive:
-                entry.content = value
-            else:
+            alive = self._is_wanted(entry)
+            if not alive:
                 self.overtaken += 1
-        if not alive:
-            return False
+            elif entry.has_content:
+                self.stored += 1
+            else:
+                entry.content, entry.has_content, is_first = value, True, True
+        if not is_first:
+            return alive
         try:
             self.cache[entry.name] = entry
         except ValueError:  # it is larger than the whole cache
             return False
         with cython.critical_section(self):
-            alive = self._is_pending(entry)
+            alive = self._is_wanted(entry)
             if alive:
                 hg_set_time(&entry.until, min(entry.since, INT64_MAX - life) + life)
                 self.stored += 1
@@ -402,8 +409,9 @@ cdef class NearTable:
         return alive
 
     @cython.final
-    cdef bint _is_pending(self, NearEntry entry) except -1:
-        return (entry.until == PENDING and entry.source._is_live()
+    cdef bint _is_wanted(self, NearEntry entry) except -1:
+        """Whether it has not been dropped since `begin`."""
+        return (hg_get_time(&entry.until) != DEAD and entry.source._is_live()
                 and self.pending.get(entry.name) is entry)
 
     def end(self, NearEntry entry not None):
@@ -587,3 +595,6 @@ cdef class NearTable:
                 assert entry.name == name and entry.users > 0 and entry.until != DEAD
             for epoch in self.epochs:
                 assert epoch._is_live()
+
+
+include "_awaited.pxi"

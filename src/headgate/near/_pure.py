@@ -122,7 +122,7 @@ class NearEntry:
     ('user:1', None, True)
     """
 
-    __slots__ = ("_epoch", "_key", "_since", "_until", "_users", "_value")
+    __slots__ = ("_epoch", "_has_value", "_key", "_since", "_until", "_users", "_value")
 
     def __init__(self, key, epoch=None, since=0):
         self._key = key
@@ -131,6 +131,7 @@ class NearEntry:
         self._until = _PENDING
         self._users = 0
         self._value = _ABSENT
+        self._has_value = False
 
     def __reduce__(self):
         raise TypeError(f"a {type(self).__name__} cannot be copied or pickled: it belongs to one connection")
@@ -281,7 +282,15 @@ class NearTable:
             self._misses += 1
         return default
 
+    async def _aget(self, key, default=None):
+        """Returns a coroutine of the value of `key`, or of `default` if there is none."""
+        value = self.peek(key, _ABSENT, default)
+        return await self._afetch(key, default) if value is _ABSENT else value
+
     def _fetch(self, key, default):
+        return default
+
+    async def _afetch(self, key, default):
         return default
 
     def _found_absent(self, absent):
@@ -321,8 +330,9 @@ class NearTable:
         """Keeps the value that was fetched for `entry`, and returns whether it was kept.
 
         It is not if the key was dropped or the connection lost since `begin`, or if `run_id`, the identity of
-        the server that sent the value, is not that of the entry's epoch. `lifetime` is what the value had
-        left at the server, in milliseconds, None if it has no end. Both that and `ttl` count from `begin`.
+        the server that sent the value, is not that of the entry's epoch. Of callers that share the entry, the
+        first one's value is kept for all. `lifetime` is what the value had left at the server, in
+        milliseconds, None if it has no end. Both that and `ttl` count from `begin`.
 
         >>> table = NearTable(prefixes=["user:"])
         >>> entry = table.begin("user:1", table.open_epoch("run id"))
@@ -348,16 +358,19 @@ class NearTable:
         if epoch is None or life <= 0 or run_id != epoch._run_id:
             return False
         with self._lock:
-            if not self._is_pending(entry):
+            if not self._is_wanted(entry):
                 self._overtaken += 1
                 return False
-            entry._value = value
+            if entry._has_value:
+                self._stored += 1
+                return True
+            entry._value, entry._has_value = value, True
         try:
             self._cache[entry._key] = entry
         except ValueError:  # it is larger than the whole cache
             return False
         with self._lock:
-            alive = self._is_pending(entry)
+            alive = self._is_wanted(entry)
             if alive:
                 entry._until = min(entry._since + life, _NEVER)
                 self._stored += 1
@@ -367,8 +380,9 @@ class NearTable:
             self._cache.pop(entry._key, None)
         return alive
 
-    def _is_pending(self, entry):
-        return (entry._until == _PENDING and entry._epoch._open
+    def _is_wanted(self, entry):
+        """Whether it has not been dropped since `begin`."""
+        return (entry._until != _DEAD and entry._epoch._open
                 and self._pending.get(entry._key) is entry)
 
     def end(self, entry):
