@@ -296,6 +296,12 @@ def test_purge_by_url_path_prefix_and_tag():
         web.cache._check()
 
 
+@pytest.mark.parametrize("url", [0, False, b"", b"/", 5.0])
+def test_a_purge_names_a_url_that_is_none(url):
+    with pytest.raises(TypeError, match=f"^url must be a str, got {url!r}$"):
+        HTTPCache().purge(url)
+
+
 def test_a_soft_purge_makes_stale():
     web = Exchange(answering(("cache-control", "max-age=60, stale-while-revalidate=5"), body=b"old"))
     web.get()
@@ -428,3 +434,25 @@ def test_purges_of_wrong_types(arguments):
 def test_purges_of_no_url(url):
     with pytest.raises(ValueError, match="url must be an absolute URL, or a path"):
         HTTPCache().purge(url)
+
+
+def test_reconfigure_keeps_what_is_stored():
+    web = Exchange(answering(FRESH, body=bytes(1000)))
+    for number in range(8):
+        web.get(f"http://example.com/{number}")
+    web.cache.reconfigure(name="other", max_variants=1, maxsize=3000)
+    web.cache._check()
+    assert web.cache.maxsize == web.cache.max_object == 3000 and web.cache.stats().evictions >= 6
+    web.cache.reconfigure(maxsize="1 MiB")
+    assert web.cache.max_object == 2**20, "the bound on objects is the smaller of the two that were given"
+    web.get("http://example.com/0")
+    assert web.get("http://example.com/0")["cache-status"] == "other; hit; ttl=60"
+
+
+def test_what_cannot_be_reconfigured_changes_nothing():
+    cache = HTTPCache("1 MiB")
+    with pytest.raises(TypeError, match=r"^settings must be among maxsize, .*, got 'policy'$"):
+        cache.reconfigure(policy=LRUCache, maxsize=5)
+    with pytest.raises(ValueError, match=r"^heuristic must be a fraction from 0 to 1, got 2$"):
+        cache.reconfigure(maxsize=5, heuristic=2)
+    assert cache.maxsize == 2**20 == cache._store.cache.maxsize

@@ -21,6 +21,20 @@ TAGS = st.sets(st.sampled_from(["x", "y", "z"]))
 VALUES = st.sampled_from(["1", "2", "3"])
 
 
+def test_a_purge_leaves_alone_what_it_does_not_concern():
+    """Stored again, it would count as used."""
+    web = Exchange(answering(FRESH, ("vary", "foo"), body=b"x"))
+    for path in ("/a", "/b"):
+        web.get(f"http://a{path}")
+    cache = web.cache._store.cache
+    before = {key: cache.peek(key) for key in cache}
+    for purge in ({"prefix": "/c"}, {"url": "/c", "stale": True}, {"prefix": "/", "at": 1.0}):
+        assert web.cache.purge(**purge) == 0
+        assert all(cache.peek(key) is resource for key, resource in before.items())
+    assert web.cache.purge("/b", stale=True) == 1
+    assert [cache.peek(key) is before[key] for key in before] == [True, False]
+
+
 class Steps(RuleBasedStateMachine):
     """All that changes a store, beside a model: what is stored fresh, by path and value of a selecting
     field."""

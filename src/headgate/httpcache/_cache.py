@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic_ns, time_ns
 
-from headgate._base.checks import checked_callable
+from headgate._base.checks import checked_callable, checked_number
 from headgate._base.clock import checked_clock
 from headgate.cache import TinyLFUCache, TTLCache
 from headgate.httpcache import _status
@@ -16,14 +16,12 @@ from headgate.httpcache._log import LocalLog
 from headgate.httpcache._messages import combined
 from headgate.httpcache._purging import (
     KEY,
-    PATH,
-    TAG,
     URL,
     Purge,
     invalidated_urls,
     named_url,
+    purge_of,
     request_of,
-    url_purge,
     url_tag,
 )
 from headgate.httpcache._ranges import parse_ranges, partial
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 
     from headgate.httpcache._decisions import Kind
     from headgate.httpcache._fields import Directives
-    from headgate.httpcache._log import PurgeLog
+    from headgate.httpcache._log import ProcessLog
     from headgate.httpcache._messages import Headers, Request
     from headgate.httpcache._stored import Resource
 
@@ -179,6 +177,22 @@ class HTTPCache:
     def fill_timeout(self) -> float:
         """The seconds that a response under way may take."""
         return self._settings.fill_timeout
+
+    def reconfigure(self, **settings: Any) -> None:
+        """Sets some of the constructor's arguments anew: all but `policy`, `key`, `path` and the clocks. What
+        is stored keeps its lifetime, and stays as far as it fits.
+
+        Raises what the constructor raises, and then changes nothing. Complexity: O(responses evicted).
+
+        >>> cache = HTTPCache("1 MiB")
+        >>> cache.reconfigure(maxsize="2 MiB", default_ttl=60)
+        >>> cache.maxsize
+        2097152
+        """
+        changed = self._settings.changed(settings)
+        self._settings, self._name = changed, changed.name.encode()
+        self.fills.reconfigure(changed.max_object, changed.max_filling, changed.wait, changed.fill_timeout)
+        self._store.reconfigure(changed)
 
     def now(self) -> int:
         """The time by the cache's clock, in nanoseconds: take it before a request is forwarded, for
@@ -411,7 +425,7 @@ class HTTPCache:
                 ready = found.ready = (age, [
                     *found.headers,
                     (b"age", b"%d" % max(0, age)),
-                    _status.hit(self._name, (found.fresh_until - now) // SECOND),
+                    _status.hit(self._name, (found.fresh_until - now) // SECOND, self._said(found.generated)),
                 ])
             headers = ready[1].copy()
         else:
@@ -427,8 +441,11 @@ class HTTPCache:
                 or request.method == "HEAD")
 
     def _forwarded_headers(self, lookup: Lookup, stored: Stored, outcome: Outcome) -> Headers:
-        age = (self._clock() - stored.born) // SECOND
-        headers = [*stored.headers, (b"age", b"%d" % age)] if age >= 1 else list(stored.headers)
+        age = max(0, (self._clock() - stored.born) // SECOND)
+        headers = list(stored.headers)
+        is_aged = age or stored.relayed or outcome in ("collapsed", "error")  # not generated for this request
+        if is_aged:
+            headers.append((b"age", b"%d" % age))
         if outcome == "validated" and lookup.cookies:
             headers += lookup.cookies
         headers.append(_status.forwarded(
@@ -436,15 +453,23 @@ class HTTPCache:
             stored=outcome == "stored" or (outcome == "validated" and not stored.private),
             collapsed=outcome == "collapsed",
             detail=b"stale-if-error" if outcome == "error" else None,
+            generated=self._said(stored.generated) if is_aged else 0,
         ))
         return headers
 
+    def _said(self, generated: int) -> int:
+        """What Cache-Status says of when a response was generated: nothing while no purge has a time."""
+        return generated if self._store.is_dated else 0
+
     def pass_headers(
-        self, lookup: Lookup, headers: Headers, status: int, *, stored: bool = False, collapsed: bool = False
+        self, lookup: Lookup, headers: Headers, status: int, *, stored: bool = False, collapsed: bool = False,
+        generated: int = 0,
     ) -> Headers:
-        """The fields of a forwarded response, with Cache-Status added, as a new list."""
+        """The fields of a forwarded response, with Cache-Status added, as a new list. `generated` is for one
+        that was fetched for another request."""
         return [*headers, _status.forwarded(
-            self._name, lookup.reason, status, stored=stored, collapsed=collapsed)]
+            self._name, lookup.reason, status, stored=stored, collapsed=collapsed,
+            generated=self._said(generated))]
 
     def refusal(self, lookup: Lookup) -> tuple[int, Headers, bytes]:
         """The 504 for a client that wants a stored response only, where there is none."""
@@ -467,7 +492,7 @@ class HTTPCache:
 
     def purge(
         self, url: str | None = None, *, tag: str | None = None, prefix: str | None = None,
-        stale: bool = False,
+        stale: bool = False, at: float | None = None,
     ) -> int:
         """Removes the stored responses of a URL, of a tag, or of all URLs with a prefix; how many.
 
@@ -475,27 +500,27 @@ class HTTPCache:
         stale instead: they are revalidated, or served where stale ones may be. What is being fetched or
         revalidated meanwhile is not stored.
 
-        Raises TypeError unless exactly one of `url`, `tag` and `prefix` is given, and ValueError for no URL.
+        With a time `at`, in seconds since 1970, it concerns what was generated before: nothing that was is
+        stored later either, as when the responses come from another cache that this purge has not reached
+        yet. When a response was generated is known by the time of its request or, if another cache had it, by
+        what that one says, or its Age to a second; the clocks of all machines must agree. Of 4,096 such
+        purges the latest times are kept, and beyond that what is older than a forgotten one is not stored.
+
+        Raises TypeError unless exactly one of `url`, `tag` and `prefix` is given, and ValueError for no URL
+        or a time that is out of range.
 
         Complexity: O(1) for an absolute URL, O(responses of the tag), O(n) for a path or prefix.
         """
-        if (url is None) + (tag is None) + (prefix is None) != 2:
-            raise TypeError(f"one of url, tag and prefix must be given, got {url!r}, {tag!r} and {prefix!r}")
-        if tag is not None:
-            if not isinstance(tag, str):
-                raise TypeError(f"tag must be a str, got {tag!r}")
-            return self._store.purge(Purge(TAG, tag.encode("utf-8", "surrogatepass"), stale))
-        if prefix is not None:
-            return self._store.purge(url_purge("prefix", prefix, prefix=True, soft=stale))
-        purge = url_purge("url", url or "", prefix=False, soft=stale)
-        if purge.kind == PATH:
+        time = 0 if at is None else _nanoseconds("at", at)
+        purge = purge_of(url, tag, prefix, stale, time)
+        if purge.kind != URL:
             return self._store.purge(purge)
-        return self._store.purge(purge, *self._key_purges(request_of(purge.value), stale))
+        return self._store.purge(purge, *self._key_purges(request_of(purge.value), stale, time))
 
-    def _key_purges(self, request: Request, soft: bool = False) -> list[Purge]:
+    def _key_purges(self, request: Request, soft: bool = False, at: int = 0) -> list[Purge]:
         """The purge of what has the user's key of a request; none where keys are URLs."""
         key = None if self._key is None else self._own_key(request)
-        return [] if key is None else [Purge(KEY, key, soft)]
+        return [] if key is None else [Purge(KEY, key, soft, at)]
 
     def stats(self) -> HTTPCacheStats:
         """The counters and sizes."""
@@ -509,13 +534,22 @@ class HTTPCache:
         self._store._check()
 
 
-def _log_at(path: str | PathLike[str] | None) -> PurgeLog:
+def _log_at(path: str | PathLike[str] | None) -> ProcessLog:
     """The log of purges of the processes that share a file, or of this one."""
     if path is None:
         return LocalLog()
     from headgate.httpcache._purges import SharedLog
 
     return SharedLog(path)
+
+
+def _nanoseconds(name: str, seconds: float) -> int:
+    """A time since 1970 in nanoseconds: the next millisecond, in which caches tell each other times, after a
+    microsecond, as floats are rounded by a quarter of one."""
+    if not 0 <= checked_number(name, seconds) < 2**33:
+        raise ValueError(f"{name} must be seconds since 1970, got {seconds!r}")
+    unit = _status.MILLISECOND
+    return -(-(round(seconds * SECOND) + 1000) // unit) * unit
 
 
 def _mark(key: bytes, request: Request) -> int:

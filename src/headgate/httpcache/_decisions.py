@@ -134,6 +134,11 @@ class Admission:
         """Whether another request with the same key may have this response."""
         return is_for(request, self.names, self.secondary, self.terms.guarded)
 
+    def aged_headers(self) -> Headers:
+        """The fields for other requests than the one that it was fetched for: with Age (RFC 9111 5.1)."""
+        age = (self._cache.now() - self.terms.born) // SECOND
+        return [*self.headers, (b"age", b"%d" % max(0, age))]
+
     def variant(self, request: Request) -> bytes:
         """What distinguishes requests with the same key that cannot have the same response."""
         secondary = secondary_key(request.fields, self.names)
@@ -162,4 +167,5 @@ class Admission:
             stale_until=fresh_until + round(times.while_revalidate * SECOND),
             error_until=fresh_until + round(times.if_error * SECOND),
             guarded=terms.guarded, immutable=b"immutable" in terms.directives,
+            generated=terms.generated, relayed=terms.relayed,
         )

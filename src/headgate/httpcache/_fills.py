@@ -429,10 +429,7 @@ class Fills:
                  "max_object", "timeout", "wait")
 
     def __init__(self, max_object: int, max_filling: int, wait: float = 5.0, timeout: float = 60.0) -> None:
-        self.max_object = max_object
-        self.max_filling = max_filling
-        self.wait = wait
-        self.timeout = timeout
+        self.reconfigure(max_object, max_filling, wait, timeout)
         self._lock = new_lock()
         self._holding = new_lock()
         self._renew()
@@ -443,6 +440,13 @@ class Fills:
         self._fills: dict[Hashable, Fill] = {}
         self._filling = 0
         self.completed = 0
+
+    def reconfigure(self, max_object: int, max_filling: int, wait: float, timeout: float) -> None:
+        """Set other bounds; the time of a fill under way stays."""
+        self.max_object = max_object
+        self.max_filling = max_filling
+        self.wait = wait
+        self.timeout = timeout
 
     def join(self, key: Hashable, lookup: Any) -> Reader:
         """A reader of the fill of `key`; if there is none, of a new one after `lookup`, which it leads.

@@ -8,8 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    class PurgeLog(Protocol):
-        """What a cache needs of a log of purges, of a process or shared by several."""
+    class ProcessLog(Protocol):
+        """What a cache needs of the log of its host, of one process or shared by several."""
 
         shared: bool
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
 _MAGIC = int.from_bytes(b"hgPurge\n", "little")
-_LAYOUT = 1
+_LAYOUT = 2
 _AT_MAGIC, _AT_LAYOUT, _AT_TWIN, _AT_RING, _AT_RESERVED, _AT_PUBLISHED, _WORDS = range(7)
 _HEADER = 4096
 _WORD = 8

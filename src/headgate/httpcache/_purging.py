@@ -12,31 +12,43 @@ if TYPE_CHECKING:
 
 KEY, URL, PATH, PREFIX, PATH_PREFIX, TAG = b"k", b"u", b"p", b"x", b"y", b"t"
 _HARD, _SOFT = b"!", b"~"
+_HEAD = 10
 _SAFE = "%/:?#[]@!$&'()*+,;=~"
 
 
 class Purge:
-    """One purge: its `kind`, the `value` to compare with, and whether it only makes responses stale.
+    """One purge: its `kind`, the `value` to compare with, whether it only makes responses stale, and the time
+    up to which it concerns them, in nanoseconds since 1970, 0 for all.
 
     >>> Purge.decode(Purge(TAG, b"user-7", soft=True).encode()).matches(b"", b"http://a/", (b"user-7",))
     True
     """
 
-    __slots__ = ("kind", "soft", "value")
+    __slots__ = ("at", "kind", "soft", "value")
 
-    def __init__(self, kind: bytes, value: bytes, soft: bool = False) -> None:
+    def __init__(self, kind: bytes, value: bytes, soft: bool = False, at: int = 0) -> None:
         self.kind = kind
         self.value = value
         self.soft = soft
+        self.at = at
 
     def encode(self) -> bytes:
         """The record of this purge."""
-        return self.kind + (_SOFT if self.soft else _HARD) + self.value
+        return self.kind + (_SOFT if self.soft else _HARD) + self.at.to_bytes(8, "little") + self.value
 
     @classmethod
     def decode(cls, record: bytes) -> Purge:
         """The purge of a record."""
-        return cls(record[:1], record[2:], record[1:2] == _SOFT)
+        at = int.from_bytes(record[2:_HEAD], "little")
+        return cls(record[:1], record[_HEAD:], record[1:2] == _SOFT, at)
+
+    def reaches(self, generated: int) -> bool:
+        """Whether it concerns a response that was generated at that time or later.
+
+        >>> Purge(TAG, b"a", at=5).reaches(4), Purge(TAG, b"a", at=5).reaches(5), Purge(TAG, b"a").reaches(9)
+        (True, False, True)
+        """
+        return not self.at or generated < self.at
 
     def matches(self, key: bytes, url: bytes, tags: tuple[bytes, ...]) -> bool:
         """Whether it concerns a response with this primary key, URL and tags."""
@@ -63,7 +75,7 @@ def path_of(url: bytes) -> bytes:
     return rest[rest.find(b"/"):]
 
 
-def url_purge(name: str, url: str, *, prefix: bool, soft: bool) -> Purge:
+def url_purge(name: str, url: str, *, prefix: bool, soft: bool, at: int = 0) -> Purge:
     """The purge of an absolute URL, or of a path for all hosts, or of what starts with it.
 
     Raises TypeError or ValueError, which name the argument, for anything else.
@@ -82,7 +94,26 @@ def url_purge(name: str, url: str, *, prefix: bool, soft: bool) -> Purge:
         kind = PREFIX if prefix else URL
     if not value:
         raise ValueError(f"{name} must be an absolute URL, or a path, got {url!r}")
-    return Purge(kind, value, soft)
+    return Purge(kind, value, soft, at)
+
+
+def purge_of(url: str | None, tag: str | None, prefix: str | None, stale: bool, at: int) -> Purge:
+    """The purge of a URL, a tag or a prefix. Raises TypeError unless exactly one is given, and what
+    ``url_purge`` raises.
+
+    >>> purge_of(None, "news", None, False, 0).value
+    b'news'
+    """
+    if (url is None) + (tag is None) + (prefix is None) != 2:
+        raise TypeError(f"one of url, tag and prefix must be given, got {url!r}, {tag!r} and {prefix!r}")
+    if tag is not None:
+        if not isinstance(tag, str):
+            raise TypeError(f"tag must be a str, got {tag!r}")
+        return Purge(TAG, tag.encode("utf-8", "surrogatepass"), stale, at)
+    if prefix is not None:
+        return url_purge("prefix", prefix, prefix=True, soft=stale, at=at)
+    assert url is not None
+    return url_purge("url", url, prefix=False, soft=stale, at=at)
 
 
 def url_tag(url: bytes) -> bytes:

@@ -18,8 +18,9 @@ class Settings:
     """What the rules need to know of a cache. Times are in seconds, sizes in bytes."""
 
     __slots__ = (
-        "default_ttl", "fill_timeout", "heuristic", "max_filling", "max_object", "max_variants", "maxsize",
-        "name", "set_cookie", "shared", "stale_if_error", "stale_while_revalidate", "tag_headers", "wait",
+        "_arguments", "default_ttl", "fill_timeout", "heuristic", "max_filling", "max_object",
+        "max_variants", "maxsize", "name", "set_cookie", "shared", "stale_if_error",
+        "stale_while_revalidate", "tag_headers", "wait",
     )
 
     def __init__(
@@ -40,6 +41,12 @@ class Settings:
         tag_headers: Iterable[str],
         name: str,
     ) -> None:
+        self._arguments: dict[str, Any] = {
+            "maxsize": maxsize, "shared": shared, "default_ttl": default_ttl, "set_cookie": set_cookie,
+            "max_object": max_object, "max_filling": max_filling, "max_variants": max_variants, "wait": wait,
+            "fill_timeout": fill_timeout, "stale_while_revalidate": stale_while_revalidate,
+            "stale_if_error": stale_if_error, "heuristic": heuristic, "name": name,
+        }
         self.maxsize = checked_size("maxsize", maxsize)
         self.shared = bool(shared)
         self.default_ttl = _seconds_or_none("default_ttl", default_ttl)
@@ -59,9 +66,17 @@ class Settings:
         if not 0 <= self.heuristic <= 1:
             raise ValueError(f"heuristic must be a fraction from 0 to 1, got {heuristic!r}")
         self.tag_headers = _names("tag_headers", tag_headers)
+        self._arguments["tag_headers"] = [name.decode() for name in self.tag_headers]
         if not isinstance(name, str) or not name or not name[0].isalpha() or not _TOKEN.issuperset(name):
             raise ValueError(f"name must be a token of RFC 9651 such as headgate, got {name!r}")
         self.name = name
+
+    def changed(self, changes: dict[str, Any]) -> Settings:
+        """Those of a cache to which some of the arguments are given anew."""
+        for name in changes:
+            if name not in self._arguments:
+                raise TypeError(f"settings must be among {', '.join(self._arguments)}, got {name!r}")
+        return Settings(**{**self._arguments, **changes})
 
 
 def _seconds(name: str, value: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headgate._base.forks import new_lock
+from headgate.httpcache._dated import DatedPurges
 from headgate.httpcache._purging import KEY, TAG, URL, Purge, url_tag
 from headgate.httpcache._stored import Resource
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from headgate.httpcache._log import PurgeLog
+    from headgate.httpcache._log import ProcessLog
     from headgate.httpcache._settings import Settings
     from headgate.httpcache._stored import Stored
 
@@ -28,15 +29,15 @@ class Store:
     """
 
     __slots__ = (
-        "_clock", "_lock", "_log", "_most_variants", "_most_weight", "_own_keys", "_tagged", "cache",
-        "evictions", "get", "purged", "seen", "shared", "stored",
+        "_clock", "_dated", "_lock", "_log", "_most_variants", "_most_weight", "_own_keys",
+        "_tagged", "cache", "evictions", "get", "purged", "seen", "shared", "stored",
     )
 
     def __init__(
         self,
         policy: Callable[..., Any],
         settings: Settings,
-        log: PurgeLog,
+        log: ProcessLog,
         own_keys: bool,
         clock: Callable[[], int],
     ) -> None:
@@ -44,10 +45,10 @@ class Store:
         self._own_keys = own_keys
         self._lock = new_lock()
         self._log = log
+        self._dated = DatedPurges()
         self.shared = log.shared
         self.seen = log.position()
-        self._most_variants = settings.max_variants
-        self._most_weight = max(1, settings.maxsize // 4)
+        self._set_bounds(settings)
         self._tagged: dict[bytes, set[bytes]] = {}
         self.evictions = self.purged = self.stored = 0
         self.cache: Any = policy(settings.maxsize, _weight, on_evict=self._left)
@@ -59,11 +60,17 @@ class Store:
             self.catch_up()
         return self.seen
 
+    @property
+    def is_dated(self) -> bool:
+        """Whether purges had times, so that other caches may want to know when responses were generated."""
+        return bool(self._dated)
+
     def put(self, stored: Stored, since: int) -> bool:
         """Stores a response, unless a purge since the position `since` concerns it or it is too large."""
         with self._lock:
             self.catch_up()
-            if self._is_purged(stored.key, stored.url, stored.tags, since):
+            if (self._is_purged(stored.key, stored.url, stored.tags, since, stored.generated)
+                    or stored.generated < self._dated.latest(stored.key, stored.url, stored.tags)):
                 return False
             old = self.cache.peek(stored.key)
             resource = old or Resource(stored.key, stored.url, ())
@@ -73,6 +80,16 @@ class Store:
             self._replace(old, new)
             self.stored += 1
             return True
+
+    def _set_bounds(self, settings: Settings) -> None:
+        self._most_variants = settings.max_variants
+        self._most_weight = max(1, settings.maxsize // 4)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Sets other bounds, and evicts what no longer fits."""
+        with self._lock:
+            self._set_bounds(settings)
+            self.cache.resize(settings.maxsize)
 
     def remove(self, stored: Stored) -> None:
         """Removes a response, if it is still the one that is stored."""
@@ -113,21 +130,36 @@ class Store:
             self.purged += count
             return count
 
-    def _is_purged(self, key: bytes, url: bytes, tags: tuple[bytes, ...], since: int) -> bool:
+    def _is_purged(
+        self, key: bytes, url: bytes, tags: tuple[bytes, ...], since: int, generated: int = 0
+    ) -> bool:
+        """Whether a purge since a position concerns a response, which was `generated` at some time or, where
+        that is not known, 0."""
         if since == self.seen:
             return False
         records = self._log.read(since)
-        return records is None or any(Purge.decode(record).matches(key, url, tags) for record in records)
+        if records is None:
+            return True
+        purges = [Purge.decode(record) for record in records]
+        return any(purge.reaches(generated) and purge.matches(key, url, tags) for purge in purges)
 
     def _apply(self, purge: Purge) -> int:
         now, count = self._clock(), 0
+        if purge.at:
+            self._dated.add(purge)
         for key in self._candidates(purge):
             resource = self.cache.peek(key)
             if resource is None:
                 continue
+            concerned = {
+                id(stored) for stored in resource.variants
+                if purge.reaches(stored.generated) and purge.matches(key, stored.url, stored.tags)
+            }
+            if not concerned:
+                continue  # what is stored again would count as used
             kept = []
             for stored in resource.variants:
-                if not purge.matches(key, stored.url, stored.tags):
+                if id(stored) not in concerned:
                     kept.append(stored)
                 elif not purge.soft:
                     count += 1
@@ -195,4 +227,5 @@ class Store:
                 for tag in resource.tags():
                     tagged.setdefault(tag, set()).add(key)
             assert tagged == self._tagged, "tags find their resources"
+            self._dated._check()
             assert self.cache.currsize <= self.cache.maxsize, "the size is bounded"

@@ -25,16 +25,15 @@ class Stored:
     `key` say what it was fetched for, `names` and `secondary` under which selecting fields, `tags` by which
     it is purged. Times are nanoseconds of the cache's clock: `born` is when its age was 0, `fresh_until`,
     `stale_until` (while it is revalidated) and `error_until` (if that fails) are when its uses end. `made` is
-    when it was made in seconds since 1970. `guarded` ones, whose freshness the origin did not give, are not
-    for requests with cookies or credentials. A `private` one is for the client whose validation made it, and
-    not stored.
+    when it was made in seconds since 1970; `generated` and `relayed` are as in `Terms`. `guarded` ones, whose
+    freshness the origin did not give, are not for requests with cookies or credentials. A `private` one is
+    for the client whose validation made it, and not stored.
     """
 
     __slots__ = (
-        "body", "born", "error_until", "etag", "fresh_until", "guarded", "headers", "immutable", "key",
-        "language", "last_modified", "made", "names", "private", "ready", "secondary", "stale_until",
-        "status", "tags",
-        "url", "used", "weight",
+        "body", "born", "error_until", "etag", "fresh_until", "generated", "guarded", "headers", "immutable",
+        "key", "language", "last_modified", "made", "names", "private", "ready", "relayed", "secondary",
+        "stale_until", "status", "tags", "url", "used", "weight",
     )
 
     def __init__(
@@ -56,6 +55,8 @@ class Stored:
         error_until: int,
         guarded: bool,
         immutable: bool,
+        generated: int,
+        relayed: bool,
     ) -> None:
         self.key = key
         self.url = url
@@ -73,6 +74,8 @@ class Stored:
         self.error_until = error_until
         self.guarded = guarded
         self.immutable = immutable
+        self.generated = generated
+        self.relayed = relayed
         self.etag = _first(headers, b"etag")
         self.last_modified = _first(headers, b"last-modified")
         self.private = False

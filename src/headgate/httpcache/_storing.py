@@ -21,15 +21,16 @@ UNDERSTOOD = frozenset((
 """Final statuses whose caching requirements are met: for ``must-understand``."""
 
 _NEVER = frozenset((206, 304, 416, 429))
-_HOP_BY_HOP = frozenset((
+HOP_BY_HOP = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authentication-info",
-    b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings",
 ))
+"""Fields of one connection: RFC 9110 7.6.1, and those that older programs take for such."""
 _OF_ONE_ANSWER = frozenset((
     b"age", b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset",
     b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset", b"x-ratelimit-used",
 ))
-_NOT_STORED = _HOP_BY_HOP | _OF_ONE_ANSWER
+_NOT_STORED = HOP_BY_HOP | _OF_ONE_ANSWER
 _NOT_UPDATED = frozenset((b"content-length", b"content-encoding", b"content-range", b"content-md5"))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from headgate.httpcache._fields import parse_date, parse_length
+from headgate.httpcache._fields import parse_age, parse_date, parse_length
 from headgate.httpcache._freshness import HEURISTIC, directives_of, freshness
 from headgate.httpcache._selecting import secondary_key, selecting_names
+from headgate.httpcache._status import FIELD, generated_of
 from headgate.httpcache._storing import is_storable, tags_of
 
 TYPE_CHECKING = False
@@ -21,12 +22,14 @@ class Terms:
     `received` is the same time in seconds since 1970, `requested_at` when its request was forwarded by the
     cache's clock. `made` is when it was made in seconds since 1970, `born` by the cache's clock. `names` are
     its selecting fields and `tags` its tags, each None if they forbid storing. `guarded` is set where the
-    cache guessed the lifetime.
+    cache guessed the lifetime. `relayed` is whether another cache had the response, and `generated` the
+    nanoseconds since 1970 before which it was not generated: for a relayed one as that cache says, or else by
+    its Age, whose seconds are rounded down, and otherwise by its request.
     """
 
     __slots__ = (
-        "born", "directives", "fields", "guarded", "length", "made", "names", "settings", "status", "tags",
-        "times",
+        "born", "directives", "fields", "generated", "guarded", "length", "made", "names", "relayed",
+        "settings", "status", "tags", "times",
     )
 
     def __init__(
@@ -46,14 +49,25 @@ class Terms:
         self.names = selecting_names(fields.get(b"vary"))
         self.tags = tags_of(fields, settings.tag_headers)
         self.length = parse_length(fields.get(b"content-length"))
+        delay = max(0, now - requested_at)
         self.times = freshness(
-            status, fields, self.directives, targeted, settings,
-            received=received, delay=max(0, now - requested_at) / SECOND,
-        )
+            status, fields, self.directives, targeted, settings, received=received, delay=delay / SECOND)
+        self.relayed = b"age" in fields
+        self.generated = round(received * SECOND) - delay
+        if self.relayed:
+            self.generated = self._relayed_at(self.generated, round(received * SECOND))
         date = parse_date(fields.get(b"date"), received)
         self.made = received if date is None else float(date)
         self.born = now - round(self.times.age * SECOND)
         self.guarded = settings.shared and not self.times.explicit
+
+    def _relayed_at(self, requested: int, received: int) -> int:
+        """When a response was generated that another cache had: as that one says, unless it is in the future,
+        or by its Age, which may be more than the truth if the origin's clock is behind."""
+        said = generated_of(self.fields.get(FIELD, b""))
+        if said is not None and said <= received + SECOND:
+            return said
+        return requested - (parse_age(self.fields[b"age"]) + 1) * SECOND
 
     def permit_storing(self, request: Request) -> bool:
         """Whether the response may be stored after that request, and is of any use later."""
