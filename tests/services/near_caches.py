@@ -34,7 +34,7 @@ class Blocking:
 
     def __getattr__(self, name):
         member = getattr(self.near, name)
-        if not asyncio.iscoroutinefunction(member):
+        if not (asyncio.iscoroutinefunction(member) or name == "get"):
             return member
         return lambda *args, **options: self._thread.run(member(*args, **options))
 

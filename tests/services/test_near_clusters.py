@@ -1,11 +1,15 @@
 """Near caches of a cluster and behind sentinels: every master announces, keys move, masters change."""
 
+import time
+
 import pytest
 from near_caches import FORMS, until_kept
 from redis.cluster import key_slot
 from redis.sentinel import Sentinel
-from redis_clusters import Sentinels
+from redis_clusters import Sentinels, behind_proxies
 from watchdog import until
+
+from headgate.errors import StoreError
 
 KEYS = [f"near:{number}" for number in range(30)]
 
@@ -51,6 +55,41 @@ def test_every_master_announces_its_keys(near, foreign):
     assert near.get(KEYS[0]) == b"own"
     assert near.delete(KEYS[0])
     assert near.get(KEYS[0]) is None
+
+
+def test_many_in_one_round_trip_to_all_masters(form, redis_cluster, foreign):
+    """The masters, each of which takes 0.6 s to reply, are asked at once."""
+    with behind_proxies(redis_cluster) as (client, proxies):
+        near = form(client, prefixes=["near:"], timeout=10)
+        assert near.get_many(KEYS) == dict.fromkeys(KEYS, b"old")
+        for proxy in proxies:
+            proxy.delay = lambda: 0.6
+        start = time.monotonic()
+        assert near.get_many([f"{key}:absent" for key in KEYS]) == {}
+        assert time.monotonic() - start < 1.7, "one by one they take 1.8 s"
+        near.close()
+
+
+def test_many_are_found_although_a_master_does_not_respond(form, redis_cluster, foreign):
+    with behind_proxies(redis_cluster) as (client, proxies):
+        near = form(client, prefixes=["near:"], timeout=0.5)
+        raising = form(client, prefixes=["near:"], timeout=0.5, on_error="raise")
+        for each in (near, raising):
+            assert each.get_many(KEYS) == dict.fromkeys(KEYS, b"old")
+            for key in KEYS:
+                each.drop(key)
+        port = foreign.get_node_from_key(KEYS[0]).port
+        gone = next(at for at, server in enumerate(redis_cluster.servers) if server.port == port)
+        proxies[gone].delay = lambda: 60
+        rest = [key for key in KEYS if foreign.get_node_from_key(key).port != port]
+        start = time.monotonic()
+        assert near.get_many(KEYS) == dict.fromkeys(rest, b"old")
+        assert near.stats().errors == 1
+        with pytest.raises(StoreError):
+            raising.get_many(KEYS)
+        assert time.monotonic() - start < 5
+        for each in (near, raising):
+            each.close()
 
 
 def test_a_key_that_moves_to_another_master(near, foreign, redis_cluster):

@@ -1,18 +1,20 @@
 """A store that dies, stops, is slow or does not know what it knew: every call ends in time, as was chosen."""
 
 import asyncio
-import glob
+import gc
 import os
-import shutil
 import socket
+import socketserver
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import redis
+from faked_time import faked_time
+from own_time import Stopwatch
 from redis_forms import Synchronous
-from redis_servers import Proxy, RedisServer, newer_server, one_in_a_hundred
+from redis_servers import Proxy, RedisServer, one_in_a_hundred, server_program
 from servers import Port
 from watchdog import in_a_thread, in_threads, until
 
@@ -56,13 +58,13 @@ def proxy(redis_server):
 
 
 def timed(call, *args):
-    """What a call returns or raises, and how long that took."""
-    start = time.monotonic()
+    """What a call returns or raises, and how long that took by itself."""
+    watch = Stopwatch()
     try:
         outcome = call(*args)
     except StoreError as error:
         outcome = error
-    return outcome, time.monotonic() - start
+    return outcome, watch.seconds()
 
 
 def works_within_a_second(limiter, key):
@@ -83,8 +85,7 @@ def test_a_server_that_is_killed_and_comes_back(server, make):
     outcomes = [timed(lambda: limiter.decide("ann")) for _ in range(5)]
     assert all(isinstance(outcome, StoreError) for outcome, _ in outcomes)
     assert all(isinstance(outcome.__cause__, redis.ConnectionError) for outcome, _ in outcomes)
-    assert sorted(seconds for _, seconds in outcomes)[3] < TIMEOUT + LATE
-    assert max(seconds for _, seconds in outcomes) < 5 * TIMEOUT
+    assert max(seconds for _, seconds in outcomes) < TIMEOUT + LATE
     assert limiter.counters().refused >= 1
     server.start()
     works_within_a_second(limiter, "bob")
@@ -118,15 +119,14 @@ def test_a_server_that_stops(server, make, exhaustive):
     try:
         end = time.monotonic() + (5 if exhaustive else 0)
         waits = [timed(lambda: limiter.decide("ann")) for _ in range(3)]
-        assert min(seconds for _, seconds in waits) <= TIMEOUT + LATE
-        assert max(seconds for _, seconds in waits) < 5 * TIMEOUT
+        assert max(seconds for _, seconds in waits) <= TIMEOUT + LATE
         assert all(not decision and decision.degraded for decision, _ in waits)
         quick = [timed(lambda: limiter.decide("ann"))[1] for _ in range(50)]
         assert sorted(quick)[25] < 0.01
         while time.monotonic() < end:
             decision, seconds = timed(lambda: limiter.decide("ann"))
             assert decision.degraded
-            assert seconds < 5 * TIMEOUT
+            assert seconds < TIMEOUT + LATE
             time.sleep(0.01)
     finally:
         server.resume()
@@ -161,9 +161,9 @@ def test_delayed_packets(proxy, make, prefix, exhaustive):
             failed.append(seconds)
         else:
             assert outcome.remaining == 10**6 - number % 7
-            assert seconds < 5 * TIMEOUT
+            assert seconds < TIMEOUT + LATE
     assert 0 < len(failed) < count / 10
-    assert sorted(failed)[len(failed) // 2] < TIMEOUT + LATE
+    assert max(failed) < TIMEOUT + LATE
 
 
 def test_connections_that_are_cut(proxy, make, prefix):
@@ -188,6 +188,29 @@ def test_scripts_that_the_server_forgot_are_sent_again(server, make, count):
     assert limiter.counters().reloads == reloads + 3
 
 
+def test_a_script_is_sent_again_within_the_same_deadline(server, make):
+    """Each of the two takes 0.2 s, both together too long."""
+    with Proxy(server.port) as proxy:
+        limiter = make(proxy.client(), Rate(10**6, 1))
+        assert limiter.decide("ann")
+        server.client().script_flush()
+        proxy.delay = lambda: 0.2
+        outcome, seconds = timed(lambda: limiter.decide("ann"))
+        assert isinstance(outcome, StoreError)
+        assert seconds < TIMEOUT + LATE
+        proxy.delay = lambda: 0
+        works_within_a_second(limiter, "ann")
+
+
+def test_a_server_that_failed_is_tried_each_half_second(make, absent):
+    limiter = make(absent, on_error="deny")
+    start = time.monotonic()
+    while time.monotonic() < start + 1.2:
+        limiter.decide("ann")
+    counters = limiter.counters()
+    assert 3 + 1 <= counters.failures - counters.refused <= 3 + 2 * (time.monotonic() - start)
+
+
 def test_a_replica_is_asked_again_until_it_is_a_master(server, tmp_path, make):
     """READONLY proves that nothing ran."""
     server.client().config_set("repl-diskless-sync-delay", 0)
@@ -198,22 +221,53 @@ def test_a_replica_is_asked_again_until_it_is_a_master(server, tmp_path, make):
         short = make(client)
         outcome, seconds = timed(lambda: short.decide("ann"))
         assert isinstance(outcome, StoreError)
-        assert seconds < TIMEOUT + 5 * LATE
+        assert seconds < TIMEOUT + LATE
         limiter = make(client, timeout=10)
-        timer = threading.Timer(0.1, client.replicaof, ["NO", "ONE"])
-        timer.start()
+
+        def promote():
+            until(lambda: limiter.counters().resent > 1)
+            client.replicaof("NO", "ONE")
+
+        promoting = threading.Thread(target=promote)
+        promoting.start()
         assert limiter.decide("ann").remaining == 9
-        timer.join()
-        assert limiter.counters().resent > 1
+        promoting.join()
 
 
 def test_a_port_that_accepts_and_is_silent(make):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         limiter = make(redis.Redis(port=silent.getsockname()[1], password="x"))
+        start = time.monotonic()
         outcome, seconds = timed(lambda: limiter.decide("ann"))
         assert isinstance(outcome, StoreError)
         assert isinstance(outcome.__cause__, redis.TimeoutError)
-        assert TIMEOUT * 0.9 < seconds < TIMEOUT + 5 * LATE
+        assert seconds < TIMEOUT + LATE
+        assert time.monotonic() - start > TIMEOUT * 0.9
+
+
+class Slow(socketserver.StreamRequestHandler):
+    """Replies a byte each 50 ms: it is never silent."""
+
+    def handle(self):
+        with suppress(OSError):
+            self.rfile.readline()
+            for byte in b"$60\r\n" + bytes(60):
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.05)
+
+
+@pytest.mark.parametrize("options", [{}, {"password": "x"}])
+def test_a_server_that_replies_byte_by_byte(make, options):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Slow) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        limiter = make(redis.Redis(port=server.server_address[1], **options))
+        outcome, seconds = timed(lambda: limiter.decide("ann"))
+        assert isinstance(outcome, StoreError)
+        assert isinstance(outcome.__cause__, redis.TimeoutError)
+        assert seconds < TIMEOUT + LATE
+        server.shutdown()
+        thread.join()
 
 
 def test_a_port_that_speaks_another_protocol(make):
@@ -339,9 +393,9 @@ def test_tasks_at_a_server_that_stops_end_together(server):
         async with AsyncRedisRateLimiter(server.client(), SLOW, on_error="allow") as limiter:
             await limiter.allow("ann")
             server.stop()
-            start = time.monotonic()
+            watch = Stopwatch()
             decisions = await asyncio.gather(*[limiter.decide("ann") for _ in range(300)])
-            seconds = time.monotonic() - start
+            seconds = watch.seconds()
             server.resume()
             assert all(decision.degraded for decision in decisions)
             assert seconds < TIMEOUT + 10 * LATE
@@ -369,21 +423,10 @@ def test_a_child_has_connections_of_its_own(server):
         assert limiter.peek("ann").remaining == pytest.approx(59, abs=0.01)
 
 
-def libfaketime():
-    found = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
-    if not (found and shutil.which("faketime")):
-        report = pytest.fail if os.environ.get("HEADGATE_SERVERS") == "required" else pytest.skip
-        report("faketime is not installed on this machine")
-    return found[0]
-
-
 def test_a_server_whose_clock_is_stepped(tmp_path, make):
     """Forward by an hour: at most one burst more. Back: debts are kept, and it heals at once."""
-    offset = tmp_path / "offset"
-    before = ["env", f"LD_PRELOAD={libfaketime()}", f"FAKETIME_TIMESTAMP_FILE={offset}",
-              "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
-    offset.write_text("+0")
-    path = newer_server()  # whose allocator does not read the clock before that is faked
+    before, offset = faked_time(tmp_path, "+0")
+    path = server_program("8.2")  # whose allocator does not read the clock before that is faked
     with RedisServer(tmp_path, path=path, before=before) as server, ExitStack() as stack:
         stack.callback(server.end)
         slow = make(server.client(), "10/h", prefix="slow", timeout=5)
@@ -396,3 +439,18 @@ def test_a_server_whose_clock_is_stepped(tmp_path, make):
         assert sum([bool(slow.decide("ann")) for _ in range(30)]) == 0
         until(lambda: quick.decide("ann"))
         assert slow.decide("ann").retry_after < 361
+
+
+def test_a_name_that_resolves_too_late_leaves_no_socket(monkeypatch, make):
+    found = socket.getaddrinfo("127.0.0.1", 1, 0, socket.SOCK_STREAM)
+
+    def late(*_args, **_options):
+        until(lambda: time.monotonic() > end)
+        return found
+
+    limiter = make(redis.Redis("127.0.0.1", 1), timeout=0.05, on_error="deny")
+    monkeypatch.setattr(socket, "getaddrinfo", late)
+    end = time.monotonic() + 0.1
+    assert limiter.allow("ann") is False
+    gc.collect()  # a socket that is not closed would warn, which fails the test
+    assert limiter.counters().failures == 1

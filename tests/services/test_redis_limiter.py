@@ -13,7 +13,7 @@ import redis
 import redis.asyncio
 import valkey
 from redis_forms import Synchronous
-from redis_servers import RedisServer, ServerTime
+from redis_servers import RedisServer, ServerTime, server_program
 from servers import Port, program
 from watchdog import in_a_loop, in_threads, until
 
@@ -588,7 +588,7 @@ def tls_server(tmp_path_factory):
     options = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file",
                str(certificate), "--tls-auth-clients", "no"]
     port = Port()
-    with RedisServer(folder, *options, "--tls-port", str(port.number)):
+    with RedisServer(folder, *options, "--tls-port", str(port.number), path=server_program("system")):
         yield port.number, certificate
     port.release()
 
@@ -623,6 +623,20 @@ def test_a_provider_of_credentials_is_asked_for_each_connection(make, redis_serv
     assert limiter.allow("ann")
     assert limiter.allow("ann")
     assert provider.asked == 1
+
+
+def test_a_provider_of_credentials_that_fails_is_a_failure_of_the_store(make, redis_server):
+    class Provider(redis.CredentialProvider):
+        def get_credentials(self):
+            raise KeyError("vault")
+
+        async def get_credentials_async(self):
+            return self.get_credentials()
+
+    client = redis.Redis(port=redis_server.port, credential_provider=Provider())
+    with pytest.raises(StoreError, match=r"no credentials: KeyError\('vault'\)"):
+        make("5/h", client).allow("ann")
+    assert make("5/h", client, on_error="allow").decide("ann").degraded
 
 
 @pytest.mark.filterwarnings("error")

@@ -271,6 +271,17 @@ def test_other_rates_forgive_denials(make, redis_server, prefix):
     until(lambda: limiter.allow("ann"))
 
 
+def test_a_reservation_that_is_given_back_ends_the_denial(make, redis_server, prefix):
+    limiter = make(redis_server.client(), SLOW, prefix=prefix, timeout=20, lease=10)
+    for finish in (lambda held: held.cancel(), lambda held: held.settle(400)):
+        held = limiter.reserve("ann", 1000)
+        assert held
+        assert not limiter.allow("ann")
+        finish(held)
+        assert limiter.acquire("ann", timeout=0)
+        limiter.reset("ann")
+
+
 def test_denials_keep_no_other_lease_from_being_returned(make, redis_server, prefix, monkeypatch):
     monkeypatch.setattr(_leases, "_MOST_RETURNS", 4)
     client = redis_server.client()

@@ -7,7 +7,6 @@ from contextlib import suppress
 from headgate.adapters.redis._acquiring import acquire_async
 from headgate.adapters.redis._amounts import time_of
 from headgate.adapters.redis._leveled import Leveled, summary, unlimited
-from headgate.adapters.redis._replies import ReplyError
 from headgate.adapters.redis._reservations import AsyncReservation
 from headgate.adapters.redis._stores import AsyncStore
 from headgate.errors import StoreError
@@ -91,8 +90,8 @@ class AsyncRedisRateLimits(Leveled):
     async def _all(self, calls: Any, deadline: float | None = None) -> None:
         """Make calls that have no result."""
         for reply in await self._store.call_all(calls, deadline) if calls else ():
-            if isinstance(reply, ReplyError):
-                raise self._servers.error(reply) from self._servers.cause(reply)
+            if isinstance(reply, StoreError):
+                raise reply
 
     async def peek(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
         """``RedisRateLimits.peek``."""

@@ -177,4 +177,4 @@ class AsyncRedisRateLimiter(Keyed):
             await self._store.call(self._settlement(key, cost, actual, reserved_at))
         except StoreError as error:
             self._on_error.ignore(error, "")
-        self._waiting.notify(key)
+        self._woken(key)

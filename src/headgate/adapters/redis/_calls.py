@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headgate.adapters.redis._scripts import Script
     from headgate.adapters.redis._settings import Settings
 
-    Steps = Generator["Send | Pause", Any, Any]
+    Steps = Generator["Send | Together | Pause", Any, Any]
 
 _SLOTS = 16384
 _ASKING = packed(b"ASKING")
@@ -38,6 +38,10 @@ class Unsent(Exception):
     """Nothing was sent: the server cannot be reached, or is left alone."""
 
 
+class Lost(Unsent):
+    """Nothing was sent, as it is not known where the servers are."""
+
+
 class Unanswered(Exception):
     """Something was sent, and whether it ran is not known."""
 
@@ -52,6 +56,15 @@ class Send:
         self.commands = commands
         self.count = count
         self.share = share
+
+
+class Together:
+    """These go to different servers at once; the outcome of each are its replies, or Unsent or Unanswered."""
+
+    __slots__ = ("sends",)
+
+    def __init__(self, sends: Sequence[Send]) -> None:
+        self.sends = sends
 
 
 class Pause:
@@ -174,7 +187,7 @@ class Elected(Single):
                 others = [each for each in self._sentinels if each is not sentinel]
                 self._sentinels = [sentinel, *others]  # the one that responds is asked first
                 return self.server
-        raise Unsent(f"no sentinel knows a master called {self._name.decode()!r}")
+        raise Lost(f"no sentinel knows a master called {self._name.decode()!r}")
 
     def doubt(self, server: Server) -> bool:
         now, before = monotonic(), self._asked
@@ -188,6 +201,7 @@ class Cluster(Single):
 
     def __init__(self, settings: Settings) -> None:
         self._first = list(settings.servers)
+        self._remap = settings.remap
         self._last: list[Server] = []
         self.server = self._first[0]
         self._slots: list[Server | None] = []
@@ -196,25 +210,34 @@ class Cluster(Single):
         self._busy_until = 0.0
 
     def known(self, key: bytes) -> Server | None:
-        slots = self._slots
-        return slots[slot_of(key)] if slots else None
+        return self._owner(slot_of(key))
 
     def find(self, key: bytes) -> Steps:
         """One call asks, and others wait for what it learns."""
         slot = slot_of(key)
-        while not self._slots and monotonic() < self._busy_until:
+        while (server := self._owner(slot)) is None and monotonic() < self._busy_until:
             yield Pause(_TURN)
-        slots = self._slots
-        if not slots:
+        if server is None and (not self._slots or self._is_due()):
             self._busy_until = monotonic() + _LONGEST_TURN
             try:
-                slots = yield from self._refresh()
+                server = (yield from self._refresh())[slot]
             finally:
                 self._busy_until = 0.0
-        server = slots[slot]
         if server is None:
             raise Unsent(f"no server of the cluster has slot {slot}")
         return server
+
+    def _owner(self, slot: int) -> Server | None:
+        slots = self._slots
+        return slots[slot] if slots else None
+
+    def _is_due(self) -> bool:
+        """Whether the servers may be asked again which has which slots."""
+        now, before = monotonic(), self._asked
+        if now - before <= _REFRESH_PAUSE:
+            return False
+        self._asked = now
+        return True
 
     def _refresh(self) -> Steps:
         """Ask any server which has which slots, one in doubt last."""
@@ -226,21 +249,24 @@ class Cluster(Single):
                 continue
             if isinstance(reply, list) and reply:
                 return self._learn(server, reply)
-        raise Unsent("no server of the cluster says which has which slots")
+        raise Lost("no server of the cluster says which has which slots")
 
     def _learn(self, asked: Server, ranges: list[Any]) -> list[Server | None]:
         slots: list[Server | None] = [None] * _SLOTS
         for first, last, master, *_ in ranges:
             host = master[0].decode() if master[0] else asked.address[0]
-            server = asked.at((host, int(master[1])))
+            server = self.at((host, int(master[1])))
             slots[first : last + 1] = [server] * (last + 1 - first)
         self._slots = slots
         self._last = [server for server in dict.fromkeys(slots) if server is not None]
         self._doubted = None
         return slots
 
+    def at(self, address: tuple[str, int]) -> Server:
+        return self.server.at(self._remap(address))
+
     def moved(self, key: bytes, address: tuple[str, int]) -> Server:
-        server = self.server.at(address)
+        server = self.at(address)
         slots = self._slots.copy()
         if slots:
             slots[slot_of(key)] = server
@@ -248,13 +274,11 @@ class Cluster(Single):
         return server
 
     def doubt(self, server: Server) -> bool:
-        now, before = monotonic(), self._asked
         self._doubted = server
-        if now - before <= _REFRESH_PAUSE:
-            return False
-        self._asked = now
-        self._slots = []
-        return True
+        is_due = self._is_due()
+        if is_due:
+            self._slots = []
+        return is_due
 
 
 ROUTES = {"single": Single, "sentinel": Elected, "cluster": Cluster}
@@ -274,40 +298,72 @@ class Attempt:
 
 
 def attempt(routes: Single, calls: Sequence[AnyCall], counts: Any) -> Steps:
-    """The replies to all calls, errors among them; raises Unsent or Unanswered, which may be for some only.
+    """The replies to all calls; among them errors of servers, and Unsent or Unanswered where there is none.
 
-    Calls for one server keep their order and go out at once.
+    Calls for one server keep their order and go out at once, and those for all servers together.
     """
     replies: list[Any] = [None] * len(calls)
     todo = [Attempt(index, call) for index, call in enumerate(calls)]
     while todo:
-        batches: dict[Server, list[Attempt]] = {}
-        for each in todo:
-            if each.server is None:
-                each.server = yield from routes.find(each.call.keys[0])
-            batches.setdefault(each.server, []).append(each)
+        batches = yield from _batches(routes, todo, replies)
+        outcomes = yield Together([
+            Send(server, list(map(_command, batch)), len(batch) + sum([each.asking for each in batch]))
+            for server, batch in batches.items()
+        ])
         todo, waiting = [], []
-        for server, batch in batches.items():
-            try:
-                count = len(batch) + sum([each.asking for each in batch])
-                found = yield Send(server, [_command(each) for each in batch], count)
-            except Unsent:
-                if not routes.doubt(server):
-                    raise
-                again, waits = batch, False
-                for each in batch:
-                    each.server = None
-            except Unanswered:
-                routes.doubt(server)
-                raise
+        for (server, batch), outcome in zip(batches.items(), outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                again, waits = _unsent(routes, server, batch, outcome, replies), False
             else:
-                again, waits = _sort(routes, batch, found, replies, counts)
+                again, waits = _sort(routes, batch, outcome, replies, counts)
             todo += again
             if waits:
                 waiting.append(server)
         counts.resent(len(todo))
         if waiting:
-            yield Pause(_PAUSE, *waiting)
+            try:
+                yield Pause(_PAUSE, *waiting)
+            except Unsent as error:
+                return _failed(todo, error, replies)
+    return replies
+
+
+def _batches(routes: Single, todo: list[Attempt], replies: list[Any]) -> Steps:
+    """What goes to which server; a call for which none is found fails."""
+    batches: dict[Server, list[Attempt]] = {}
+    lost: Lost | None = None
+    for each in todo:
+        if each.server is None and lost is None:
+            try:
+                each.server = yield from routes.find(each.call.keys[0])
+            except Lost as error:
+                lost = error
+            except Unsent as error:
+                replies[each.index] = error
+                continue
+        if each.server is None:
+            replies[each.index] = lost
+        else:
+            batches.setdefault(each.server, []).append(each)
+    return batches
+
+
+def _unsent(
+    routes: Single, server: Server, batch: list[Attempt], error: Exception, replies: list[Any]
+) -> list[Attempt]:
+    """What has to be sent again: all of which nothing was sent, if another server may be the right one."""
+    if not routes.doubt(server) or not isinstance(error, Unsent):
+        _failed(batch, error, replies)
+        return []
+    for each in batch:
+        each.server = None
+    return batch
+
+
+def _failed(batch: Sequence[Attempt], error: Exception, replies: list[Any]) -> list[Any]:
+    """The replies, with this error for each of these calls."""
+    for each in batch:
+        replies[each.index] = error
     return replies
 
 
@@ -327,7 +383,11 @@ def _sort(
         if not proves_nothing_ran(reply):
             replies[each.index] = reply
             continue
-        _redirect(routes, each, reply, counts)
+        try:
+            _redirect(routes, each, reply, counts)
+        except Unsent as error:
+            replies[each.index] = error
+            continue
         again.append(each)
         each.tries += 1
         waits |= reply.kind in _WAITING or each.tries > 3

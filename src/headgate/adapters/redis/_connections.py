@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from contextlib import suppress
+from math import ceil
 from time import monotonic
 
 from headgate._base.forks import new_lock, renew
@@ -14,7 +15,7 @@ from headgate.adapters.redis._replies import ReplyError, parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, Never
 
     from headgate.adapters.redis._settings import Server
 
@@ -35,16 +36,12 @@ def _left(deadline: float) -> float:
 def _opened(server: Server, deadline: float) -> socket.socket:
     """A socket that is connected. The resolution of its name has no deadline."""
     if server.path is not None:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        return _connected(made, server.path, deadline)
+        return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), server.path, deadline)
     found = socket.getaddrinfo(*server.address, 0, socket.SOCK_STREAM)
     for number, (family, kind, protocol, _, address) in enumerate(found, 1):
-        made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         share = monotonic() + _left(deadline) / (len(found) + 1 - number)
         try:
-            return _connected(made, address, share)
+            return _connected(socket.socket(family, kind, protocol), address, share)
         except OSError:
             if number == len(found):
                 raise
@@ -53,6 +50,9 @@ def _opened(server: Server, deadline: float) -> socket.socket:
 
 def _connected(made: socket.socket, address: Any, deadline: float) -> socket.socket:
     try:
+        if isinstance(address, tuple):  # of TCP, not of a Unix socket
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         made.settimeout(_left(deadline))
         made.connect(address)
     except BaseException:
@@ -68,6 +68,18 @@ def watched(made: Any) -> Callable[[], bool]:
     poll = select.poll()
     poll.register(made, select.POLLIN)
     return lambda: bool(poll.poll(0))
+
+
+def readable(connections: Sequence[Connection], deadline: float) -> list[Connection]:
+    """Those on which there is something to read: waits for the first by the deadline, for none after it."""
+    seconds = max(0.0, deadline - monotonic())
+    if not hasattr(select, "poll"):
+        return select.select(connections, [], [], seconds)[0]
+    poll = select.poll()
+    for connection in connections:
+        poll.register(connection, select.POLLIN)
+    found = {number for number, _ in poll.poll(ceil(seconds * 1000))}
+    return [connection for connection in connections if connection.fileno() in found]
 
 
 class Connection:
@@ -94,10 +106,15 @@ class Connection:
 
     def exchange(self, commands: Sequence[bytes], count: int, deadline: float) -> list[Any]:
         """Send commands and return their `count` replies."""
+        sent = self.send(commands, deadline)
+        return self.receive(count, deadline, sent > _SMALL)
+
+    def send(self, commands: Sequence[bytes], deadline: float) -> int:
+        """Send commands: how many bytes they are."""
         data = commands[0] if len(commands) == 1 else b"".join(commands)
         self._wait_at_most(_left(deadline))
         self._socket.sendall(data)
-        return self._receive(count, deadline, len(data) > _SMALL)
+        return len(data)
 
     def _wait_at_most(self, seconds: float) -> None:
         """Set the timeout of the socket, unless it is about that already: a setting costs a system call."""
@@ -105,7 +122,8 @@ class Connection:
             self._socket.settimeout(seconds)
             self._timeout = seconds
 
-    def _receive(self, count: int, deadline: float, is_late: bool) -> list[Any]:
+    def receive(self, count: int, deadline: float, is_late: bool) -> list[Any]:
+        """The replies to commands that were sent. If it `is_late`, time may have passed since."""
         data: bytes | bytearray = b""
         replies: list[Any] = []
         at = 0
@@ -134,6 +152,9 @@ class Connection:
     def is_usable(self) -> bool:
         """Whether the server has sent nothing, not even that it closed the connection."""
         return not self._is_readable()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
@@ -186,12 +207,38 @@ class Pool:
         """The replies on a connection that was taken; raises Unanswered."""
         try:
             replies = connection.exchange(commands, count, deadline)
-        except OSError as error:
-            connection.close()
+        except BaseException as error:
+            self._fail(connection, server, error)
+        return self._done(connection, server, replies)
+
+    def send_on(
+        self, connection: Connection, server: Server, commands: Sequence[bytes], deadline: float
+    ) -> None:
+        """Send on a connection that was taken; raises Unanswered."""
+        try:
+            connection.send(commands, deadline)
+        except BaseException as error:
+            self._fail(connection, server, error)
+
+    def receive_on(
+        self, connection: Connection, server: Server, count: int, deadline: float, is_late: bool
+    ) -> list[Any]:
+        """The replies to what was sent on a connection; raises Unanswered."""
+        try:
+            replies = connection.receive(count, deadline, is_late)
+        except BaseException as error:
+            self._fail(connection, server, error)
+        return self._done(connection, server, replies)
+
+    @staticmethod
+    def _fail(connection: Connection, server: Server, error: BaseException) -> Never:
+        connection.close()
+        if isinstance(error, OSError):
             raise Unanswered(f"{server}: {error}") from error
-        except BaseException:
-            connection.close()
-            raise
+        raise error
+
+    def _done(self, connection: Connection, server: Server, replies: list[Any]) -> list[Any]:
+        """The replies; the connection is given back."""
         if any(isinstance(reply, ReplyError) and reply.kind == "READONLY" for reply in replies):
             connection.close()  # its name may be that of another server by now
         else:

@@ -10,7 +10,7 @@ from headgate.adapters.redis._amounts import Windows, plan_of, time_of
 from headgate.adapters.redis._calls import Call, Command, slot_of
 from headgate.adapters.redis._failures import OnError
 from headgate.adapters.redis._keys import Prefix
-from headgate.adapters.redis._replies import ReplyError
+from headgate.errors import StoreError
 from headgate.limit import _waiting
 from headgate.limit._rate import Rate
 from headgate.limit.keyed import RateLimiter
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from headgate.adapters.redis._counters import StoreCounts
     from headgate.adapters.redis._leases import Leases
     from headgate.adapters.redis._stores import Servers
-    from headgate.errors import StoreError
     from headgate.limit._decision import Decision
     from headgate.limit._rate import Rates
 
@@ -154,11 +153,10 @@ class Keyed:
     ) -> list[Decision]:
         decisions: list[Any] = [None] * len(requests)
         for (part, _), reply in zip(parts, replies, strict=True):
-            error = self._servers.error(reply) if isinstance(reply, ReplyError) else None
             for place, index in enumerate(part.indices):
                 key, amount = requests[index]
-                if error is not None:
-                    decisions[index] = self._failed(error, "decide", key, amount)
+                if isinstance(reply, StoreError):
+                    decisions[index] = self._failed(reply, "decide", key, amount)
                 else:
                     decisions[index] = plan.decision(reply, place * plan.reply_size, amount)
         return decisions

@@ -21,8 +21,8 @@ from headgate._base.forks import new_lock, renew
 from headgate._base.keys import key_name
 from headgate.adapters.redis._amounts import time_of
 from headgate.adapters.redis._calls import Call
-from headgate.adapters.redis._replies import ReplyError
 from headgate.adapters.redis._scripts import LEASE
+from headgate.errors import StoreError
 from headgate.limit._decision import Decision, with_details
 
 TYPE_CHECKING = False
@@ -221,8 +221,8 @@ class Flight:
     def finish(self, replies: list[Any]) -> Decision:
         """The decision in the last reply, whose lease is from now on used."""
         reply = replies[-1]
-        if isinstance(reply, ReplyError):
-            raise self._limiter._servers.error(reply) from self._limiter._servers.cause(reply)
+        if isinstance(reply, StoreError):
+            raise reply
         decision = self._limiter._decided(self._plan, reply, self._amount)
         lease, leases = self._lease, self._leases
         with leases._lock:

@@ -11,7 +11,7 @@ from headgate.adapters.redis._amounts import Tiers, plan_of
 from headgate.adapters.redis._calls import Call, Command
 from headgate.adapters.redis._failures import OnError
 from headgate.adapters.redis._keys import Prefix
-from headgate.adapters.redis._replies import ReplyError
+from headgate.errors import StoreError
 from headgate.limit import _waiting
 from headgate.limit._decision import Decision
 from headgate.limit._joint import UNLIMITED, named, worst
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from headgate.adapters.redis._counters import StoreCounts
     from headgate.adapters.redis._stores import Servers
-    from headgate.errors import StoreError
     from headgate.limit._rate import Rate, Rates
 
 _RESERVED = frozenset(("cost", "levels", "on_error", "prefix", "self", "timeout"))
@@ -166,8 +165,8 @@ class Leveled:
     def _checked(self, replies: list[Any]) -> bytes:
         """All replies as one. Raises StoreError if one is an error."""
         for reply in replies:
-            if isinstance(reply, ReplyError):
-                raise self._servers.error(reply) from self._servers.cause(reply)
+            if isinstance(reply, StoreError):
+                raise reply
         return b"".join(replies)
 
     def _undone(self, applied: Applied, decisions: list[tuple[str, Decision]], cost: float) -> list[Call]:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from headgate.adapters.redis._acquiring import acquire
 from headgate.adapters.redis._amounts import time_of
 from headgate.adapters.redis._leveled import Leveled, summary, unlimited
-from headgate.adapters.redis._replies import ReplyError
 from headgate.adapters.redis._stores import Store
 from headgate.errors import StoreError
 from headgate.limit.reservation import Reservation
@@ -112,8 +111,8 @@ class RedisRateLimits(Leveled):
     def _all(self, calls: Any, deadline: float | None = None) -> None:
         """Make calls that have no result."""
         for reply in self._store.call_all(calls, deadline) if calls else ():
-            if isinstance(reply, ReplyError):
-                raise self._servers.error(reply) from self._servers.cause(reply)
+            if isinstance(reply, StoreError):
+                raise reply
 
     def peek(self, *, cost: SupportsFloat = 1, **keys: Key | None) -> Decision:
         """What ``decide`` would return, but without taking anything.

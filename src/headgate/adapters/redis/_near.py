@@ -195,7 +195,7 @@ class NearCache(Front):
         return self._kept(entry, *self.store_of_calls.call_all(self._reads(wire)))
 
     def get_many(self, keys: Iterable[str | bytes]) -> dict[str | bytes, Any]:
-        """Returns the values of the keys that have one; those not here cost one round trip a server.
+        """Returns the values of the keys that have one; those not here cost one round trip to all servers.
 
         >>> from redis import Redis
         >>> with NearCache(Redis(), prefixes=["user:"]) as cache:
@@ -234,6 +234,7 @@ class NearCache(Front):
 
     def _loaded(self, name: str, key: str | bytes, loader: Callable[[str | bytes], Any],
                 ttl: float | None) -> Any:
+        life = self._life(ttl)
         load = self._under_way[name] = object()
         try:
             found = self._found(key)
@@ -241,7 +242,7 @@ class NearCache(Front):
                 return found
             value = loader(key)
             if found is ABSENT and self._is_loading(name, load):
-                self._written(key, self._write(key, value, ttl, b"NX"))
+                self._written(key, self._write(key, value, [*life, b"NX"]))
             return value
         finally:
             if self._is_loading(name, load):
@@ -257,7 +258,7 @@ class NearCache(Front):
         ...     cache.set("user:1", b"Ann")
         False
         """
-        return self._written(key, self._write(key, value, ttl)) is not None
+        return self._written(key, self._write(key, value, self._life(ttl))) is not None
 
     def delete(self, key: str | bytes) -> bool:
         """Deletes `key` at the server; returns whether it is known to have been there.

@@ -8,6 +8,7 @@ from functools import partial
 from inspect import isawaitable
 from time import monotonic_ns
 
+from headgate._base.forks import new_lock
 from headgate.adapters.redis._calls import Command
 from headgate.adapters.redis._near_store import (
     ABSENT,
@@ -21,6 +22,7 @@ from headgate.adapters.redis._near_wire import Demoted, Messages
 from headgate.adapters.redis._replies import ReplyError
 from headgate.cache._flights import Flights
 from headgate.errors import StoreError
+from headgate.near import NearTable
 from headgate.near._settings import key_name, key_on_wire
 
 TYPE_CHECKING = False
@@ -81,19 +83,26 @@ async def _read(reader: asyncio.StreamReader, seconds: float) -> bytes | None:
 class _Task(Tracker):
     """A tracker that is a task of the running loop."""
 
-    __slots__ = ("_loop", "_pause", "_task", "_timeout")
+    __slots__ = ("_is_abandoned", "_lock", "_loop", "_pause", "_task", "_timeout")
 
     def __init__(self, table: AsyncNearCache, server: Server) -> None:
         super().__init__(table, server)
         self._timeout, self._pause = table.timeout, table.heartbeat / 1e9
+        self._lock, self._is_abandoned = new_lock(), False
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run(), name=f"headgate near {server}")
 
     def is_running(self) -> bool:
         if self._loop is not asyncio.get_running_loop():  # that loop may never run again
-            self.source.lost()
+            with self._lock:
+                self._is_abandoned = True
+                self.source.lost()
             return False
         return not self._task.done()
+
+    def flush(self) -> None:
+        with self._lock:
+            super().flush()
 
     async def end(self) -> None:
         """Stop reading."""
@@ -104,7 +113,7 @@ class _Task(Tracker):
     async def _run(self) -> None:
         """Read the connection, and open it again as long as misses want it; end with the cache."""
         try:
-            while self.is_wanted:
+            while self.is_wanted and not self._is_abandoned:
                 self.is_wanted = False
                 try:
                     await self._listen()
@@ -124,12 +133,17 @@ class _Task(Tracker):
             writer.write(session.start(monotonic_ns()))
             while True:
                 data = await _read(reader, min(session.wait(monotonic_ns()), self._pause))
-                if data is not None:
-                    session.received(data, monotonic_ns())
-                writer.write(session.due(monotonic_ns()))
+                with self._lock:
+                    if self._is_abandoned:
+                        break
+                    if data is not None:
+                        session.received(data, monotonic_ns())
+                    out = session.due(monotonic_ns())
+                writer.write(out)
         finally:
             writer.transport.abort()
-            self.source.lost()
+            with self._lock:
+                self.source.lost()
 
 
 class AsyncNearCache(Front):
@@ -162,19 +176,10 @@ class AsyncNearCache(Front):
         tracker = self._trackers[server] = _Task(self, server)
         return tracker
 
-    async def get(self, key: str | bytes, default: Any = None) -> Any:
-        """Returns the value of `key`, or `default` if there is none.
+    get = NearTable._aget
 
-        >>> import asyncio
-        >>> from redis.asyncio import Redis
-        >>> async def main():
-        ...     async with AsyncNearCache(Redis(port=1), prefixes=["user:"]) as cache:
-        ...         return await cache.get("user:1")
-        >>> asyncio.run(main())
-        """
-        value = self.peek(key, MISSED, ABSENT)
-        if value is MISSED:
-            value = await self._found(key)
+    async def _afetch(self, key: str | bytes, default: Any) -> Any:
+        value = await self._found(key)
         return default if value is ABSENT or value is MISSED else value
 
     async def _found(self, key: str | bytes) -> Any:
@@ -196,7 +201,7 @@ class AsyncNearCache(Front):
         return self._kept(entry, *await self.store_of_calls.call_all(self._reads(wire)))
 
     async def get_many(self, keys: Iterable[str | bytes]) -> dict[str | bytes, Any]:
-        """Returns the values of the keys that have one; those not here cost one round trip a server.
+        """Returns the values of the keys that have one; those not here cost one round trip to all servers.
 
         >>> import asyncio
         >>> from redis.asyncio import Redis
@@ -243,6 +248,7 @@ class AsyncNearCache(Front):
 
     async def _loaded(self, name: str, key: str | bytes, loader: Callable[[str | bytes], Any],
                       ttl: float | None) -> Any:
+        life = self._life(ttl)
         load = self._under_way[name] = object()
         try:
             found = await self._found(key)
@@ -252,7 +258,7 @@ class AsyncNearCache(Front):
             if isawaitable(value):
                 value = await value
             if found is ABSENT and self._is_loading(name, load):
-                await self._written(key, self._write(key, value, ttl, b"NX"))
+                await self._written(key, self._write(key, value, [*life, b"NX"]))
             return value
         finally:
             if self._is_loading(name, load):
@@ -271,7 +277,7 @@ class AsyncNearCache(Front):
         >>> asyncio.run(main())
         False
         """
-        return await self._written(key, self._write(key, value, ttl)) is not None
+        return await self._written(key, self._write(key, value, self._life(ttl))) is not None
 
     async def delete(self, key: str | bytes) -> bool:
         """Deletes `key` at the server; returns whether it is known to have been there.

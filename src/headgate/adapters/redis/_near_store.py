@@ -9,7 +9,7 @@ from headgate._base.checks import checked_iterable
 from headgate.adapters.redis._calls import Command, Send
 from headgate.adapters.redis._near_wire import Session, run_id_of
 from headgate.adapters.redis._replies import ReplyError, packed
-from headgate.adapters.redis._stores import AsyncStore, Store
+from headgate.adapters.redis._stores import AsyncStore, Servers, Store
 from headgate.cache._flights import Flights
 from headgate.errors import StoreError
 from headgate.near import NearSource, NearTable
@@ -59,41 +59,37 @@ class Found:
         self.run_id = run_id
 
 
-def _identified(step: Send) -> Send:
-    """A step that also asks for the identity of the server, if a reply is to be signed."""
-    if not any(isinstance(command, _Signed) for command in step.commands):
-        return step
-    return Send(step.server, [*step.commands, _IDENTITY], step.count + 1, step.share)
+class _Signing(Servers):
+    """A store that says from which server a value is."""
 
+    __slots__ = ()
 
-def _signed(step: Send, replies: list[Any]) -> list[Any]:
-    """The replies to the commands of `step`, which are one fewer than `replies` if some are to be signed."""
-    if len(replies) == step.count:
+    def _prepared(self, step: Send) -> Send:
+        if not any(isinstance(command, _Signed) for command in step.commands):
+            return step
+        return Send(step.server, [*step.commands, _IDENTITY], step.count + 1, step.share)
+
+    def _finished(self, step: Send, replies: list[Any]) -> list[Any]:
+        if len(replies) == step.count:
+            return replies
+        run_id, at = run_id_of(replies.pop()), 0
+        for command in step.commands:
+            if isinstance(command, _Signed) and not isinstance(replies[at], ReplyError):
+                replies[at] = Found(replies[at], run_id)
+            at += 2 if command.startswith(_ASKING) else 1
         return replies
-    run_id, at = run_id_of(replies.pop()), 0
-    for command in step.commands:
-        if isinstance(command, _Signed) and not isinstance(replies[at], ReplyError):
-            replies[at] = Found(replies[at], run_id)
-        at += 2 if command.startswith(_ASKING) else 1
-    return replies
 
 
-class SigningStore(Store):
-    """A store that says from which server a value is."""
+class SigningStore(_Signing, Store):
+    """That for threads."""
 
     __slots__ = ()
 
-    def _sent(self, step: Send, deadline: float) -> list[Any]:
-        return _signed(step, super()._sent(_identified(step), deadline))
 
-
-class AsyncSigningStore(AsyncStore):
-    """A store that says from which server a value is."""
+class AsyncSigningStore(_Signing, AsyncStore):
+    """That for event loops."""
 
     __slots__ = ()
-
-    async def _sent(self, step: Send, deadline: float) -> list[Any]:
-        return _signed(step, await super()._sent(_identified(step), deadline))
 
 
 class Tracker:
@@ -226,8 +222,8 @@ class Front(NearTable):
     def _kept(self, entry: NearEntry, found: Any, left: Any) -> Any:
         """The value in these replies, which is kept if it may be."""
         for reply in (found, left):
-            if isinstance(reply, ReplyError):
-                raise self.store_of_calls.error(reply) from self.store_of_calls.cause(reply)
+            if isinstance(reply, StoreError):
+                raise reply
         self._watch_topology()
         run_id = found.run_id if isinstance(found, Found) else None
         raw = found.value if isinstance(found, Found) else found
@@ -258,16 +254,24 @@ class Front(NearTable):
 
     def _kept_of(self, entries: Entries, replies: list[Any], values: dict[str | bytes, Any]) -> None:
         """Puts into `values` what the replies say."""
+        failure = None
         for number, (key, (entry, _)) in enumerate(entries.items()):
-            values[key] = self._kept(entry, *replies[2 * number : 2 * number + 2])
+            try:
+                values[key] = self._kept(entry, *replies[2 * number : 2 * number + 2])
+            except StoreError as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
-    def _write(self, key: str | bytes, value: Any, ttl: float | None, *options: bytes) -> Command:
-        """A SET of a value, whose `ttl` is in seconds."""
+    @staticmethod
+    def _life(ttl: float | None) -> list[bytes]:
+        """The words of a SET for a life of so many seconds."""
+        return [] if ttl is None else [b"PX", b"%d" % max(1, checked_seconds("ttl", ttl) // 1_000_000)]
+
+    def _write(self, key: str | bytes, value: Any, options: list[bytes]) -> Command:
+        """A SET of a value."""
         wire = key_on_wire(key)
-        words = [b"SET", wire, self._dumped(value), *options]
-        if ttl is not None:
-            words += [b"PX", b"%d" % max(1, checked_seconds("ttl", ttl) // 1_000_000)]
-        return Command(wire, *words)
+        return Command(wire, b"SET", wire, self._dumped(value), *options)
 
     def _dumped(self, value: Any) -> bytes:
         made = self._dumps(value)

@@ -8,7 +8,7 @@ from headgate.adapters.redis._replies import packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from ssl import SSLContext
     from typing import Any
 
@@ -22,7 +22,7 @@ class Login:
     __slots__ = ("_client_name", "_database", "_provider", "_user", "tls")
 
     def __init__(self, package: str, options: Mapping[str, Any], encrypted: bool) -> None:
-        self._provider = options.get("credential_provider")
+        self._provider: Any = options.get("credential_provider")
         self._user = options.get("username"), options.get("password")
         self._database = int(options.get("db") or 0)
         self._client_name = options.get("client_name")
@@ -30,15 +30,23 @@ class Login:
 
     def commands(self) -> list[bytes]:
         """What is sent on a new connection, with credentials that are asked for each time."""
-        return self._with(self._provider.get_credentials() if self._provider else self._credentials())
+        if not self._provider:
+            return self._with(self._credentials())
+        try:
+            found = self._provider.get_credentials()
+        except Exception as error:
+            raise _no_credentials(error) from error
+        return self._with(found)
 
     async def commands_async(self) -> list[bytes]:
         """``commands`` where the provider of credentials may wait."""
-        if not self._provider:
-            return self._with(self._credentials())
-        if hasattr(self._provider, "get_credentials_async"):
-            return self._with(await self._provider.get_credentials_async())
-        return self._with(self._provider.get_credentials())
+        if not hasattr(self._provider, "get_credentials_async"):
+            return self.commands()
+        try:
+            found = await self._provider.get_credentials_async()
+        except Exception as error:
+            raise _no_credentials(error) from error
+        return self._with(found)
 
     def _credentials(self) -> tuple[Any, ...]:
         name, password = self._user
@@ -54,6 +62,11 @@ class Login:
         if self._database:
             commands.append(packed(b"SELECT", b"%d" % self._database))
         return commands
+
+
+def _no_credentials(error: Exception) -> ConnectionError:
+    """The error for a provider that failed with another one: without credentials there is no connection."""
+    return ConnectionError(f"no credentials: {error!r}")
 
 
 class Server:
@@ -85,21 +98,24 @@ class Settings:
     """The servers that a client is for.
 
     `kind` is ``"single"``, ``"sentinel"`` (then `servers` are the sentinels, and `master` has the login of
-    the master called `name`) or ``"cluster"`` (then `servers` are those that are asked first).
+    the master called `name`) or ``"cluster"`` (then `servers` are those that are asked first, and `remap`
+    returns the address to use for one that they tell).
     """
 
-    __slots__ = ("exceptions", "kind", "master", "name", "servers")
+    __slots__ = ("exceptions", "kind", "master", "name", "remap", "servers")
 
     def __init__(self, client: Any) -> None:
         package = _package(client)
         self.exceptions = import_module(f"{package}.exceptions")
         self.name: str = ""
         self.master: Server | None = None
+        self.remap: Callable[[tuple[str, int]], tuple[str, int]] = _as_told
         pool: Any = getattr(client, "connection_pool", None)
         manager = getattr(client, "nodes_manager", None)
         if manager is not None:
             self.kind = "cluster"
             options = manager.connection_kwargs
+            self.remap = getattr(manager, "address_remap", None) or _as_told
             login = Login(package, {**options, "db": 0}, _is_encrypted(options))
             nodes = manager.startup_nodes.values()
             self.servers = [Server((node.host, int(node.port)), login) for node in nodes]
@@ -114,6 +130,10 @@ class Settings:
         else:
             self.kind = "single"
             self.servers = [_single(package, pool)]
+
+
+def _as_told(address: tuple[str, int]) -> tuple[str, int]:
+    return address
 
 
 def _package(client: Any) -> str:

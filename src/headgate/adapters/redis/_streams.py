@@ -178,7 +178,7 @@ def _timed_out(name: str) -> Unanswered:
     return error
 
 
-async def _opened(server: Server, deadline: float) -> Pipeline:
+async def opened(server: Server, deadline: float) -> Pipeline:
     """A connection that is logged in."""
     loop = asyncio.get_running_loop()
     made = Pipeline(loop, str(server))
@@ -215,7 +215,7 @@ class _Opening:
 
     async def _open(self, server: Server, deadline: float) -> None:
         try:
-            self.pipeline = await _opened(server, deadline)
+            self.pipeline = await opened(server, deadline)
         except (OSError, ReplyError, Unsent, Unanswered) as error:
             self.error = error
 
