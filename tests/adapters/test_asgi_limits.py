@@ -478,3 +478,11 @@ def test_networks_of_an_address_limiter(clock):
     app = RateLimitMiddleware(hello, limiter, keys=client(v6=128))
     assert [get(app, client=(f"192.0.2.{host}", 5)).status for host in (1, 1, 2, 3)] == [200, 429, 200, 429]
     assert get(app, client=("2001:db8::1", 5)).status == 200
+
+
+def test_tiers_that_a_limiter_gets_later_are_policies():
+    limiter = RateLimiter("5/s", clock=lambda: 0)
+    app = RateLimitMiddleware(hello, limiter, keys=const("all"))
+    assert get(app).fields["ratelimit-policy"] == '"5/s";q=5;w=1'
+    limiter.reconfigure("5/s; 9/min")
+    assert get(app).fields["ratelimit-policy"] == '"5/s";q=5;w=1, "9/min";q=9;w=60'

@@ -309,3 +309,22 @@ def test_aiohttp_the_whole_time_of_a_request(aiohttp_client, origins, limit, out
         client.runner.run(main(client.session))
     assert health(balancer) == [outcome, "healthy", "healthy"]
     assert in_flight(balancer) == 0
+
+
+def test_aiohttp_an_error_of_the_body_counts_for_nobody(aiohttp_client, origins):
+    """Or a client of a proxy that breaks off its uploads would have its servers ejected."""
+    balancer = balanced(origins, max_failures=1)
+
+    async def body():
+        yield b"a"
+        raise RuntimeError("the client has left")
+
+    async def main(session):
+        with pytest.raises(aiohttp_client.package.ClientConnectionError) as caught:
+            await session.put("http://orders/", data=body())
+        assert isinstance(caught.value.__cause__, RuntimeError)
+
+    with aiohttp_client.open(balancer) as client:
+        client.runner.run(main(client.session))
+    assert health(balancer) == ["healthy"] * 3
+    assert in_flight(balancer) == 0

@@ -197,7 +197,9 @@ class Shared:
         if self.reader.leads:
             stored = self.reader.fill.outcome is None or self.reader.fill.outcome[1] == "stored"
             return status, self._cache.pass_headers(self.lookup, headers, status, stored=stored)
-        return status, self._cache.pass_headers(self.lookup, admission.headers, status, collapsed=True)
+        return status, self._cache.pass_headers(
+            self.lookup, admission.aged_headers(), status, collapsed=True,
+            generated=admission.terms.generated)
 
     def result(self) -> tuple[int, Headers, Body]:
         """The response of a complete or settled fill."""

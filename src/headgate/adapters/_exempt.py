@@ -53,8 +53,8 @@ def exempting(exempt: Exempt) -> Callable[[Request], Any] | None:
     return is_exempt
 
 
-def is_exempt(exempt: Callable[[Request], Any], request: Request) -> bool:
-    """Whether a request is exempt, where nothing awaits what the callable returns.
+def is_exempt(exempt: Callable[[Request], Any], request: Request, name: str = "exempt") -> bool:
+    """Whether a request is exempt, where nothing awaits what the callable, the argument `name`, returns.
 
     Raises TypeError if that is awaitable: it would count as true, and every request as exempt.
 
@@ -65,5 +65,5 @@ def is_exempt(exempt: Callable[[Request], Any], request: Request) -> bool:
     if not isinstance(found, bool) and isawaitable(found):
         if hasattr(found, "close"):
             found.close()
-        raise TypeError(f"exempt must not return an awaitable, as nothing awaits it here, got {found!r}")
+        raise TypeError(f"{name} must not return an awaitable, as nothing awaits it here, got {found!r}")
     return bool(found)

@@ -95,8 +95,10 @@ class BalancerEvent(_EventFields):
 
     `kind` is ``"failed"`` if an attempt at `server` has failed, ``"retried"`` if the request is sent to
     `server` next, ``"abandoned"`` if it is not retried because of `reason`, ``"budget"`` or ``"deadline"``;
-    ``"ejected"`` and ``"returned"`` if the balancer has ejected `server` or uses it again. `attempt` counts
-    from 1. For the other kinds `reason` is the exception or the status of the failed attempt.
+    ``"ejected"`` and ``"returned"`` if the balancer has ejected `server` or uses it again; ``"down"`` and
+    ``"up"`` if health checks have marked `server`, at the probe `attempt` in a row with the same result.
+    `attempt` counts from 1. For the other kinds `reason` is the exception or the status of the failed
+    attempt, or of the last probe.
     """
 
     __slots__ = ()
@@ -246,6 +248,13 @@ _states_lock = new_lock()
 def _state_of(balancer: Any) -> _SharedState:
     with _states_lock:
         return _states.setdefault(balancer, _SharedState())
+
+
+def counters_of(balancer: Any) -> dict[Any, ServerCounters]:
+    """Counts for each server of a balancer over all its adapters; nothing if it has none."""
+    with _states_lock:
+        state = _states.get(balancer)
+    return {} if state is None else state.counters(balancer.servers)
 
 
 class Failover:

@@ -21,7 +21,7 @@ from headgate._base.checks import checked_callable
 from headgate.adapters._exempt import exempting, is_exempt
 from headgate.adapters.keys import is_of_networks
 from headgate.limit import AddressLimiter, Decision, RateLimiter, RateLimits, Reservation
-from headgate.limit._rules import LevelCounts, LevelTally
+from headgate.limit._rules import LevelCounts, LevelTally, key_counters, set_key_counters
 from headgate.limit._units import checked_amount
 from headgate.limit.fields import fields_of
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from headgate.adapters._exempt import Exempt
     from headgate.adapters.keys import Extractor, Request
+    from headgate.limit._rules import KeyCounter
 
     Keys: TypeAlias = "Extractor | Mapping[str, Extractor]"
     Cost: TypeAlias = "SupportsFloat | Callable[[Request], Any]"
@@ -322,13 +323,13 @@ class Limiting:
             if decision.allowed:
                 tally.add_allowed()
             else:
-                tally.deny(decision.violated)
+                tally.deny(decision.violated, keys)
             return
         for level, tally in self._tallies.items():
             start = f"{level}: "
             policies = [each.removeprefix(start) for each in decision.violated if each.startswith(start)]
             if policies:
-                tally.deny(policies)
+                tally.deny(policies, keys[level])
             elif decision.allowed and keys[level] is not None:
                 tally.add_allowed()
 
@@ -341,6 +342,46 @@ class Limiting:
         if isinstance(self.limits, RateLimits):
             return self.limits.counters()
         return {level: tally.counts() for level, tally in self._tallies.items()}
+
+
+    def count_denied(self, **counters: KeyCounter | None) -> None:
+        """As ``RateLimits.count_denied``, for any limiter."""
+        if isinstance(self.limits, RateLimits):
+            self.limits.count_denied(**counters)
+        else:
+            set_key_counters(self._tallies, counters)
+
+    @property
+    def denied(self) -> dict[str, KeyCounter]:
+        """As ``RateLimits.denied``, for any limiter."""
+        return self.limits.denied if isinstance(self.limits, RateLimits) else key_counters(self._tallies)
+
+
+class CountsDenied:
+    """The counters of denied keys, which all that applies limits to requests has."""
+
+    __slots__ = ()
+
+    _limiting: Limiting
+
+    def count_denied(self, **counters: KeyCounter | None) -> None:
+        """Have each denied key of a level added to a counter, such as a `HotKeys`; None ends it. The level of
+        a limiter without any is ``default``. See ``RateLimits.count_denied``.
+
+        >>> from headgate import HotKeys
+        >>> from headgate.adapters.asgi import RateLimitMiddleware
+        >>> from headgate.adapters.keys import client
+        >>> app = RateLimitMiddleware(None, "10/s", keys=client())
+        >>> app.count_denied(default=HotKeys(100, half_life=300))
+        >>> app.denied["default"].top()
+        []
+        """
+        self._limiting.count_denied(**counters)
+
+    @property
+    def denied(self) -> dict[str, Any]:
+        """The counters of denied keys by level, of those that have one."""
+        return self._limiting.denied
 
 
 async def _after(pending: Awaitable[None], charge: Charge) -> Charge:
@@ -366,10 +407,18 @@ def checked_waiting(limits: Any, asynchronous: bool) -> bool:
     awaited = iscoroutinefunction(limits.reserve)
     if awaited and not asynchronous:
         raise TypeError(f"limits must not be asynchronous, as nothing awaits it here, got {limits!r}")
-    levels = getattr(limits, "_levels", {})
-    if asynchronous and any(getattr(each, "blocking", False) for each in (limits, *levels.values())):
-        raise TypeError(f"limits must not block the event loop: use the asynchronous limiter, got {limits!r}")
+    if asynchronous:
+        _check_blocking(limits)
     return awaited
+
+
+def _check_blocking(limits: Any) -> None:
+    if getattr(limits, "blocking", False):
+        raise TypeError(f"limits must not block the event loop: use the asynchronous limiter, got {limits!r}")
+    for level, each in getattr(limits, "_levels", {}).items():
+        if getattr(each, "blocking", False):
+            raise TypeError(f"limits must not block the event loop, as the level {level!r} does:"
+                            f" give all levels one store, got {limits!r}")
 
 
 def _extractors(limits: Any, keys: Keys) -> tuple[tuple[str, Extractor], ...]:
@@ -411,12 +460,20 @@ def _methods(limits: Any, levels: bool) -> tuple[Any, Any]:
 
 
 def _policies_of(limits: Any, levels: bool) -> Callable[[], Any] | None:
-    """What returns the policies for RateLimit-Policy; None if there is only one."""
+    """What returns the policies for RateLimit-Policy, none of them if that of the decision is the only one;
+    None if it always is. A limiter may get more tiers later.
+    """
     if isinstance(limits, RateLimits):
         return limits._joint.policies
-    if levels or (len(limits.rates) > 1 and not isinstance(limits, AddressLimiter)):
+    if levels:
         return lambda: limits.rates
-    return None
+    if isinstance(limits, AddressLimiter):
+        return None
+    return lambda: _several(limits.rates)
+
+
+def _several(rates: Any) -> Any:
+    return rates if len(rates) > 1 else ()
 
 
 def _too_large(cost: Any, peeked: Decision) -> Reservation:

@@ -1,4 +1,4 @@
-"""A middleware for aiohttp's client that balances over servers, with failover and health."""
+"""aiohttp's client over balanced servers: a middleware with failover, and active health checks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import asyncio
 from functools import partial
 from weakref import WeakKeyDictionary
 
-import aiohttp
-from aiohttp.payload import BytesPayload
-from yarl import URL
-
+from headgate.adapters._aiohttp_checks import HealthChecks, HealthRecord
+from headgate.adapters._extras import extra
 from headgate.adapters._http import Attempts, Failover, origin
 from headgate.errors import NoServerError
+
+with extra("aiohttp"):
+    import aiohttp
+    from aiohttp.payload import BytesPayload
+    from yarl import URL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,17 +24,29 @@ if TYPE_CHECKING:
 
     from headgate.adapters._http import Balancer, InFlight, Options, ServerCounters
 
-__all__ = ["BalancedMiddleware"]
+__all__ = ["BalancedMiddleware", "HealthChecks", "HealthRecord"]
 
 _FAILURES = aiohttp.ClientConnectionError, aiohttp.ClientResponseError
 _UNSENT = aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError
 _REPLACED = "Host", "Authorization"
 
 
+def _is_of_body(error: Exception) -> bool:
+    """Whether the body of the request raised it while it was sent, such as a generator; not an OSError."""
+    cause = error.__cause__
+    return type(error) is aiohttp.ClientConnectionError and cause is not None and not isinstance(
+        cause, (OSError, aiohttp.ClientError))
+
+
+def _was_closed(error: Exception) -> bool:
+    """Whether the error of a body says that its reader has closed it before its end."""
+    return type(error) is aiohttp.ClientConnectionError and error.__cause__ is None
+
+
 def _released(in_flight: InFlight, content: aiohttp.StreamReader) -> None:
     """The connection is released, as the body was read, closed or cut off."""
     error = content.exception()
-    if isinstance(error, Exception):
+    if isinstance(error, Exception) and not _was_closed(error):
         in_flight.failed(error)
     else:
         in_flight.finished()
@@ -52,7 +67,7 @@ class BalancedMiddleware:
 
     A pick is in flight until the body of its response is read or closed. Network errors, timeouts and
     statuses from 500 on are failures of the server; 429 means that it is overloaded; other errors, such as a
-    cancelled task, do not count.
+    cancelled task, or one that a body's generator raises, do not count.
 
     `key` is a function of the ClientRequest that returns the key for ``balancer.pick``. The Host header names
     the server or, with ``preserve_host=True``, the host of the URL. Raises ClientConnectionError if there is
@@ -118,6 +133,8 @@ class BalancedMiddleware:
             try:
                 response = await self._send(request, handler, attempts)
             except _FAILURES as error:
+                if _is_of_body(error):
+                    raise
                 if not await attempts.retry_async(error, not isinstance(error, _UNSENT), asyncio.sleep):
                     attempts.add_note(error)
                     raise

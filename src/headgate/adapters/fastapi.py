@@ -3,18 +3,20 @@
 # Annotations are not postponed: FastAPI cannot resolve the text of those of a method.
 from typing import Any
 
-from fastapi import FastAPI
-from starlette.exceptions import HTTPException, WebSocketException
-from starlette.requests import HTTPConnection
-from starlette.requests import Request as HTTPRequest
-from starlette.responses import Response
-
-from headgate.adapters._limiting import Charge
+from headgate.adapters._extras import extra
+from headgate.adapters._limiting import Charge, CountsDenied
 from headgate.adapters._routes import route_limiting
 from headgate.adapters.asgi._refusal import HANDSHAKE, TRY_AGAIN_LATER
 from headgate.adapters.asgi._request import ASGIRequest
 from headgate.adapters.keys import Extractor
 from headgate.limit._rules import LevelCounts
+
+with extra("fastapi"):
+    from fastapi import FastAPI
+    from starlette.exceptions import HTTPException, WebSocketException
+    from starlette.requests import HTTPConnection
+    from starlette.requests import Request as HTTPRequest
+    from starlette.responses import Response
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class RateLimited(HTTPException):
         self.charge = charge
 
 
-class RateLimit:
+class RateLimit(CountsDenied):
     """A dependency that limits the routes that it is given to, each method of each for itself.
 
     `limits` is a rate or a limiter by key; with a `RateLimiter` that has a `path`, all workers have one

@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 
-from flask import Response, after_this_request, current_app, g, request
-from werkzeug.exceptions import TooManyRequests
-
-from headgate.adapters._limiting import Charge
+from headgate.adapters._extras import extra
+from headgate.adapters._limiting import Charge, CountsDenied
 from headgate.adapters._routes import route_limiting
 from headgate.adapters.keys import identity
 from headgate.adapters.wsgi._limits import CHARGE
 from headgate.adapters.wsgi._refusal import texts
 from headgate.adapters.wsgi._request import WSGIRequest
+
+with extra("flask"):
+    from flask import Response, after_this_request, current_app, g, request
+    from werkzeug.exceptions import TooManyRequests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class RateLimited(TooManyRequests):
         return Response(body, status, texts(fields))
 
 
-class limit:
+class limit(CountsDenied):
     """A decorator that limits views, each method of each route for itself.
 
     `limits` is a rate or a limiter by key; with a `RateLimiter` that has a `path`, all workers have one

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
-
+from headgate.adapters._extras import extra
 from headgate.adapters._httpx import AsyncCountedBody, AsyncTransport, CountedBody, Transport
 from headgate.adapters._httpx_caching import AsyncCaching, AsyncRecordedBody, Caching, RecordedBody
+
+with extra("httpx"):
+    import httpx
 
 __all__ = ["AsyncBalancedTransport", "AsyncCachingTransport", "BalancedTransport", "CachingTransport"]
 

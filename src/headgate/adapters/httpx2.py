@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import httpx2
-
+from headgate.adapters._extras import extra
 from headgate.adapters._httpx import AsyncCountedBody, AsyncTransport, CountedBody, Transport
 from headgate.adapters._httpx_caching import AsyncCaching, AsyncRecordedBody, Caching, RecordedBody
+
+with extra("httpx2"):
+    import httpx2
 
 __all__ = ["AsyncBalancedTransport", "AsyncCachingTransport", "BalancedTransport", "CachingTransport"]
 

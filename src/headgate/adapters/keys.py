@@ -122,7 +122,8 @@ def client(
 
 
 def is_of_networks(extractor: object) -> bool:
-    """Whether it is a ``client`` whose keys are networks, which no `AddressLimiter` takes.
+    """Whether it is a ``client`` whose keys are networks, which no `AddressLimiter` or
+    `AddressHash` takes.
 
     >>> is_of_networks(client()), is_of_networks(client(v6=128)), is_of_networks(path())
     (True, False, False)

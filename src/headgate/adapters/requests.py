@@ -6,19 +6,21 @@ import sys
 from typing import cast
 from urllib.parse import urlsplit
 
-from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.exceptions import (
-    ChunkedEncodingError,
-    ConnectionError,
-    ConnectTimeout,
-    ReadTimeout,
-    RetryError,
-)
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import Timeout
-
+from headgate.adapters._extras import extra
 from headgate.adapters._http import Attempts, Failover, origin
 from headgate.errors import NoServerError
+
+with extra("requests"):
+    from requests.adapters import BaseAdapter, HTTPAdapter
+    from requests.exceptions import (
+        ChunkedEncodingError,
+        ConnectionError,
+        ConnectTimeout,
+        ReadTimeout,
+        RetryError,
+    )
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.util import Timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headgate.adapters._limiting import NAMES, Charge, Limiting
+from headgate.adapters._limiting import NAMES, Charge, CountsDenied, Limiting
 from headgate.adapters.asgi._refusal import refuse, responding
 from headgate.adapters.asgi._request import ASGIRequest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
 
 
-class RateLimitMiddleware:
+class RateLimitMiddleware(CountsDenied):
     """Limits the requests and WebSocket handshakes of an ASGI application.
 
     `limits` is a `RateLimits`, a `RateLimiter`, another limiter with their methods, or a rate; `keys` maps

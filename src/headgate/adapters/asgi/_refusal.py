@@ -12,17 +12,19 @@ HANDSHAKE = "websocket.http.response"
 TRY_AGAIN_LATER = 1013
 
 
-async def responding(scope: Scope, receive: Receive, send: Send) -> Send | None:
+async def responding(
+    scope: Scope, receive: Receive, send: Send, code: int = TRY_AGAIN_LATER
+) -> Send | None:
     """`send` for a response of HTTP to a request or a handshake.
 
-    Returns None for a handshake where the server has no extension for that: then it has been closed, which
-    servers turn into a 403.
+    Returns None for a handshake where the server has no extension for that: then it has been closed with
+    `code`, which servers turn into a 403.
     """
     if scope["type"] != "websocket":
         return send
     await receive()  # websocket.connect, before which nothing may be sent
     if HANDSHAKE not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+        await send({"type": "websocket.close", "code": code})
         return None
 
     def sending(message: Message) -> Awaitable[None]:
@@ -34,10 +36,12 @@ async def responding(scope: Scope, receive: Receive, send: Send) -> Send | None:
 
 
 async def refuse(
-    scope: Scope, receive: Receive, send: Send, status: int, fields: Fields, body: bytes
+    scope: Scope, receive: Receive, send: Send, status: int, fields: Fields, body: bytes,
+    code: int = TRY_AGAIN_LATER,
 ) -> None:
-    """Respond to a request or a handshake with a status, header fields and a body."""
-    respond = await responding(scope, receive, send)
+    """Respond to a request or a handshake with a status, header fields and a body; a handshake is closed with
+    `code` where the server cannot respond to it."""
+    respond = await responding(scope, receive, send, code)
     if respond is not None:
         await respond({"type": "http.response.start", "status": status, "headers": fields})
         await respond({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})

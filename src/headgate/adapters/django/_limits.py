@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from headgate.adapters._limiting import Limiting
+from headgate.adapters._limiting import CountsDenied, Limiting
 from headgate.adapters.django._request import (
     AsyncDjangoRequest,
     DjangoRequest,
@@ -50,7 +50,7 @@ def _limiting(options: Any, asynchronous: bool) -> Limiting:
         raise ImproperlyConfigured(f"{_SETTING}: {error}") from error
 
 
-class RateLimitMiddleware:
+class RateLimitMiddleware(CountsDenied):
     """Limits the requests of a site: ``"headgate.adapters.django.RateLimitMiddleware"`` in MIDDLEWARE, under
     WSGI and ASGI.
 

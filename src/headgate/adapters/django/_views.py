@@ -8,7 +8,7 @@ from inspect import isawaitable, iscoroutinefunction
 from asgiref.sync import iscoroutinefunction as is_coroutine_function
 
 from headgate._base.checks import checked_callable
-from headgate.adapters._limiting import checked_waiting
+from headgate.adapters._limiting import CountsDenied, checked_waiting
 from headgate.adapters._routes import route_limiting
 from headgate.adapters.django._request import (
     AsyncDjangoRequest,
@@ -41,7 +41,7 @@ def _denied(request: Any) -> Any:
     return denied(request.headgate)
 
 
-class ratelimit:
+class ratelimit(CountsDenied):
     """A decorator that limits views, each method of each route for itself; of functions, synchronous and
     asynchronous, and by ``method_decorator(ratelimit(...), name="dispatch")`` of classes.
 

@@ -3,6 +3,9 @@
 Importing this module registers the schemes ``headgate`` and ``async+headgate`` with limits.
 """
 
-from headgate.adapters.limits._storage import AsyncHeadgateStorage, HeadgateStorage
+from headgate.adapters._extras import extra
+
+with extra("limits"):
+    from headgate.adapters.limits._storage import AsyncHeadgateStorage, HeadgateStorage
 
 __all__ = ["AsyncHeadgateStorage", "HeadgateStorage"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headgate.adapters._limiting import Charge, Limiting
+from headgate.adapters._limiting import Charge, CountsDenied, Limiting
 from headgate.adapters.wsgi._refusal import refuse, texts
 from headgate.adapters.wsgi._request import WSGIRequest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CHARGE = "headgate.charge"
 
 
-class RateLimitMiddleware:
+class RateLimitMiddleware(CountsDenied):
     """Limits the requests of a WSGI application.
 
     `limits` is a `RateLimits`, a `RateLimiter`, another limiter with their methods, or a rate; `keys` maps
