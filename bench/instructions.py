@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from headgate.cli.bench.interleave import Loop, always
@@ -45,10 +46,26 @@ def ring():
     return HashRing(node_names(100), 160)
 
 
+def replicas():
+    """A function of a key and a number of replicas, in three zones."""
+    nodes = ring()
+    return partial(nodes.get_nodes, zones={node: at % 3 for at, node in enumerate(nodes)})
+
+
 def balancer(name):
     from headgate.balance import _compiled as balance
 
     return getattr(balance, name)(node_names(10))
+
+
+def hot_hash():
+    """A balancer whose key "hot" has two replicas."""
+    from headgate.balance._compiled import KeyHash
+    from headgate.hotkeys._compiled import HotKeys
+
+    counts = HotKeys(100)
+    counts.add("hot", 1_000)
+    return KeyHash(node_names(10), hotkeys=counts)
 
 
 def bucket():
@@ -109,8 +126,13 @@ OPERATIONS = {
     "LRUCache put that evicts": ("target[key] = value", MORE_KEYS, filled_cache),
     "TinyLFUCache.get, hit": ("target.get(key)", KEYS, lambda: filled_cache("TinyLFUCache")),
     "HashRing.get_node, 100 x 160": ("target.get_node(key)", KEYS, ring),
+    "HashRing.get_nodes, 3 of 100": ("target.get_nodes(key, 3)", KEYS, ring),
+    "HashRing.get_nodes, 3 zones": ("target(key, 3)", KEYS, replicas),
     "RoundRobin.get_server": ("target.get_server()", KEYS, lambda: balancer("RoundRobin")),
     "PowerOfTwo pick and done": ("target.pick().done()", KEYS, lambda: balancer("PowerOfTwo")),
+    "KeyHash.get_server": ("target.get_server(key)", KEYS, lambda: balancer("KeyHash")),
+    "KeyHash pick and done": ("target.pick(key).done()", KEYS, lambda: balancer("KeyHash")),
+    "KeyHash pick, hot key": ("target.pick('hot').done()", KEYS, hot_hash),
     "time.monotonic_ns": ("target.monotonic_ns()", KEYS, lambda: time),
     "TokenBucket.consume": ("target.consume()", KEYS, bucket),
     "RateLimiter.allow": ("target.allow(key)", KEYS, limiter),

@@ -23,6 +23,7 @@ from headgate.cli import main
 from headgate.cli.bench import (
     budgets,
     child,
+    command,
     export,
     interleave,
     limiter,
@@ -210,6 +211,85 @@ def test_an_output_that_cannot_be_written_fails_before_the_work(tmp_path, capsys
     assert "is not a directory" in capsys.readouterr().err
 
 
+# while it runs
+
+
+@pytest.fixture
+def sections(monkeypatch):
+    """A function that is called with what is printed so far before each section of a run is measured."""
+
+    def watch(before):
+        def watched(*arguments):
+            before(sys.stdout.getvalue())
+            measure(*arguments)
+
+        monkeypatch.setattr(command, "measure", watched)
+
+    return watch
+
+
+def test_each_table_is_printed_as_soon_as_it_is_measured(sections):
+    printed = []
+    sections(printed.append)
+    text = bench("--only", "memo,ring,bucket")
+    for at, title in enumerate(("Memoizing decorator", "Hash ring", "Token bucket")):
+        assert [title in each for each in [*printed, text]] == [number > at for number in range(4)]
+    assert printed[0].startswith("headgate ")
+
+
+def interrupt_at(title):
+    def before(printed):
+        if title in printed:
+            raise KeyboardInterrupt
+
+    return before
+
+
+@pytest.mark.parametrize("title", ["Memoizing decorator", "Hash ring"])
+def test_an_interrupt_leaves_what_was_measured(sections, title, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "bench.json"
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    sections(interrupt_at(title))
+    assert main(["bench", *TINY, "--only", "memo,ring,bucket", "--json", str(path)]) == 130
+    assert capsys.readouterr().err == "headgate bench: interrupted\n"
+    text = sys.stdout.getvalue()
+    assert title in text
+    assert "Token bucket" not in text
+    assert "no slower than any peer in" in " ".join(text.split())
+    found = json.loads(path.read_text())
+    assert found["interrupted"]
+    suites = {benchmark["benchmark"].partition(".")[0] for benchmark in found["benchmarks"]}
+    assert suites == {"memo"} | ({"ring"} if title == "Hash ring" else set())
+    assert found["start_ns"] == {}
+
+
+def test_an_interrupt_before_the_first_measurement(sections, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    sections(interrupt_at("headgate "))
+    path = tmp_path / "bench.json"
+    assert main(["bench", *TINY, "--only", "memo", "--json", str(path)]) == 130
+    assert capsys.readouterr().err == "headgate bench: interrupted\n"
+    assert not path.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX reports a pipe without a reader by errno")
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_reader_that_leaves_does_not_cost_the_files(writes, tmp_path):
+    path = tmp_path / "bench.json"
+    options = [*TINY, "--only", "memo,bucket", *(["--json", str(path)] if writes else [])]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "headgate", "bench", *options],
+                          stdout=write, stderr=subprocess.PIPE, timeout=120)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert path.exists() == writes
+    if writes:
+        found = json.loads(path.read_text())
+        assert not found["interrupted"]
+        assert {each["benchmark"] for each in found["benchmarks"]} >= {"memo.hit", "bucket.deny"}
+
+
 # peers that fail, and folders that hold files of their names
 
 HOSTILE = ("lru", "limits", "throttled", "cachebox", "json", "csv", "argparse")
@@ -259,7 +339,9 @@ FAILING = [
 def test_a_peer_that_fails_is_left_out_and_the_others_continue(fake_peer, source, problem):
     fake_peer("cachebox", source)
     failures = Failures()
-    results = measure(memo.benchmarks(ONE_ROUND), ONE_ROUND._replace(processes=2), always(None), failures)
+    results = {}
+    scale = ONE_ROUND._replace(processes=2)
+    measure(memo.benchmarks(ONE_ROUND), scale, always(None), failures, results)
     assert failures == {"cachebox": problem}
     names = {timing.name for timing in results["memo.hit"].timings}
     assert {subject(), "functools"} <= names
@@ -465,6 +547,29 @@ def test_a_loop_goes_through_the_keys_as_often_as_it_takes(monkeypatch):
     assert loop.target == [1, 2, 3, 4] * 10
 
 
+@pytest.mark.parametrize("count", [7, 8, 100])
+def test_a_slow_loop_takes_the_keys_in_parts(monkeypatch, count):
+    """A key takes 100 ns, and a trial at most 400."""
+    monkeypatch.setattr(interleave, "_LONGEST_NS", 400)
+    now = 0
+    seen = []
+
+    def slow(key):
+        nonlocal now
+        now += 100
+        seen.append(key)
+
+    monkeypatch.setattr(interleave, "clock", lambda: now)
+    loop = Loop("target(key)", list(range(count)), always(slow), trial_ns=200)
+    loop()
+    seen.clear()
+    while len(seen) < 2 * count:
+        already = len(seen)
+        assert loop() == 100
+        assert 1 <= len(seen) - already <= 4
+    assert seen == [*range(count)] * 2
+
+
 def test_a_loop_counts_misses():
     loop = Loop("if target.get(key) is None: misses += 1", ["a", "b", "c"], always({"b": 1}))
     assert loop() > 0
@@ -519,7 +624,7 @@ def test_neither_a_twin_nor_a_baseline_is_a_peer(kind, said):
     timings = [Timing(subject(), "compiled", [2.0] * 3), Timing("other", kind, [1.0] * 3)]
     timings.append(Timing("headgate pure", "pure", [9.0] * 3))
     result = Result(Benchmark("lru.get_hit", "get", "", dict), timings, "")
-    found = report.Report(QUICK, {"lru.get_hit": result}, {}, [], [], None, {})
+    found = report.Report(QUICK, {}, {"lru.get_hit": result})
     assert f"is no slower than any peer in {said} benchmarks" in report.summary(found)
 
 

@@ -71,6 +71,9 @@ def test_an_interrupt_is_not_a_traceback(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "diagnose", interrupt)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == "headgate doctor: interrupted\n"
+    monkeypatch.setattr(headgate.cli, "import_module", lambda name: interrupt())
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "headgate: interrupted\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX reports a pipe without a reader by errno")
@@ -186,7 +189,7 @@ def test_the_format_can_be_forced(tmp_path):
     ("content", "form", "message"),
     [
         (b"\0\0\0\1\0", "auto", "ends in the middle of a 32-bit record"),
-        (gzip.compress(b"user:1\n" * 1000)[:-20], "auto", "cannot read"),
+        (gzip.compress(b"user:1\n" * 1000, mtime=0)[:-20], "auto", "cannot read"),
         (lzma.compress(b"user:1\n" * 1000)[:-20], "auto", "cannot read"),
     ],
 )
@@ -305,4 +308,22 @@ def test_progress_on_a_terminal(monkeypatch, rich):
     with Progress(2) as progress:
         progress.step("one")
         progress.step("two")
+        with progress.hidden():
+            sys.stderr.write("a table\n")
+        progress.step("three")
     assert "two" in sys.stderr.getvalue()
+    assert "three" in sys.stderr.getvalue().partition("a table\n")[2]
+
+
+def test_progress_is_one_line_that_is_rewritten(monkeypatch):
+    monkeypatch.setattr("headgate.cli.progress.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "20")
+    with Progress(2) as progress:
+        progress.step("one")
+        with progress.hidden():
+            sys.stderr.write("a table\n")
+        progress.step("a longer description")
+    clear = "\r\x1b[K"
+    written = sys.stderr.getvalue()
+    assert written == f"{clear}[1/2] one{clear}a table\n{clear}[2/2] a ...cription{clear}"

@@ -3,20 +3,24 @@
 import io
 import json
 import os
+import re
 import shutil
 import struct
 from contextlib import redirect_stderr, redirect_stdout
 from tempfile import TemporaryDirectory
 
 import pytest
+from damage import overwrite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate import ConcurrencyLimiter, RateLimiter, TokenBucket
+from headgate import SLO, ConcurrencyLimiter, RateLimiter, TokenBucket
 from headgate.cli import main
 from headgate.cli.shm import files
 from headgate.cli.shm.files import inspect_file, state
 from headgate.cli.shm.headers import DamagedHeaderError, parse_header
+from headgate.limit._generations import BLOCKS, SWITCHES
+from headgate.slo import _files as objectives
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="a shared limit needs fcntl"),
@@ -67,9 +71,9 @@ def test_ls_names_the_files_of_limits(place, limiter, bucket, permits, twin, cap
     assert [line.rsplit(maxsplit=3)[0].split(maxsplit=1) for line in lines[4:7]] == [
         ["bucket", "TokenBucket 8, 0.001/s"],
         ["limit", "RateLimiter 10/h; 100/day"],
-        ["permits", "ConcurrencyLimit...ient, 1 to 1000"],
+        ["permits", "ConcurrencyLimiter gradient, 1-1000"],
     ]
-    assert f"{'x' * 11}...{'x' * 10}  RateLimiter 1/s;...; 1/s; 1/s; 1/s  " in lines[-1]
+    assert f"{'x' * 11}...{'x' * 10}  RateLimiter 1/s; ...s; 1/s; 1/s; 1/s  " in lines[-1]
     assert lines[-1].split()[-2] == "MB"
 
 
@@ -114,6 +118,29 @@ def test_show_counts_the_keys_that_owe(place, limiter, capsys):
     assert lines["keys with debt at 10/h"].strip() == "7"
 
 
+def test_ls_and_show_have_the_rate_in_force(place, limiter, capsys):
+    for key in range(7):
+        assert limiter.allow(key)
+    limiter.reconfigure("20/h; 50/day")
+    assert main(["shm", "ls", str(place)]) == 0
+    assert "RateLimiter 20/h; 50/day " in capsys.readouterr().out
+    found = shown(capsys, place / "limit")
+    assert found["settings"]["rate"] == "20/h; 50/day"
+    assert found["state"] == {"owing": {"20/h": 7, "50/day": 7}, "evictions": 0}
+
+
+def test_show_of_a_switch_that_is_not_complete(place, twin, limiter, capsys):
+    limiter.reconfigure("20/h; 50/day")
+    overwrite(place / "limit", (SWITCHES // 8 + 1, 0))
+    found = shown(capsys, place / "limit")
+    assert found["settings"]["rate"] == "20/h; 50/day"
+    assert list(found["state"]) == ["switch"]
+    assert main(["shm", "show", str(place / "limit")]) == 0
+    assert re.search("^switch +not complete: under way, or left to", capsys.readouterr().out, re.MULTILINE)
+    twin.keyed.RateLimiter("20/h; 50/day", max_keys=100, path=place / "limit")
+    assert shown(capsys, place / "limit")["state"] == {"owing": {"20/h": 0, "50/day": 0}, "evictions": 0}
+
+
 def test_show_counts_the_keys_of_a_strict_limit(place, twin, capsys):
     limiter = twin.keyed.RateLimiter("2/h; 3/day", strict=True, max_keys=4, path=place / "limit")
     for key in range(6):
@@ -138,11 +165,41 @@ def test_show_of_a_bucket_and_of_permits(place, bucket, permits, capsys):
         assert f"permits of process {os.getpid()}  1\n" in capsys.readouterr().out
 
 
+def test_show_of_an_objective(place, twin, capsys):
+    slo = twin.slo.SLO(99.9, "1 d", latency="250 ms", path=place / "slo")
+    slo.record(True, 900)
+    slo.record(False, 100)
+    before = (place / "slo").read_bytes()
+    file = shown(capsys, place / "slo")
+    assert file["settings"] == {
+        "limiter": "SLO", "twin": twin.name, "window": 86400, "latency": 0.25}
+    assert file["state"] == {"good": 900, "bad": 100, "availability": {"1 h": 0.9, "1 d": 0.9}}
+    assert main(["shm", "show", str(place / "slo")]) == 0
+    assert "availability over 1 d  90.000000%" in capsys.readouterr().out
+    assert main(["shm", "ls", str(place)]) == 0
+    assert "SLO 1 d" in capsys.readouterr().out
+    assert (place / "slo").read_bytes() == before
+
+
+def test_the_past_of_an_objective_that_no_process_moves_on(place, twin, clock):
+    slo = twin.slo.SLO(99.9, "1 d", path=place / "slo", clock=clock)
+    slo.record(False, 100)
+    file = (place / "slo").read_bytes()
+    header = objectives.header_of(file)
+    hour = 3_600_000_000_000
+    states = [objectives.state_of(file, header, clock.now + hours * hour) for hours in (0, 2, 30)]
+    assert [state["availability"] for state in states] == [
+        {"1 h": 0.0, "1 d": 0.0}, {"1 h": 1.0, "1 d": 0.0}, {"1 h": 1.0, "1 d": 1.0}]
+    clock.now += 2 * hour
+    assert (slo.availability(), slo.bad) == (0.0, states[1]["bad"])
+
+
 def test_show_escapes_control_sequences(place, limiter, capsys):
     """The settings are written by the process that made the file."""
     content = (place / "limit").read_bytes()
     copy = place / "c\x1b[2Jopy"
-    copy.write_bytes(content.replace(b"twin='", b"twin='\x1b[2Jt")[: len(content)])
+    text = content[:BLOCKS].replace(b"twin='", b"twin='\x1b[2Jt")[:BLOCKS]
+    copy.write_bytes(text + content[BLOCKS:])
     assert main(["shm", "show", str(copy)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(r"c\x1b[2Jopy")
@@ -237,7 +294,9 @@ def layouts(tmp_path_factory):
         RateLimiter("2/h", strict=True, max_keys=5, path=place / "strict"),
         TokenBucket(8, 0.5, path=place / "bucket"),
         ConcurrencyLimiter(5, path=place / "permits"),
+        SLO(99.9, path=place / "slo"),
     ]
+    made[-1].record(False, 5)
     contents = [path.read_bytes() for path in sorted(place.iterdir())]
     assert len(contents) == len(made)
     return contents
@@ -272,7 +331,8 @@ def test_any_header_has_settings_or_is_damaged(layouts, data):
     except DamagedHeaderError:
         return
     assert found is None or isinstance(found["limiter"], str)
-    assert found is None or all(type(value) in (str, int, float, bool) for value in found.values())
+    values = [] if found is None else found.values()
+    assert all(value is None or type(value) in (str, int, float, bool) for value in values)
 
 
 @given(st.data())
@@ -315,8 +375,8 @@ def test_headers_without_text(place, limiter, permits):
 
 def test_settings_do_not_take_the_place_of_facts(place, limiter, capsys):
     content = (place / "limit").read_bytes()
-    forged = content.replace(b"limiter='R", b"file='/x'\nprocesses=7\nlimiter='R")
-    (place / "copy").write_bytes(forged[: len(content)])
+    forged = content[:BLOCKS].replace(b"limiter='R", b"file='/x'\nprocesses=7\nlimiter='R")
+    (place / "copy").write_bytes(forged[:BLOCKS] + content[BLOCKS:])
     assert main(["shm", "show", str(place / "copy")]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert (lines["file"], lines["processes"]) == (str(place / "copy"), "none")

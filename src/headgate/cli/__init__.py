@@ -4,27 +4,28 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from io import TextIOWrapper
 
 import headgate
-from headgate.cli import doctor
-from headgate.cli.bench import command as bench
+from headgate._base.texts import escaped
 from headgate.cli.errors import CommandError
-from headgate.cli.limit import command as limit
-from headgate.cli.ring import command as ring
-from headgate.cli.shm import command as shm
-from headgate.cli.simulate import command as simulate
-from headgate.cli.slo import command as slo
-from headgate.cli.tables import escaped
 
-_COMMANDS = (bench, simulate, limit, ring, slo, shm, doctor)
+_COMMANDS = (
+    "bench.command", "simulate.command", "limit.command", "ring.command", "slo.command", "config.command",
+    "shm.command", "top.command", "doctor",
+)
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return the exit status of the process."""
-    args = _parser().parse_args(argv)
+    try:
+        args = _parser().parse_args(argv)
+    except KeyboardInterrupt:  # the imports of all commands take a while
+        print("headgate: interrupted", file=sys.stderr)
+        return _INTERRUPTED
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -50,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="headgate", description="Traffic primitives for Python services.")
     parser.add_argument("--version", action="version", version=f"headgate {headgate.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    for name in _COMMANDS:  # imported here, as processes that measure import this package too
+        import_module(f"headgate.cli.{name}").add_parser(commands)
     return parser
 
 

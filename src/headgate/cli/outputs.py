@@ -43,24 +43,59 @@ def _check_plot(path: Path) -> None:
         raise CommandError(f"{_PLOT} must end in one of {', '.join(known)}, got {path}")
 
 
+class Screen:
+    """The text, printed part by part as it becomes known; nothing with ``--json -``.
+
+    If its reader closes the pipe and files were requested, the rest is not printed, and `close` raises
+    BrokenPipeError; otherwise `show` does.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._printer: Printer | None = None
+        if args.json != _STDOUT:
+            self._printer = Markdown(sys.stdout) if args.markdown else printer()
+        self._writes_files = bool(args.json or args.plot)
+        self._broken: BrokenPipeError | None = None
+
+    def show(self, part: Callable[[Printer], None]) -> None:
+        if self._printer is None or self._broken:
+            return
+        try:
+            part(self._printer)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            if not self._writes_files:
+                raise
+            self._broken = error
+
+    def close(self) -> None:
+        if self._broken:
+            raise self._broken
+
+
 def deliver(
     args: argparse.Namespace,
     show: Callable[[Printer], None],
     as_json: Callable[[], dict[str, Any]],
     draw: Callable[[Any], None],
 ) -> None:
-    """Write the requested files, then print the text, as its reader may close the pipe early.
+    """Write the requested files, then print the text, as its reader may close the pipe early."""
+    write_results(args, as_json, draw)
+    screen = Screen(args)
+    screen.show(show)
+    screen.close()
 
-    `draw` is called with the figure to draw on.
-    """
+
+def write_results(
+    args: argparse.Namespace, as_json: Callable[[], dict[str, Any]], draw: Callable[[Any], None]
+) -> None:
+    """Write the requested JSON and plot. `draw` is called with the figure to draw on."""
     if args.json and args.json != _STDOUT:
         write_file(args.json, json.dumps(as_json(), indent=1).encode() + b"\n")
     if args.plot:
         _save(draw, args.plot)
     if args.json == _STDOUT:
         print(json.dumps(as_json(), indent=1))
-    else:
-        show(Markdown(sys.stdout) if args.markdown else printer())
 
 
 def _save(draw: Callable[[Any], None], path: Path) -> None:

@@ -1,10 +1,15 @@
 """Progress of a command, on standard error if that is a terminal."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from shutil import get_terminal_size
 from types import TracebackType
 from typing import Any, Self
+
+from headgate._base.texts import shortened
 
 
 class Progress:
@@ -29,17 +34,30 @@ class Progress:
             self._bar.update(self._task, completed=self._done, description=label)
         elif self._shown:
             count = "" if self._total is None else f"[{self._done + 1}/{self._total}] "
-            sys.stderr.write(f"\r\x1b[K{count}{label}")
-            sys.stderr.flush()
+            self._rewrite(shortened(count + label, get_terminal_size().columns - 1))
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Off the terminal while something else is printed there; the next step shows it again."""
+        self._hide()
+        yield
+        if self._bar is not None:
+            self._bar.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hide()
+
+    def _hide(self) -> None:
         if self._bar is not None:
             self._bar.stop()
         elif self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            self._rewrite("")
+
+    def _rewrite(self, line: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{line}")
+        sys.stderr.flush()
 
 
 def _rich_bar() -> Any:

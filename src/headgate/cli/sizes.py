@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from headgate.cli.tables import shortened
+from headgate._base.texts import shortened
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([km%]?)", re.IGNORECASE)
 _FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "%": 1.0}

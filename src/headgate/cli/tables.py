@@ -8,6 +8,8 @@ from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, NamedTuple, TextIO
 
+from headgate._base.texts import escaped, shortened
+
 _PROSE_WIDTH = 100
 _GAP = 2
 _SHORTEST = 12
@@ -22,32 +24,15 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A heading, column titles (the first `texts` columns are aligned left, the others right), rows."""
+    """A heading, column titles (the first `texts` columns are aligned left, the others right), rows.
+
+    Headings and prose may have names of files: what a terminal would act on is printed escaped.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Row]
     texts: int = 1
-
-
-def escaped(text: str) -> str:
-    """`text` with unprintable characters escaped, control sequences of terminals included."""
-    if text.isprintable():
-        return text
-    return "".join([each if each.isprintable() else ascii(each)[1:-1] for each in text])
-
-
-def shortened(text: str, most: int) -> str:
-    """`text`, escaped, with dots in place of its middle if it has more than `most` characters.
-
-    >>> shortened("/search", 8), shortened("/search?q=12", 8), shortened("\\x1b[2J", 8)
-    ('/search', '/se...12', '\\\\x1b[2J')
-    """
-    text = escaped(text)
-    if len(text) <= most:
-        return text
-    tail = (most - 3) // 2
-    return f"{text[: most - 3 - tail]}...{text[-tail:]}"
 
 
 class Plain:
@@ -58,11 +43,11 @@ class Plain:
 
     def text(self, prose: str) -> None:
         width = min(get_terminal_size().columns, _PROSE_WIDTH)
-        print(fill(prose, width, break_on_hyphens=False), file=self._out)
+        print(fill(escaped(prose), width, break_on_hyphens=False), file=self._out)
 
     def table(self, table: Table) -> None:
         """Fitted to the terminal if the output is one, in full width otherwise."""
-        print(f"\n{table.title}", file=self._out)
+        print(f"\n{escaped(table.title)}", file=self._out)
         for at, part in enumerate(fitted(table, get_terminal_size(_UNBOUNDED).columns)):
             if at:
                 self.gap()
@@ -80,10 +65,10 @@ class Markdown:
         self._out = out
 
     def text(self, prose: str) -> None:
-        print(prose, file=self._out)
+        print(escaped(prose), file=self._out)
 
     def table(self, table: Table) -> None:
-        print(f"\n**{table.title}**\n", file=self._out)
+        print(f"\n**{escaped(table.title)}**\n", file=self._out)
         print(_markdown_row(map(_one_line, table.columns)), file=self._out)
         print("|" + "---|" * table.texts + "---:|" * (len(table.columns) - table.texts), file=self._out)
         for row in table.rows:
@@ -101,27 +86,36 @@ class Rich:
     """Tables by rich, which honours NO_COLOR and COLUMNS."""
 
     def __init__(self, out: TextIO) -> None:
-        self._console = import_module("rich.console").Console(file=out, highlight=False)
+        console = import_module("rich.console")
+        self.console = console.Console(file=out, highlight=False)
+        self._group = console.Group
         self._table = import_module("rich.table").Table
         self._text = import_module("rich.text").Text
         self._box = import_module("rich.box").SIMPLE_HEAD
 
     def text(self, prose: str) -> None:
-        width = min(self._console.width, _PROSE_WIDTH)
-        self._console.print(fill(prose, width, break_on_hyphens=False), markup=False)
+        width = min(self.console.width, _PROSE_WIDTH)
+        self.console.print(fill(escaped(prose), width, break_on_hyphens=False), markup=False)
 
     def table(self, table: Table) -> None:
         """In parts as wide as the terminal, or wider if a single column needs it."""
-        width = self._console.width
+        width = self.console.width
         parts = fitted(table, width)
-        self._console.print()
-        self._console.print(self._text(table.title, style="bold"))
+        self.console.print()
+        self.console.print(self._text(escaped(table.title), style="bold"))
         for at, part in enumerate(parts):
             if at:
                 self.gap()
-            self._console.width = max(width, _width(column_widths(part)))
-            self._console.print(self._drawn(part))
-            self._console.width = width
+            self.console.width = max(width, _width(column_widths(part)))
+            self.console.print(self._drawn(part))
+            self.console.width = width
+
+    def drawn(self, table: Table, width: int) -> Any:
+        """A table with its title as something to place on a screen, in parts no wider than `width`."""
+        parts: list[Any] = [self._text(escaped(table.title), style="bold")]
+        for part in fitted(table, width):
+            parts += [self._drawn(part), self._text("")]
+        return self._group(*parts)
 
     def _drawn(self, table: Table) -> Any:
         shown = self._table(box=self._box, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
@@ -133,7 +127,7 @@ class Rich:
         return shown
 
     def gap(self) -> None:
-        self._console.print()
+        self.console.print()
 
 
 Printer = Plain | Markdown | Rich
@@ -155,11 +149,18 @@ def column_widths(table: Table) -> list[int]:
 
 def fitted(table: Table, width: int) -> list[Table]:
     """The table in parts no wider than `width`, each with the labels. Only labels are shortened, and
-    not below twelve characters."""
+    not below twelve characters: those of the first column, or the last texts if there are no numbers.
+
+    >>> table = Table("", ("severity", ""), [Row(("critical", "The error budget is overspent."))], texts=2)
+    >>> [row.cells for part in fitted(table, 30) for row in part.rows]
+    [['critical', 'The error...erspent.']]
+    """
     widths = column_widths(table)
     if _width(widths) <= width:
         return [table]
-    short = _with_short_labels(table, width - _GAP - max(widths[table.texts :]))
+    if len(widths) == table.texts:
+        return [_with_short_texts(table, table.texts - 1, width)]
+    short = _with_short_texts(table, 0, width - _GAP - max(widths[table.texts :]))
     widths = column_widths(short)
     parts: list[list[int]] = []
     for at in range(table.texts, len(widths)):
@@ -170,11 +171,12 @@ def fitted(table: Table, width: int) -> list[Table]:
     return [_part(short, [*range(table.texts), *part]) for part in parts]
 
 
-def _with_short_labels(table: Table, most: int) -> Table:
-    """The table with its first column shortened so that the label columns together fit into `most`."""
+def _with_short_texts(table: Table, column: int, most: int) -> Table:
+    """The table with one of its label columns shortened so that these together fit into `most`."""
     widths = column_widths(table)[: table.texts]
-    least = max(_SHORTEST, most - _width(widths) + widths[0])
-    rows = [row._replace(cells=[shortened(row.cells[0], least), *row.cells[1:]]) for row in table.rows]
+    left = max(_SHORTEST, most - _width(widths) + widths[column])
+    rows = [row._replace(cells=[shortened(cell, left) if at == column else cell
+                                for at, cell in enumerate(row.cells)]) for row in table.rows]
     return table._replace(rows=rows)
 
 

@@ -21,6 +21,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "machine": machine(),
         "peers": peer_versions(),
         "left_out": report.failures,
+        "interrupted": report.interrupted,
         "clock": clock_name,
         "subject": subject(),
         "scale": report.scale._asdict(),

@@ -6,11 +6,12 @@ in every round too, and its median is subtracted from all samples.
 """
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import repeat
+from itertools import cycle, repeat
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ Announce = Callable[[str], None]
 """Called with the name of the candidate that runs next."""
 
 _FINE_NS = 1_000
+_LONGEST_NS = 20_000_000
+_CALIBRATED_ON = 10_000
 _LOOP = """
 def loop(target, keys, passes, clock):
     value = "value"
@@ -110,8 +113,10 @@ class Loop:
     """A trial: a statement on `target`, run once per `key`; it may use `value` and count `misses`.
 
     `make` returns a new target for each trial, so that the spread covers variations of memory layout.
-    The first trial determines how many passes over the keys take `trial_ns`, by a second pass, as the
-    first one includes lazy initialization; if `trial_ns` is 0, there is one pass.
+    If `trial_ns` is 0, a trial is one pass over the keys. Otherwise the first one determines how many
+    passes take `trial_ns`: by a second pass over the first keys, as one includes lazy initialization. Where
+    a pass takes more than 20 ms, each trial takes the next part of the keys: a slow candidate varies no more
+    than a fast one, and gets no more time.
     """
 
     def __init__(
@@ -123,25 +128,33 @@ class Loop:
         self._keys = keys
         self._make = make
         self._trial_ns = trial_ns
-        self._passes = 0
+        self._calibrated = not trial_ns
+        self._passes = 1
+        self._parts: Iterator[Sequence[Any]] = repeat(keys)
         self.target: Any = None
         self.misses = 0
 
     def __call__(self) -> float:
         self.target = self._make()
-        if self._passes:
-            return self._run()
-        self._passes = 1
+        return self._run() if self._calibrated else self._calibrate()
+
+    def _calibrate(self) -> float:
+        self._calibrated = True
+        self._parts = repeat(self._keys[:_CALIBRATED_ON])
+        self._run()
         once = self._run()
-        if self._trial_ns:
-            once = self._run()
-            self._passes = max(1, round(self._trial_ns / (once * len(self._keys))))
+        whole = once * len(self._keys)
+        self._passes = max(1, round(self._trial_ns / whole))
+        count = math.ceil(whole / _LONGEST_NS)
+        size = math.ceil(len(self._keys) / count)
+        self._parts = cycle([self._keys[at : at + size] for at in range(0, len(self._keys), size)])
         return once
 
     def _run(self) -> float:
+        keys = next(self._parts)
         elapsed: int
-        elapsed, self.misses = self._loop(self.target, self._keys, repeat(None, self._passes), clock)
-        return max(elapsed, 1) / (len(self._keys) * self._passes)
+        elapsed, self.misses = self._loop(self.target, keys, repeat(None, self._passes), clock)
+        return max(elapsed, 1) / (len(keys) * self._passes)
 
 
 def empty_loop(keys: Sequence[Any], trial_ns: int = 0) -> Loop:

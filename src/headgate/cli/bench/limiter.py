@@ -106,10 +106,10 @@ def _allow_many(scale: Scale) -> Comparison:
     keys = [user_id(number) for number in range(scale.keys)]
     requests = Random(_SEED).choices(keys, k=scale.requests)
     candidates = [
-        Candidate(limiter.name, limiter.kind, partial(_filled_loop, limiter, keys, requests))
+        Candidate(limiter.name, limiter.kind, partial(_filled_loop, limiter, keys, requests, scale))
         for limiter in limiters()
     ]
-    return Comparison(candidates, empty_loop(requests))
+    return Comparison(candidates, empty_loop(requests, scale.trial_ns))
 
 
 def _hot_loop(limiter: Limiter, keys: Sequence[str], scale: Scale) -> Loop:
@@ -117,5 +117,5 @@ def _hot_loop(limiter: Limiter, keys: Sequence[str], scale: Scale) -> Loop:
     return Loop(limiter.decide, keys, partial(filled, limiter, 10 * scale.hot, keys), scale.trial_ns)
 
 
-def _filled_loop(limiter: Limiter, keys: Sequence[str], requests: Sequence[str]) -> Loop:
-    return Loop(limiter.decide, requests, always(filled(limiter, len(keys), keys)))
+def _filled_loop(limiter: Limiter, keys: Sequence[str], requests: Sequence[str], scale: Scale) -> Loop:
+    return Loop(limiter.decide, requests, always(filled(limiter, len(keys), keys)), scale.trial_ns)

@@ -107,11 +107,12 @@ def _put_evict(scale: Scale, cycle: int) -> Comparison:
 
 def _hot(scale: Scale, keys: Sequence[str], statements: Sequence[tuple[Cache, str]]) -> Comparison:
     """A small cache for each, newly filled for every trial."""
+    last = keys[-scale.hot :]
     candidates = [
         Candidate(
             cache.name,
             cache.kind,
-            partial(Loop, statement, keys, partial(filled, cache, scale.hot, keys), scale.trial_ns),
+            partial(Loop, statement, keys, partial(filled, cache, scale.hot, last), scale.trial_ns),
         )
         for cache, statement in statements
     ]
@@ -123,14 +124,17 @@ def _read_through(scale: Scale, shape: Callable[[int], str]) -> Comparison:
     keys = request_keys(shape, scale.distinct, scale.requests)
     maxsize = max(1, scale.distinct // _CACHED_SHARE)
     candidates = [
-        Candidate(cache.name, cache.kind, partial(_warm_loop, cache, keys, maxsize))
+        Candidate(cache.name, cache.kind, partial(_warm_loop, cache, keys, maxsize, scale))
         for cache in caches()
     ]
-    return Comparison(candidates, empty_loop(keys), f"{_warm_hit_ratio(keys, maxsize):.0%} hits")
+    note = f"{_warm_hit_ratio(keys, maxsize):.0%} hits"
+    return Comparison(candidates, empty_loop(keys, scale.trial_ns), note)
 
 
-def _warm_loop(cache: Cache, keys: Sequence[str], maxsize: int) -> Loop:
-    return Loop(cache.read, keys, always(cache.make(maxsize)))
+def _warm_loop(cache: Cache, keys: Sequence[str], maxsize: int, scale: Scale) -> Loop:
+    fill = Loop(cache.read, keys, lambda: cache.make(maxsize))
+    fill()
+    return Loop(cache.read, keys, always(fill.target), scale.trial_ns)
 
 
 def _warm_hit_ratio(keys: Sequence[str], maxsize: int) -> float:

@@ -17,8 +17,6 @@ _STATM = Path("/proc/self/statm")
 _KIB = 1024
 _FILLERS = {"lru": lru.fillers, "limiter": limiter.fillers}
 
-SUITES = tuple(_FILLERS)
-
 
 def bytes_per_entry(suite: str, entries: int, failures: Failures) -> dict[str, float]:
     """Bytes per entry of all in a suite that do not fail; empty where the size of a process is unknown."""

@@ -14,12 +14,13 @@ class Report(NamedTuple):
     """All results of a run."""
 
     scale: Scale
-    results: Mapping[str, Result]
-    memory: Mapping[str, Mapping[str, float]]
-    starts: Sequence[Timing]
-    verdicts: Sequence[Verdict]
-    replay: Replay | None
     failures: Mapping[str, str]
+    results: Mapping[str, Result] = {}
+    memory: Mapping[str, Mapping[str, float]] = {}
+    starts: Sequence[Timing] = ()
+    verdicts: Sequence[Verdict] = ()
+    replay: Replay | None = None
+    interrupted: bool = False
 
     @property
     def all_results(self) -> list[Result]:

@@ -1,6 +1,7 @@
 """The report as tables."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from headgate.cli.bench.benchmark import Result, cores, subject
 from headgate.cli.bench.budgets import Verdict
@@ -12,32 +13,55 @@ from headgate.cli.machine import load_average, machine
 from headgate.cli.tables import Printer, Row, Table
 
 _UNITS = ((1e6, "ms"), (1e3, "us"), (1.0, "ns"))
-_TABLES = (
-    ("LRU cache, one operation", ("lru.get_hit", "lru.put_evict")),
-    ("LRU cache, a put that evicts, with cold keys", ("lru.put_evict_20", "lru.put_evict_200")),
-    (
+
+
+class Section(NamedTuple):
+    """One table: its benchmarks, and the title of a column with the memory of an entry, if it has one."""
+
+    title: str
+    slugs: Sequence[str]
+    bytes_title: str = ""
+
+    @property
+    def suite(self) -> str:
+        return self.slugs[0].partition(".")[0]
+
+
+SECTIONS = (
+    Section(
+        "LRU cache, one operation",
+        ("lru.get_hit", "lru.put_evict"),
+        "bytes an entry\nat {:,}\nbeyond key, value",
+    ),
+    Section("LRU cache, a put that evicts, with cold keys", ("lru.put_evict_20", "lru.put_evict_200")),
+    Section(
         "LRU cache, read through (get; put after a miss), capacity: a tenth",
         ("lru.read_through_users", "lru.read_through_paths", "lru.read_through_addresses"),
     ),
-    ("Memoizing decorator", ("memo.hit",)),
-    ("Hash ring", ("ring.get_node", "ring.build", "ring.add_node")),
-    ("Token bucket", ("bucket.allow", "bucket.deny")),
-    ("Rate limiter, by key", ("limiter.allow_hot", "limiter.allow_many")),
+    Section("Memoizing decorator", ("memo.hit",)),
+    Section("Hash ring", ("ring.get_node", "ring.build", "ring.add_node")),
+    Section("Token bucket", ("bucket.allow", "bucket.deny")),
+    Section(
+        "Rate limiter, by key", ("limiter.allow_hot", "limiter.allow_many"), "bytes a key\nat {:,}\n"
+    ),
 )
-_WEIGHED = {
-    "lru.get_hit": "bytes an entry\nat {:,}\nbeyond key, value",
-    "limiter.allow_hot": "bytes a key\nat {:,}\n",
-}
 
 
-def show(report: Report, to: Printer) -> None:
-    """The whole report."""
+def show_header(to: Printer) -> None:
+    """What is compared, and where."""
     for line in _header():
         to.text(line)
-    for title, slugs in _TABLES:
-        measured = [report.results[slug] for slug in slugs if slug in report.results]
-        if measured:
-            to.table(_timing_table(title, measured, report))
+
+
+def show_section(section: Section, report: Report, to: Printer) -> None:
+    """What is measured of one section."""
+    measured = [report.results[slug] for slug in section.slugs if slug in report.results]
+    if measured:
+        to.table(_timing_table(section, measured, report))
+
+
+def show_end(report: Report, to: Printer) -> None:
+    """What follows the sections."""
     if report.replay is not None:
         to.table(_replay_table(report.replay))
     if report.verdicts:
@@ -70,16 +94,15 @@ def _header() -> list[str]:
     return lines
 
 
-def _timing_table(title: str, results: Sequence[Result], report: Report) -> Table:
+def _timing_table(section: Section, results: Sequence[Result], report: Report) -> Table:
     names = list(dict.fromkeys(timing.name for result in results for timing in result.timings))
     columns = [_timing_column(result, names) for result in results]
     titles = [_timing_title(result) for result in results]
-    first = results[0].benchmark
-    if first.slug in _WEIGHED and (memory := report.memory.get(first.suite)):
-        titles.append(_WEIGHED[first.slug].format(report.scale.entries))
+    if section.bytes_title and (memory := report.memory.get(section.suite)):
+        titles.append(section.bytes_title.format(report.scale.entries))
         columns.append([f"{memory[name]:.0f}" if name in memory else "-" for name in names])
     rows = [Row([name, *cells], name == subject()) for name, *cells in zip(names, *columns, strict=True)]
-    return Table(title, ["", *titles], rows)
+    return Table(section.title, ["", *titles], rows)
 
 
 def _timing_title(result: Result) -> str:

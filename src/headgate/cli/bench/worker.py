@@ -31,28 +31,28 @@ def benchmarks_of(suites: Sequence[str], scale: Scale) -> list[Benchmark]:
 
 
 def measure(
-    benchmarks: Sequence[Benchmark], scale: Scale, step: Callable[[str], None], failures: Failures
-) -> dict[str, Result]:
-    """The results by slug, each collected from `scale.processes` processes."""
+    benchmarks: Sequence[Benchmark],
+    scale: Scale,
+    step: Callable[[str], None],
+    failures: Failures,
+    results: dict[str, Result],
+) -> None:
+    """Put the results into `results` by slug, each collected from `scale.processes` processes."""
     share = scale._replace(
         rounds=math.ceil(scale.rounds / scale.processes), seconds=scale.seconds / scale.processes
     )
-    results: dict[str, Result] = {}
     for _, benchmark in product(range(scale.processes), benchmarks):
         step(f"{benchmark.suite}: {benchmark.title}")
         result = _in_subprocess(benchmark, share, failures)
         earlier = results.get(benchmark.slug)
         results[benchmark.slug] = result if earlier is None else earlier.joined(result)
-    return results
 
 
 def run_benchmark(slug: str, scale: Scale) -> None:
     """Run in the subprocess: give back the samples of one benchmark as JSON."""
     benchmark = next(benchmark for benchmark in benchmarks_of(list(SUITES), scale) if benchmark.slug == slug)
     comparison = benchmark.build()
-    timings = compare(
-        comparison, scale.rounds, scale.seconds, warm_up=benchmark.warm_up, min_rounds=1, announce=announce
-    )
+    timings = compare(comparison, scale.rounds, scale.seconds, min_rounds=1, announce=announce)
     samples = [(timing.name, timing.kind, timing.samples) for timing in timings]
     give_back(json.dumps([comparison.note, samples]))
 

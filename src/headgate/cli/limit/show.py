@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from headgate._base.texts import shortened
 from headgate.cli.limit.engine import Traffic, Trial, next_width
-from headgate.cli.tables import Printer, Row, Table, shortened
+from headgate.cli.tables import Printer, Row, Table
 from headgate.cli.times import written, written_span
 
 SCHEMA = "headgate.limit.simulate"

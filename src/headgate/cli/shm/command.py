@@ -3,24 +3,24 @@
 import argparse
 import json
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from headgate._base.durations import written_duration
 from headgate._base.shared_files import open_file
+from headgate._base.texts import escaped, shortened
 from headgate.cli.errors import CommandError
-from headgate.cli.shm.files import SharedFile, inspect_file, state
+from headgate.cli.shm.files import HOME, SharedFile, files_in, inspect_file, state
 from headgate.cli.shm.headers import DamagedHeaderError
-from headgate.cli.tables import Row, Table, escaped, printer, shortened
+from headgate.cli.tables import Row, Table, printer
 from headgate.errors import HeadgateError
 
-_HOME = Path("/dev/shm")
 _OWN = 0o600
 _COLUMNS = ("file", "limit", "bytes", "used by")
-_NAME, _LIMIT = 24, 34
+_NAME, _LIMIT = 24, 36
 
 
 def add_parser(commands: Any) -> None:
@@ -28,8 +28,8 @@ def add_parser(commands: Any) -> None:
                                  description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = _action(actions, "ls", "list the files of shared limits in a directory")
-    listing.add_argument("places", nargs="*", type=Path, default=[_HOME], metavar="DIRECTORY",
-                         help=f"directories or files (default: {_HOME})")
+    listing.add_argument("places", nargs="*", type=Path, default=[HOME], metavar="DIRECTORY",
+                         help=f"directories or files (default: {HOME})")
     listing.set_defaults(run=_list)
     showing = _action(actions, "show", "show the settings and the state of a shared limit")
     showing.add_argument("file", type=Path, metavar="FILE", help="the path= of the limiters")
@@ -66,7 +66,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _found(places: Iterable[Path]) -> Iterator[SharedFile]:
     for place in places:
-        for path in _files(place):
+        for path in files_in(place):
             try:
                 file = inspect_file(path)
             except OSError as error:
@@ -74,13 +74,6 @@ def _found(places: Iterable[Path]) -> Iterator[SharedFile]:
             else:
                 if file is not None:
                     yield file
-
-
-def _files(place: Path) -> list[Path]:
-    try:
-        return sorted(place.iterdir()) if stat.S_ISDIR(place.stat().st_mode) else [place]
-    except OSError as error:
-        raise CommandError(f"{place}: {error.strerror}") from error
 
 
 def _row(file: SharedFile) -> Row:
@@ -95,8 +88,10 @@ def _limit(limiter: str, **settings: Any) -> str:
     if limiter == "TokenBucket":
         return f"{limiter} {settings['capacity']}, {settings['refill_rate']}/s"
     if limiter == "ConcurrencyLimiter":
-        bounds = "{limit}" if "limit" in settings else "{min_limit} to {max_limit}"
+        bounds = "{limit}" if "limit" in settings else "{min_limit}-{max_limit}"
         return f"{limiter} {{algorithm}}, {bounds}".format(**settings)
+    if limiter == "SLO":
+        return f"{limiter} {written_duration(settings['window'])}"
     return limiter
 
 
@@ -122,6 +117,8 @@ def _show(args: argparse.Namespace) -> int:
     lines["processes"] = ", ".join(map(str, file.processes)) or "none"
     if isinstance(owing := lines.pop("owing", None), dict):
         lines |= {f"keys with debt at {rate}": f"{count:,}" for rate, count in owing.items()}
+    if isinstance(availability := lines.pop("availability", None), dict):
+        lines |= {f"availability over {window}": f"{value:.6%}" for window, value in availability.items()}
     if isinstance(permits := lines.pop("permits", None), dict):
         lines |= {f"permits of process {pid}": f"{count:,}" for pid, count in permits.items()}
     width = max(map(len, lines))

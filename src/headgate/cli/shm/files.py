@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headgate._base.shared_files import boot_id, read_bytes
+from headgate.cli.errors import CommandError
 from headgate.cli.shm.headers import HEADER_SIZE, DamagedHeaderError, parse_header
 from headgate.limit import _files, _ledger
+from headgate.limit._generations import epoch_of, is_settled
 from headgate.limit._rate import checked_rates
 from headgate.limit._tables import checked_windows, count_lines, scale_of, tables_of
 from headgate.limit._units import scale, units_at
+from headgate.slo import _files as _objectives
 
+HOME = Path("/dev/shm")
+"""Where files of shared limits usually are."""
 _CELLS = 8
 _CONTROL = 8
 _EVICTIONS = 1
@@ -34,6 +39,14 @@ class SharedFile(NamedTuple):
     bytes: int
     mode: int
     processes: list[int]
+
+
+def files_in(place: Path) -> list[Path]:
+    """The files of a directory, or a file itself."""
+    try:
+        return sorted(place.iterdir()) if stat.S_ISDIR(place.stat().st_mode) else [place]
+    except OSError as error:
+        raise CommandError(f"{place}: {error.strerror}") from error
 
 
 def inspect_file(path: Path) -> SharedFile | None:
@@ -65,6 +78,7 @@ def _opened(path: Path) -> BufferedReader:
 
 def state(file: SharedFile) -> dict[str, Any]:
     """The current debts, permits or tokens; empty for a storage, or if the file is from before the last boot.
+    While the rate of a limit is being switched, its debts are in units of both rates: there is a note only.
 
     The file is read and not mapped, as its owner may truncate it meanwhile. Raises DamagedHeaderError for
     contents that no limiter has written.
@@ -76,6 +90,8 @@ def state(file: SharedFile) -> dict[str, Any]:
             raise DamagedHeaderError("the header is gone")
         if settings["limiter"] == "ConcurrencyLimiter":
             return _ledger.state_of(start)
+        if objective := _objectives.header_of(start):
+            return _objective(start + content.read(file.bytes), objective)
         header = _files.header_of(start)
         if header is None or header.version != _files.VERSION or header.boot != boot_id():
             return {}
@@ -84,7 +100,19 @@ def state(file: SharedFile) -> dict[str, Any]:
         elapsed = time.monotonic_ns() - header.epoch
         if settings["limiter"] == "TokenBucket":
             return _bucket(settings, content, elapsed)
+        if not is_settled(start):
+            return {"switch": "not complete: under way, or left to the next process that opens the file"}
+        elapsed = time.monotonic_ns() - epoch_of(header.epoch, header.generation, settings["strict"])
         return _tiers(settings, content, file.bytes, elapsed)
+
+
+def _objective(content: bytes, header: _objectives.Header) -> dict[str, Any]:
+    if header.version != _objectives.VERSION:
+        return {}
+    try:
+        return _objectives.state_of(content, header, time.monotonic_ns())
+    except ValueError as error:
+        raise DamagedHeaderError(f"a damaged file: {error}") from error
 
 
 def users(path: Path, status: os.stat_result) -> list[int]:

@@ -9,6 +9,7 @@ from headgate.limit import _files, _ledger
 from headgate.limit._rate import checked_rates
 from headgate.limit._tables import checked_overflow, checked_windows, count_lines
 from headgate.limit._units import checked_positive
+from headgate.slo import _files as _objectives
 
 _VALUE = re.compile(r"""(?P<bool>True|False) | (?P<int>-?\d{1,20}) | (?P<float>-?\d+(\.\d+)?(e[-+]?\d{1,3})?)
                         | '(?P<single>[^'\\]*)' | "(?P<double>[^"\\]*)" """, re.VERBOSE)
@@ -28,6 +29,8 @@ def parse_header(content: bytes) -> dict[str, Any] | None:
     try:
         if header := _files.header_of(content):
             return _table_settings(header)
+        if objective := _objectives.header_of(content):
+            return _objective_settings(objective)
         return _ledger.settings_of(content) if _ledger.is_ledger(content) else None
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedHeaderError(f"a damaged header: {error}") from error
@@ -39,6 +42,16 @@ def _table_settings(header: _files.Header) -> dict[str, Any]:
     settings = {name: _value(text) for name, text in header.settings.items()}
     _CHECKS[settings["limiter"]](settings)
     return settings
+
+
+def _objective_settings(header: _objectives.Header) -> dict[str, Any]:
+    if header.version != _objectives.VERSION:
+        return {"limiter": f"of layout {header.version}"}
+    terms = _objectives.terms_of(header)
+    twin = header.settings["twin"]
+    if not twin.isidentifier():
+        raise ValueError(f"not a twin: {twin!r}")
+    return {"limiter": "SLO", "twin": twin, "window": terms.window, "latency": terms.latency}
 
 
 def _value(text: str) -> str | float:

@@ -1,5 +1,6 @@
 """The report as tables and as JSON."""
 
+from decimal import Decimal
 from math import isfinite
 from typing import Any
 
@@ -94,8 +95,10 @@ def written_percent(fraction: float) -> str:
 
     >>> written_percent(0.9995), written_percent(0.0144), written_percent(0.999999875)
     ('99.95%', '1.44%', '99.9999875%')
+    >>> written_percent(6e-7), written_percent(0)
+    ('0.00006%', '0%')
     """
-    return f"{fraction * 100:.{_DIGITS}g}%"
+    return f"{Decimal(f'{fraction * 100:.{_DIGITS}g}'):f}%"
 
 
 def written_time(seconds: float) -> str:
