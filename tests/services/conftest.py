@@ -2,12 +2,13 @@
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 
 import pytest
 from clients import CLIENTS
 from redis_clusters import Cluster
-from redis_servers import RedisServer
+from redis_servers import HOSTS, RedisServer, with_ports
 from servers import Origin
 
 
@@ -31,9 +32,14 @@ def origins():
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory):
-    """A Redis server that all tests share, each with keys of its own."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+    """A Redis server that all tests share, each with keys of its own. It listens at three addresses."""
+    folder = tmp_path_factory.mktemp("redis")
+    server, kept = with_ports(partial(RedisServer, folder, hosts=("127.0.0.1", *HOSTS)),
+                              lambda port: [(host, port) for host in HOSTS])
+    with server:
         yield server
+    for port in kept:
+        port.release()
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,12 @@ PACKAGES = Path(headgate.__file__).parents[1]
 """Where servers find the headgate that is tested, from the source tree or installed."""
 
 
+def environment():
+    """The environment of programs that import headgate."""
+    path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 def program(name):
     """The path of a program, which may have been installed beside Python."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), os.path.dirname(sys.executable)])
@@ -53,10 +59,10 @@ class Port:
     It stays bound: beside such a socket Linux lets another listen if both have SO_REUSEADDR, as servers do.
     """
 
-    def __init__(self, host="127.0.0.1"):
+    def __init__(self, host="127.0.0.1", number=0):
         self._keeper = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self._keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._keeper.bind((host, 0))
+        self._keeper.bind((host, number))
         self.number = self._keeper.getsockname()[1]
         if sys.platform != "linux":
             self.release()
@@ -110,8 +116,9 @@ class Server:
             raise
 
     def _spawn(self):
-        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-        return subprocess.Popen(self._command, env=environment)
+        found = environment()
+        found.pop("LD_PRELOAD", None)
+        return subprocess.Popen(self._command, env=found)
 
     def _wait(self):
         wait_for(self.port, self._process)
@@ -124,24 +131,28 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def release(self):
+        """Give up the port."""
+        self._port.release()
+
     def __enter__(self):
         try:
             self.start()
         except BaseException:
-            self._port.release()
+            self.release()
             raise
         return self
 
     def __exit__(self, *failure):
         self.kill()
-        self._port.release()
+        self.release()
 
 
 class Workers(Server):
     """A server with worker processes, which end with it."""
 
     def _spawn(self):
-        return subprocess.Popen(self._command, start_new_session=True)
+        return subprocess.Popen(self._command, start_new_session=True, env=environment())
 
     def kill(self):
         with suppress(ProcessLookupError):

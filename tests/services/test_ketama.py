@@ -61,8 +61,9 @@ def test_twemproxy(twins, fleet, tmp_path, hash):
     weighted = dict(zip(fleet, WEIGHTS, strict=True))
     servers = "\n".join(f"    - {name}:{weight}" for name, weight in weighted.items())
     rings = [twin.placement.HashRing(weighted, scheme=schemes.twemproxy(hash=hash)) for twin in twins]
+    statistics = "-a", "127.0.0.1", "-s", str(free_port())
     with (
-        configured("nutcracker", ["-s", str(free_port()), "-o", str(tmp_path / "log"), "-c"], tmp_path,
+        configured("nutcracker", [*statistics, "-o", str(tmp_path / "log"), "-c"], tmp_path,
                    lambda port: TWEMPROXY.format(port=port, hash=hash, servers=servers)) as proxy,
         closing(pymemcache.Client(proxy.name, default_noreply=False)) as client,
     ):
