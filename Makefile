@@ -11,7 +11,7 @@ FUZZ = build/fuzz
 FUZZ_SECONDS = 60
 FUZZERS = $(filter-out replay,$(basename $(notdir $(wildcard tests/fuzz/*.c))))
 
-.PHONY: build test doctest lint bench asan tsan fuzz wheels ci clean
+.PHONY: build test doctest lint bench edge asan tsan fuzz wheels ci clean
 
 build:
 	python setup.py -q build_ext --inplace
@@ -32,6 +32,10 @@ lint: build
 bench: build
 	$(SOURCE) python -m pytest bench --benchmark-only
 
+# The edge of examples/edge under load for half a minute; needs nginx and redis-server.
+edge: build
+	$(SOURCE):examples/edge python examples/edge/demo.py
+
 # The compiled modules and their tests under AddressSanitizer and UndefinedBehaviorSanitizer, without the tests that
 # are about other code, or compile what they run. Nor may a thread allocate while another forks: the child would wait
 # for the allocator of the sanitizer.
@@ -50,7 +54,7 @@ tsan:
 	python setup.py -q build --build-base $(TSAN) --build-lib $(TSAN)/lib
 	TSAN_OPTIONS="suppressions=$(CURDIR)/.ci/tsan.suppressions halt_on_error=0 exitcode=66" \
 	HEADGATE_PURE=0 PYTHONPATH=$(TSAN)/lib \
-	python -m pytest -s -p no:cacheprovider -k "not pure" tests/test_races.py
+	python -m pytest -s -p no:cacheprovider -k "not pure" tests/test_races.py tests/test_conservation.py
 
 # The C structures against simple models, FUZZ_SECONDS each, by clang's libFuzzer. Inputs that fail are in build/fuzz.
 fuzz: $(FUZZERS:%=fuzz-%)

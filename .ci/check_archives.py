@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "src/headgate"
 COMPILED = {f"headgate/{path.relative_to(PACKAGE).with_suffix('').as_posix()}"
             for path in PACKAGE.rglob("*.pyx")}
 MODULES = {f"headgate/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*")
-           if path.suffix in (".py", ".pyi", ".typed")}
+           if path.suffix in (".py", ".pyi", ".typed", ".css", ".html", ".js", ".svg")}
 SOURCES = {path.suffix for path in PACKAGE.rglob("*.*")} - {".pyc", ".so", ".pyd"}
 
 

@@ -53,6 +53,6 @@ build_sdist() {  # into $work/dist, and unpacked into $sdist
     sdist=$(echo "$work"/headgate-*)
 }
 
-suite() {  # environment HEADGATE_PURE: the whole suite on the wheel installed there; src/ is not on its path
-    (cd "$sdist" && HEADGATE_PURE=$2 "$work/$1/bin/python" -m pytest)
+suite() {  # environment HEADGATE_PURE option...: the suite on the wheel installed there; src/ is not on its path
+    (cd "$sdist" && HEADGATE_PURE=$2 "$work/$1/bin/python" -m pytest "${@:3}")
 }

@@ -1,9 +1,12 @@
 """What a type checker says of the public names; mypy reads this with the package, nothing runs it."""
 
 from threading import Lock
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from headgate import (
+    SLO,
+    Alert,
+    AlertRule,
     BoundedLoad,
     CacheStats,
     ConcurrencyLimiter,
@@ -19,8 +22,10 @@ from headgate import (
     RateLimiter,
     RateLimits,
     Rendezvous,
+    Reservation,
     RetryBudget,
     ServerRecord,
+    Throttle,
     TinyLFUCache,
     TokenBucket,
     TTLCache,
@@ -29,10 +34,21 @@ from headgate import (
     lru_cache,
     schemes,
 )
-from headgate.adapters import BalancerEvent, ServerCounters
+from headgate.adapters import BalancerEvent, ServerCounters, asgi, dashboard, keys, wsgi
 from headgate.adapters.httpx import BalancedTransport
+from headgate.adapters.proxy import ConnectionPool, Hop, Refusal, ReverseProxy, StrictMiddleware, refusal_of
+from headgate.adapters.redis import (
+    AsyncNearCache,
+    AsyncPurgeStream,
+    AsyncRedisRateLimits,
+    NearCache,
+    RedisRateLimiter,
+)
 from headgate.adapters.requests import BalancedAdapter
 from headgate.cachetools.func import ttl_cache
+from headgate.config import Change, Changes, Document, Gate, Problem, Watcher, check, diff, load, read, schema
+from headgate.httpcache import AsyncPurges, HTTPCache, HTTPCacheStats, PurgeLog
+from headgate.near import NearEntry, NearEpoch, NearSource, NearStats, NearTable
 
 
 async def size(key: str) -> int:
@@ -118,6 +134,8 @@ def placements(ring: HashRing[str], bounded: BoundedLoad[str]) -> None:
     assert_type(HashRing([("a", 1)], node_key=lambda node: node[0]), HashRing[tuple[str, int]])
     assert_type(ring.get_node("key"), str | None)
     assert_type(ring.get_nodes(b"key", 2), list[str])
+    assert_type(ring.get_nodes("key", 2, zones={"a": "east", "b": "west"}), list[str])
+    assert_type(Maglev([1, 2]).get_nodes("key", 2, zones=lambda node: node % 2), list[int])
     assert_type(ring.get_many([1, 2]), list[str | None])
     assert_type(ring.weights, dict[str, float])
     ring.set_weight("a", 0)
@@ -159,6 +177,81 @@ async def limits(bucket: TokenBucket, limiter: RateLimiter) -> None:
     assert_type(RateLimits(ip="10/s", user=Rate(1, 1), partner=limiter).decide(ip="::1", user=None), Decision)
     async with ConcurrencyLimiter().acquire() as permit:
         assert_type(permit, Permit)
+    assert_type(bool(permit), bool)
+    permit.observe("dropped")
+    assert_type(limiter.reserve("ann").decision, Decision | None)
+    assert_type(bucket.reserve(2), Reservation)
+    assert_type(bucket.reserve(2).join(limiter.reserve("ann")), bool)
+    assert_type(Throttle().rejection_probability, float)
+
+
+async def levels(limits: RateLimits) -> None:
+    assert_type(limits.allow(ip="::1", user=None), bool)
+    assert_type(limits.reserve(ip="::1", cost=2), Reservation)
+    assert_type(await limits.acquire_async(ip="::1", timeout=1), bool)
+    assert_type(limits.counters()["ip"].allowed, int)
+    assert_type(limits.counters()["ip"].policies, dict[str, int])
+    assert_type(limits.decide(ip="::1").fields(style="both"), list[tuple[bytes, bytes]])
+
+
+def objectives(slo: SLO) -> None:
+    assert_type(SLO(99.9, "30 d", latency="250 ms", rules=[(14.4, "1 h", 300, "page")]), SLO)
+    slo.record(seconds=0.2)
+    assert_type((slo.availability(), slo.burn_rate("1 h"), slo.error_budget()), tuple[float, float, float])
+    assert_type(slo.alerts(lambda alert: print(alert.severity)), list[Alert])
+    assert_type(slo.alerts()[0].severity, str)
+    assert_type(slo.alerts()[0].state, Literal["inactive", "pending", "firing", "resolved"])
+    assert_type(slo.rules, tuple[AlertRule, ...])
+    assert_type((slo.good, slo.latency), tuple[int, float | None])
+
+
+def near_tables(cache: LRUCache[str, NearEntry]) -> None:
+    table = NearTable(cache, prefixes=["user:", b"page:"], negative_ttl=1)
+    source = NearSource(table)
+    source.invalidated([b"user:1"])
+    assert_type(source.epoch, NearEpoch | None)
+    entry = table.begin(b"user:1", source.epoch)
+    assert_type((entry, entry.epoch), tuple[NearEntry, NearEpoch | None])
+    assert_type(table.store(entry, b"Ann", "run id", 1000), bool)
+    assert_type(table.stats(), NearStats)
+    assert_type(table.stats().hit_ratio, float)
+
+
+async def remote_limits(
+    limiter: RedisRateLimiter, limits: AsyncRedisRateLimits, near: NearCache, pages: AsyncNearCache
+) -> None:
+    assert_type(limiter.decide("ann"), Decision)
+    assert_type(await limits.decide(ip="::1"), Decision)
+    assert_type(near.stats(), NearStats)
+    assert_type(await pages.get("page:1"), Any)
+
+
+async def purges(stream: AsyncPurgeStream, cache: HTTPCache) -> None:
+    for log in (PurgeLog(), stream):
+        following = AsyncPurges(log, cache, every=5)
+        assert_type(await following.purge("/", stale=True), tuple[int, dict[str, Any]])
+        assert_type((following.behind, following.error), tuple[float, Exception | None])
+    assert_type(PurgeLog().append(tag="a"), tuple[int, dict[str, Any]])
+    assert_type(await stream.read(("a", 1), 0.5), tuple[str, int, list[tuple[int, dict[str, Any]]]])
+
+
+def names_of(part: Any, document: Document) -> list[str]:
+    return [*part, *document.sections]
+
+
+def documents(old: Document, gate: Gate) -> None:
+    assert_type(load("caches: {}", env={"HOME": "/"}), Gate)
+    assert_type(load({}, extensions={"x-names": names_of}).extensions["x-names"], Any)
+    assert_type(read({"limits": {}}), Document)
+    assert_type(diff(old, read("{}")), tuple[Change, ...])
+    assert_type(check(old), list[Problem])
+    assert_type(schema(), dict[str, Any])
+    assert_type(gate.document, Document)
+    assert_type(gate.apply({"limits": {}}), Changes)
+    assert_type([change.place for change in gate.reload()], list[str])
+    assert_type(gate.watch(every=5), Watcher)
+    with gate as opened:
+        assert_type(opened, Gate)
 
 
 def dropped_in(cache: cachetools.LRUCache[str, int], timed: cachetools.TTLCache[str, bytes]) -> None:
@@ -267,3 +360,30 @@ def adapters(balancer: PowerOfTwo[str], events: list[BalancerEvent]) -> None:
     assert_type(transport.counters()["http://a"], ServerCounters)
     BalancedAdapter(balancer, host="orders", key=lambda request: request.url, attempt_timeout=1)
     assert_type(budget.withdraw(), bool)
+
+
+async def proxies(balancer: PowerOfTwo[str], fields: list[tuple[bytes, bytes]]) -> None:
+    hop = Hop("edge", trusted=["10.0.0.0/8"], internal=["x-edge-"])
+    assert_type(hop.request_fields(fields, None, "http", "1.1"), list[tuple[bytes, bytes]])
+    assert_type(refusal_of("GET", "/", fields), Refusal | None)
+    async with ConnectionPool(per_server=10) as pool, ReverseProxy(
+            balancer, hop, pool=pool, key=keys.client(), attempts=2, idle_timeout=5) as proxy:
+        assert_type(proxy.counters()["http://a"], ServerCounters)
+        assert_type(asgi.CacheMiddleware(StrictMiddleware(proxy, hop)).cache, HTTPCache)
+
+
+def applications(asgi_app: Any, wsgi_app: Any, gate: Gate, limits: RateLimits, cache: HTTPCache) -> None:
+    limited = asgi.RateLimitMiddleware(asgi_app, limits, keys={"ip": keys.client(trusted=["10.0.0.0/8"])})
+    assert_type(limited.stats()["ip"].denied, int)
+    assert_type(wsgi.RateLimitMiddleware(wsgi_app, "10/s", keys=keys.user()).stats()["default"].denied, int)
+    cached = asgi.CacheMiddleware(limited, cache, exempt=["/health"])
+    assert_type(cached.cache, HTTPCache)
+    assert_type(cache.purge("/page", stale=True), int)
+    assert_type(cache.stats(), HTTPCacheStats)
+    shedding = asgi.ShedMiddleware(cached, ConcurrencyLimiter(), priority=keys.header("x-priority"))
+    assert_type(shedding.stats(), asgi.ShedStats)
+    assert_type(wsgi.ShedMiddleware(wsgi_app, ConcurrencyLimiter()).stats(), wsgi.ShedStats)
+    assert_type(asgi.from_gate(asgi_app, gate), asgi.GateMiddleware)
+    assert_type(wsgi.from_gate(wsgi_app, gate).stats(), wsgi.GateStats)
+    wsgi.RateLimitMiddleware(dashboard.wsgi(gate, allow=lambda request: True), limits, keys=keys.path())
+    asgi.ShedMiddleware(dashboard.asgi({"limits": limits}, allow=["127.0.0.0/8"]), ConcurrencyLimiter())

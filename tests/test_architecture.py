@@ -13,7 +13,7 @@ BELOW = {  # what the modules of a package may import besides their own
     "hashing": {"_c", "_base"},
     "schemes": {"hashing"},
     "placement": {"schemes", "errors"},
-    "balance": {"placement"},
+    "balance": {"hotkeys", "placement"},
     "cache": {"hashing"},
     "memoize": {"cache"},
     "cachetools": {"memoize"},
@@ -24,7 +24,8 @@ BELOW = {  # what the modules of a package may import besides their own
     "httpcache": {"cache", "errors"},
     "near": {"cache", "errors"},
     "adapters": {"headgate", "httpcache", "near"},
-    "cli": {"adapters", "cachetools"},
+    "config": {"adapters"},
+    "cli": {"config", "cachetools"},
     "__main__": {"cli"},
 }
 LONGEST = 600

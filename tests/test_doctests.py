@@ -14,6 +14,7 @@ from headgate.cli.twins import IDEAS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FILE = re.compile(r"^```yaml\n# (\S+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 TWINS = ("._compiled", "._pure")
 SHARED = [name for _, name, _ in walk_packages(headgate.__path__, "headgate.")
@@ -68,9 +69,13 @@ def test_examples_of_a_shared_module(name):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_examples_of_a_page(page):
-    names = {"__name__": page.stem}
-    for number, block in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))):
+def test_examples_of_a_page(page, tmp_path, monkeypatch):
+    """They find the files that a page shows with their names."""
+    names, text = {"__name__": page.stem}, page.read_text(encoding="utf-8")
+    for name, content in FILE.findall(text):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
+    for number, block in enumerate(BLOCK.findall(text)):
         if ">>> " in block:
             run_examples(block, names, f"{page.name}, block {number}")
         else:

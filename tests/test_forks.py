@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from itertools import cycle
 
 import pytest
 from watchdog import PATIENCE, until
@@ -108,6 +109,10 @@ def made(twin, name, folder):
     if name == "shared RateLimiter":
         limiter = twin.keyed.RateLimiter("1000000/s", max_keys=100, path=folder / "limit")
         return limiter, lambda limiter: limiter.allow("key")
+    if name == "switched RateLimiter":
+        limiter = twin.keyed.RateLimiter("1000/s", max_keys=100, path=folder / "limit")
+        rates = cycle(["2000/s", "1000/s"])
+        return limiter, lambda limiter: [limiter.reconfigure(next(rates)), limiter.allow("key")]
     if name == "shared TokenBucket":
         bucket = twin.bucket.TokenBucket(1e6, 1e6, path=folder / "bucket")
         return bucket, lambda bucket: bucket.consume()
@@ -132,8 +137,8 @@ def made(twin, name, folder):
 
 OWN = [name for name in headgate.__all__ if isinstance(getattr(headgate, name), type)
        and not issubclass(getattr(headgate, name), Exception) and name not in RECORDS]
-NAMES = [*OWN, "lru_cache", "cached", "shared ConcurrencyLimiter", "shared RateLimiter", "shared TokenBucket",
-         Hasher.__name__, *DROP_IN]
+NAMES = [*OWN, "lru_cache", "cached", "shared ConcurrencyLimiter", "shared RateLimiter",
+         "switched RateLimiter", "shared TokenBucket", Hasher.__name__, *DROP_IN]
 
 
 class Amid:
@@ -195,7 +200,7 @@ def test_what_others_use_at_the_fork_works_in_the_child(twin, name, tmp_path, ex
     counted = Amid(lambda: use(thing), -1)
     steps = counted.steps
     counted.end()
-    for number in range(0, steps, 1 if exhaustive else 1 + steps // 4):
+    for number in range(0, steps, 1 if exhaustive else 1 + steps // 3):
         amid = Amid(lambda: use(thing), number)
         assert in_child(work, amid.end), f"the child hangs or fails when its parent was at step {number}"
     work()
@@ -314,6 +319,22 @@ def test_picks_of_the_parent_are_not_in_flight_in_the_child(twin, name, seed):
     assert in_flight(balancer) == before
     picks.clear()
     assert in_flight(balancer) == [0, 0, 0]
+
+
+def test_hot_keys_are_hot_in_the_child(twin):
+    hotkeys = twin.hotkeys.HotKeys(9)
+    hotkeys.add("key", 1000)
+    balancer = twin.balance.KeyHash(["a", "b", "c"], hotkeys=hotkeys)
+    homes = {balancer.get_server("key") for _ in range(60)}
+    assert len(homes) == 2
+
+    def work():
+        assert {balancer.pick("key").server for _ in range(60)} == homes
+        assert balancer.hotkeys.total == 1060
+        balancer._check()
+
+    assert in_child(work)
+    assert balancer.hotkeys.total == 1000
 
 
 def test_a_failure_in_the_parent_is_not_counted_in_the_child(twin):

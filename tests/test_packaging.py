@@ -18,6 +18,7 @@ import headgate
 ROOT = Path(__file__).parents[1]
 TREES = ["src/headgate", "tests", "bench", "docs"]
 PAGES = {"LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "setup.py", "pyproject.toml"}
+CARRIED = (".py", ".pyi", ".typed", ".css", ".html", ".js", ".svg")
 BUILT = (".pyc", *EXTENSION_SUFFIXES)
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 MESSAGE = r"headgate: no C compiler[^\n.]*: set HEADGATE_PURE=1 to install the pure-Python twin\."
@@ -92,10 +93,10 @@ def test_pure_wheel_fits_every_platform(pure_wheel):
     assert pure_wheel.name == f"headgate-{headgate.__version__}-py3-none-any.whl"
 
 
-def test_pure_wheel_is_modules_stubs_and_the_marker(pure_wheel):
+def test_pure_wheel_is_modules_stubs_pages_and_the_marker(pure_wheel):
     with zipfile.ZipFile(pure_wheel) as archive:
         carried = {name for name in archive.namelist() if ".dist-info/" not in name}
-    wanted = {name for name in files("src/headgate") if name.endswith((".py", ".pyi", ".typed"))}
+    wanted = {name for name in files("src/headgate") if name.endswith(CARRIED)}
     assert carried == {name.removeprefix("src/") for name in wanted}
 
 

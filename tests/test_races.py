@@ -133,6 +133,8 @@ def balancer_calls(balancer, pick_key):
         lambda draw: ignoring(ValueError, balancer.add_server, f"n{draw.randrange(20)}"),
         lambda draw: ignoring(KeyError, balancer.remove_server, f"n{draw.randrange(1, 20)}"),
         lambda draw: ignoring(KeyError, balancer.drain_server, f"n{draw.randrange(1, 20)}"),
+        lambda draw: ignoring(KeyError, balancer.mark_down, f"n{draw.randrange(20)}"),
+        lambda draw: ignoring(KeyError, balancer.mark_up, f"n{draw.randrange(20)}"),
     ]
 
 
@@ -148,6 +150,12 @@ def limiter_calls(limiter, *rates):
     if rates:
         calls.append(lambda draw: limiter.reconfigure(draw.choice(rates)))
     return limiter._check, calls
+
+
+def hot_hash(twin):
+    hotkeys = twin.hotkeys.HotKeys(20)
+    hotkeys.add("k1", 1000)
+    return twin.balance.KeyHash(NODES, hotkeys=hotkeys)
 
 
 def address(draw):
@@ -247,6 +255,7 @@ CASES = {
     **{kind: lambda twin, kind=kind: balancer_calls(getattr(twin.balance, kind)(NODES), lambda draw: None)
        for kind in BALANCERS},
     "KeyHash": lambda twin: balancer_calls(twin.balance.KeyHash(NODES), name),
+    "KeyHash, hot keys": lambda twin: balancer_calls(hot_hash(twin), name),
     "AddressHash": lambda twin: balancer_calls(twin.balance.AddressHash(NODES), address),
     "TokenBucket": lambda twin: bucket_calls(
         twin.bucket.TokenBucket(50, 1000), (50, 1000), (60, 2000)),

@@ -14,7 +14,7 @@ from headgate.cli.twins import twin_module
 module = twin_module(sys.argv[1], sys.argv[2])
 exec(sys.argv[3])
 sizes = []
-for rounds in (10, 60):
+for rounds in (5, 25):
     for _ in range(rounds):
         work(module)
     gc.collect()
@@ -24,7 +24,7 @@ print(sizes[1] - sizes[0])
 
 
 def growth(twin, idea, work):
-    """Of sixty calls of ``work(module)`` after ten; `work` is the text of that function.
+    """Of 25 calls of ``work(module)`` after five; `work` is the text of that function.
 
     One arena of Python's allocator, of a MiB, may be used for the first time by any call.
     """

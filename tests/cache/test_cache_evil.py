@@ -6,7 +6,7 @@ import sys
 import pytest
 from evil import EvilKey, EvilValue, Mischief
 
-STEPS = 3_000
+STEPS = 1_000
 TAGS = [(), ("x",), ("x", "y")]
 
 
@@ -38,10 +38,10 @@ def step(cache, mischief):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_random_operations_with_evil_keys_and_values(make_cache, seed):
+def test_random_operations_with_evil_keys_and_values(make_cache, exhaustive, seed):
     mischief = Mischief(seed)
     cache = mischief.cache = make_cache(20)
-    for i in range(STEPS):
+    for i in range(3 * STEPS if exhaustive else STEPS):
         try:
             step(cache, mischief)
         except (KeyError, ZeroDivisionError):
@@ -58,7 +58,7 @@ def test_random_operations_with_evil_keys_and_values(make_cache, seed):
     mischief.cache = None
 
 
-def test_random_operations_with_evil_weights_and_listener(make_cache):
+def test_random_operations_with_evil_weights_and_listener(make_cache, exhaustive):
     mischief = Mischief(3)
 
     def getsizeof(value):
@@ -69,7 +69,7 @@ def test_random_operations_with_evil_weights_and_listener(make_cache):
         mischief.strike(may_raise=False)
 
     cache = mischief.cache = make_cache(20, getsizeof, on_evict=on_evict)
-    for i in range(STEPS // 3):
+    for i in range(STEPS if exhaustive else STEPS // 3):
         try:
             step(cache, mischief)
         except (KeyError, ZeroDivisionError, ValueError):

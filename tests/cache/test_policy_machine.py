@@ -127,9 +127,10 @@ def machine_of(policy):
 
 
 @pytest.mark.parametrize("policy", sorted(MODELS))
-def test_twins_and_model_agree(policy):
+def test_twins_and_model_agree(policy, exhaustive):
+    examples = 400 if exhaustive else 20
     run_state_machine_as_test(
-        machine_of(policy), settings=settings(max_examples=40, stateful_step_count=40, deadline=None))
+        machine_of(policy), settings=settings(max_examples=examples, stateful_step_count=40, deadline=None))
 
 
 def test_resize_may_leave_a_protected_part_that_is_too_large():

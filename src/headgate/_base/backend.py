@@ -7,7 +7,7 @@ the compiled twin; ``1`` ignores it. Both twins stay importable side by side.
 from __future__ import annotations
 
 import os
-from importlib.machinery import PathFinder
+from _imp import extension_suffixes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def _has_compiled() -> bool:
-    """Whether the compiled twin was built; importlib.util would do, but imports slowly."""
-    package = os.path.dirname(os.path.dirname(__file__))
-    return PathFinder.find_spec("_compiled", [os.path.join(package, "hashing")]) is not None
+    """Whether the compiled twin was built; importlib would do, but imports slowly."""
+    stem = os.path.join(os.path.dirname(os.path.dirname(__file__)), "hashing", "_compiled")
+    return any(os.path.exists(stem + suffix) for suffix in extension_suffixes())
 
 
 def _choose(wish: str | None) -> tuple[Literal["compiled", "pure"], str]:

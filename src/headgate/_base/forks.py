@@ -3,6 +3,8 @@
 A child has one thread. A lock that another thread of the parent held at the fork would stay held in the
 child for ever, and what waited in the parent does not exist there. So locks that ``new_lock`` returns are
 free in a child, and ``renew`` registers objects whose method ``_renew`` is then called, when all locks are.
+The thread that forks, in a finalizer or signal handler, still holds what it held: in the child it goes on
+with the call that holds it.
 
 Whatever such a lock protects is whole at each call and return of Python code, which is where CPython switches
 threads, since finalizers and signal handlers may use it there.
@@ -49,7 +51,7 @@ _objects: weakref.WeakSet[Renewed] = weakref.WeakSet()
 
 
 def new_lock() -> Any:
-    """A re-entrant lock that is free in the child of a fork.
+    """A re-entrant lock that no other thread holds in the child of a fork.
 
     >>> with new_lock():
     ...     "held"
@@ -81,7 +83,8 @@ def renew(made: Renewed) -> None:
 
 def _in_child() -> None:
     for lock in list(_locks):
-        lock._at_fork_reinit()
+        if not lock._is_owned():
+            lock._at_fork_reinit()
     for made in list(_objects):
         made._renew()
 

@@ -5,8 +5,6 @@ A pickle names the public class, such as ``cache.LRUCache``, or the user's subcl
 
 from __future__ import annotations
 
-from importlib import import_module
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -27,6 +25,8 @@ def restore(target: type | str, state: tuple[Any, ...]) -> Any:
     """What a pickle calls: the class named by `target`, filled from a versioned `state`."""
     cls: Any = target
     if isinstance(target, str):
+        from importlib import import_module
+
         idea, name = target.split(".")
         cls = getattr(import_module(f"headgate.{idea}"), name)
     return cls._from_state(state)

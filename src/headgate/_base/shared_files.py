@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import weakref
-from contextlib import suppress
 from time import monotonic, sleep
 
 from headgate._base.checks import checked_int
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 _MODES = 0o777
 _OWN, _OTHERS = 0o600, 0o077
 _PATIENCE, LONG_PATIENCE = 1.0, 30.0
+_FREE = 1
 _LEAST_PAUSE, _MOST_PAUSE = 2e-5, 1e-3
 
 
@@ -81,15 +81,19 @@ class FileLock:
     A process has one for each file, however many objects use it: with a second one it would wait for itself
     where a finalizer uses another object during a call of the first. A thread may take the lock again for the
     same reason. What takes it locks the file too, since it may have come before the interrupted call did.
+    `edits` is for a count of what such calls write, whichever object they use, and whether the file is free:
+    a finalizer or signal handler may fork, and in the child the interrupted call does not hold it. So the
+    fork counts as an edit there, and the call starts over once it has called ``retake``.
     """
 
-    __slots__ = ("__weakref__", "_depth", "_lock", "descriptor", "path")
+    __slots__ = ("__weakref__", "_depth", "_lock", "descriptor", "edits", "path")
 
     def __init__(self, descriptor: int, path: str) -> None:
         self.descriptor = descriptor
         self.path = path
         self._lock = new_lock()
         self._depth = 0
+        self.edits = [0, True]
         renew(self)
 
     def locked(self, function: Callable[..., Any], *args: Any, patience: float = _PATIENCE) -> Any:
@@ -102,14 +106,25 @@ class FileLock:
         is stopped may do.
         """
         with self._lock:
+            depth = self._depth
             try:
-                self._depth += 1
+                self._depth = depth + 1
                 self._lock_file(patience)
                 return function(*args)
             finally:
-                self._depth -= 1
-                if not self._depth and self.descriptor >= 0:
+                self._depth = depth
+                if not depth and self.descriptor >= 0:
+                    self.edits[_FREE] = True
                     fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+
+    def retake(self) -> None:
+        """Within a call of ``locked``: lock the file again if that is free, in the child of a fork.
+
+        Raises HeadgateError if another process holds the lock, as ``locked`` does.
+        """
+        if self.edits[_FREE]:
+            self._depth = max(self._depth, 1)
+            self._lock_file(_PATIENCE)
 
     def _lock_file(self, patience: float) -> None:
         if self.descriptor < 0:
@@ -124,19 +139,28 @@ class FileLock:
             pause = min(2 * pause, _MOST_PAUSE)
 
     def _try_to_lock(self) -> bool:
+        self.edits[_FREE] = False
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.edits[_FREE] = True
             return False
         return True
 
     def _renew(self) -> None:
-        """In a child: open the file again, since the child would share a lock that the parent holds."""
+        """In a child: open the file again, since the child would share a lock that the parent holds. It has
+        the same descriptor, which an interrupted call may have read.
+        """
         inherited, self.descriptor, self._depth = self.descriptor, -1, 0
+        self.edits[:] = self.edits[0] + 1, True
+        if inherited < 0:
+            return
         own = f"/proc/self/fd/{inherited}"
-        with suppress(OSError):  # raised to callers that use it, not by the fork
-            self.descriptor = os.open(own if os.path.exists(own) else self.path, os.O_RDWR | os.O_CLOEXEC)
-        if inherited >= 0:
+        try:
+            again = os.open(own if os.path.exists(own) else self.path, os.O_RDWR | os.O_CLOEXEC)
+            self.descriptor = os.dup2(again, inherited, inheritable=False)
+            os.close(again)
+        except OSError:  # raised to callers that use it, not by the fork
             os.close(inherited)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
@@ -180,6 +204,10 @@ class SharedFile:
         Raises HeadgateError if another process holds the lock and is stopped.
         """
         return self._file.locked(function, *args)
+
+    def retake(self) -> None:
+        """Within a call of ``locked``: lock the file again if a fork has freed it, in the child."""
+        self._file.retake()
 
     def _mapped(self, size: int) -> mmap.mmap:
         """The first `size` bytes of the file, mapped."""

@@ -11,8 +11,7 @@ from headgate._c.unicode_eq cimport hg_hash
 
 from headgate._base.checks import checked_callable
 from headgate._base.pickling import carried, carry, checked_state, name_class, restore
-from headgate.cache._dumps import dump_rows, lifetimes, load_rows
-from headgate.cache._lifetimes import checked_tags
+from headgate.cache._lifetimes import checked_tags, lifetimes
 from headgate.cache._stats import CacheStats
 
 
@@ -266,6 +265,7 @@ cdef class _Cache(_Mapping):
         >>> file.getvalue().startswith(b"headgate cache 1")
         True
         """
+        from headgate.cache._dumps import dump_rows
         _, rows = self._rows()
         dump_rows(rows, file, serializer)
 
@@ -286,6 +286,7 @@ cdef class _Cache(_Mapping):
         >>> other.load(io.BytesIO(file.getvalue())), other["a"]
         (1, [1, 2])
         """
+        from headgate.cache._dumps import load_rows
         rows = load_rows(file, serializer)
         for _, value, *_ in rows:
             size = self._measure(value)

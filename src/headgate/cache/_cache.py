@@ -4,9 +4,8 @@ from operator import attrgetter
 
 from headgate._base.checks import checked_callable
 from headgate._base.pickling import carried, carry, checked_state, name_class, restore
-from headgate.cache._dumps import dump_rows, lifetimes, load_rows
 from headgate.cache._engine import _checked_maxsize
-from headgate.cache._lifetimes import NEVER, checked_tags
+from headgate.cache._lifetimes import NEVER, checked_tags, lifetimes
 from headgate.cache._mapping import _Mapping
 from headgate.cache._stats import CacheStats
 from headgate.cache._table import _is_plain
@@ -248,6 +247,8 @@ class _Cache(_Mapping):
         >>> file.getvalue().startswith(b"headgate cache 1")
         True
         """
+        from headgate.cache._dumps import dump_rows
+
         _, rows = self._rows()
         dump_rows(rows, file, serializer)
 
@@ -268,6 +269,8 @@ class _Cache(_Mapping):
         >>> other.load(io.BytesIO(file.getvalue())), other["a"]
         (1, [1, 2])
         """
+        from headgate.cache._dumps import load_rows
+
         rows = load_rows(file, serializer)
         for _, value, *_ in rows:
             self._refuse_too_large(1 if self._sizer is None else self._measure(value))

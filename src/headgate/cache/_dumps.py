@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO, Any
 
-    Row = tuple[Any, Any, int, int, tuple[str, ...]]
-    Lifetime = tuple[Any, int, int, tuple[str, ...]]
+    from headgate.cache._lifetimes import Row
 
 _MAGIC = b"headgate cache 1\n"
 _CHECKSUM = 16
@@ -52,11 +51,6 @@ def chosen(serializer: Any) -> Any:
 
 def _name(serializer: Any) -> bytes:
     return getattr(serializer, "__name__", type(serializer).__qualname__).encode()
-
-
-def lifetimes(rows: list[Row]) -> list[Lifetime]:
-    """Key, nanoseconds left in all and by ttl, and tags, of the rows that have any of them."""
-    return [(key, left, ttl_left, tags) for key, _, left, ttl_left, tags in rows if left != NEVER or tags]
 
 
 def _record(row: Row, serializer: Any) -> bytes:

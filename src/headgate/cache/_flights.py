@@ -32,7 +32,7 @@ ends the load, whatever its state.
 from __future__ import annotations
 
 import os
-import threading
+from _thread import _local, allocate_lock
 from contextvars import ContextVar
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         def pop(self, key: Any, default: Any, /) -> object: ...
 
 
-class _ThreadVar(threading.local):
+class _ThreadVar(_local):
     """The flights that a thread leads, with the methods of a ContextVar."""
 
     led: tuple[Flight, ...] = ()
@@ -104,7 +104,7 @@ class _ThreadWaiter(_Waiter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._gate = threading.Lock()
+        self._gate = allocate_lock()
         self._gate.acquire()
 
     def wake(self) -> None:

@@ -1,8 +1,15 @@
-"""Checks of arguments for lifetimes, tags and the seed, for both twins."""
+"""Lifetimes, tags and the seed, for both twins: checks of arguments, and what pickles contain."""
 
 from __future__ import annotations
 
 from headgate._base.checks import checked_int, checked_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Row = tuple[Any, Any, int, int, tuple[str, ...]]
+    Lifetime = tuple[Any, int, int, tuple[str, ...]]
 
 NEVER = 2**63 - 1
 _MOST_SECONDS = NEVER / 1e9 / 2
@@ -47,3 +54,8 @@ def checked_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
         if type(tag) is not str:
             raise TypeError(f"tags must be str, got {tag!r}")
     return plain
+
+
+def lifetimes(rows: list[Row]) -> list[Lifetime]:
+    """Key, nanoseconds left in all and by ttl, and tags, of the rows that have any of them."""
+    return [(key, left, ttl_left, tags) for key, _, left, ttl_left, tags in rows if left != NEVER or tags]
