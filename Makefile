@@ -6,7 +6,8 @@ SANITIZE = -fsanitize=address,undefined
 ASAN = build/asan
 TSAN = build/tsan
 UNSANITIZED = *_cli.py *_protocol.py */test_architecture.py */test_backend.py */test_packaging.py */test_pages.py \
-	*/test_cache_traces.py */test_forks.py tests/adapters/* tests/c/* tests/httpcache/* tests/services/*
+	*/test_cache_traces.py */test_forks.py tests/adapters/* tests/c/* tests/config/* tests/httpcache/* \
+	tests/services/*
 FUZZ = build/fuzz
 FUZZ_SECONDS = 60
 FUZZERS = $(filter-out replay,$(basename $(notdir $(wildcard tests/fuzz/*.c))))

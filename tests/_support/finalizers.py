@@ -4,6 +4,9 @@ import gc
 import sys
 from contextlib import contextmanager
 from itertools import count
+from time import monotonic
+
+from watchdog import PATIENCE
 
 IN_BYTECODE = sys.version_info >= (3, 12)
 """Whether the collector runs between bytecodes only, not during the allocations of compiled code."""
@@ -29,10 +32,19 @@ def struck_by(act, times):
 @contextmanager
 def _struck_by_litter(act, times):
     """At allocations."""
+    left = times
+
+    def counted():
+        nonlocal left
+        try:
+            act()
+        finally:
+            left -= 1
+
     threshold = gc.get_threshold()
     gc.disable()
     gc.freeze()
-    _Litter(act, times - 1)
+    _Litter(counted, times - 1)
     gc.set_threshold(1, 1, 1)
     gc.enable()
     try:
@@ -41,7 +53,8 @@ def _struck_by_litter(act, times):
         gc.disable()
         gc.set_threshold(*threshold)
         gc.enable()
-        for _ in range(times):
+        deadline = monotonic() + PATIENCE
+        while left and monotonic() < deadline:  # collections do nothing while another thread is at one
             gc.collect()
 
 

@@ -30,6 +30,17 @@ HOSTS = {"asgi": (dashboard.asgi, asgi_driver.get), "wsgi": (dashboard.wsgi, wsg
 EVIL = "</script><img src=x onerror=alert(1)>\x1b[2J\u202e\0\ud800'\"\r\n\r\ndata: x"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_thread_remains():
+    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_feed, "_LINGER", 0.0)
+        deadline = time.monotonic() + PATIENCE
+        while any(each.name == "headgate-dashboard" for each in threading.enumerate()):
+            assert time.monotonic() < deadline, "a thread goes on without viewers"
+            time.sleep(0.01)
+
+
 @pytest.fixture(params=HOSTS)
 def host(request):
     return request.param

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import select
 from contextvars import ContextVar
 from weakref import WeakSet
 
 from headgate._base.checks import checked_int
 from headgate.adapters._extras import extra
+from headgate.adapters._polling import watched
 
 with extra("aiohttp"):
     import aiohttp
@@ -50,19 +50,9 @@ class _Connector(aiohttp.TCPConnector):
             if not reused.get():
                 self._used.add(protocol)
                 return connection
-            if not (protocol.should_close or transport is None or _has_input(transport)):
+            if not (protocol.should_close or transport is None or watched(transport.get_extra_info("socket"))()):
                 return connection
             connection.close()
-
-
-def _has_input(transport: asyncio.Transport) -> bool:
-    """Whether the event loop has yet to read something, such as the end of the connection."""
-    socket = transport.get_extra_info("socket")
-    if not hasattr(select, "poll"):
-        return bool(select.select([socket], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(socket, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class ConnectionPool:

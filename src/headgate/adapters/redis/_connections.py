@@ -9,12 +9,13 @@ from math import ceil
 from time import monotonic
 
 from headgate._base.forks import new_lock, renew
+from headgate.adapters._polling import watched
 from headgate.adapters.redis._calls import Unanswered, Unsent
 from headgate.adapters.redis._replies import ReplyError, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any, Never
 
     from headgate.adapters.redis._settings import Server
@@ -59,15 +60,6 @@ def _connected(made: socket.socket, address: Any, deadline: float) -> socket.soc
         made.close()
         raise
     return made
-
-
-def watched(made: Any) -> Callable[[], bool]:
-    """A function that returns whether there is something to read; with poll, for any number of open files."""
-    if not hasattr(select, "poll"):
-        return lambda: bool(select.select([made], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(made, select.POLLIN)
-    return lambda: bool(poll.poll(0))
 
 
 def readable(connections: Sequence[Connection], deadline: float) -> list[Connection]:

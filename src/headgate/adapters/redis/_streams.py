@@ -14,8 +14,8 @@ from time import monotonic
 from weakref import WeakKeyDictionary
 
 from headgate._base.forks import renew
+from headgate.adapters._polling import watched
 from headgate.adapters.redis._calls import Unanswered, Unsent
-from headgate.adapters.redis._connections import watched
 from headgate.adapters.redis._replies import ReplyError, parse
 
 TYPE_CHECKING = False
