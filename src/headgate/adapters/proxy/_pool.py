@@ -50,8 +50,10 @@ class _Connector(aiohttp.TCPConnector):
             if not reused.get():
                 self._used.add(protocol)
                 return connection
-            if not (protocol.should_close or transport is None or watched(transport.get_extra_info("socket"))()):
-                return connection
+            if transport is not None and not protocol.should_close:
+                has_input = watched(transport.get_extra_info("socket"))
+                if not has_input():
+                    return connection
             connection.close()
 
 
