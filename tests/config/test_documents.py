@@ -129,6 +129,14 @@ def test_an_empty_file_is_no_document(file, name, text):
     assert errors(file("base.yaml", "caches: {}"), path) == [expected]
 
 
+@pytest.mark.parametrize("text", ["# gate.yaml", "# gate.yaml\n\n  # limits of the ser"])
+def test_a_file_of_comments_is_no_document(file, text):
+    """One that was truncated after the comment that it begins with."""
+    path = file("gate.yaml", text)
+    expected = f"{path}:1:1: $: expected a document, got only comments, write {{}} for one that has nothing"
+    assert errors(path) == [expected]
+
+
 @pytest.mark.parametrize("source", [7, None, b"caches: {}", [PAGES]])
 def test_what_is_no_source(source):
     with pytest.raises(TypeError, match="source must be a text, a path or a mapping"):

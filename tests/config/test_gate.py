@@ -57,6 +57,21 @@ SECTIONS = (
 )
 
 
+def test_an_object_that_needs_more_memory_than_there_is(load, monkeypatch):
+    def no_memory(*args, **options):
+        raise MemoryError("max_keys and the limits need more memory than there is")
+
+    gate = load({})
+    monkeypatch.setattr("headgate.config._building.RateLimiter", no_memory)
+    text = "limits: {api: {rate: 10/s, max_keys: 4294967296}}"
+    expected = "line 1:38: $.limits.api.max_keys: max_keys and the limits need more memory than there is"
+    for use in (load, gate.apply, lambda text: gate.apply(headgate.config.read(text))):
+        with pytest.raises(ConfigError) as found:
+            use(text)
+        assert str(found.value) == expected
+    assert not gate.limits
+
+
 def test_everything_has_its_name(load, twin):
     with load(EVERYTHING) as gate:
         for section in SECTIONS:

@@ -62,7 +62,7 @@ _BALANCERS: dict[str, Any] = {
     "address_hash": AddressHash,
 }
 _PLACEMENTS: dict[str, Any] = {"ring": HashRing, "rendezvous": Rendezvous, "maglev": Maglev}
-_FAILURES = (HeadgateError, ImportError, OSError, TypeError, ValueError)
+_FAILURES = (HeadgateError, ImportError, MemoryError, OSError, TypeError, ValueError)
 
 
 class _Failed(Exception):

@@ -78,8 +78,8 @@ def load(source: Source, *overlays: Source, env: Mapping[str, str] | None = None
     the part, substituted, as a tree of dicts, lists and scalars, or None if it is absent, and with the
     checked `Document`, which tells what else there is; what it returns is ``gate.extensions[name]``. It is
     called for each document before anything is changed. What it raises refuses the document: ValueError,
-    TypeError, OSError, ImportError and HeadgateError as a ConfigError, at the place in the part that the
-    message begins with (``routes[0].to: ...``), anything else as it is.
+    TypeError, OSError, ImportError, MemoryError and HeadgateError as a ConfigError, at the place in the part
+    that the message begins with (``routes[0].to: ...``), anything else as it is.
 
     Raises ConfigError, with all errors and their places, if the document is not valid or an object cannot be
     made; OSError if a file of it cannot be read; ImportError if a package is missing; TypeError or ValueError

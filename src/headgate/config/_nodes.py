@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MOST_DEPTH = 32
 MOST_NODES = 200_000
 """The most values of a document, with what its aliases repeat."""
+NOTHING_HINT = "write {} for one that has nothing"
 _LONGEST_SHOWN = 60
 _LONGEST_NUMBER = 40
 _EXACT = 2**53

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from headgate.config._errors import Mark, Problem
 from headgate.config._json import parse_json
-from headgate.config._nodes import Node, checked_text, node_of, refused
+from headgate.config._nodes import NOTHING_HINT, Node, checked_text, node_of, refused
 from headgate.config._yaml import parse_yaml
 
 TYPE_CHECKING = False
@@ -60,8 +60,7 @@ def _of_file(name: str, problems: list[Problem]) -> Node:
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
         raise refused((), "expected UTF-8", "save it as that", Mark(name, line, column)) from None
     if not text.strip():
-        raise refused((), "expected a document, got an empty file", "write {} for one that has nothing",
-                      Mark(name, 1, 1))
+        raise refused((), "expected a document, got an empty file", NOTHING_HINT, Mark(name, 1, 1))
     is_json = name.endswith(".json") or (not name.endswith((".yaml", ".yml")) and _IS_JSON.match(text))
     return (parse_json if is_json else parse_yaml)(text, name, problems)
 

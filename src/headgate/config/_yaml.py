@@ -10,7 +10,7 @@ import re
 from importlib import import_module
 
 from headgate.config._errors import ConfigError, Mark, Path, Problem, place_of
-from headgate.config._nodes import Bounds, Node, checked_text, given_twice, number_of, refused
+from headgate.config._nodes import NOTHING_HINT, Bounds, Node, checked_text, given_twice, number_of, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +108,10 @@ class _Reader:
         self._loader.get_event()  # the start of the stream
         start = self._next()
         if start[0] == "StreamEnd":
-            return Node({}, Mark(self._source, 1, 1))
+            mark = Mark(self._source, 1, 1)
+            if self._source is not None:
+                raise refused((), "expected a document, got only comments", NOTHING_HINT, mark)
+            return Node({}, mark)
         node, _, _ = self._value(self._next(), (), None)
         self._next()  # the end of the document
         kind, event = self._next()
