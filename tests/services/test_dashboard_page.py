@@ -33,6 +33,18 @@ DELAYS = """
     })
 """
 AT = "(() => {{ take({{...newest, at: newest.at - {seconds}}}); return past.length; }})()"
+LARGE = """
+    pause.click();
+    newest = {...newest,
+        problems: Array.from({length: 150}, (_, at) => ({severity: "warning", text: `problem ${at}`})),
+        caches: Array.from({length: 1000}, (_, at) => ({...newest.caches[0], name: `cache-${at}`})),
+        balancers: Array.from({length: 102}, (_, at) => ({...newest.balancers[0], name: `balancer-${at}`})),
+        denied: [], hotkeys: [], shedding: []};
+    newest.balancers[0].weight =
+        Object.fromEntries(Array.from({length: 101}, (_, at) => [`server-${at}`, 1]));
+    show();
+"""
+MORE = "[...document.querySelectorAll('.more:not([hidden])')].map((each) => each.textContent)"
 AXE = """
     axe.run().then((found) => found.violations.map((each) => [each.id, each.nodes.map((node) => node.html)]))
 """
@@ -117,6 +129,41 @@ def test_a_clock_that_is_set_back_begins_new_charts(loop, browser, url):
             assert await page.run(AT.format(seconds=1)) > 1
             assert await page.run(AT.format(seconds=3600)) == 1
             assert await page.run("past[0].at === newest.at")
+
+    loop.run(look())
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+def test_the_first_hundred_rows_are_shown(loop, browser, url, axe, width):
+    async def look():
+        async with await browser.page() as page:
+            await opened(page, url, width)
+            await page.until("past.length >= 2")
+            assert await page.run(MORE) == []
+            await page.run(f"{LARGE}; 0")
+            assert await page.run(MORE) == [
+                f"The first 100 of {number}." for number in ("150", "1,000", "102", "101")]
+            assert await page.run("document.querySelectorAll('#caches tbody tr').length") == 100
+            assert await page.run("document.querySelectorAll('#balancers h3').length") == 100
+            assert await page.run("document.querySelectorAll('#attention li').length") == 100
+            assert await page.run("document.querySelectorAll('#caches .curve').length") <= 24
+            assert await page.run(OVERFLOWS) == 0
+            await page.run(f"{axe}; 0")
+            assert await page.run(AXE) == []
+            await page.run("pause.click()")
+            assert await page.run(MORE) == []
+
+    loop.run(look())
+
+
+def test_a_card_without_rows_is_not_shown(loop, browser, url):
+    async def look():
+        async with await browser.page() as page:
+            await opened(page, url)
+            height = "document.getElementById('hotkeys').getBoundingClientRect().height"
+            await page.until(f"{height} > 0")
+            await page.run("pause.click(); newest = {...newest, hotkeys: []}; show()")
+            assert await page.run(height) == 0
 
     loop.run(look())
 

@@ -9,6 +9,8 @@ const POLL = 2000;
 const STALE = 5000;
 const STEP = 120;
 const COLORS = 6;
+const CURVES = 24; // as many as there are in a document
+const ROWS = 100;
 const SVG = "http://www.w3.org/2000/svg";
 
 const past = [];
@@ -114,6 +116,15 @@ function trimParts(section, length) {
   }
 }
 
+// The rows that are shown, below how many there are if that is more.
+function first(section, name, rows) {
+  const note = part(section, name, "p");
+  note.className = "about more";
+  note.hidden = rows.length <= ROWS;
+  text(note, `The first ${ROWS} of ${plain.format(rows.length)}.`);
+  return rows.slice(0, ROWS);
+}
+
 function badge(node, value, kind) {
   text(node, value);
   if (node.className !== `badge ${kind}`) node.className = `badge ${kind}`;
@@ -127,7 +138,8 @@ function bar(parent, value, over) {
 
 // ---- tables: columns are [title, how a row shows it, class], the first one the header of the row
 
-function table(section, name, caption, columns, rows) {
+function table(section, name, caption, columns, all) {
+  const rows = first(section, `more-${name}`, all);
   const node = part(section, name, "table");
   text(child(node, 0, "caption"), caption).className = "unseen";
   const head = child(child(node, 1, "thead"), 0, "tr");
@@ -164,7 +176,9 @@ function named(node, name, color) {
   text(child(node, 1, "span"), name);
 }
 
-function swatched(name) { return (row, cell, at) => { named(cell, name(row), at); }; }
+function swatched(name) {
+  return (row, cell, at) => (at < CURVES ? named(cell, name(row), at) : name(row));
+}
 
 function barred(value, over) { return (row, cell) => bar(cell, value(row), over && over(row)); }
 
@@ -188,7 +202,7 @@ function chart(section, caption, names, lines, show, fixedTop) {
   set(drawing, "class", "chart");
   set(drawing, "viewBox", `0 0 ${width} ${height}`);
   set(drawing, "role", "img");
-  set(drawing, "aria-label", `${caption}: ${names.join(", ")}`);
+  set(drawing, "aria-label", `${caption}: ${names.slice(0, CURVES).join(", ")}`);
   const all = lines.flatMap((line) => line.values.map(([, value]) => value)).filter(isNumber);
   const most = fixedTop || niceTop(Math.max(...all, 0)), every = newest.every;
   const begin = past[0].at, end = past[past.length - 1].at;
@@ -239,7 +253,7 @@ function pathOf(points, x, y, left, every) {
 }
 
 function curves(kind, names) {
-  return names.map((name, color) => ({ color, values: values(kind, name) }));
+  return names.slice(0, CURVES).map((name, color) => ({ color, values: values(kind, name) }));
 }
 
 // ---- cards
@@ -258,8 +272,9 @@ function card(id, title, rows, fill) {
     byId("cards").append(section);
   }
   section.hidden = false;
-  trimParts(section, rows.length);
-  fill(section, rows);
+  const shown = first(section, "more", rows);
+  trimParts(section, shown.length);
+  fill(section, shown);
 }
 
 function fullName(row) { return row.level ? `${row.name}: ${row.level}` : row.name; }
@@ -373,7 +388,7 @@ function showObjectives(section, rows) {
 
 function showConcurrency(section, rows) {
   const names = rows.map((row) => row.name);
-  const bounds = names.map((name, color) => ({ color, bound: true, values: values("limit", name) }));
+  const bounds = curves("limit", names).map((line) => ({ ...line, bound: true }));
   chart(section, "Requests in flight, and their limit (dashed)", names, [...curves("inflight", names), ...bounds], count);
   table(section, "table", "Concurrency", [
     ["limiter", swatched((row) => row.name)],
@@ -439,7 +454,8 @@ function others(data) {
 
 function showProblems(problems) {
   const list = byId("attention").querySelector("ul");
-  const shown = problems.length ? problems : [{ severity: "good", text: "Nothing needs attention." }];
+  const found = problems.length ? problems : [{ severity: "good", text: "Nothing needs attention." }];
+  const shown = first(byId("attention"), "more", found);
   shown.forEach((problem, at) => {
     const item = child(list, at, "li");
     const kind = { critical: "bad", warning: "warn", good: "good" }[problem.severity];
