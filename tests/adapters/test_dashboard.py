@@ -681,7 +681,7 @@ def test_pages_poll_where_a_server_has_no_threads():
 
 def test_a_stream_without_news(monkeypatch):
     monkeypatch.setattr("headgate.adapters.dashboard._wsgi.PATIENCE", 0.01)
-    app = dashboard.wsgi({}, allow=HERE, every=60)
+    app = dashboard.wsgi({}, allow=HERE, every=2)
     _, parts = stream_of(app)
     next(parts)
     assert b": no news\n\n" in (next(parts), next(parts))
