@@ -14,8 +14,10 @@ from watchdog import in_a_loop
 
 from headgate import KeyHash, RetryBudget, RoundRobin
 from headgate.adapters import keys
-from headgate.adapters.proxy import ConnectionPool, Hop, ReverseProxy, StrictMiddleware
+from headgate.adapters.asgi import CacheMiddleware
+from headgate.adapters.proxy import ConnectionPool, Hop, ReverseProxy, StrictMiddleware, _reverse
 from headgate.adapters.proxy._pool import balancing
+from headgate.httpcache import HTTPCache
 
 LARGE = bytes(range(256)) * 8000
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -235,6 +237,71 @@ def test_a_response_may_end_with_its_connection():
         async with raw_origin(respond) as origin, proxied(url_of(origin)) as proxy:
             response = await Exchange(proxy).response()
             assert response.body == b"hello" and response.fields["via"] == "1.0 paris"
+
+    in_a_loop(main())
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 9\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
+def test_a_body_that_breaks_off_before_its_first_byte_is_a_502(head):
+    """Also under a server that sends the head with the body's first part, and behind a cache."""
+    async def main():
+        async with raw_origin(HEAD + head) as origin, proxied(url_of(origin)) as proxy:
+            response = await Exchange(proxy).response()
+            assert response.status == 502 and proxy.counters()[url_of(origin)].failed == 1
+            cached = CacheMiddleware(proxy, HTTPCache(stale_if_error=60))
+            origin.response = HEAD + b"Cache-Control: max-age=0\r\n" + OK.partition(b"\r\n")[2]
+            assert (await Exchange(cached).response()).body == b"ok"
+            origin.response = HEAD + b"Cache-Control: max-age=0\r\n" + head
+            assert (await Exchange(cached).response()).body == b"ok"
+
+    in_a_loop(main())
+
+
+def test_the_head_of_a_response_that_says_nothing_goes_out(monkeypatch):
+    """With an empty part, as granian sends no head alone."""
+    monkeypatch.setattr(_reverse, "_HEAD_WAITS", 0.01)
+
+    async def main():
+        heard = asyncio.Event()
+
+        async def respond(origin, at, reader, writer):
+            writer.write(HEAD + b"Content-Length: 2\r\n\r\n")
+            await heard.wait()
+            writer.write(b"ok")
+
+        async with raw_origin(respond) as origin, proxied(url_of(origin)) as proxy:
+            exchange = Exchange(proxy)
+            await until(lambda: len(exchange.messages) == 2)
+            assert exchange.messages[1] == {"type": "http.response.body", "body": b"", "more_body": True}
+            heard.set()
+            assert (await exchange.response()).body == b"ok"
+
+    in_a_loop(main())
+
+
+@pytest.mark.parametrize("said, passed", [
+    ("1", "0"), ("30", "29"), ("x", "x"), ("-1", "-1"), (None, None)])
+@pytest.mark.parametrize("method", ["OPTIONS", "GET"])
+def test_max_forwards_counts_hops_of_options(method, said, passed):
+    """It means nothing for other methods, RFC 9110 7.6.2, and TRACE is refused."""
+    async def main():
+        async with raw_origin(OK) as origin, proxied(url_of(origin)) as proxy:
+            fields = [] if said is None else [("max-forwards", said)]
+            assert (await Exchange(proxy, method=method, headers=fields).response()).status == 200
+            wanted = said if method == "GET" else passed
+            found = [line for line in origin.received[0].lower().split(b"\r\n") if b"max-forwards" in line]
+            assert found == ([] if wanted is None else [f"max-forwards: {wanted}".encode()])
+
+    in_a_loop(main())
+
+
+@pytest.mark.parametrize("said", ["0", "00"])
+def test_options_without_forwards_left_end_here(said):
+    async def main():
+        async with raw_origin(OK) as origin, proxied(url_of(origin)) as proxy:
+            response = await Exchange(proxy, method="OPTIONS", headers=[("max-forwards", said)]).response()
+            assert (response.status, response.body) == (204, b"") and not origin.received
+            assert response.fields == {"via": "1.1 paris"}
 
     in_a_loop(main())
 

@@ -55,6 +55,30 @@ def members_of(fields: AnyFields, name: bytes) -> list[bytes]:
     return [member for part in values_of(fields, name).split(b",") if (member := part.strip(b" \t"))]
 
 
+def forwards_of(fields: AnyFields) -> int | None:
+    """How often a request may still be forwarded by Max-Forwards, None without a valid one: RFC 9110 7.6.2.
+
+    >>> forwards_of([(b"max-forwards", b"3")]), forwards_of([(b"max-forwards", b"-1")]), forwards_of([])
+    (3, None, None)
+    """
+    value = values_of(fields, b"max-forwards")
+    return int(value) if _LENGTH.fullmatch(value) else None
+
+
+def forwarded_once(fields: AnyFields) -> Fields:
+    """The fields with one less in Max-Forwards, if it is valid.
+
+    >>> forwarded_once([(b"max-forwards", b"3"), (b"x", b"y")])
+    [(b'x', b'y'), (b'max-forwards', b'2')]
+    """
+    fields = list(fields)
+    left = forwards_of(fields)
+    if left is None:
+        return fields
+    others = [field for field in fields if field[0] != b"max-forwards"]
+    return [*others, (b"max-forwards", b"%d" % (left - 1))]
+
+
 def host_of(fields: AnyFields) -> str | None:
     """The host of a request in lower case, without its port; None unless there is one Host that is valid.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from inspect import isawaitable
 from ipaddress import IPv4Address
@@ -16,7 +16,7 @@ from headgate.adapters._extras import extra
 from headgate.adapters.asgi._request import ASGIRequest
 from headgate.adapters.keys import is_of_networks
 from headgate.adapters.proxy._body import ClientLeft, RequestBody
-from headgate.adapters.proxy._fields import Refusal, is_unambiguous
+from headgate.adapters.proxy._fields import Refusal, forwarded_once, forwards_of, is_unambiguous
 from headgate.adapters.proxy._strict import (
     CLOSE,
     checked_hop,
@@ -64,6 +64,7 @@ _BROKEN = aiohttp.ClientOSError, aiohttp.ServerDisconnectedError
 _ERRORS = aiohttp.ClientError, TimeoutError, OSError
 _UNQUOTED = "".join(map(chr, range(0x21, 0x7F))).replace("#", "")
 _LONGEST_HEAD = 64 * 1024
+_HEAD_WAITS = 1.0
 _NO_MEANING = Refusal(502, "The response of the server has no meaning.")
 _key: ContextVar[Any] = ContextVar("key")
 
@@ -148,8 +149,16 @@ class ReverseProxy:
             return
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
+        elif scope["method"] == "OPTIONS" and forwards_of(scope["headers"]) == 0:
+            await self._respond(send)
         else:
             await self._request(scope, receive, send)
+
+    async def _respond(self, send: Send) -> None:
+        """Respond to an OPTIONS that is to go no further: RFC 9110 7.6.2."""
+        fields = self._hop.response_fields([], "1.1")
+        await send({"type": "http.response.start", "status": 204, "headers": fields})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """For a proxy that is the whole application of a server."""
@@ -160,8 +169,11 @@ class ReverseProxy:
         await send({"type": "lifespan.shutdown.complete"})
 
     def _fields(self, scope: Scope) -> Fields:
+        fields = scope["headers"]
+        if scope.get("method") == "OPTIONS":
+            fields = forwarded_once(fields)
         return self._hop.request_fields(
-            scope["headers"], peer_of(scope), scheme_of(scope, self._hop), scope["http_version"])
+            fields, peer_of(scope), scheme_of(scope, self._hop), scope["http_version"])
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, until it is complete or its client has left."""
@@ -189,12 +201,13 @@ class ReverseProxy:
                 connection = None if _has_end(fields) else response.connection
                 protocol = None if connection is None else connection.protocol
                 version = response.version
+                first = await self._first(response.content)
                 await send({
                     "type": "http.response.start", "status": response.status,
                     "headers": self._hop.response_fields(fields, f"1.{version.minor if version else 1}"),
                 })
                 started = True
-                async for part in self._parts(response.content):
+                async for part in self._parts(first, response.content):
                     async with asyncio.timeout(self._idle):
                         await send({"type": "http.response.body", "body": part, "more_body": True})
                 if protocol is not None and isinstance(protocol.exception(), aiohttp.ClientOSError):
@@ -266,11 +279,25 @@ class ReverseProxy:
                 raise
             raise aiohttp.ClientConnectionError(str(error)) from error
 
-    async def _parts(self, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    async def _first(self, content: aiohttp.StreamReader) -> bytes:
+        """The first part of a body, empty if it has none, or none within a second.
+
+        The head waits for it, as without a head a body that breaks off is still a 502; but the head of a
+        stream of events does not wait for the first event.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HEAD_WAITS):
+                return await content.readany()
+        return b""
+
+    async def _parts(self, first: bytes, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         """The parts of the body of a response as they come.
 
-        The time is bounded here too: after a malformed chunk aiohttp neither goes on nor ends.
+        Where the first is late an empty one goes before it, as some servers send no head alone. The time is
+        bounded here too: after a malformed chunk aiohttp neither goes on nor ends.
         """
+        if first or not content.at_eof():
+            yield first
         while True:
             try:
                 async with asyncio.timeout(self._idle):
