@@ -351,13 +351,25 @@ class Relay:
         self, bucket: TokenBucket, idle: asyncio.Timeout, seconds: float, exchange: Exchange
     ) -> None:
         self._bucket, self._idle, self._seconds, self._exchange = bucket, idle, seconds, exchange
+        self._delayed = 0
 
     def _moved(self) -> None:
-        self._idle.reschedule(asyncio.get_running_loop().time() + self._seconds)
+        """Begin the idle time anew; there is none while data waits for the bucket."""
+        if not self._idle.expired():
+            ends = asyncio.get_running_loop().time() + self._seconds
+            self._idle.reschedule(None if self._delayed else ends)
+
+    async def _shaped(self, data: bytes) -> None:
+        self._delayed += 1
+        self._moved()
+        try:
+            await self._bucket.acquire_async(len(data))
+        finally:
+            self._delayed -= 1
+        self._moved()
 
     async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
-        self._moved()
-        await self._bucket.acquire_async(len(data))
+        await self._shaped(data)
         writer.write(data)
         await writer.drain()
         self._moved()

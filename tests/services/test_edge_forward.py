@@ -390,6 +390,22 @@ def test_bytes_are_shaped():
     in_a_loop(main())
 
 
+@pytest.mark.parametrize("method", ["GET", "CONNECT"])
+def test_data_that_waits_for_its_rate_is_not_idle(method):
+    """The second piece waits for twice the idle time."""
+    size, rate = 2 * forward.PIECE, forward.PIECE // 2
+
+    async def main():
+        body = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+        async with proxied(body, bytes_per_second=rate, idle_timeout=1.0) as (server, _, host):
+            request = get(host)
+            if method == "CONNECT":
+                request = connect(host) + b"GET / HTTP/1.1\r\n\r\n"
+            assert (await talk(server.port, request)).endswith(bytes(size))
+
+    in_a_loop(main())
+
+
 def test_clients_that_vanish_leave_nothing():
     async def forever(origin, at, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
