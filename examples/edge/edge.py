@@ -154,7 +154,7 @@ class Edge:
     def _is_operator(self, request: Any) -> bool:
         scope = getattr(request, "raw", request)
         peer = scope["client"][0]
-        return Hop("operators", self.settings.operators).trusts(peer) and not any(
+        return self._operators.trusts(peer) and not any(
             name in (b"forwarded", b"x-forwarded-for") for name, _ in scope["headers"]
         )
 
@@ -261,6 +261,7 @@ class Edge:
         self._client = keys.client(trusted, v6=128)
         self._hop = Hop(self._pop, trusted, internal=["x-edge-"])
         self._front = StrictMiddleware(self._enter, self._hop)
+        self._operators = Hop("operators", self.settings.operators)
         self._proxies: dict[Route, tuple[Any, ReverseProxy]] = {}
         if changes is not None:
             self._follow()
@@ -382,6 +383,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--head-timeout", type=float, default=5.0, help="seconds for the head of a request")
+    parser.add_argument("--stop-timeout", type=int, default=10, help="seconds until a worker is killed")
     parser.add_argument("--no-log", action="store_true")
     options = parser.parse_args()
     os.environ.update(
@@ -403,6 +405,7 @@ def main() -> None:
         log_access=False,
         log_level="warning",
         respawn_failed_workers=True,
+        workers_kill_timeout=options.stop_timeout,  # it would wait for clients that take nothing for ever
         http1_settings=HTTP1Settings(
             header_read_timeout=int(1000 * options.head_timeout), max_buffer_size=32 * 1024
         ),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -221,6 +222,11 @@ class EdgeServer(Workers):
         """The process that serves, of one worker."""
         command = ["pgrep", "-g", str(self._process.pid)]
         return max(map(int, subprocess.run(command, capture_output=True, check=True).stdout.split()))
+
+    def end(self):
+        """End it as an operator does, with its workers."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(PATIENCE)
 
     def purge(self, **wanted):
         """Purge everywhere; the number of the purge."""

@@ -265,6 +265,15 @@ def test_a_client_that_takes_nothing_of_a_stored_response_is_cut(origin, redis_s
         client.close()
 
 
+def test_an_edge_ends_although_a_client_takes_nothing(redis_server, tmp_path):
+    with SiteOrigin() as origin:
+        made = document([origin], redis_server.port)
+        with EdgeServer(tmp_path, "paris", made, "--stop-timeout", "1") as server, server.connect() as client:
+            client.sendall(b"GET /endless/ending HTTP/1.1\r\nHost: site.test\r\n\r\n")
+            assert client.recv(1)
+            server.end()
+
+
 def test_a_websocket_that_says_nothing_ends(origin, redis_server, tmp_path):
     made = document([origin], redis_server.port)
     made["x-edge"]["routes"][0]["quiet"] = 1.0
