@@ -1,4 +1,6 @@
-"""References between the objects of a document: to objects that exist and that serve there."""
+"""References between the objects of a document, to objects that exist and that serve there, and what two of
+them share.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def check_references(root: Node, sections: Sections, http: Mapping[str, Any], reports: Reports) -> None:
-    """Report references to what is not there or does not serve, and names that two objects have."""
+    """Report references to what is not there or does not serve, names that two objects have, and files that
+    would have two rates.
+    """
     names = {section: _names(root, section) for section in SECTIONS}
     for found in reports.references:
         if not any(found.name in names[section] for section in found.sections):
@@ -28,6 +32,7 @@ def check_references(root: Node, sections: Sections, http: Mapping[str, Any], re
         reports.add_key(("levels", name), root.at(("levels", name)), "the name of a limit too",
                         "so a reference would have two meanings")
     _check_local(root, sections, reports)
+    _check_files(root, sections["limits"], reports)
     _check_keys(root, sections, http, reports)
 
 
@@ -43,6 +48,18 @@ def _check_local(root: Node, sections: Sections, reports: Reports) -> None:
                 path = (section, name, field)
                 message = f"expected one of the kind {' or '.join(wanted)}"
                 reports.add(path, root.at(path), message, f"which is of the kind {found['kind']}")
+
+
+def _check_files(root: Node, limits: Mapping[str, Mapping[str, Any]], reports: Reports) -> None:
+    """The file of a limit has one rate."""
+    firsts: dict[str, str] = {}
+    for name, fields in limits.items():
+        if fields.get("path") is None:
+            continue
+        first = firsts.setdefault(fields["path"], name)
+        if any(fields[field] != limits[first][field] for field in ("rate", "burst")):
+            path = ("limits", name, "path")
+            reports.add(path, root.at(path), f"the file of limits.{first} too, which has another rate")
 
 
 def _check_keys(root: Node, sections: Sections, http: Mapping[str, Any], reports: Reports) -> None:
