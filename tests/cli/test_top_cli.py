@@ -35,9 +35,11 @@ from headgate import (
 from headgate.adapters import dashboard
 from headgate.adapters.wsgi import ShedMiddleware
 from headgate.cli import main
+from headgate.cli.errors import CommandError
 from headgate.cli.tables import printer
 from headgate.cli.top import command, files
 from headgate.cli.top.command import Sources, tables_of
+from headgate.cli.top.remote import Remote
 from headgate.cli.top.screen import Screen, laid_out
 
 fcntl = pytest.importorskip("fcntl", reason="a shared limit needs it")
@@ -291,6 +293,12 @@ def test_what_is_no_dashboard(app, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_an_error_of_a_dashboard_keeps_no_connection():
+    with serving(responding(b"", "502 Bad Gateway")) as url, pytest.raises(CommandError) as raised:
+        Remote(url, {}).read()
+    assert raised.value.__cause__.closed
 
 
 @pytest.mark.parametrize("arguments, message", [

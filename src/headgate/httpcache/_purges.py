@@ -41,11 +41,11 @@ class SharedLog(SharedFile):
     """The purges of all processes that open the file at `path`.
 
     >>> import tempfile
-    >>> path = tempfile.NamedTemporaryFile()
-    >>> log, other = SharedLog(path.name), SharedLog(path.name)
-    >>> before = other.position()
-    >>> after = log.append(b"a")
-    >>> other.position() == after, other.read(before), other.read(after)
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     log, other = SharedLog(file.name), SharedLog(file.name)
+    ...     before = other.position()
+    ...     after = log.append(b"a")
+    ...     other.position() == after, other.read(before), other.read(after)
     (True, [b'a'], [])
     """
 

@@ -39,6 +39,7 @@ class Remote:
             with self._open(Request(self._url, headers=self._fields), timeout=_TIMEOUT) as response:
                 content = response.read(_LONGEST + 1)
         except HTTPError as error:
+            error.close()
             raise CommandError(f"{self._url}: {error.code} {error.reason}") from error
         except (OSError, ValueError) as error:
             raise CommandError(f"{self._url}: {getattr(error, 'reason', error)}") from error
