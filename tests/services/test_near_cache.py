@@ -436,6 +436,23 @@ def test_an_asynchronous_one_in_two_loops_that_both_run(server, redis_client):
     assert problems == []
 
 
+def test_an_asynchronous_one_that_another_loop_closes(server, redis_client):
+    """The task of the loop that listened ends, and nothing is kept."""
+    near = AsyncNearCache(server.client(), prefixes=["user:"], heartbeat=0.02)
+    redis_client.set("user:1", b"Ann")
+    thread = LoopThread()
+
+    async def tasks():
+        return len([task for task in asyncio.all_tasks() if "near" in task.get_name()])
+
+    until(lambda: thread.run(near.get("user:1")) == b"Ann" and near.peek("user:1") == b"Ann")
+    asyncio.run(near.close())
+    assert near.peek("user:1") is None
+    until(lambda: thread.run(tasks()) == 0)
+    thread.run(near.close())
+    thread.close()
+
+
 # ---- failures -------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """What happens to limits in Redis now and then: damaged states, a server that is loading, local limits that
 are smaller, other rates while a denial is remembered, one deadline for several calls."""
 
+import asyncio
 import json
 import math
 import struct
@@ -175,9 +176,9 @@ class Reluctant(StreamRequestHandler):
 
 
 @contextmanager
-def reluctant(errors):
+def reluctant(errors, handler=Reluctant):
     """A client for a server that replies errors."""
-    with ThreadingTCPServer(("127.0.0.1", 0), Reluctant) as server:
+    with ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads, server.errors = True, iter(errors)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
@@ -220,6 +221,33 @@ def test_a_server_that_is_loading_is_left_alone_after_three_calls(make):
         assert all(limiter.decide("ann").degraded for _ in range(50))
         assert time.monotonic() - start < 2, "50 calls would wait for 5 s"
         assert limiter.counters().refused >= 40
+
+
+class SilentAtFirst(Reluctant):
+    """Replies nothing on its first connection."""
+
+    def handle(self):
+        if next(self.server.errors, None) is None:
+            super().handle()
+        while self.rfile.read(1):
+            pass
+
+
+def test_a_connection_without_replies_is_left_although_all_calls_are_cancelled():
+    """No call waits until its deadline."""
+
+    async def patient(limiter):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                return await limiter.allow("ann")
+
+    async def main(client):
+        async with AsyncRedisRateLimiter(client, "10/s", timeout=0.2, on_error="deny") as limiter:
+            while not await patient(limiter):
+                pass
+
+    with reluctant([b"silence"], SilentAtFirst) as client:
+        in_a_loop(main(client))
 
 
 # ---- limits that decide instead -------------------------------------------------------------

@@ -93,12 +93,16 @@ class _Task(Tracker):
         self._task = asyncio.create_task(self._run(), name=f"headgate near {server}")
 
     def is_running(self) -> bool:
-        if self._loop is not asyncio.get_running_loop():  # that loop may never run again
-            with self._lock:
-                self._is_abandoned = True
-                self.source.lost()
+        if self._loop is not asyncio.get_running_loop():
+            self._abandon()
             return False
         return not self._task.done()
+
+    def _abandon(self) -> None:
+        """Let the task end by itself, and all that it has kept fresh now: its loop may never run again."""
+        with self._lock:
+            self._is_abandoned = True
+            self.source.lost()
 
     def flush(self) -> None:
         with self._lock:
@@ -109,6 +113,8 @@ class _Task(Tracker):
         if self._loop is asyncio.get_running_loop():
             self._task.cancel()
             await asyncio.wait([self._task])
+        else:
+            self._abandon()
 
     async def _run(self) -> None:
         """Read the connection, and open it again as long as misses want it; end with the cache."""

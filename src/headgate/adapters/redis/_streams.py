@@ -100,14 +100,15 @@ class Pipeline(asyncio.Protocol):
         now = monotonic()
         self._timer = None
         late = [entry for entry in self._pending if entry.deadline <= now]
+        if late:  # even if all who sent them were cancelled
+            self.is_open = False
         for entry in late:
             if not entry.future.done():
-                self.is_open = False
                 entry.future.set_exception(_timed_out(self._name))
         due = [entry.deadline for entry in self._pending if entry.deadline > now]
         if due:
             self._arm(min(due))
-        elif late and not self.is_open:
+        elif late:
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
