@@ -2,6 +2,7 @@
 are smaller, other rates while a denial is remembered, one deadline for several calls."""
 
 import asyncio
+import gc
 import json
 import math
 import struct
@@ -248,6 +249,24 @@ def test_a_connection_without_replies_is_left_although_all_calls_are_cancelled()
 
     with reluctant([b"silence"], SilentAtFirst) as client:
         in_a_loop(main(client))
+
+
+def test_a_connection_that_was_left_is_closed_with_the_limiter():
+    """Although a call on it has some time left."""
+
+    async def main(client):
+        async with AsyncRedisRateLimiter(client, "10/s", timeout=0.4, on_error="deny") as limiter:
+            first = asyncio.create_task(limiter.allow("ann"))
+            await asyncio.sleep(0.2)
+            second = asyncio.create_task(limiter.allow("ann"))
+            await first
+            while not await limiter.allow("ann"):
+                pass
+            second.cancel()
+
+    with reluctant([b"silence"], SilentAtFirst) as client:
+        in_a_loop(main(client))
+    gc.collect()
 
 
 # ---- limits that decide instead -------------------------------------------------------------

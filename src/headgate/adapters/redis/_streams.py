@@ -81,7 +81,11 @@ class Pipeline(asyncio.Protocol):
 
     def is_usable(self) -> bool:
         """Whether it is open. Of an idle one the loop may not have seen yet that the server closed it."""
-        return self.is_open and bool(self._pending or not self._is_readable())
+        return self.is_open and (self.has_calls() or not self._is_readable())
+
+    def has_calls(self) -> bool:
+        """Whether replies are to come."""
+        return bool(self._pending)
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -221,6 +225,19 @@ class _Opening:
             self.error = error
 
 
+class _Here(dict["Server", "Pipeline | _Opening"]):
+    """The connections of a loop, by server; `leaving` are those that were replaced and still have calls."""
+
+    __slots__ = ("leaving",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaving: list[Pipeline] = []
+
+    def leave(self, replaced: Pipeline) -> None:
+        self.leaving = [each for each in (*self.leaving, replaced) if each.has_calls()]
+
+
 class Pipelines:
     """The connections of event loops, by loop and server."""
 
@@ -228,21 +245,21 @@ class Pipelines:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._loops: WeakKeyDictionary[Any, dict[Server, Pipeline | _Opening]] = WeakKeyDictionary()
+        self._loops: WeakKeyDictionary[Any, _Here] = WeakKeyDictionary()
         renew(self)
 
     def _renew(self) -> None:
         """In the child of a fork: the connections are the parent's."""
         self._loops = WeakKeyDictionary()
 
-    def _here(self) -> dict[Server, Pipeline | _Opening]:
+    def _here(self) -> _Here:
         """The connections of the running loop."""
         loop = asyncio.get_running_loop()
         found = self._loops.get(loop)
         if found is None:
             for ended in [each for each in list(self._loops) if each.is_closed()]:
                 self._loops.pop(ended, None)  # a connection keeps its loop
-            found = self._loops.setdefault(loop, {})
+            found = self._loops.setdefault(loop, _Here())
         return found
 
     def open_one(self, server: Server) -> Pipeline | None:
@@ -266,6 +283,8 @@ class Pipelines:
         here = self._here()
         opening = here.get(server)
         if not isinstance(opening, _Opening):
+            if opening is not None:
+                here.leave(opening)
             opening = here[server] = _Opening(server, monotonic() + self._timeout)
         await asyncio.wait([opening.task], timeout=max(0.0, deadline - monotonic()))
         if here.get(server) is opening and opening.task.done():
@@ -280,7 +299,8 @@ class Pipelines:
 
     async def close(self) -> None:
         """Close the connections of the running loop."""
-        for found in list(self._here().values()):
+        here = self._here()
+        for found in [*here.values(), *here.leaving]:
             pipeline: Pipeline | None
             if isinstance(found, _Opening):
                 found.task.cancel()
@@ -290,5 +310,6 @@ class Pipelines:
                 pipeline = found
             if pipeline is not None:
                 pipeline.close()
-        self._here().clear()
+        here.clear()
+        here.leaving.clear()
         await asyncio.sleep(0)  # transports close in the next turn of the loop
