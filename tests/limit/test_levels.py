@@ -18,6 +18,7 @@ from twins import Twin, twin_names
 from virtual_time import SECOND, started
 
 from headgate import AddressLimiter, Decision, Rate, RateLimits, TokenBucket
+from headgate.limit._decision import as_degraded
 
 pytestmark = pytest.mark.usefixtures("one_secret")
 
@@ -523,6 +524,65 @@ def test_wrong_requests_take_nothing(limits, keys, error, message):
     assert limits.peek(endpoint="/").remaining == 8.0
 
 
+# levels that decide without their store
+
+
+class Cut:
+    """A limiter that does not reach its store while it `is_cut`, and allows then."""
+
+    def __init__(self, twin, rate):
+        self.is_cut = False
+        self._store = twin.keyed.RateLimiter(rate)
+        self.refund, self.reset, self.rates = self._store.refund, self._store.reset, self._store.rates
+
+    def decide(self, key, cost=1):
+        return self._outcome(self._store.decide, key, cost)
+
+    def peek(self, key, cost=1):
+        return self._outcome(self._store.peek, key, cost)
+
+    def allow(self, key, cost=1):
+        return self.decide(key, cost).allowed
+
+    def _outcome(self, method, key, cost):
+        if self.is_cut:
+            return as_degraded(Decision(True, 9, 9.0, 0.0, 0.0, "9/h"))
+        return method(key, cost)
+
+
+def test_a_decision_is_degraded_if_that_of_a_level_is(twin):
+    cut = Cut(twin, "9/h")
+    limits = over_limiters(twin, {"ip": twin.keyed.RateLimiter("2/h"), "user": cut})
+    keys = {"ip": "::1", "user": "ann"}
+    assert not limits.decide(**keys).degraded
+    cut.is_cut = True
+    assert limits.peek(**keys).degraded
+    decision = limits.decide(**keys)
+    assert (decision.allowed, decision.degraded, decision.policy) == (True, True, "ip: 2/h")
+    assert not limits.decide(ip="::2").degraded
+    denied = limits.decide(user="ann", ip="::1")
+    assert (denied.allowed, denied.degraded, denied.policy) == (False, True, "ip: 2/h")
+
+
+@pytest.mark.parametrize("shadow", [(), ("user",)])
+def test_what_was_taken_without_a_store_is_not_given_back_to_it(twin, shadow):
+    """Others have taken what it would refund."""
+    cut = Cut(twin, "9/h")
+    levels = {"ip": twin.keyed.RateLimiter("9/h"), "user": cut}
+    limits = over_limiters(twin, levels, shadow=shadow)
+    keys = {"ip": "::1", "user": "ann"}
+    assert limits.allow(**keys, cost=9)
+    limits.reset(ip="::1")
+    cut.is_cut = True
+    reservation = limits.reserve(**keys, cost=9)
+    assert reservation
+    assert reservation.decision.degraded is not bool(shadow)
+    cut.is_cut = False
+    reservation.cancel()
+    assert cut.peek("ann", 1).remaining == pytest.approx(0, abs=0.1)
+    assert levels["ip"].peek("::1").remaining == 9
+
+
 @pytest.mark.parametrize(
     ("levels", "error", "message"),
     [
@@ -534,6 +594,7 @@ def test_wrong_requests_take_nothing(limits, keys, error, message):
         ({"a\nb": "1/s"}, ValueError, r"level must be printable ASCII and none of .*, got 'a\\nb'"),
         ({"ip": "often"}, ValueError, "rate must be like"),
         ({"all": TokenBucket(1, 1)}, TypeError, "a level must be a rate or a limiter by key, got Token"),
+        ({"all": RateLimits(ip="1/s")}, TypeError, "a level must be a rate or a limiter by key, got RateL"),
         ({"ip": 7}, TypeError, "rate must be a str, a Rate or several of them, got 7"),
         ("10/s", TypeError, "levels must be a mapping of names to limits, got '10/s'"),
         ([("ip", "10/s")], TypeError, r"levels must be a mapping of names to limits, got \[\('ip'"),

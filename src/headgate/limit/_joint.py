@@ -54,6 +54,16 @@ def named(name: str, decision: Decision) -> Decision:
     return with_details(made, violated, decision._more_after)
 
 
+def is_degraded(decision: Decision) -> bool:
+    """Whether a limit, perhaps one of the user's own, decided without its store."""
+    return getattr(decision, "degraded", False)
+
+
+def marked(decision: Decision, degraded: Sequence[str]) -> Decision:
+    """A joint decision, degraded if that of any limit is."""
+    return as_degraded(decision) if degraded else decision
+
+
 def worst(decisions: list[tuple[str, Decision]]) -> Decision:
     """Of decisions that deny, the one that does for longest, with the policies of all."""
     denials = [named(name, decision) for name, decision in decisions]
@@ -67,7 +77,7 @@ def policies_of(levels: Iterable[str], rates: list[tuple[Rate, ...]]) -> tuple[s
 
 
 def charge_shadows(tallies: dict[str, LevelTally], shadows: Applied, cost: SupportsFloat) -> Applied:
-    """Charge levels that never deny; those that were charged."""
+    """Charge levels that never deny; those that were charged, not without their store."""
     charged: list[tuple[str, Any, Any]] = []
     for level, limiter, key in shadows:
         limiter.peek(key, 0)  # raises if it is no key
@@ -78,7 +88,8 @@ def charge_shadows(tallies: dict[str, LevelTally], shadows: Applied, cost: Suppo
             continue
         if decision.allowed:
             tallies[level].add_allowed()
-            charged.append((level, limiter, key))
+            if not is_degraded(decision):
+                charged.append((level, limiter, key))
         else:
             tallies[level].deny(decision.violated, key)
     return charged

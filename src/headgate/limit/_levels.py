@@ -39,7 +39,7 @@ def _checked_level(level: Any) -> str:
 
 def _limiter(limit: Any, max_keys: int, on_full: Any, clock: Callable[[], int] | None) -> Any:
     """The limiter of a level: the given one, or one for the given rate."""
-    if hasattr(limit, "consume"):
+    if hasattr(limit, "consume") or hasattr(getattr(limit, "rates", None), "items"):
         raise TypeError(f"a level must be a rate or a limiter by key, got {limit!r}")
     if isinstance(limit, RateLimiter):
         return limit

@@ -19,6 +19,8 @@ from headgate.limit._decision import Decision
 from headgate.limit._joint import (
     UNLIMITED,
     charge_shadows,
+    is_degraded,
+    marked,
     named,
     part_of,
     policies_of,
@@ -93,20 +95,29 @@ cdef object _named(object name, object decision):
     )
 
 
-cdef object _charged(object name, object limiter, object key, object cost, double least, bint is_first):
+cdef bint _is_degraded(object decision) except -1:
+    if type(decision) is DECISION and decision._is_plain:
+        return False
+    return is_degraded(decision)
+
+
+cdef object _charged(object name, object limiter, object key, object cost, double least, bint is_first,
+                     list degraded):
     """The decision of a limit, None if it allows the request and is not the first, and no less than `least`
-    remains.
+    remains. If it decides without its store, its name is added to `degraded`.
     """
     if type(limiter) is RATE_LIMITER:
         return (<_Decider>limiter)._decide(key, cost, name, least)
     decision = limiter.decide(key, cost)
+    if _is_degraded(decision):
+        degraded.append(name)
     if decision.allowed and not is_first and not decision.remaining < least:
         return None
     return _named(name, decision)
 
 
-cdef object _decide(list applied, object cost):
-    """``decide_all``."""
+cdef object _decide(list applied, object cost, list degraded):
+    """``decide_all``; the names of limits that decide without their store are added to `degraded`."""
     cdef Py_ssize_t taken = 0
     cdef double least = INFINITY
     tightest = UNLIMITED
@@ -116,29 +127,30 @@ cdef object _decide(list applied, object cost):
             return decision
     try:
         for name, limiter, key in applied:
-            decision = _charged(name, limiter, key, cost, least, not taken)
+            decision = _charged(name, limiter, key, cost, least, not taken, degraded)
             if decision is not None:
                 if not is_allowed(DECISION, decision):
-                    return decision
+                    return marked(decision, degraded) if degraded else decision
                 tightest, least = decision, <object>PyTuple_GET_ITEM(decision, 2)
             taken += 1
     finally:
         if taken < len(applied):
             refund_all(applied[:taken], cost)
-    return tightest
+    return marked(tightest, degraded) if degraded else tightest
 
 
 cdef object _peek(list applied, object cost):
     """``peek_all``."""
     decisions = [(name, limiter.peek(key, cost)) for name, limiter, key in applied]
+    degraded = [name for name, decision in decisions if _is_degraded(decision)]
     denials = [each for each in decisions if not each[1].allowed]
     if denials:
         name, decision = denials[0]
-        return _named(name, decision) if len(denials) == 1 else worst(denials)
+        return marked(_named(name, decision) if len(denials) == 1 else worst(denials), degraded)
     if not decisions:
         return UNLIMITED
     name, decision = min(decisions, key=_remaining)
-    return _named(name, decision)
+    return marked(_named(name, decision), degraded)
 
 
 def _remaining(each):
@@ -149,7 +161,11 @@ cdef Reservation _reserve(list applied, object cost):
     """``reserve_all``."""
     parts = [_part(limiter, key) for _, limiter, key in applied]
     amount = cost if type(cost) is int and cost >= 0 else checked_amount("cost", cost)
-    return Reservation.__new__(Reservation, amount, parts, None, _decide(applied, cost))
+    degraded = []
+    decision = _decide(applied, cost, degraded)
+    if degraded:
+        parts = [part for part, (name, _, _) in zip(parts, applied) if name not in degraded]
+    return Reservation.__new__(Reservation, amount, parts, None, decision)
 
 
 def allow_all(applied, cost):
@@ -168,7 +184,7 @@ def decide_all(applied, cost):
     >>> decide_all([("ip", RateLimiter("3/s"), "::1"), ("user", RateLimiter("2/s"), "ann")], 1).policy
     'user: 2/s'
     """
-    return _decide(applied, cost)
+    return _decide(applied, cost, [])
 
 
 def peek_all(applied, cost):
@@ -182,6 +198,8 @@ def peek_all(applied, cost):
 
 def reserve_all(applied, cost):
     """As ``decide_all``, but return a reservation.
+
+    What a limit took without its store is not refunded: the store would give back what others took.
 
     >>> reserve_all([("ip", RateLimiter("3/s"), "::1")], 2).tokens
     2
@@ -319,7 +337,7 @@ cdef class Levels:
         """As ``allow``, but return a decision."""
         applied = self._applied(keys, cost)
         shadows = self._shadows(applied)
-        decision = _decide(applied, cost)
+        decision = _decide(applied, cost, [])
         if is_allowed(DECISION, decision):
             self._count_allowed(applied)
             if shadows:

@@ -9,6 +9,8 @@ from headgate._base.keys import key_name
 from headgate.limit._joint import (
     UNLIMITED,
     charge_shadows,
+    is_degraded,
+    marked,
     named,
     part_of,
     policies_of,
@@ -61,6 +63,11 @@ def decide_all(applied, cost):
     >>> decide_all([("ip", RateLimiter("3/s"), "::1"), ("user", RateLimiter("2/s"), "ann")], 1).policy
     'user: 2/s'
     """
+    return _decide(applied, cost, [])
+
+
+def _decide(applied, cost, degraded):
+    """``decide_all``; the names of limits that decide without their store are added to `degraded`."""
     if _denier(applied, cost) is not None:
         decision = peek_all(applied, cost)
         if not decision.allowed:
@@ -70,15 +77,17 @@ def decide_all(applied, cost):
     try:
         for name, limiter, key in applied:
             decision = limiter.decide(key, cost)
+            if is_degraded(decision):
+                degraded.append(name)
             if not decision.allowed:
-                return named(name, decision)
+                return marked(named(name, decision), degraded)
             if not taken or decision.remaining < tightest.remaining:
                 level, tightest = name, decision
             taken += 1
     finally:
         if taken < len(applied):
             refund_all(applied[:taken], cost)
-    return named(level, tightest) if taken else tightest
+    return marked(named(level, tightest), degraded) if taken else tightest
 
 
 def peek_all(applied, cost):
@@ -88,12 +97,13 @@ def peek_all(applied, cost):
     3.0
     """
     decisions = [(name, limiter.peek(key, cost)) for name, limiter, key in applied]
+    degraded = [name for name, decision in decisions if is_degraded(decision)]
     denials = [each for each in decisions if not each[1].allowed]
     if denials:
-        return named(*denials[0]) if len(denials) == 1 else worst(denials)
+        return marked(named(*denials[0]) if len(denials) == 1 else worst(denials), degraded)
     if not decisions:
         return UNLIMITED
-    return named(*min(decisions, key=_remaining))
+    return marked(named(*min(decisions, key=_remaining)), degraded)
 
 
 def _remaining(each):
@@ -103,11 +113,16 @@ def _remaining(each):
 def reserve_all(applied, cost):
     """As ``decide_all``, but return a reservation.
 
+    What a limit took without its store is not refunded: the store would give back what others took.
+
     >>> reserve_all([("ip", RateLimiter("3/s"), "::1")], 2).tokens
     2
     """
-    parts = [part_of(limiter, key) for _, limiter, key in applied]
-    return Reservation(checked_amount("cost", cost), parts, None, decide_all(applied, cost))
+    parts = [(name, part_of(limiter, key)) for name, limiter, key in applied]
+    amount = checked_amount("cost", cost)
+    degraded: list[str] = []
+    decision = _decide(applied, cost, degraded)
+    return Reservation(amount, [part for name, part in parts if name not in degraded], None, decision)
 
 
 class Levels:
