@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import sys
+import warnings
+from base64 import b64encode
 from importlib import import_module
 
 import pytest
@@ -15,6 +17,7 @@ from headgate import RoundRobin
 from headgate.adapters import BalancerEvent
 
 aiohttp = pytest.importorskip("aiohttp")
+web = import_module("aiohttp.web")
 HealthChecks = import_module("headgate.adapters.aiohttp").HealthChecks
 
 A, B, C = SERVERS = [f"http://10.0.0.{number}:8080" for number in (1, 2, 3)]
@@ -269,6 +272,38 @@ def test_requests_are_for_the_path_of_the_server():
     assert found["https://example.org/health"] == {
         "headers": {}, "allow_redirects": False, "raise_for_status": False}
     assert found["http://[::1]:8080/base/health"]["headers"] == {"Authorization": "Basic YW5uOnNAY3JldA=="}
+
+
+def test_credentials_of_a_server_are_those_of_its_probes():
+    """Whatever the session has; aiohttp refuses an Authorization beside an auth, whose text is in Latin-1."""
+    wanted = "Basic " + b64encode("ann:s@crét".encode()).decode()
+    own = {"Authorization": "Basic " + b64encode(b"bob:other").decode()}
+
+    async def respond(request):
+        return web.Response(status=200 if request.headers["Authorization"] == wanted else 401)
+
+    async def up(url, **options):
+        async with aiohttp.ClientSession(**options) as session, checks_of(
+                RoundRobin([url]), session) as checks:
+            await until(lambda: [row.up for row in checks.records] not in ([], [None]))
+            return checks.records[0].up
+
+    async def main():
+        app = web.Application()
+        app.router.add_get("/health", respond)
+        runner = web.AppRunner(app, shutdown_timeout=0.05)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://ann:s%40cr%C3%A9t@127.0.0.1:{runner.addresses[0][1]}"
+            with warnings.catch_warnings(action="ignore"):  # as auth is to leave aiohttp
+                auth = aiohttp.BasicAuth("bob", "other")
+                found = [await up(url, auth=auth), await up(url, headers=own), await up(url)]
+        finally:
+            await runner.cleanup()
+        assert found == [True, True, True]
+
+    asyncio.run(main())
 
 
 def test_probes_are_bounded_and_concurrent():

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections import namedtuple
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -228,8 +229,11 @@ class HealthChecks:
 
     async def _probe(self, watched: _Watched, session: aiohttp.ClientSession) -> bool:
         base = origin(watched.server)
-        url = URL(f"{base.scheme}://{base.netloc}{base.path}{self._path}", encoded=True)
-        headers = {} if base.authorization is None else {"Authorization": base.authorization}
+        url, headers = URL(f"{base.scheme}://{base.netloc}{base.path}{self._path}", encoded=True), {}
+        if base.authorization is not None and getattr(session, "auth", None) is not None:
+            url = _with_credentials(url, base.authorization)
+        elif base.authorization is not None:
+            headers = {"Authorization": base.authorization}
         async with session.get(
                 url, headers=headers, allow_redirects=False, raise_for_status=False) as response:
             watched.last = response.status
@@ -271,6 +275,15 @@ def _is_cancelled() -> bool:
     """Whether the current task is to end."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _with_credentials(url: URL, basic: str) -> URL:
+    """The URL with the user and the password of a Basic Authorization.
+
+    For a session with an ``auth``, instead of which aiohttp takes those of a URL, but no Authorization field.
+    """
+    user, _, password = b64decode(basic.removeprefix("Basic ")).decode("latin-1").partition(":")
+    return url.with_user(user).with_password(password)
 
 
 def _new_session() -> aiohttp.ClientSession:
