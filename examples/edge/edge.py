@@ -69,9 +69,13 @@ class Edge:
         self._guarded = from_gate(self._pass_on, self.gate)
         self._dashboard = dashboard.asgi(self.gate, allow=self._is_operator)
         self._registry = CollectorRegistry()
-        self._registry.register(Collector(self.gate))
+        collector = Collector(self.gate)
+        self._registry.register(collector)
         self._running = Gauge("edge_tasks", "Tasks of the event loop of this worker", registry=self._registry)
         self._purges: AsyncPurges | None = None
+        self._read: dict[str, dict[str, Any]] = {"purges": {}, "checks": {}}
+        for source in self._read.values():
+            collector.add(source)
         self._following: asyncio.Task[Any] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._checks: dict[str, tuple[Any, asyncio.Task[None]]] = {}
@@ -212,6 +216,7 @@ class Edge:
         given = self.settings.purges
         every = 1.0 if isinstance(self._purge_log, AsyncPurgeStream) else given.get("every", 5.0)
         self._purges = AsyncPurges(self._purge_log, cache, every=every, skew=given.get("skew", 0.1))
+        self._read["purges"]["edge"] = self._purges
         self._following = asyncio.create_task(self._purges.run())
 
     def _check_servers(self) -> None:
@@ -224,11 +229,11 @@ class Edge:
         for name, (known, task) in list(self._checks.items()):
             if wanted.get(name) != known:
                 task.cancel()
-                del self._checks[name]
+                del self._checks[name], self._read["checks"][name]
         for name, (balancer, options) in wanted.items():
             if name not in self._checks:
-                task = asyncio.create_task(HealthChecks(balancer, **options).run())
-                self._checks[name] = wanted[name], task
+                checks = self._read["checks"][name] = HealthChecks(balancer, **options)
+                self._checks[name] = wanted[name], asyncio.create_task(checks.run())
 
     def _made_log(
         self, store: str | None = None, name: str = "edge", poll: str | None = None, **_: float

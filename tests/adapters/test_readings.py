@@ -9,8 +9,10 @@ from headgate import config
 from headgate.adapters._families import FAMILIES, Family
 from headgate.adapters._readings import GROUPS, MOST_MEMBERS, check_source, primitives, readings
 from headgate.adapters.asgi import RateLimitMiddleware, ShedMiddleware
-from headgate.httpcache import HTTPCache
+from headgate.httpcache import AsyncPurges, HTTPCache, PurgeFollower, PurgeLog
 from headgate.near import NearTable
+
+A, B = "http://10.0.0.1:8080", "http://10.0.0.2:8080"
 
 
 def values(source, family, **options):
@@ -44,6 +46,32 @@ def everything(twin):
         "http": HTTPCache(),
         "near": NearTable(prefixes=["a"]),
     }
+
+
+def test_health_checks_and_purges_are_read():
+    aiohttp = pytest.importorskip("headgate.adapters.aiohttp")
+    balancer = headgate.RoundRobin([A, B])
+    purges = AsyncPurges(PurgeLog(), HTTPCache(), clock=lambda: 7.0)
+    follower = PurgeFollower(HTTPCache())
+    follower.receive("a", 4, [(4, {"tag": "news", "at": 1_700_000_000.0})])
+    follower.receive("b", 9, [])
+
+    class Checks(aiohttp.HealthChecks):
+        records = aiohttp.HealthRecord(A, False, 9, 5, 1, 500), aiohttp.HealthRecord(B, None, 0, 0, 0, None)
+
+    source = {"orders": Checks(balancer), "points": purges, "own": follower}
+    check_source(source)
+    assert [kind for kind, _, _ in primitives(source)] == ["health_checks", "purges", "purges"]
+    assert values(source, "headgate.health.probes") == {("orders", A): 9, ("orders", B): 0}
+    assert values(source, "headgate.health.failures") == {("orders", A): 5, ("orders", B): 0}
+    assert values(source, "headgate.health.errors") == {("orders", A): 1, ("orders", B): 0}
+    assert values(source, "headgate.health.up") == {("orders", A): 0}
+    assert values(source, "headgate.purges.applied") == {("points",): 0, ("own",): 9}
+    assert values(source, "headgate.purges.gaps") == {("points",): 0, ("own",): 1}
+    assert values(source, "headgate.purges.failures") == {("points",): 0}
+    assert values(source, "headgate.purges.behind") == {("points",): 0.0}
+    assert not values(source, "headgate.reading.errors")
+    assert readings({"orders": aiohttp.HealthChecks(balancer)})  # before they run
 
 
 def test_every_kind_of_primitive_is_read(twin):

@@ -315,6 +315,9 @@ def test_an_origin_whose_health_fails_gets_no_requests(redis_server, tmp_path):
 
             one.broken = True
             until(down)
+            metrics = server.get("/.edge/metrics")[2].decode()
+            assert f'headgate_health_up{{checks="origins",server="{one.url}"}} 0.0' in metrics
+            assert 'headgate_purges_gaps_total{purges="edge"} 0.0' in metrics
             before = asked(one)
             assert [server.get("/file/5")[0] for _ in range(10)] == [200] * 10
             assert asked(one) == before and asked(two) >= 10

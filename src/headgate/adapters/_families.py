@@ -173,6 +173,22 @@ FAMILIES: dict[str, _Terms] = {
     "headgate.balancer.ejections": _terms(
         "counter", "{ejection}", "balancer server", "Times that HTTP clients saw a server ejected."),
 
+    "headgate.health.probes": _terms(
+        "counter", "{probe}", "checks server", "Probes of a server that have ended."),
+    "headgate.health.failures": _terms(
+        "counter", "{probe}", "checks server", "Probes of a server that failed."),
+    "headgate.health.errors": _terms(
+        "counter", "{error}", "checks server", "Errors of checks that say nothing of the server."),
+    "headgate.health.up": _terms(
+        "gauge", "{server}", "checks server", "1 if the last verdict about a server is up, 0 if down."),
+
+    "headgate.purges.applied": _terms(
+        "gauge", "{purge}", "purges", "Number, in the log of purges, of the last one that was applied."),
+    "headgate.purges.gaps": _terms(
+        "counter", "{gap}", "purges", "Times that purges were missing, which made what is older stale."),
+    "headgate.purges.failures": _terms("counter", "{failure}", "purges", "Times that the log was not read."),
+    "headgate.purges.behind": _terms("gauge", "s", "purges", "Time since the log was read."),
+
     "headgate.hotkeys.hottest": _terms(
         "gauge", "{request}", "hotkeys key", "Estimate of how often one of the hottest keys was added."),
     "headgate.hotkeys.all": _terms(

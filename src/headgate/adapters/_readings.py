@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from heapq import nlargest
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from urllib.parse import urlsplit
 
 import headgate
@@ -324,6 +324,28 @@ def _server_counts(name: str, _: Any, counters: Mapping[Any, Any]) -> Iterator[R
         yield "headgate.balancer.ejections", labels, counts.ejected
 
 
+def _health_checks(name: str, checks: Any, k: int) -> Iterator[Reading]:
+    for record in nlargest(MOST_MEMBERS, checks.records, key=attrgetter("failures")):
+        labels = (name, record.server)
+        yield "headgate.health.probes", labels, record.probes
+        yield "headgate.health.failures", labels, record.failures
+        yield "headgate.health.errors", labels, record.errors
+        if record.up is not None:
+            yield "headgate.health.up", labels, int(record.up)
+
+
+def _followed(name: str, follower: Any, k: int) -> Iterator[Reading]:
+    position = follower.position
+    yield "headgate.purges.applied", (name,), 0 if position is None else position[1]
+    yield "headgate.purges.gaps", (name,), follower.gaps
+
+
+def _purges(name: str, purges: Any, k: int) -> Iterator[Reading]:
+    yield from _followed(name, purges.follower, k)
+    yield "headgate.purges.failures", (name,), purges.failures
+    yield "headgate.purges.behind", (name,), purges.behind
+
+
 # ---- hot keys and objectives --------------------------------------------------------------------
 
 
@@ -380,6 +402,8 @@ def _counters(name: str, primitive: Any, k: int) -> Iterable[Reading]:
 
 _KINDS: tuple[tuple[str, str, Reader], ...] = (
     ("rates", "limit", _limiter),
+    ("behind", "purges", _purges),
+    ("gaps", "purges", _followed),
     ("purge", "http_cache", _stats),
     ("open_epoch", "near", _stats),
     ("cache_info", "memoized", _memoized),
@@ -389,6 +413,7 @@ _KINDS: tuple[tuple[str, str, Reader], ...] = (
     ("withdraw", "retry_budget", _retry_budget),
     ("ownership", "placement", _placement),
     ("loads", "bounded_load", _bounded),
+    ("run", "health_checks", _health_checks),
     ("records", "balancer", _balancer),
     ("top", "hotkeys", _hotkeys),
     ("error_budget", "objective", _slo),
