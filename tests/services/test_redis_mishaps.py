@@ -16,7 +16,7 @@ import pytest
 import redis
 from near_caches import until_kept
 from redis_forms import Synchronous
-from redis_servers import Proxy, RedisServer
+from redis_servers import Proxy, RedisServer, ServerTime
 from servers import Port
 from watchdog import in_a_loop, until
 
@@ -316,6 +316,33 @@ def test_other_rates_forgive_denials(make, redis_server, prefix):
     assert [limiter.allow("ann") for _ in range(4)] == [True, True, False, False]
     limiter.reconfigure("1000/s")
     until(lambda: limiter.allow("ann"))
+
+
+def test_other_rates_end_leases(make, redis_server, prefix):
+    """What is left is refunded, and the other rates decide at once."""
+    limiter = make(redis_server.client(), SLOW, prefix=prefix, timeout=20, lease=100, lease_ttl=3600)
+    assert limiter.decide("ann").remaining == 999
+    limiter.reconfigure("5/h")
+    assert limiter.peek("ann", 0).remaining == 0, "all of the lease is owed until it is refunded"
+    with pytest.raises(ValueError, match="cost must be at most the burst 5"):
+        limiter.decide("ann", 50)
+    decisions = [limiter.decide("ann") for _ in range(6)]
+    assert [bool(decision) for decision in decisions] == [True] * 4 + [False] * 2
+    assert {decision.policy for decision in decisions} == {"5/h"}
+
+
+def test_what_is_left_is_refunded_by_the_rates_of_the_lease(make, redis_server, prefix, monkeypatch):
+    """What was refilled by them since is not refunded."""
+    now = ServerTime(redis_server.client(), monkeypatch)
+    fast, other = [make(redis_server.client(), "100/s", prefix=prefix, timeout=20, lease=lease, lease_ttl=60)
+                   for lease in (10, 0)]
+    assert other.allow("ann", 50)
+    assert fast.allow("ann")
+    now.now += 100_000
+    assert other.peek("ann").remaining == 50
+    fast.reconfigure("100/h")
+    assert fast.allow("ann")
+    assert fast.peek("ann", 0).remaining == pytest.approx(100 - 50 - 10, abs=0.01)
 
 
 def test_a_reservation_that_is_given_back_ends_the_denial(make, redis_server, prefix):

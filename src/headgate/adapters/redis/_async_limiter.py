@@ -174,7 +174,7 @@ class AsyncRedisRateLimiter(Keyed):
         if actual == cost:
             return
         try:
-            await self._store.call(self._settlement(key, cost, actual, reserved_at))
+            await self._store.call(self._settlement(self._plan, key, cost, actual, reserved_at))
         except StoreError as error:
             self._on_error.ignore(error, "")
         self._woken(key)

@@ -100,9 +100,8 @@ class Keyed:
         name = self._prefix.key(key_name(key))
         return Command(name, b"DEL", name)
 
-    def _settlement(self, key: Any, cost: float, actual: float, reserved_at: int) -> Call:
+    def _settlement(self, plan: Plan, key: Any, cost: float, actual: float, reserved_at: int) -> Call:
         """The call that settles `cost`, taken at that time of the server, as if `actual` had been taken."""
-        plan = self._plan
         name = self._prefix.key(key_name(key))
         if actual > cost:
             return Call(plan.give, [name], [plan.charge(actual - cost), b"more"])
@@ -163,7 +162,7 @@ class Keyed:
 
     def reconfigure(self, rate: Rates, *, burst: SupportsFloat | None = None) -> None:
         """Set another rate. The first request of a key that is then allowed, by whichever process, takes over
-        what the key owes, in tokens, rounded up.
+        what the key owes, in tokens, rounded up. Leases end.
 
         Raises what the constructor raises. Complexity: O(1).
 

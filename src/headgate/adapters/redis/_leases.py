@@ -56,8 +56,8 @@ def checked_leases(lease: int, lease_ttl: SupportsFloat, strict: bool) -> Leases
 class _Lease:
     """The tokens that are left for a key until `ends`, or the denial that holds until `denied_until`."""
 
-    __slots__ = ("busy", "decision", "denial", "denied_cost", "denied_until", "ends", "left", "reserved_at",
-                 "taken")
+    __slots__ = ("busy", "decision", "denial", "denied_cost", "denied_until", "ends", "left", "plan",
+                 "reserved_at", "taken")
 
     def __init__(self) -> None:
         self.busy = False
@@ -65,6 +65,7 @@ class _Lease:
         self.ends = self.denied_until = 0.0
         self.denied_cost = 0.0
         self.decision: Any = None
+        self.plan: Any = None
         self.denial: Any = None
 
     def decided(self) -> Decision:
@@ -165,7 +166,8 @@ class Leases:
         left, lease.left = lease.left, 0
         if not left:
             return []
-        return [limiter._settlement(name, lease.taken, lease.taken - left, lease.reserved_at)]
+        used = lease.taken - left
+        return [limiter._settlement(lease.plan, name, lease.taken, used, lease.reserved_at)]
 
     def returned(self, limiter: Keyed) -> list[Call]:
         """End all leases: the calls that refund them."""
@@ -182,10 +184,12 @@ class Leases:
                 lease.left = 0 if is_reset else lease.left
 
     def forgive_all(self) -> None:
-        """Forget all denials: other rates may allow what they denied."""
+        """Forget all denials and end all leases: other rates decide otherwise. What is left of a lease is
+        refunded by the rates under which it was taken.
+        """
         with self._lock:
             for lease in self._leases.values():
-                lease.denied_until = 0.0
+                lease.ends = lease.denied_until = 0.0
 
     def install(self, name: Any, lease: _Lease) -> None:
         """Make a lease the newest."""
@@ -226,16 +230,16 @@ class Flight:
         decision = self._limiter._decided(self._plan, reply, self._amount)
         lease, leases = self._lease, self._leases
         with leases._lock:
+            is_current = self._plan is self._limiter._plan
             if decision.allowed:
                 granted = int(_GRANTED.unpack_from(reply, self._plan.reply_size)[0])
                 lease.taken, lease.left = granted, granted - self._amount
                 lease.reserved_at = time_of(reply) * 1000
-                lease.ends = self._started + leases.ttl
+                lease.plan, lease.ends = self._plan, self._started + leases.ttl if is_current else 0.0
                 lease.decision, lease.denied_until = decision, 0.0
                 decision = lease.decided()
             else:
                 lease.denial, lease.denied_cost = decision, self._amount
-                is_current = self._plan is self._limiter._plan
                 lease.denied_until = self._started + decision.retry_after if is_current else 0.0
             leases.install(self._name, lease)
         return decision

@@ -248,7 +248,7 @@ class RedisRateLimiter(Keyed):
         if actual == cost:
             return
         try:
-            self._store.call(self._settlement(key, cost, actual, reserved_at))
+            self._store.call(self._settlement(self._plan, key, cost, actual, reserved_at))
         except StoreError as error:
             self._on_error.ignore(error, "")
         self._woken(key)
