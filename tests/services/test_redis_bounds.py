@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 from faked_time import faked_time
-from redis_servers import Proxy, RedisServer, server_program
+from redis_servers import NEWER, Proxy, RedisServer, server_program
 from watchdog import until
 
 from headgate import Rate
@@ -22,7 +22,7 @@ class Pair:
         homes = [folder / name for name in ("master", "replica")]
         for home in homes:
             home.mkdir()
-        path = server_program("8.2") if skew else None
+        path = server_program(NEWER) if skew else None
         self.master = stack.enter_context(RedisServer(homes[0], "--repl-diskless-sync-delay", "0", path=path))
         self._proxy = stack.enter_context(Proxy(self.master.port))
         follow = ["--replicaof", "127.0.0.1", str(self._proxy.port)]

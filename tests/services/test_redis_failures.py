@@ -14,7 +14,7 @@ import redis
 from faked_time import faked_time
 from own_time import Stopwatch
 from redis_forms import Synchronous
-from redis_servers import Proxy, RedisServer, one_in_a_hundred, server_program
+from redis_servers import NEWER, Proxy, RedisServer, one_in_a_hundred, server_program
 from servers import Port
 from watchdog import in_a_thread, in_threads, until
 
@@ -426,7 +426,7 @@ def test_a_child_has_connections_of_its_own(server):
 def test_a_server_whose_clock_is_stepped(tmp_path, make):
     """Forward by an hour: at most one burst more. Back: debts are kept, and it heals at once."""
     before, offset = faked_time(tmp_path, "+0")
-    path = server_program("8.2")  # whose allocator does not read the clock before that is faked
+    path = server_program(NEWER)  # whose allocator does not read the clock before that is faked
     with RedisServer(tmp_path, path=path, before=before) as server, ExitStack() as stack:
         stack.callback(server.end)
         slow = make(server.client(), "10/h", prefix="slow", timeout=5)
