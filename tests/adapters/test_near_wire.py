@@ -89,6 +89,7 @@ def test_the_identity_of_a_server():
     assert run_id_of(b"a:1\r\nrun_id:5f\r\nb:2\r\n") == "5f"
     assert run_id_of(b"a:1\r\n") is None
     assert run_id_of(ReplyError("NOPERM")) is None
+    assert run_id_of(b"run_id:\xff") == "\ufffd"
 
 
 class Dialogue:
@@ -166,6 +167,13 @@ def test_a_server_that_is_no_master_is_not_trusted(dialogue):
     (b"-NOAUTH first\r\n", "NOAUTH first"),
     (GREETING + MASTER, "more replies than commands"),
     (b"SSH-2.0\r\n", "no reply"),
+    (GREETING.replace(MASTER, b"+OK\r\n"), "the server is a OK"),
+    (GREETING.replace(MASTER, b"*0\r\n"), r"the server is a \[\]"),
+    (GREETING.replace(MASTER, b":7\r\n"), "the server is a 7"),
+    (GREETING.replace(MASTER, b"*1\r\n$1\r\n\xff\r\n"), "the server is a "),
+    (b">1\r\n+invalidate\r\n", r"no keys in an announcement: \[\]"),
+    (b">2\r\n+invalidate\r\n:1\r\n", r"no keys in an announcement: \[1\]"),
+    (b">2\r\n+invalidate\r\n*2\r\n+user:1\r\n_\r\n", "no keys in an announcement"),
 ])
 def test_what_ends_a_session(dialogue, data, message):
     with pytest.raises(ConnectionError, match=message):

@@ -14,6 +14,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import pytest
 import redis
+from near_caches import FORMS as FORMS_OF_CACHES
 from near_caches import until_kept
 from redis_forms import Synchronous
 from redis_servers import Proxy, RedisServer, ServerTime
@@ -267,6 +268,22 @@ def test_a_connection_that_was_left_is_closed_with_the_limiter():
     with reluctant([b"silence"], SilentAtFirst) as client:
         in_a_loop(main(client))
     gc.collect()
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "redis..example"])
+def test_a_host_that_is_no_name_is_a_failure_of_the_store(make, host):
+    with redis.Redis(host=host) as client:
+        assert make(client, "10/s", on_error="deny").decide("ann").degraded
+        with pytest.raises(StoreError, match="label"):
+            make(client, "10/s").decide("ann")
+
+
+@pytest.mark.parametrize("form", FORMS_OF_CACHES)
+def test_a_near_cache_at_a_host_that_is_no_name(form):
+    with redis.Redis(host="a" * 64) as client:
+        near = FORMS_OF_CACHES[form](client, prefixes=["user:"], heartbeat=0.01)
+        assert near.get("user:1", "nothing") == "nothing"
+        near.close()
 
 
 # ---- limits that decide instead -------------------------------------------------------------

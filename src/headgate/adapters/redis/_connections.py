@@ -189,7 +189,7 @@ class Pool:
         if connection is None:
             try:
                 connection = Connection(server, deadline)
-            except (OSError, ReplyError) as error:
+            except (OSError, ReplyError, UnicodeError) as error:  # the last for a host that is no name
                 raise Unsent(f"{server}: {error}") from error
         return self.exchange_on(connection, server, commands, count, deadline)
 

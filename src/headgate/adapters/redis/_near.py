@@ -99,7 +99,7 @@ class _Thread(Tracker):
                 except Demoted:
                     self.doubt()
                     self._stop.wait(self._pause)
-                except (OSError, ReplyError):
+                except (OSError, ReplyError, UnicodeError):
                     self._stop.wait(self._pause)
         except ReferenceError:  # the cache is gone
             pass

@@ -126,7 +126,7 @@ class _Task(Tracker):
                 except Demoted:
                     self.doubt()
                     await asyncio.sleep(self._pause)
-                except (OSError, ReplyError):
+                except (OSError, ReplyError, UnicodeError):
                     await asyncio.sleep(self._pause)
         except ReferenceError:  # the cache is gone
             pass

@@ -122,12 +122,29 @@ def run_id_of(information: object) -> str | None:
     if isinstance(information, bytes):
         for line in information.splitlines():
             if line.startswith(b"run_id:"):
-                return line[7:].decode()
+                return line[7:].decode("utf-8", "replace")
     return None
 
 
 class Demoted(ConnectionError):
     """The server is not a master."""
+
+
+def _check_master(reply: Any) -> None:
+    role = reply[0] if isinstance(reply, list) and reply else reply
+    if role != b"master":
+        name = role.decode("utf-8", "replace") if isinstance(role, bytes) else repr(role)
+        raise Demoted(f"the server is a {name}")
+
+
+def _announced_keys(rest: list[Any]) -> list[bytes] | None:
+    """The keys of an announcement, None for all, of what follows its first word."""
+    match rest:
+        case [None]:
+            return None
+        case [list() as keys] if all(isinstance(key, bytes) for key in keys):
+            return keys
+    raise ConnectionError(f"no keys in an announcement: {repr(rest)[:100]}")
 
 
 class Session:
@@ -187,8 +204,9 @@ class Session:
                 self._replied(message, now)
 
     def _announced(self, push: Push) -> None:
-        if push and push[0] == b"invalidate":
-            self._source.invalidated(push[1])
+        kind, *rest = push or [None]
+        if kind == b"invalidate":
+            self._source.invalidated(_announced_keys(rest))
 
     def _replied(self, reply: Any, now: int) -> None:
         if not self._waiting:
@@ -196,8 +214,8 @@ class Session:
         if isinstance(reply, ReplyError):
             raise ConnectionError(str(reply))
         kind = self._waiting.popleft()
-        if kind in ("role", "heartbeat") and reply[0] != b"master":
-            raise Demoted(f"the server is a {reply[0].decode()}")
+        if kind in ("role", "heartbeat"):
+            _check_master(reply)
         if kind == "identity":
             self._run_id = run_id_of(reply)
         elif kind == "tracking":

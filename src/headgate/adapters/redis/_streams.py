@@ -221,7 +221,7 @@ class _Opening:
     async def _open(self, server: Server, deadline: float) -> None:
         try:
             self.pipeline = await opened(server, deadline)
-        except (OSError, ReplyError, Unsent, Unanswered) as error:
+        except (OSError, ReplyError, UnicodeError, Unsent, Unanswered) as error:
             self.error = error
 
 
