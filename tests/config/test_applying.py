@@ -159,6 +159,53 @@ def test_hot_keys_of_a_balancer(load, clock):
     assert balancer.hotkeys is gate.hotkeys["urls"]
 
 
+SERVER_ORDERS = (["a", "b"], ["b", "a"], ["c", "b", "a"], ["a", "d", "c"], ["d", "a"], ["a", "b", "d"])
+
+
+@pytest.mark.parametrize(
+    "kind", ["power_of_two", "weighted_round_robin", "peak_ewma", "key_hash", "address_hash"])
+def test_servers_are_in_the_order_of_the_document(load, kind):
+    def document(servers):
+        return {"balancers": {"b": {"kind": kind, "servers": servers}}}
+
+    gate = load(document(SERVER_ORDERS[0]))
+    balancer = gate.balancers["b"]
+    for servers in SERVER_ORDERS[1:]:
+        changes = gate.apply(document(servers))
+        assert [change.place for change in changes] == ["balancers.b.servers"]
+        assert balancer.servers == tuple(servers)
+        balancer._check()
+        assert not gate.apply(document(servers))
+
+
+def test_addresses_have_the_servers_of_nginx_after_a_change_of_their_order(load):
+    def document(servers):
+        return {"balancers": {"b": {"kind": "address_hash", "scheme": "nginx", "servers": servers}}}
+
+    gate, addresses = load(document(SERVER_ORDERS[0])), [f"10.0.{number}.1" for number in range(50)]
+    for servers in SERVER_ORDERS[1:]:
+        gate.apply(document(servers))
+        other = load(document(servers))
+        assert (list(map(gate.balancers["b"].get_server, addresses))
+                == list(map(other.balancers["b"].get_server, addresses)))
+
+
+def test_servers_changed_by_hand_come_last_in_order(load):
+    def document(*servers):
+        return {"balancers": {"b": {"servers": list(servers)}}}
+
+    gate = load(document("a", "b", "c"))
+    balancer = gate.balancers["b"]
+    balancer.add_server("hand")
+    balancer.remove_server("b")
+    picked = balancer.pick()
+    gate.apply(document("d", "c", "b", "a"))
+    assert balancer.servers == ("d", "c", "a", "hand")
+    assert sum(record.in_flight for record in balancer.records) == 1
+    picked.done()
+    assert sum(record.in_flight for record in balancer.records) == 0
+
+
 def test_servers_changed_by_hand_are_left_alone(load):
     def document(*servers, **more):
         return {"balancers": {"b": {"servers": list(servers), **more}}}

@@ -58,6 +58,7 @@ PLAIN = {
     kinds.Mode: [0o600, "0600", "0o640"],
     kinds.StoreURL: ["redis://ann:a@b@10.0.0.1:7/0?username=a@b", "rediss://[::1]", "unix://a:b@/run/a@b/r.sock?db=1"],
     compounds.Weights: [["a", "b"], ["1", 2], {"a": 1, "b": 0.5}, {"1": 1}, []],
+    compounds.Servers: [["a", "b"], ["1", 2], {"a": 1, "b": 0.5}, {"1": 1}, []],
     compounds.Limit: ["local", "10/s"],
     compounds.Extractor: ["client", "method", "path", "route", "user", "header x", "cookie c", "const a b"],
 }

@@ -380,7 +380,6 @@ cdef class _Members:
         ('b',)
         """
         cdef _Record record
-        cdef dict before
         cdef dict after
         now = self._now()
         while True:
@@ -390,6 +389,19 @@ cdef class _Members:
             del after[record.server]
             plan = self._make_plan(after, self._placement_factory(), None, 0)
             if self._replace(before, after, record, 0, plan, now):
+                return
+
+    def _reorder(self, servers):
+        """Order the members as `servers`, before those that are not among them."""
+        now = self._now()
+        while True:
+            before = self._current_members()
+            records = [before[server] for server in servers if server in before]
+            after = {(<_Record>each).server: each for each in records} | before
+            if list(after) == list(before):
+                return
+            plan = self._make_plan(after, self._placement_factory(), None, 0)
+            if self._replace(before, after, records[0], (<_Record>records[0]).weight, plan, now):
                 return
 
     def drain_server(self, server, draining=True):
@@ -476,7 +488,6 @@ cdef class _Members:
         ['a', 'b', 'a']
         """
         cdef _Record record
-        cdef dict before
         weight = self._checked_weight(weight, self._placement_factory())
         now = self._now()
         while True:

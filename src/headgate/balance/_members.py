@@ -340,6 +340,19 @@ class _Members:
             if self._replace(before, after, record, 0, plan, now):
                 return
 
+    def _reorder(self, servers):
+        """Order the members as `servers`, before those that are not among them."""
+        now = self._now()
+        while True:
+            before = self._members
+            records = [before[server] for server in servers if server in before]
+            after = {record.server: record for record in records} | before
+            if list(after) == list(before):
+                return
+            plan = self._make_plan(after, self._placement_factory(), None, 0)
+            if self._replace(before, after, records[0], records[0].weight, plan, now):
+                return
+
     def drain_server(self, server, draining=True):
         """Stops picking `server`, or resumes if not `draining`; picks in flight go on.
 

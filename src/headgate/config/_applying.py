@@ -240,8 +240,8 @@ def _change_balancer(plan: Plan, each: Changed) -> None:
 
 
 def _change_servers(balancer: Any, before: Mapping[str, float], after: Mapping[str, float]) -> None:
-    """Add, weigh and remove servers, in this order, so that there is always one. What was done by hand to
-    servers that did not change in the document stays.
+    """Add, weigh and remove servers, in this order, so that there is always one; then order them as the
+    document does. What was done by hand to servers that did not change in the document stays.
     """
     for server, weight in after.items():
         if before.get(server) != weight:
@@ -249,6 +249,7 @@ def _change_servers(balancer: Any, before: Mapping[str, float], after: Mapping[s
     for server in before.keys() - after.keys():
         with suppress(KeyError):  # removed before, by hand
             balancer.remove_server(server)
+    balancer._reorder(after)
 
 
 def _drain(balancer: Any, server: str, draining: bool) -> None:

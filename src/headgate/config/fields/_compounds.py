@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from math import inf
 
 from headgate.config._errors import Path
@@ -101,6 +102,14 @@ class Weights(Kind):
         return {"anyOf": [
             {"type": "array", "items": {"type": ["string", "integer"]}}, MapOf(self.weight).schema(),
         ]}
+
+
+class Servers(Weights):
+    """Servers, whose order counts, as it does for nginx's ip_hash."""
+
+    def read(self, node: Node, path: Path, reports: Reports) -> Any:
+        found = super().read(node, path, reports)
+        return found if found is FAILED else OrderedDict(found)
 
 
 class Limit(Kind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headgate.config._hints import listed
-from headgate.config.fields._compounds import ListOf, Weights
+from headgate.config.fields._compounds import ListOf, Servers, Weights
 from headgate.config.fields._field import REQUIRED, Field, Record, Section
 from headgate.config.fields._kinds import Choice, Duration, Name, Number, OneOf, Text, Whole
 
@@ -54,7 +54,7 @@ BALANCERS = Section("balancers", Record(
     Field("kind", Choice("round_robin", "weighted_round_robin", "random", "power_of_two", "least_loaded",
                          "peak_ewma", "key_hash", "address_hash"),
           "how a server is picked", "power_of_two"),
-    Field("servers", Weights(1e-100, 1e100), "the servers, or their weights", REQUIRED, live=True),
+    Field("servers", Servers(1e-100, 1e100), "the servers, or their weights", REQUIRED, live=True),
     Field("draining", ListOf(Text("a server")), "the servers that get no new requests", (), live=True),
     Field("placement", Choice("ring", "rendezvous", "maglev"), "how keys are placed on servers", "ring",
           only=("key_hash",)),
