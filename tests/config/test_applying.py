@@ -335,6 +335,36 @@ def test_rates_go_back_if_one_fails(load, clock, monkeypatch):
     assert gate.apply(document("50/h")) and gate.caches["a"].maxsize == 4
 
 
+def test_rates_go_back_to_those_that_were_in_force(load, monkeypatch, tmp_path):
+    """Another process has applied the next document, with 7/h, before this one fails to."""
+    def document(rate):
+        limits = {name: {"rate": rate, "max_keys": 100, "path": f"{tmp_path}/{name}"} for name in "abc"}
+        limits["c"] |= {"kind": "address", "v4": {"24": 3}}
+        return {"limits": {**limits, "d": {"rate": rate, "max_keys": 100}},
+                "levels": {"public": {"ip": "a", "user": rate}}}
+
+    gate, other = load(document("5/h")), load(document("5/h"))
+    other.apply(document("7/h"))
+    gate.limits["d"].reconfigure("8/h")
+    gate.levels["public"].reconfigure(user="9/h")
+    from headgate.config._applying import Switch
+
+    do, done = Switch.do, []
+
+    def failing(switch):
+        done.append(switch)
+        do(switch)
+        if len(done) == 5:
+            raise HeadgateError("path is locked by a process that is stopped, got 'c'")
+
+    monkeypatch.setattr(Switch, "do", failing)
+    with pytest.raises(HeadgateError, match=r"^path is locked"):
+        gate.apply(document("7/h"))
+    assert [limit.rates[0].limit for limit in gate.limits.values()] == [7, 7, 7, 8]
+    assert [limit.rates[0].limit for limit in other.limits.values()] == [7, 7, 7, 7]
+    assert gate.levels["public"].rates["user"][0].limit == 9
+
+
 def test_a_limit_that_fails_half_way_goes_back_whole(load, clock, monkeypatch):
     def document(rate):
         return {"limits": {"a": {"kind": "address", "rate": rate, "v4": {"32": 1, "24": 2}, "max_keys": 100}}}
@@ -348,7 +378,7 @@ def test_a_limit_that_fails_half_way_goes_back_whole(load, clock, monkeypatch):
     class Half:
         """The limiter, of whose files the second one is locked at first."""
 
-        _changed_rates = limiter._changed_rates
+        _changed_rates, rates = limiter._changed_rates, limiter.rates
 
         def reconfigure(self, rates):
             calls.append(rates)
@@ -370,7 +400,7 @@ def test_only_another_failure_is_reported_when_a_limit_goes_back(load, monkeypat
     files = iter(("a", path))
 
     class Locked:
-        _changed_rates = gate.limits["a"]._changed_rates
+        _changed_rates, rates = gate.limits["a"]._changed_rates, gate.limits["a"].rates
 
         def reconfigure(self, rates):
             raise HeadgateError(f"path is locked, got {next(files)!r}")

@@ -28,14 +28,19 @@ if TYPE_CHECKING:
 
 
 class Switch:
-    """Another rate for a limit, which can be taken back."""
+    """Another rate for a limit, which can be taken back: to what `read` returned before, since by hand or by
+    another process it may have another one than the document says.
+    """
 
-    __slots__ = ("_after", "_before", "_reconfigure", "is_shared")
+    __slots__ = ("_after", "_before", "_read", "_reconfigure", "is_shared")
 
-    def __init__(self, reconfigure: Callable[[Any], object], before: Any, after: Any,
+    def __init__(self, read: Callable[[], Any], reconfigure: Callable[[Any], object], after: Any,
                  is_shared: bool = False) -> None:
-        self._reconfigure, self._before, self._after = reconfigure, before, after
+        self._read, self._reconfigure, self._after = read, reconfigure, after
         self.is_shared = is_shared
+
+    def remember(self) -> None:
+        self._before = self._read()
 
     def do(self) -> None:
         self._reconfigure(self._after)
@@ -112,10 +117,10 @@ class Plan:
         self.building.attempt("http", "", self.building.make, "http_caches", "", after)
         self.commits.append(partial(cache.reconfigure, **_settings_of(after)))
 
-    def switch(self, limiter: Any, before: Any, after: Any, is_shared: bool) -> None:
+    def switch(self, limiter: Any, rates: Any, is_shared: bool) -> None:
         """Have a limit take another rate, if it can."""
-        limiter._changed_rates(after)
-        self.switches.append(Switch(limiter.reconfigure, before, after, is_shared))
+        limiter._changed_rates(rates)
+        self.switches.append(Switch(lambda: limiter.rates, limiter.reconfigure, rates, is_shared))
 
     def run_switches(self) -> None:
         """All rates, those in files last; none if one fails. That one is taken back too, as a limit may have
@@ -124,6 +129,7 @@ class Plan:
         begun: list[Switch] = []
         try:
             for switch in sorted(self.switches, key=lambda each: each.is_shared):
+                switch.remember()
                 begun.append(switch)
                 switch.do()
         except BaseException as failure:
@@ -137,7 +143,7 @@ def adopt(plan: Plan, made: Made, fields: Fields) -> None:
     if fields.get("path") is not None and fields.get("kind") in ("keyed", "address"):
         wanted = rates_of(fields)
         if made.plain.rates != wanted:
-            plan.switch(made.plain, made.plain.rates, wanted, True)
+            plan.switch(made.plain, wanted, True)
 
 
 def _first(section: str, fields: list[str]) -> list[str]:
@@ -184,18 +190,17 @@ def _change_http_cache(plan: Plan, each: Changed) -> None:
 
 
 def _change_limit(plan: Plan, each: Changed) -> None:
-    rates = rates_of(each.before), rates_of(each.after)
+    rates = rates_of(each.after)
     for limiter in each.made.forms():
-        plan.switch(limiter, *rates, is_shared=each.after.get("path") is not None)
+        plan.switch(limiter, rates, is_shared=each.after.get("path") is not None)
 
 
 def _change_levels(plan: Plan, each: Changed) -> None:
     plan.building.make("levels", each.name, each.after)
     old, new = each.before["levels"], each.after["levels"]
-    changed = [level for level in new if new[level] != old[level]]
-    if changed:
-        rates = {level: old[level] for level in changed}, {level: new[level] for level in changed}
-        plan.switches += [Switch(_rates_setter(limits), *rates) for limits in each.made.forms()]
+    rates = {level: new[level] for level in new if new[level] != old[level]}
+    if rates:
+        plan.switches += [_switch_of_levels(limits, rates) for limits in each.made.forms()]
     limits = each.made.plain
     if "shadow" in each.fields:
         plan.commits.append(partial(limits.set_shadow, *each.after["shadow"]))
@@ -203,8 +208,12 @@ def _change_levels(plan: Plan, each: Changed) -> None:
         plan.commits.append(partial(_change_rules, limits, each.before, each.after))
 
 
-def _rates_setter(limits: Any) -> Callable[[Mapping[str, str]], object]:
-    return lambda rates: limits.reconfigure(**rates)
+def _switch_of_levels(limits: Any, rates: Mapping[str, str]) -> Switch:
+    return Switch(
+        lambda: {level: limits.rates[level] for level in rates},
+        lambda rates: limits.reconfigure(**rates),
+        rates,
+    )
 
 
 def _change_rules(limits: Any, before: Fields, after: Fields) -> None:
