@@ -31,7 +31,6 @@ from headgate import LRUCache, RateLimiter, TokenBucket, address_prefix
 MOST_HEAD = 16 * 1024
 MOST_REFUSED = 100
 PIECE = 64 * 1024
-OWN = [("Via", "1.1 forward"), ("Connection", "close")]
 NAT64, COMPATIBLE = ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96")
 UNICAST6 = ipaddress.ip_network("2000::/3")
 SPECIAL = [ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")]
@@ -43,6 +42,7 @@ STATUSES = {
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     502: "Bad Gateway",
+    501: "Not Implemented",
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
@@ -269,6 +269,12 @@ class ForwardProxy:
             raise Refused(400, "http_request_error") from error
         if not self._allow.permits(exchange.host, exchange.port):
             raise Refused(403, "http_request_denied")
+        if head.method == "TRACE":
+            raise Refused(501, "http_request_denied")
+        if head.method == "OPTIONS" and head.forwards_left() == 0:
+            exchange.status = 204
+            writer.write(Head.bytes_of("HTTP/1.1 204 No Content", own_fields(head)))
+            return
         origin = await self._connect(exchange)
         try:
             async with asyncio.timeout(self.settings.idle_timeout) as idle:
@@ -412,13 +418,13 @@ class Relay:
         self, head: Head, target: str, length: int | None, client: Streams, origin: Streams
     ) -> None:
         """One request and its response. The origin's connection ends with it, as it is told."""
-        fields = [("Host", head.one("host")), *passed_on(head), *OWN]
+        fields = [("Host", head.one("host")), *passed_on(head), *own_fields(head)]
         if length is None:
             fields.append(("Transfer-Encoding", "chunked"))
         await self._send(origin[1], Head.bytes_of(f"{head.method} {target} HTTP/1.1", fields))
         upload = asyncio.create_task(self._upload(client[0], origin[1], length))
         try:
-            await self._download(head.method, origin[0], client[1])
+            await self._download(head, origin[0], client[1])
         finally:
             upload.cancel()
             await asyncio.wait([upload])
@@ -436,12 +442,15 @@ class Relay:
                 await self._send(writer, b"%x\r\n%b\r\n" % (len(data), data))
             await self._send(writer, b"0\r\n\r\n")
         except (BadMessage, OSError, asyncio.IncompleteReadError, ValueError) as error:
+            if isinstance(error, OSError) and reader.exception() is None:
+                return  # the origin reads no more, and may have responded
             self._exchange.reason = f"body of the request: {error}"
             writer.transport.abort()
 
     async def _download(
-        self, method: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, request: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        """The response; a client of HTTP/1.0 gets no interim ones and no chunks (RFC 9110 15.2, 9112 6.1)."""
         while True:
             try:
                 head = Head.response(await reader.readuntil(b"\r\n\r\n"))
@@ -450,15 +459,17 @@ class Relay:
                 raise Refused(400 if self._exchange.reason else 502, "http_protocol_error") from error
             if not 100 <= head.status < 200 or head.status == 101:
                 break
-            await self._send(writer, Head.bytes_of(f"HTTP/1.1 {head.status} Continue", []))
+            if request.minor:
+                line = f"HTTP/1.1 {head.status} {head.reason}"
+                await self._send(writer, Head.bytes_of(line, passed_on(head)))
         if head.status == 101:
             raise Refused(502, "http_upgrade_failed")
         self._exchange.status = head.status
-        fields = [*passed_on(head), *OWN]
-        if head.has("transfer-encoding"):
+        fields = [*passed_on(head), *own_fields(head)]
+        if head.has("transfer-encoding") and request.minor:
             fields.append(("Transfer-Encoding", "chunked"))
         await self._send(writer, Head.bytes_of(f"HTTP/1.1 {head.status} {head.reason}", fields))
-        if method == "HEAD" or head.status in (204, 304):
+        if request.method == "HEAD" or head.status in (204, 304):
             return
         chunked = head.has("transfer-encoding")
         if not chunked:
@@ -466,8 +477,14 @@ class Relay:
             return
         async for data in read_chunks(reader):
             self._exchange.down += len(data)
-            await self._send(writer, b"%x\r\n%b\r\n" % (len(data), data))
-        await self._send(writer, b"0\r\n\r\n")
+            await self._send(writer, b"%x\r\n%b\r\n" % (len(data), data) if request.minor else data)
+        if request.minor:
+            await self._send(writer, b"0\r\n\r\n")
+
+
+def own_fields(head: Head) -> list[tuple[str, str]]:
+    """What this proxy adds to a message."""
+    return [("Via", f"1.{head.minor} forward"), ("Connection", "close")]
 
 
 def destination(head: Head) -> tuple[str, int, str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from headgate.adapters.proxy import end_to_end
+from headgate.adapters.proxy import end_to_end, forwarded_once, forwards_of
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/1\.([01])" % _TOKEN)
@@ -64,6 +64,10 @@ class Head:
             raise BadMessage(f"one {name} is needed, not {len(values)}")
         return values[0]
 
+    def forwards_left(self) -> int | None:
+        """What Max-Forwards says, None without a valid one."""
+        return forwards_of([(name.encode(), value.encode("latin-1")) for name, value in self.fields])
+
     def body_length(self) -> int | None:
         """The bytes of the body, None for chunks. Raises BadMessage where it is ambiguous."""
         if self.has("transfer-encoding"):
@@ -107,8 +111,10 @@ def authority(text: str) -> tuple[str, int | None]:
 
 
 def passed_on(head: Head) -> list[tuple[str, str]]:
-    """The fields without Host and those of one connection."""
+    """The fields without Host and those of one connection, and one hop less for OPTIONS."""
     fields = [(name.encode(), value.encode("latin-1")) for name, value in head.fields if name != "host"]
+    if head.method == "OPTIONS":
+        fields = forwarded_once(fields)
     return [(name.decode(), value.decode("latin-1")) for name, value in end_to_end(fields)]
 
 

@@ -100,6 +100,67 @@ def test_chunks_pass_in_both_directions():
     in_a_loop(main())
 
 
+@pytest.mark.parametrize("minor", [0, 1])
+def test_a_client_of_an_old_version_gets_no_chunks_and_no_interim_responses(minor):
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+
+    async def main():
+        async with proxied(hints + chunked) as (server, origin, host):
+            response = await talk(server.port, get(host).replace(b"/1.1", b"/1.%d" % minor, 1))
+            body = response.rpartition(b"close\r\n")[2]
+            if minor:
+                passed = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+                assert response.startswith(passed + b"HTTP/1.1 200 OK\r\n")
+                assert body == b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+            else:
+                assert response.startswith(b"HTTP/1.1 200 OK\r\n") and body == b"\r\nabc"
+            assert b"Via: 1.%d forward" % minor in origin.received[0]
+
+    in_a_loop(main())
+
+
+def test_an_origin_that_reads_no_more_is_no_fault_of_the_client():
+    """Whether its early response can still be read is up to the system."""
+    async def refuse(origin, at, reader, writer):
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
+        writer.close()
+
+    async def main():
+        async with proxied(refuse) as (server, _, host):
+            body = bytes(20_000_000)
+            head = f"POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(head.encode() + body)
+            assert status(await reader.readline()) in (413, 502)
+            writer.close()
+
+    in_a_loop(main())
+
+
+@pytest.mark.parametrize("method, said, passed", [
+    ("OPTIONS", "2", "1"), ("OPTIONS", "x", "x"), ("GET", "0", "0")])
+def test_max_forwards_counts_hops(method, said, passed):
+    async def main():
+        async with proxied() as (server, origin, host):
+            request = get(host).replace(b"GET", method.encode()).replace(
+                b"\r\n\r\n", f"\r\nMax-Forwards: {said}\r\n\r\n".encode())
+            assert status(await talk(server.port, request)) == 200
+            assert f"\r\nmax-forwards: {passed}\r\n".encode() in origin.received[0]
+
+    in_a_loop(main())
+
+
+@pytest.mark.parametrize("method, wanted", [("OPTIONS", 204), ("TRACE", 501)])
+def test_methods_that_end_here(method, wanted):
+    async def main():
+        async with proxied() as (server, origin, host):
+            request = get(host).replace(b"GET", method.encode())[:-2] + b"Max-Forwards: 0\r\n\r\n"
+            assert status(await talk(server.port, request)) == wanted and not origin.received
+
+    in_a_loop(main())
+
+
 def test_connect_is_a_tunnel_of_bytes():
     async def echo(origin, at, reader, writer):
         writer.write(origin.received[at][-2:])

@@ -7,6 +7,8 @@
 from headgate.adapters.proxy._fields import (
     Refusal,
     end_to_end,
+    forwarded_once,
+    forwards_of,
     host_of,
     is_plain_path,
     is_unambiguous,
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from headgate.adapters.proxy._reverse import ReverseProxy
 
 __all__ = [
-    "ConnectionPool", "Hop", "Refusal", "ReverseProxy", "StrictMiddleware", "end_to_end", "host_of",
-    "is_plain_path", "is_unambiguous", "refusal_of", "refuse", "without_connection_options"
+    "ConnectionPool", "Hop", "Refusal", "ReverseProxy", "StrictMiddleware", "end_to_end", "forwarded_once",
+    "forwards_of", "host_of", "is_plain_path", "is_unambiguous", "refusal_of", "refuse",
+    "without_connection_options"
 ]
 
 
