@@ -269,7 +269,7 @@ class AsyncPurgeStream:
                 pipeline.close()  # its next reply would be a late one
             if isinstance(error, ReplyError) and error.kind not in _MOVING:
                 raise self._store.error(error) from self._store.cause(error)
-            if not isinstance(error, (OSError, ReplyError, Unanswered, Unsent)):
+            if not isinstance(error, (OSError, ReplyError, UnicodeError, Unanswered, Unsent)):
                 raise
         else:
             self._waiters.leave(server, pipeline)
