@@ -157,6 +157,14 @@ def test_a_new_limiter_has_the_rate_in_force(make):
     assert not make(on_mismatch="adopt").allow("ann")
 
 
+def test_the_rate_of_a_strict_limit_is_adopted_in_place_of_a_larger_one(make):
+    limiter = make("5/s", strict=True)
+    other = make("50/s", strict=True, on_mismatch="adopt")
+    assert other.rates == limiter.rates and other.allow("ann", 5) and not limiter.allow("ann")
+    with pytest.raises(ValueError, match=r"^rate must have a limit of at most 5, got 50 for the limit in"):
+        other.reconfigure("50/s")
+
+
 def test_reservations_and_refunds_across_a_switch(make):
     one, other = make("10/s"), make("10/s")
     reservation = one.reserve("ann", 8)

@@ -107,15 +107,13 @@ def _there(path: str | PathLike[str], rates: tuple[Rate, ...], strict: bool, ado
     """The tiers of the `RateLimiter` in the file at `path`, if they are to be adopted, and the entries that
     its logs have; or `rates`, and as many entries as they need, if there is none of that kind.
     """
-    needed = longest_log(checked_windows(rates)) if strict else 0
     there = settings_there(path, "RateLimiter")
-    if there.get("strict") == strict:
-        text, entries = there.get("rate"), there.get("entries")
-        if adopt and isinstance(text, str):
-            rates = checked_rates(text, None)
-        if isinstance(entries, int):
-            return rates, max(entries, needed)
-    return rates, needed
+    text, entries = there.get("rate"), there.get("entries")
+    is_alike = there.get("strict") == strict
+    if is_alike and adopt and isinstance(text, str):
+        rates = checked_rates(text, None)
+    needed = longest_log(checked_windows(rates)) if strict else 0
+    return rates, max(entries, needed) if is_alike and isinstance(entries, int) else needed
 
 
 def _adopted_terms(path: str | PathLike[str], terms: tuple[float, float]) -> tuple[float, float]:
