@@ -96,6 +96,20 @@ def test_a_full_disk_is_a_message(arguments):
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize("arguments, message", [
+    (["slo", "x"], "TARGET: must be a number, got x"),
+    (["slo", "0.999"], "TARGET: must be in percent, as 99.9, got 0.999"),
+    (["slo", "99", "--window", "soon"],
+     "--window: must be a duration such as \"30 d\" or \"5 min\", got 'soon'"),
+    (["slo", "--each", "99", "--replicas", "2.5"], "--replicas: must be a whole number, got 2.5"),
+    (["top", "--every", "often"], "--every: must be a number, got often"),
+])
+def test_an_option_is_refused_without_names_of_the_code(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert capsys.readouterr().err.endswith(f"error: argument {message}\n")
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "-inf"])
 def test_a_scale_is_positive_and_finite(text):
     with pytest.raises(ArgumentTypeError, match=f"must be positive and finite, got {text}"):

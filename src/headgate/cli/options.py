@@ -9,15 +9,26 @@ from headgate.cli.errors import CommandError
 
 
 def positive_int(text: str) -> int:
-    if (number := int(text)) < 1:
+    try:
+        found = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text}") from None
+    if found < 1:
         raise argparse.ArgumentTypeError(f"must be positive, got {text}")
-    return number
+    return found
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text}") from None
 
 
 def positive_float(text: str) -> float:
-    if not 0 < (number := float(text)) < math.inf:
+    if not 0 < (found := number(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"must be positive and finite, got {text}")
-    return number
+    return found
 
 
 def check_needs(args: argparse.Namespace, needed: str, *options: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from headgate._base.durations import checked_duration
 from headgate._base.files import write_file
 from headgate.cli.errors import CommandError
-from headgate.cli.options import positive_int
+from headgate.cli.options import number, positive_int
 from headgate.cli.slo.analysis import Redundancy, analyse
 from headgate.cli.slo.show import as_json, show
 from headgate.cli.tables import Markdown, printer
@@ -62,15 +62,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _percent(text: str) -> float:
     """Percent of an option, which a sign may follow."""
-    number = float(text.removesuffix("%"))
-    if not 0 < number < 100:
+    percent = number(text.removesuffix("%"))
+    if not 0 < percent < 100:
         raise argparse.ArgumentTypeError(f"must be a percentage between 0 and 100, got {text}")
-    return number
+    if percent < 1:
+        raise argparse.ArgumentTypeError(f"must be in percent, as 99.9, got {text}")
+    return percent
 
 
 def _window(text: str) -> str:
     try:
         checked_duration("--window", text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--window ")) from error
     return text
