@@ -265,6 +265,14 @@ def test_a_client_that_takes_nothing_of_a_stored_response_is_cut(origin, redis_s
         client.close()
 
 
+def test_a_host_with_a_final_dot_is_the_same_host(site, origin):
+    """Nor is there a response that a purge does not concern."""
+    path = "/version/dotted"
+    assert "stored" in site.get(path)[1]["cache-status"]
+    assert "hit" in site.get(path, Host="site.test.")[1]["cache-status"]
+    assert json.loads(site.get("/seen/dotted", Host="site.test.")[2])["host"] == "site.test"
+
+
 def test_an_edge_ends_although_a_client_takes_nothing(redis_server, tmp_path):
     with SiteOrigin() as origin:
         made = document([origin], redis_server.port)

@@ -142,7 +142,7 @@ def test_schemes(said, peer, scheme):
 
 
 HOSTS = {
-    b"a": "a", b"A.B-c_d.": "a.b-c_d.", b"a:80": "a", b"[::1]": "[::1]",
+    b"a": "a", b"A.B-c_d.": "a.b-c_d", b"a.:80": "a", b"a..": "a.", b"a:80": "a", b"[::1]": "[::1]",
     b"[2001:DB8::1]:8443": "[2001:db8::1]",
     b"127.0.0.1:1": "127.0.0.1", b"": None, b"a:": None, b"a:x": None, b"a:123456": None, b"me@a": None,
     b"a/b": None, b"a,b": None, b"a b": None, b"::1": None, b"[::1": None, b"[:::]": None, b"[v1.x]": None,

@@ -691,6 +691,21 @@ def test_the_lifespan_of_a_server_closes_the_connections():
     in_a_loop(main())
 
 
+@pytest.mark.parametrize("host, received", [
+    ("a.test.", b"a.test"), ("a.test.:80", b"a.test:80"), ("a.test:80", b"a.test:80"),
+    ("[::1]:80", b"[::1]:80")])
+def test_a_front_knows_a_host_by_one_name(host, received):
+    async def app(scope, receive, send):
+        assert (b"host", received) in scope["headers"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main():
+        assert (await Exchange(StrictMiddleware(app, HOP), host=host).response()).status == 200
+
+    in_a_loop(main())
+
+
 def test_a_front_passes_on_what_it_has_checked():
     seen = []
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HOST = re.compile(rb"([A-Za-z0-9][A-Za-z0-9._-]*|\[([0-9A-Fa-f]*:[0-9A-Fa-f:.]*)\])(?::[0-9]{1,5})?")
+_FINAL_DOT = re.compile(rb"\.(?=(?::[0-9]*)?\Z)")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _UNPLAIN = re.compile(r"[\x00-\x1f\x7f]|(?:^|[/\\])\.\.?(?:$|[/\\;])")
@@ -83,12 +84,13 @@ def forwarded_once(fields: AnyFields) -> Fields:
 
 
 def host_of(fields: AnyFields) -> str | None:
-    """The host of a request in lower case, without its port; None unless there is one Host that is valid.
+    """The host of a request in lower case, without its port and a final dot; None unless there is one Host
+    that is valid.
 
     Programs disagree about which of several hosts counts, and about one with a user, a path or a comma: RFC
     9112 3.2 has such requests refused. Complexity: O(fields).
 
-    >>> host_of([(b"host", b"Example.com:8080")]), host_of([(b"host", b"[2001:DB8::1]:80")])
+    >>> host_of([(b"host", b"Example.com.:8080")]), host_of([(b"host", b"[2001:DB8::1]:80")])
     ('example.com', '[2001:db8::1]')
     >>> host_of([(b"host", b"a"), (b"host", b"a")]), host_of([(b"host", b"me@a")]), host_of([])
     (None, None, None)
@@ -102,7 +104,16 @@ def host_of(fields: AnyFields) -> str | None:
             packed_address(match[2].decode())
         except ValueError:
             return None
-    return match[1].decode().lower()
+    return match[1].decode().lower().removesuffix(".")
+
+
+def without_final_dot(fields: AnyFields) -> Fields:
+    """The fields with a Host that is not absolute, by which programs know a host.
+
+    >>> without_final_dot([(b"host", b"a.example.:80"), (b"x", b"y.")])
+    [(b'host', b'a.example:80'), (b'x', b'y.')]
+    """
+    return [(name, _FINAL_DOT.sub(b"", value, 1) if name == b"host" else value) for name, value in fields]
 
 
 def is_plain_path(path: str) -> bool:

@@ -9,6 +9,7 @@ from headgate.adapters.proxy._fields import (
     members_of,
     values_of,
     without_connection_options,
+    without_final_dot,
 )
 from headgate.limit._networks import UNIX, address_of, trusted_networks
 
@@ -114,15 +115,17 @@ class Hop:
 
     def received(self, fields: AnyFields) -> Fields:
         """The fields of a request for the proxy's own middlewares: none that is `internal`, has an underscore
-        or is named by Connection.
+        or is named by Connection, and a Host without a final dot.
 
-        The origin does not see these: a cache that did would store a response for others by them.
+        The origin does not see these: a cache that did would store a response for others by them. Nginx takes
+        ``a.example.`` for ``a.example``, so a route, a limit or a purge of the one concerns the other.
 
         >>> hop = Hop("paris", internal=["x-edge-"])
         >>> hop.received([(b"x-edge-region", b"moon"), (b"x_a", b"b"), (b"x", b"y")])
         [(b'x', b'y')]
         """
-        return [field for field in without_connection_options(fields) if not self._is_refused(field[0])]
+        passed = [field for field in without_connection_options(fields) if not self._is_refused(field[0])]
+        return without_final_dot(passed)
 
     def request_fields(self, fields: AnyFields, peer: str | None, scheme: str, version: str) -> Fields:
         """The fields that a request is passed on with.
