@@ -12,7 +12,7 @@ from headgate._base import backend
 from headgate.cli.twins import IDEAS
 
 LIGHT = {"__future__", "array", "bisect", "collections", "collections.abc", "contextvars", "functools",
-         "itertools", "keyword", "math", "operator", "reprlib", "types", "weakref"}
+         "itertools", "keyword", "math", "math.integer", "operator", "reprlib", "types", "weakref"}
 PURE = LIGHT | {"binascii", "heapq", "mmap", "struct"}
 
 

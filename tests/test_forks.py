@@ -16,10 +16,7 @@ from headgate.adapters.pymemcache import Hasher, hasher
 from headgate.cachetools.func import lru_cache as drop_in_lru_cache
 from headgate.limit import _waiting
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are POSIX's"),
-    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are POSIX's")
 
 IDEAS = {name: idea for idea, names in {
     "balance": headgate.balance.__all__,

@@ -247,7 +247,6 @@ def in_child(balancer):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are POSIX's")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("name", KEYLESS)
 def test_children_of_a_fork_begin_anywhere_unless_there_is_a_seed(twin, name):
     cls = getattr(twin.balance, name)

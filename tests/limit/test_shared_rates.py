@@ -352,7 +352,6 @@ class ForkedSwitch:
         os._exit(0)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_fork_within_a_switch(make, strict, waits):

@@ -195,7 +195,6 @@ def test_clear_during_the_only_load(twin):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks are POSIX's")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_fork_during_a_load(twin):
     """The child leaves the events alone, whose locks a thread of its parent's may hold."""
     gate, parent = Gate(), os.getpid()

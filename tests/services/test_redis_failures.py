@@ -408,7 +408,6 @@ def test_tasks_at_a_server_that_stops_end_together(server):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_child_has_connections_of_its_own(server):
     with RedisRateLimiter(server.client(), Rate(100, 10**6), timeout=5) as limiter:
         limiter.allow("ann")

@@ -261,11 +261,9 @@ def test_a_request_that_fails_leaves_no_lease(redis_server, prefix):
 
 CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 FORKS = pytest.mark.skipif(not CAN_FORK, reason="there is no fork here")
-UNWARNED = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 
 @FORKS
-@UNWARNED
 @pytest.mark.parametrize(("lease", "at_once"), [(0, 100), (100, 1), (0, 1)])
 def test_eight_processes_on_two_hosts_admit_exactly_the_burst(
     redis_server, prefix, tmp_path, lease, at_once, exhaustive
@@ -284,7 +282,6 @@ def test_eight_processes_on_two_hosts_admit_exactly_the_burst(
 
 
 @FORKS
-@UNWARNED
 def test_processes_that_are_killed_stay_within_the_bound(redis_server, prefix, tmp_path, exhaustive):
     """In t seconds at most burst + rate * (t + lease_ttl) pass, and each kill strands at most a lease."""
     count, seconds, lease = (50, 20, 20) if exhaustive else (6, 1, 20)
