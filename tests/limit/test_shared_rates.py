@@ -157,6 +157,18 @@ def test_a_new_limiter_has_the_rate_in_force(make):
     assert not make(on_mismatch="adopt").allow("ann")
 
 
+@pytest.mark.parametrize("times", [3, 7, 49, 0.5, 2.5])
+def test_the_rate_of_multiples_is_read_as_it_was_written(limits_of_twin, path, times):
+    def limiter():
+        return AddressLimiter(
+            "1/s", v4={24: times}, v6={48: times}, max_keys=10, path=path, on_mismatch="adopt")
+
+    one, other = limiter(), limiter()
+    for limit in (2, 3, 7, 60, 100):
+        one.reconfigure(f"{limit}/s")
+        assert [found.rates for found in (one, other, limiter())] == [(Rate(limit, 1),)] * 3
+
+
 def test_the_rate_of_a_strict_limit_is_adopted_in_place_of_a_larger_one(make):
     limiter = make("5/s", strict=True)
     other = make("50/s", strict=True, on_mismatch="adopt")

@@ -88,7 +88,7 @@ class AddressLimiter:
                 clock=clock,
             )
             if not self._limiters and limiter.rates != wanted:
-                self._rates = _multiplied(limiter.rates, 1 / times)
+                self._rates = _divided(limiter.rates, times)
             self._limiters[times] = limiter
         self._v4, self._v6 = (
             [(f"/{length}", length, self._limiters[times]) for length, times in found.items()]
@@ -208,7 +208,7 @@ class AddressLimiter:
         """
         times, limiter = next(iter(self._limiters.items()))
         if self._shared and limiter.rates != _multiplied(self._rates, times):
-            self._rates = _multiplied(limiter.rates, 1 / times)
+            self._rates = _divided(limiter.rates, times)
         return self._rates
 
     def __repr__(self) -> str:
@@ -247,4 +247,11 @@ def _multiplied(rates: tuple[Rate, ...], times: float) -> tuple[Rate, ...]:
     """These rates, multiplied; a burst of at least one stays at least one."""
     return tuple([
         Rate(rate.limit * times, rate.period, max(rate.burst * times, min(1, rate.burst))) for rate in rates
+    ])
+
+
+def _divided(rates: tuple[Rate, ...], times: float) -> tuple[Rate, ...]:
+    """The rates of which these are multiples: not the product with 1 / times, which is seldom exact."""
+    return tuple([
+        Rate(rate.limit / times, rate.period, max(rate.burst / times, min(1, rate.burst))) for rate in rates
     ])
