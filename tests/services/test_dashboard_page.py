@@ -156,6 +156,25 @@ def test_the_first_hundred_rows_are_shown(loop, browser, url, axe, width):
     loop.run(look())
 
 
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "public"])
+def test_a_limit_of_any_name_is_in_the_totals(loop, browser, url, name):
+    async def look():
+        async with await browser.page() as page:
+            await opened(page, url)
+            await page.until("newest.limits.some((row) => row.requests_per_second)")
+            await page.run(f"""
+                pause.click();
+                newest = {{...newest, limits: [{{
+                    name: "{name}", level: "", requests: {{allowed: 9, denied: 9}},
+                    requests_per_second: {{allowed: 7, denied: 3}}}}]}};
+                show();
+            """)
+            totals = await page.run("document.getElementById('totals').textContent")
+            assert "Allowed7/s" in totals and "Denied3/s" in totals
+
+    loop.run(look())
+
+
 def test_a_card_without_rows_is_not_shown(loop, browser, url):
     async def look():
         async with await browser.page() as page:

@@ -467,11 +467,11 @@ function showProblems(problems) {
 
 // A request that several levels of a limit decide on is one: of the levels the one with the most counts.
 function most(limits, outcome) {
-  const found = {};
+  const found = new Map();
   for (const row of limits) {
-    found[row.name] = Math.max(found[row.name] || 0, of(row.requests_per_second, outcome) || 0);
+    found.set(row.name, Math.max(found.get(row.name) || 0, of(row.requests_per_second, outcome) || 0));
   }
-  return sum(found);
+  return sum([...found.values()]);
 }
 
 function showTotals(data) {
