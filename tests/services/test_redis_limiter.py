@@ -4,7 +4,9 @@ import asyncio
 import gc
 import random
 import subprocess
+import sys
 import threading
+import weakref
 from fractions import Fraction
 from math import ceil, inf
 
@@ -544,6 +546,36 @@ def test_loops_that_have_ended_are_forgotten(redis_server, prefix):
 
     assert run_often() == 1
     gc.collect()
+
+
+def test_a_loop_that_begins_while_another_one_does(redis_server, prefix):
+    """A limiter goes through the loops that it knows although another thread adds one at any line."""
+    limiter = AsyncRedisRateLimiter(redis_server.client(), "10/s", prefix=prefix)
+    pipelines, added = limiter._store._pipelines, []
+
+    async def here():
+        return pipelines._here()
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename == weakref.__file__ and len(added) < 100:
+            added.append(asyncio.new_event_loop())
+            pipelines._loops[added[-1]] = None
+        return trace
+
+    first = in_a_loop(here())
+    before = sys.gettrace()
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        coroutine = here()
+        sys.settrace(trace)
+        try:
+            second = loop.run_until_complete(coroutine)
+        finally:
+            sys.settrace(before)
+    assert added
+    assert second is not first
+    for each in added:
+        each.close()
 
 
 def test_a_limiter_serves_several_loops_at_once(redis_server, prefix):

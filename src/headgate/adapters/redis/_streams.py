@@ -257,7 +257,8 @@ class Pipelines:
         loop = asyncio.get_running_loop()
         found = self._loops.get(loop)
         if found is None:
-            for ended in [each for each in list(self._loops) if each.is_closed()]:
+            known = [ref() for ref in self._loops.keyrefs()]  # other threads may add theirs meanwhile
+            for ended in [each for each in known if each is not None and each.is_closed()]:
                 self._loops.pop(ended, None)  # a connection keeps its loop
             found = self._loops.setdefault(loop, _Here())
         return found
