@@ -124,6 +124,7 @@ def test_levels_that_do_not_apply(make):
     ({}, ValueError, "levels must be at least one, got none"),
     ({"cost": "1/s"}, ValueError, "level must be printable ASCII and none of"),
     ({"user": "x"}, ValueError, "rate must be like"),
+    ({"user": "1/s", "on_error": None}, TypeError, "on_error must be one of .*, got None"),
     ({"user": "1/s", "on_error": RateLimiter("1/s")}, TypeError, "or a local RateLimits, got RateLimiter"),
 ])
 def test_bad_arguments(redis_server, levels, error, match):

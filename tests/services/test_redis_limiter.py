@@ -406,6 +406,7 @@ def test_bad_costs(make, cost, match):
     ({"prefix": 7}, TypeError, "prefix must be a str, got 7"),
     ({"on_error": "pass"}, ValueError, "on_error must be one of"),
     ({"on_error": 7}, TypeError, "on_error must be one of"),
+    ({"on_error": None}, TypeError, "on_error must be one of .*, got None"),
     ({"on_error": RateLimits(ip="1/s")}, TypeError, "or a local RateLimiter, got RateLimits"),
     ({"timeout": 0}, ValueError, "timeout must be positive and at most 3600, got 0"),
     ({"timeout": "x"}, TypeError, "timeout must be a number, got 'x'"),

@@ -32,7 +32,7 @@ class OnError:
         self._degraded = degraded
         if self._word is not None and self._word not in _WORDS:
             raise ValueError(f"on_error must be one of {_WORDS} or a limiter, got {on_error!r}")
-        if self.local is not None and not _is_local(on_error, example):
+        if self._word is None and not _is_local(on_error, example):
             wanted = f"one of {_WORDS} or a local {example.__name__}"
             raise TypeError(f"on_error must be {wanted}, got {on_error!r}")
 
