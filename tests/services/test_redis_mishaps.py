@@ -348,6 +348,16 @@ def test_other_rates_end_leases(make, redis_server, prefix):
     assert {decision.policy for decision in decisions} == {"5/h"}
 
 
+def test_a_denial_before_a_refund_is_not_remembered(make, redis_server, prefix):
+    """The server does not know the script for refunds, which is sent again after the request."""
+    redis_server.client().script_flush()
+    limiter = make(redis_server.client(), SLOW, prefix=prefix, timeout=20, lease=100, lease_ttl=3600)
+    assert limiter.allow("ann")
+    limiter.reconfigure("5/h")
+    limiter.allow("ann")
+    assert limiter.allow("ann")
+
+
 def test_what_is_left_is_refunded_by_the_rates_of_the_lease(make, redis_server, prefix, monkeypatch):
     """What was refilled by them since is not refunded."""
     now = ServerTime(redis_server.client(), monkeypatch)

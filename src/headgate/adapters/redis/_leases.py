@@ -200,7 +200,8 @@ class Leases:
 class Flight:
     """A request for a lease on its way to the store; `calls` refund others, the last one asks for it."""
 
-    __slots__ = ("_amount", "_lease", "_leases", "_limiter", "_name", "_plan", "_started", "calls")
+    __slots__ = ("_amount", "_lease", "_leases", "_limiter", "_name", "_plan", "_refunds", "_started",
+                 "calls")
 
     def __init__(
         self,
@@ -219,6 +220,7 @@ class Flight:
         self._lease = lease
         self._amount = amount
         self._started = monotonic()
+        self._refunds = bool(calls)
         arguments = [plan.charge(amount), plan.doublings(leases.most, amount)]
         self.calls = [*calls, Call(LEASE, [limiter._prefix.key(key_name(name))], arguments)]
 
@@ -240,7 +242,8 @@ class Flight:
                 decision = lease.decided()
             else:
                 lease.denial, lease.denied_cost = decision, self._amount
-                lease.denied_until = self._started + decision.retry_after if is_current else 0.0
+                is_lasting = is_current and not self._refunds  # a refund may come later: NOSCRIPT
+                lease.denied_until = self._started + decision.retry_after if is_lasting else 0.0
             leases.install(self._name, lease)
         return decision
 
