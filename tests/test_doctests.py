@@ -80,3 +80,4 @@ def test_examples_of_a_page(page, tmp_path, monkeypatch):
             run_examples(block, names, f"{page.name}, block {number}")
         else:
             exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+    names.clear()  # their functions hold them: a gate of theirs would be watched on, in another folder
