@@ -19,11 +19,12 @@ from watchdog import PATIENCE
 
 import headgate
 from headgate.adapters._families import FAMILIES
+from headgate.adapters.aiohttp import HealthChecks, HealthRecord
 from headgate.adapters.asgi import ShedMiddleware
 from headgate.adapters.httpx import BalancedTransport
 from headgate.adapters.prometheus import metric_name, register
 from headgate.adapters.redis import RedisRateLimiter
-from headgate.httpcache import HTTPCache
+from headgate.httpcache import AsyncPurges, HTTPCache, PurgeLog
 from headgate.near import NearTable
 
 DASHBOARD = Path(__file__).parents[2] / "docs/grafana.json"
@@ -40,6 +41,12 @@ class Broken:
 
     def stats(self):
         raise OSError("gone")
+
+
+class Probed(HealthChecks):
+    """Has found a server down."""
+
+    records = HealthRecord("http://u:secret@10.0.0.2:80", False, 3, 3, 0, 500),
 
 
 class Service:
@@ -65,6 +72,7 @@ class Service:
             "static": HTTPCache(), "mails": headgate.TokenBucket(5, 1), "retries": headgate.RetryBudget(),
             "api": headgate.RateLimiter("10/s"), "shards": headgate.HashRing(["a", "b"]),
             "bounded": headgate.BoundedLoad(headgate.HashRing(["a", "b"])), "broken": Broken(),
+            "probes": Probed(self.orders), "points": AsyncPurges(PurgeLog(), HTTPCache()),
         }
 
     def work(self):
