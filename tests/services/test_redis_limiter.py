@@ -20,7 +20,7 @@ from servers import Port, program
 from watchdog import in_a_loop, in_threads, until
 
 from headgate import Rate, RateLimiter, RateLimits
-from headgate.adapters.redis import AsyncRedisRateLimiter, RedisRateLimiter
+from headgate.adapters.redis import AsyncRedisRateLimiter, RedisRateLimiter, RedisRateLimits
 from headgate.errors import StoreError
 
 MICROSECONDS = 10**6
@@ -243,6 +243,28 @@ def test_other_rates_take_over_debts_in_tokens_rounded_up(make, time):
         assert left <= 1000 - taken + 1e-9
         assert after.allow(key, 0.001)
         assert before.peek(key).remaining == pytest.approx(1000 - taken, abs=0.01 + float(4 / interval))
+
+
+@pytest.mark.parametrize("options", [{}, {"lease": 5}], ids=["plain", "lease"])
+def test_a_key_without_tokens_is_refilled_at_other_rates_at_once(make, time, options):
+    """Its denials under the other rates take over what it owes: no token of the old rate is waited for."""
+    limiter = make("10/h", **options)
+    assert sum([limiter.allow("ann") for _ in range(12)]) == 10
+    limiter.reconfigure("10/s")
+    assert limiter.peek("ann").retry_after == 0.100001
+    assert not limiter.allow("ann")
+    time.now += MICROSECONDS // 10 + 1
+    assert make("10/s").allow("ann")
+    assert not make("10/s").allow("ann")
+
+
+def test_levels_without_tokens_are_refilled_at_other_rates_at_once(redis_server, prefix, time):
+    with RedisRateLimits(redis_server.client(), ip="10/h", user="9/h", prefix=prefix, timeout=20) as limits:
+        assert sum([limits.allow(ip=1, user=2) for _ in range(12)]) == 9
+        limits.reconfigure(user="9/9s")
+        assert limits.decide(ip=1, user=2).retry_after == 1.000001
+        time.now += MICROSECONDS + 1
+        assert limits.allow(ip=1, user=2)
 
 
 def test_processes_with_other_rates_never_forget_a_debt(make, time):

@@ -161,8 +161,8 @@ class Keyed:
         return decisions
 
     def reconfigure(self, rate: Rates, *, burst: SupportsFloat | None = None) -> None:
-        """Set another rate. The first request of a key that is then allowed, by whichever process, takes over
-        what the key owes, in tokens, rounded up. Leases end.
+        """Set another rate. The next request of a key, by whichever process, takes over what the key owes, in
+        tokens, rounded up. Leases end.
 
         Raises what the constructor raises. Complexity: O(1).
 

@@ -200,8 +200,8 @@ class Leveled:
         return self._waiting.of(tuple(sorted(_key_names(keys))))
 
     def reconfigure(self, **rates: Rates) -> None:
-        """Set another rate for each level that is named. What keys owe is taken over by the first request
-        that is then allowed, by whichever process.
+        """Set another rate for each level that is named. What keys owe is taken over by their next request,
+        by whichever process.
 
         Raises what the constructor raises; no level is changed then. Complexity: O(1).
 

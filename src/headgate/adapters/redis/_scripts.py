@@ -38,9 +38,10 @@ local function load(key)
   return value
 end
 
--- What is owed at each tier, in the units of the caller. If the clock has stepped back, no time has passed.
+-- What is owed at each tier, in the units of the caller, and whether it was in others. If the clock has
+-- stepped back, no time has passed.
 local function debts(value, tiers)
-  local found, base = {}, now
+  local found, base, converted = {}, now, false
   if value then base = math.max(now, (unpack_('<d', value, 2))) end
   for i = 0, #tiers / 48 - 1 do
     local whole, rest = 0, 0
@@ -52,13 +53,13 @@ local function debts(value, tiers)
         if old ~= interval or parts ~= denominator then  -- other rates: the same tokens, rounded up
           local tokens = (whole + rest / parts) * parts / old
           local owed = tokens * interval / denominator
-          whole, rest = math.min(math.ceil(owed + owed * 2^-50), 2^52), 0
+          whole, rest, converted = math.min(math.ceil(owed + owed * 2^-50), 2^52), 0, true
         end
       end
     end
     found[2 * i + 1], found[2 * i + 2] = whole, rest
   end
-  return found, base
+  return found, base, converted
 end
 
 local function store(key, value, base, found, tiers)
@@ -150,10 +151,10 @@ local function charge(found, tiers)
 end
 
 local keys = #KEYS
-local values, bases, before, after, takes, all = {}, {}, {}, {}, {}, true
+local values, bases, converted, before, after, takes, all = {}, {}, {}, {}, {}, {}, true
 for k = 1, keys do
   values[k] = load(KEYS[k])
-  before[k], bases[k] = debts(values[k], ARGV[k])
+  before[k], bases[k], converted[k] = debts(values[k], ARGV[k])
   after[k], takes[k] = charge(before[k], ARGV[k])
   all = all and after[k] ~= nil
 end
@@ -164,7 +165,7 @@ for k = 1, keys do
   if charged and takes[k] then
     found = charged
     store(KEYS[k], values[k], bases[k], charged, ARGV[k])
-  elseif mode ~= 'peek' and bases[k] > now then
+  elseif mode ~= 'peek' and (bases[k] > now or converted[k]) then
     store(KEYS[k], values[k], bases[k], found, ARGV[k])
   end
   reports[k] = report(after[k] ~= nil, found)
@@ -227,7 +228,7 @@ _LEASE = """
 local tiers, doublings = ARGV[1], ARGV[2]
 local most, wanted = unpack_('<dd', doublings)
 local value = load(KEYS[1])
-local before, base = debts(value, tiers)
+local before, base, converted = debts(value, tiers)
 local count = #tiers / 48
 local steps = (#doublings - 16) / (32 * count)
 
@@ -255,7 +256,7 @@ for i = 0, count - 1 do
 end
 granted = math.min(most, math.max(wanted, granted))
 if not allowed then
-  if base > now then store(KEYS[1], value, base, before, tiers) end
+  if base > now or converted then store(KEYS[1], value, base, before, tiers) end
   return report(false, before) .. pack('<d', 0)
 end
 for i = 0, count - 1 do
