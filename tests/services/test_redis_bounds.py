@@ -38,7 +38,9 @@ class Pair:
 
     def lag(self):
         """What is written to the master from now on does not reach the replica."""
-        assert self.master.client().wait(1, 20_000) == 1
+        client = self.master.client()
+        client.set("the last", "write")  # WAIT is for what was written on its own connection, and before
+        assert client.wait(1, 20_000) == 1
         self._proxy.delay = lambda: 600
 
     def promote(self):
