@@ -205,6 +205,21 @@ def test_power_of_two_draws_two_distinct_servers(twin):
     assert set(named(balancer, 50)) == {"a", "b"} - {busy.server}
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_least_loaded_is_picked_after_penalties_that_end_together(twin, clock, seed):
+    draw, servers = Random(seed), range(12)
+    balancer = make(twin, "LeastLoaded", servers, clock=clock, max_failures=100)
+    flying = [balancer.pick(exclude=draw.sample(servers, 8)) for _ in range(60)]
+    for pick in draw.sample(flying, 40):
+        pick.done(ok=draw.random() < 0.5)
+    clock.advance(1000)
+    for _ in range(60):
+        loads = {record.server: record.in_flight for record in balancer.records}
+        flying.append(balancer.pick())
+        assert loads[flying[-1].server] == min(loads.values())
+        balancer._check()
+
+
 def test_least_loaded_heeds_weights(twin):
     balancer = make(twin, "LeastLoaded", {"a": 1, "b": 3})
     picks = [balancer.pick() for _ in range(80)]

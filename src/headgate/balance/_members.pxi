@@ -214,7 +214,8 @@ cdef class _Members:
         if self._in_panic:
             healthy = present
         self._next_return = next_return
-        self._end_penalties(now)
+        for record in self._due_penalties(now):
+            record.penalty = 0
         for record in self._active:
             record.index = -1
         for index in range(len(healthy)):
@@ -264,26 +265,25 @@ cdef class _Members:
         if self._stale or not self._rebuilt_at - STEP_BACK <= now < self._next_return:
             self._rebuild(now)
         else:
-            for record in self._end_penalties(now):
+            for record in self._due_penalties(now):  # one by one, as a heap needs it
+                record.penalty = 0
                 self._load_changed(record)
         return 0
 
-    cdef list _end_penalties(self, int64_t now):
-        """End the penalties whose time is over; returns their records."""
+    cdef list _due_penalties(self, int64_t now):
+        """The records whose penalties are over; the caller ends them."""
         cdef _Record record
-        ended = []
-        kept = []
+        due, kept = [], []
         self._next_penalty_end = NEVER
         for record in self._penalized:
             if record.ejected_until or record.down or record.draining or record.penalty_until <= now:
-                record.penalty = 0
-                ended.append(record)
+                due.append(record)
             else:
                 kept.append(record)
                 self._next_penalty_end = min(self._next_penalty_end, record.penalty_until)
         self._penalized = kept
         self._set_next_event(min(self._next_return, self._next_penalty_end))
-        return ended
+        return due
 
     cdef object _build(self, list active):
         """Derive from the active records what this balancer picks by."""

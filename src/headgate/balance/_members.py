@@ -191,7 +191,8 @@ class _Members:
         if self._in_panic:
             healthy = present
         self._next_return = next_return
-        self._end_penalties(now)
+        for record in self._due_penalties(now):
+            self._end_penalty(record)
         for record in self._active:
             record.index = -1
         for index, record in enumerate(healthy):
@@ -225,25 +226,27 @@ class _Members:
             if self._stale or back or now >= self._next_return:
                 self._rebuild(now)
             else:
-                for record in self._end_penalties(now):
+                for record in self._due_penalties(now):  # one by one, as a heap needs it
+                    self._end_penalty(record)
                     self._load_changed(record)
 
-    def _end_penalties(self, now):
-        """End the penalties whose time is over; returns their records."""
-        ended = []
+    def _due_penalties(self, now):
+        """The records whose penalties are over; the caller ends them."""
+        due = []
         self._next_penalty_end = NEVER
         for record in tuple(self._penalized):  # which a finalizer may change meanwhile
-            if not record.penalty:
-                continue
             if record.ejected_until or record.down or record.draining or record.penalty_until <= now:
-                record.penalty = 0
-                self._penalized.remove(record)
-                ended.append(record)
-            elif record.penalty_until < self._next_penalty_end:
+                due.append(record)
+            elif record.penalty and record.penalty_until < self._next_penalty_end:
                 self._next_penalty_end = record.penalty_until
         penalty_end, next_return = self._next_penalty_end, self._next_return
         self._next_event = penalty_end if penalty_end < next_return else next_return
-        return ended
+        return due
+
+    def _end_penalty(self, record):
+        if record.penalty:  # a finalizer may have ended it
+            record.penalty = 0
+            self._penalized.remove(record)
 
     def _build(self, active):
         """Derive from the active records what this balancer picks by."""
