@@ -295,7 +295,7 @@ class Limiting:
         try:
             reservation = self._reserve(keys, cost)
         except ValueError:
-            reservation = _too_large(cost, self._peek(keys, 0))
+            reservation = self._too_large(keys, cost, self._peek(self._refused(keys, cost), 0))
         if found is None and self._quick and reservation.decision.allowed:  # the usual case, in few calls
             if self._add_allowed is not None:
                 self._add_allowed()
@@ -306,26 +306,55 @@ class Limiting:
         try:
             reservation = await self._reserve(keys, cost)
         except ValueError:
-            reservation = _too_large(cost, await self._peek(keys, 0))
+            refused = await self._refused_async(keys, cost)
+            reservation = self._too_large(keys, cost, await self._peek(refused, 0))
         return self._counted(found, keys, reservation)
+
+    def _refused(self, keys: Any, cost: Any) -> Any:
+        """The keys without those of levels that could ever allow the cost."""
+        for level, _ in self._levels:
+            try:
+                self._peek({level: keys[level]}, cost)
+            except ValueError:
+                return {level: keys[level]}
+        return keys
+
+    async def _refused_async(self, keys: Any, cost: Any) -> Any:
+        """As ``_refused``."""
+        for level, _ in self._levels:
+            try:
+                await self._peek({level: keys[level]}, cost)
+            except ValueError:
+                return {level: keys[level]}
+        return keys
+
+    def _too_large(self, keys: Any, cost: Any, peeked: Decision) -> Reservation:
+        """The denial of a request that costs more than a burst, which it can never have; `RateLimits` have
+        not counted it, as it is an error of theirs.
+        """
+        never = Decision(False, peeked.limit, peeked.remaining, inf, peeked.reset_after, peeked.policy)
+        denial = Reservation(checked_amount("cost", cost), [], None, never)
+        if isinstance(self.limits, RateLimits):
+            self._count(self.limits._tallies, keys, never)
+        return denial
 
     def _counted(self, found: Charge | None, keys: Any, reservation: Any) -> Charge:
         """The charge with a reservation added, which is counted where the limiter has no counters itself."""
         charge = Charge() if found is None else found
         charge.add(self, keys, reservation)
         if self._tallies:
-            self._count(keys, reservation.decision)
+            self._count(self._tallies, keys, reservation.decision)
         return charge
 
-    def _count(self, keys: Any, decision: Decision) -> None:
+    def _count(self, tallies: dict[str, LevelTally], keys: Any, decision: Decision) -> None:
         if not self._levels:
-            tally = self._tallies[_ONLY_LEVEL]
+            tally = tallies[_ONLY_LEVEL]
             if decision.allowed:
                 tally.add_allowed()
             else:
                 tally.deny(decision.violated, keys)
             return
-        for level, tally in self._tallies.items():
+        for level, tally in tallies.items():
             start = f"{level}: "
             policies = [each.removeprefix(start) for each in decision.violated if each.startswith(start)]
             if policies:
@@ -475,8 +504,3 @@ def _policies_of(limits: Any, levels: bool) -> Callable[[], Any] | None:
 def _several(rates: Any) -> Any:
     return rates if len(rates) > 1 else ()
 
-
-def _too_large(cost: Any, peeked: Decision) -> Reservation:
-    """The denial of a request that costs more than a burst, which it can never have."""
-    never = Decision(False, peeked.limit, peeked.remaining, inf, peeked.reset_after, peeked.policy)
-    return Reservation(checked_amount("cost", cost), [], None, never)
