@@ -31,6 +31,7 @@ from headgate.adapters.redis import (
     RedisRateLimits,
     _leases,
 )
+from headgate.adapters.redis._calls import Command
 from headgate.errors import StoreError
 
 SLOW = Rate(1000, 10**9)
@@ -268,6 +269,23 @@ def test_a_connection_that_was_left_is_closed_with_the_limiter():
     with reluctant([b"silence"], SilentAtFirst) as client:
         in_a_loop(main(client))
     gc.collect()
+
+
+def test_a_call_that_is_due_before_the_others_on_its_connection_ends_first():
+    """It had to be sent again, or is the second one for its request."""
+
+    async def main(client):
+        async with AsyncRedisRateLimiter(client, "10/s", timeout=3600) as limiter:
+            store = limiter._store
+            patient = asyncio.create_task(limiter.allow("ann"))
+            await asyncio.sleep(0)  # it is the first to wait for the connection
+            with pytest.raises(StoreError, match="timed out"):
+                await store.call_all([Command(b"key", b"PING")], store.deadline() - 3599)
+            assert not patient.done()
+            patient.cancel()
+
+    with reluctant([b"silence"], SilentAtFirst) as client:
+        in_a_loop(main(client))
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "redis..example"])

@@ -44,8 +44,8 @@ class _Entry:
 class Pipeline(asyncio.Protocol):
     """A connection that is shared."""
 
-    __slots__ = ("_data", "_is_readable", "_loop", "_name", "_out", "_pending", "_timer", "_transport",
-                 "is_open")
+    __slots__ = ("_data", "_due", "_is_readable", "_loop", "_name", "_out", "_pending", "_timer",
+                 "_transport", "is_open")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
@@ -54,6 +54,7 @@ class Pipeline(asyncio.Protocol):
         self._out: list[bytes] = []
         self._data = bytearray()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # the time for which the timer is set
         self._transport: Any = None
         self.is_open = False
 
@@ -75,7 +76,7 @@ class Pipeline(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(data)
-        if self._timer is None:
+        if self._timer is None or deadline < self._due:  # a call that had to be sent again is due earlier
             self._arm(deadline)
         return future
 
@@ -97,6 +98,9 @@ class Pipeline(asyncio.Protocol):
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = deadline
         self._timer = self._loop.call_later(max(0.0, deadline - monotonic()), self._expire)
 
     def _expire(self) -> None:
