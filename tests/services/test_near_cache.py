@@ -145,6 +145,13 @@ def test_many_in_one_round_trip(make, redis_client):
     assert near.get_many([b"user:1", "user:1"]) == {"user:1": b"1"}
 
 
+def test_many_of_which_one_is_no_key_leave_nothing_pending(make, redis_client):
+    near = make()
+    with pytest.raises(UnicodeEncodeError, match="key must have no surrogates"):
+        near.get_many(["user:1", "user:\ud800"])
+    assert near.stats().pending == 0
+
+
 def test_a_key_of_another_type_is_an_error_of_the_server(make, redis_client):
     redis_client.lpush("user:1", "x")
     assert make().get("user:1", "nothing") == "nothing"

@@ -5,6 +5,7 @@ import asyncio
 import gc
 import json
 import math
+import socket
 import struct
 import threading
 import time
@@ -32,6 +33,7 @@ from headgate.adapters.redis import (
     _leases,
 )
 from headgate.adapters.redis._calls import Command
+from headgate.adapters.redis._connections import Connection
 from headgate.errors import StoreError
 
 SLOW = Rate(1000, 10**9)
@@ -446,6 +448,16 @@ def test_levels_apart_have_one_deadline(make, redis_server, prefix, monkeypatch)
         with pytest.raises(StoreError):
             limits.decide(user="ann", team="x")
         assert time.monotonic() - start < 15
+
+
+def test_a_long_timeout_of_a_socket_that_was_used_is_exact():
+    here, there = socket.socketpair()
+    with here, there:
+        connection = Connection.__new__(Connection)
+        connection._socket, connection._timeout = here, 0.0
+        for seconds in (3600, 3599, 3598.9):
+            connection._wait_at_most(seconds)
+            assert here.gettimeout() - seconds <= 0.01
 
 
 @pytest.mark.parametrize("by_level", [False, True])

@@ -24,6 +24,7 @@ _READ = 8192
 _READ_MORE = 1 << 18
 _MOST_IDLE = 64
 _SMALL = 16384
+_MOST_LATE = 0.01
 
 
 def _left(deadline: float) -> float:
@@ -110,7 +111,7 @@ class Connection:
 
     def _wait_at_most(self, seconds: float) -> None:
         """Set the timeout of the socket, unless it is about that already: a setting costs a system call."""
-        if not 0 <= self._timeout - seconds < seconds / 64:
+        if not 0 <= self._timeout - seconds < min(seconds / 64, _MOST_LATE):
             self._socket.settimeout(seconds)
             self._timeout = seconds
 

@@ -243,8 +243,8 @@ class Front(NearTable):
         entries: Entries = {}
         for key in named.values():
             values[key] = self.peek(key, MISSED, ABSENT)
-        for key in [key for key, value in values.items() if value is MISSED]:
-            wire = key_on_wire(key)
+        missed = [(key, key_on_wire(key)) for key, value in values.items() if value is MISSED]
+        for key, wire in missed:
             values[key] = ABSENT
             entries[key] = self._begin(wire), wire
         return values, entries
