@@ -666,6 +666,13 @@ def test_reconfigure_counts_what_failed_so_far(twin, name):
     assert [record.health for record in balancer.records].count("ejected") in (1, 2)
 
 
+def test_a_new_slow_start_begins_none_before_the_origin_of_the_clock(twin):
+    balancer = make(twin, "RandomChoice", clock=FakeClock(-1_000_000_000_000))
+    balancer.reconfigure(slow_start=60)
+    balancer.add_server("d")
+    assert Counter(named(balancer, 400))["d"] < 40
+
+
 @pytest.mark.parametrize("name", ["RoundRobin", "WeightedRoundRobin", "RandomChoice"])
 def test_a_slow_start_ends_at_the_latest_after_the_new_time(twin, name):
     clock = FakeClock()

@@ -524,7 +524,7 @@ cdef class _Members:
                     continue
                 self._set_settings(changed)
                 for record in self._members.values():
-                    record.slow_until = min(record.slow_until, now + self._slow_start)
+                    record.slow_until = record.slow_until and min(record.slow_until, now + self._slow_start)
                 self._stale = True
                 self._rebuild(now)
             return
