@@ -447,3 +447,18 @@ class Requests(RuleBasedStateMachine):
 
 
 TestRequests = Requests.TestCase
+
+
+def test_a_priority_that_nothing_awaits():
+    app, limiter = shed_by(priorities={"user": 1.0}, priority=lambda request: coroutine_function(request))
+    with pytest.raises(TypeError, match="priority must not return an awaitable, as nothing awaits it here"):
+        get(app)
+    assert limiter.inflight == 0
+
+
+def test_a_priority_that_is_no_name():
+    app, limiter = shed_by(priorities={"user": 1.0, "batch": 0.5}, priority=lambda request: ["user"])
+    with pytest.raises(TypeError, match=r"priority must return a str or None, got \['user'\]"):
+        get(app)
+    assert limiter.inflight == 0
+    assert app.stats().admitted == {"user": 0, "batch": 0}

@@ -62,8 +62,19 @@ def is_exempt(exempt: Callable[[Request], Any], request: Request, name: str = "e
     True
     """
     found = exempt(request)
-    if not isinstance(found, bool) and isawaitable(found):
+    return found if isinstance(found, bool) else bool(unawaited(name, found))
+
+
+def unawaited(name: str, found: Any) -> Any:
+    """What the callable, the argument `name`, has returned where nothing awaits it.
+
+    Raises TypeError if that is awaitable.
+
+    >>> unawaited("priority", "batch")
+    'batch'
+    """
+    if isawaitable(found):
         if hasattr(found, "close"):
             found.close()
         raise TypeError(f"{name} must not return an awaitable, as nothing awaits it here, got {found!r}")
-    return bool(found)
+    return found

@@ -89,8 +89,15 @@ class Shedding:
         self._counts = Words(bytearray(2 * _WORD * len(names)))
 
     def admit(self, name: str | None) -> Permit:
-        """A permit for a request of the priority `name`, denied or not."""
-        if name not in self._places:
+        """A permit for a request of the priority `name`, denied or not.
+
+        Raises TypeError if `name` cannot be a name at all.
+        """
+        try:
+            known = name in self._places
+        except TypeError:
+            raise TypeError(f"priority must return a str or None, got {name!r}") from None
+        if not known:
             name = self._lowest
         permit = self._acquire(name)
         self._counts.add(self._places[name] + (not permit), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inspect import iscoroutinefunction
 
-from headgate.adapters._exempt import is_exempt
+from headgate.adapters._exempt import is_exempt, unawaited
 from headgate.adapters._shedding import (
     HEALTH_CHECKS,
     OVERLOADED,
@@ -154,7 +154,12 @@ class ShedMiddleware:
         shedding, request = self._shedding, WSGIRequest(environ)
         if _is_health_check(request) or (shedding.exempt is not None and is_exempt(shedding.exempt, request)):
             return self._app(environ, start_response)
-        permit = shedding.admit(None if shedding.priority is None else shedding.priority(request))
+        name = None
+        if shedding.priority is not None:
+            name = shedding.priority(request)
+            if name.__class__ is not str:
+                name = unawaited("priority", name)
+        permit = shedding.admit(name)
         if not permit:
             return refuse(environ, start_response, STATUS, shedding.fields(), PROBLEM)
         exchange = _Exchange(permit, start_response)
