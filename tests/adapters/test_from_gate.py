@@ -285,3 +285,10 @@ def test_gates_have_other_followers_too(host):
     gate = load({"limits": LIMITS, "http": {"limit": "few", "keys": "client"}})
     followed = gate.follow(lambda http: http.retry_after)
     assert gate.applications == (followed.current,) and not samples(gate, "headgate.limit.requests")
+
+
+@pytest.mark.parametrize("gate", [None, {"stores": {"main": {"url": "redis://:secret@a"}}}, "gate.yaml"])
+def test_what_is_no_gate_is_refused(host, gate):
+    message = f"gate must be a Gate, as headgate.config.load returns one, got a {type(gate).__name__}"
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        host.wrapped(gate)

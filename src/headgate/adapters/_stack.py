@@ -10,7 +10,7 @@ from headgate.limit._rules import LevelCounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
     class Gate(Protocol):
@@ -57,3 +57,14 @@ class Stack:
     def stats(self) -> GateStats:
         return GateStats(*(None if each is None else each.stats()
                            for each in (self.limit, self.http.cache, self.shed)))
+
+
+def followed(gate: Any, build: Callable[[Any], Stack]) -> Any:
+    """What has the `Stack` of the section http of a gate as its ``current``.
+
+    Raises TypeError if `gate` is no Gate, ConfigError if the stack cannot be made.
+    """
+    if not callable(getattr(gate, "follow", None)):
+        kind = type(gate).__name__  # a document may have passwords
+        raise TypeError(f"gate must be a Gate, as headgate.config.load returns one, got a {kind}")
+    return gate.follow(build)

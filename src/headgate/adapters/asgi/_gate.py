@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headgate.adapters._stack import Stack
+from headgate.adapters._stack import Stack, followed
 from headgate.adapters.asgi._cache import CacheMiddleware
 from headgate.adapters.asgi._limits import RateLimitMiddleware
 from headgate.adapters.asgi._shed import ShedMiddleware
@@ -24,8 +24,8 @@ class GateMiddleware:
 
     def __init__(self, app: App, gate: Gate) -> None:
         self.app = app
-        self._followed = gate.follow(
-            lambda http: Stack(app, http, http.async_limit, _MIDDLEWARES, {"websockets": http.websockets}))
+        self._followed = followed(gate, lambda http: Stack(
+            app, http, http.async_limit, _MIDDLEWARES, {"websockets": http.websockets}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._followed.current.app(scope, receive, send)
@@ -43,8 +43,8 @@ def from_gate(app: App, gate: Any) -> GateMiddleware:
     has them, in this order. When it changes, so do they, at once: a request that has begun ends with those
     with which it began. Responses that are cached stay, unless the cache's `policy` or `path` changes.
 
-    Raises ConfigError if the document cannot be applied here, as with a limiter that would
-    block the event loop; from then on it refuses such a document.
+    Raises TypeError if `gate` is no Gate, ConfigError if the document cannot be applied here, as with a
+    limiter that would block the event loop; from then on it refuses such a document.
 
     >>> from headgate.config import load
     >>> gate = load({"limits": {"api": {"rate": "1/min"}}, "http": {"limit": "api", "keys": "client"}})

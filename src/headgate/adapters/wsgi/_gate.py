@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headgate.adapters._stack import Stack
+from headgate.adapters._stack import Stack, followed
 from headgate.adapters.wsgi._cache import CacheMiddleware
 from headgate.adapters.wsgi._limits import RateLimitMiddleware
 from headgate.adapters.wsgi._shed import ShedMiddleware
@@ -25,7 +25,7 @@ class GateMiddleware:
 
     def __init__(self, app: WSGIApplication, gate: Gate) -> None:
         self.app = app
-        self._followed = gate.follow(lambda http: Stack(app, http, http.limit, _MIDDLEWARES, {}))
+        self._followed = followed(gate, lambda http: Stack(app, http, http.limit, _MIDDLEWARES, {}))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         response: Iterable[bytes] = self._followed.current.app(environ, start_response)
@@ -44,7 +44,8 @@ def from_gate(app: WSGIApplication, gate: Any) -> GateMiddleware:
     has them, in this order. When it changes, so do they, at once: a request that has begun ends with those
     with which it began. Responses that are cached stay, unless the cache's `policy` or `path` changes.
 
-    Raises ConfigError if the document cannot be applied here; from then on it refuses such a document.
+    Raises TypeError if `gate` is no Gate, ConfigError if the document cannot be applied here; from then on it
+    refuses such a document.
 
     >>> from headgate.config import load
     >>> gate = load({"limits": {"api": {"rate": "1/min"}}, "http": {"limit": "api", "keys": "client"}})
