@@ -218,6 +218,17 @@ def test_addresses_follow(tmp_path, clock):
     other._check()
 
 
+def test_who_owes_nothing_at_a_switch_owes_nothing_before_it(make, clock):
+    one, other = make("100/h"), make("100/h")
+    assert one.allow("ann")
+    clock.advance(1000)
+    other.reconfigure("10/s, burst 7")
+    clock.advance(-5)
+    assert one.allow("ann", 7)
+    assert one.allow("bob", 7)
+    one._check()
+
+
 def test_a_switch_after_the_clock_stepped_back(make, clock):
     one, other = make("10/s"), make("10/s")
     clock.advance(100)

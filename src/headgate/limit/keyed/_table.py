@@ -27,7 +27,8 @@ _LEAST_MAP = 2**16
 _TIMES = 2**40
 _HALF = _TIMES // 2
 _WORD = 2**64
-_MOST_DEBT = _LONG_PAST = _BACK = 2**37  # cells.h says why
+_PAST = 2**36  # cells.h says why, of these too
+_MOST_DEBT = _LONG_PAST = _BACK = 2**37
 _IDLE = 5 * 2**35
 _MOST_COST = 2**40
 _NEVER_TWICE = 0xFFFF
@@ -399,7 +400,7 @@ class _SharedTier(_Tier):
         owed = self.kept(at)
         time = self.since + owed
         if not owed:
-            time -= self.generation & _NEVER_TWICE
+            time -= _PAST + (self.generation & _NEVER_TWICE)
         return max(time, now - _LONG_PAST) % _TIMES | self.parity
 
     def kept(self, at):

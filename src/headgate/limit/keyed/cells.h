@@ -52,6 +52,7 @@
 #define HG_NEVER_TWICE 0xffff
 #define HG_UNSET (UINT64_C(1) << 63)
 #define HG_MOST_DEBT (INT64_C(1) << 37)
+#define HG_PAST (UINT64_C(1) << 36)
 #define HG_LONG_PAST (INT64_C(1) << 37)
 #define HG_BACK (INT64_C(1) << 37)
 #define HG_IDLE (INT64_C(5) << 35)
@@ -205,13 +206,14 @@ static int64_t hg_kept(const hg_tier *t, const uint64_t *cell, uint64_t word)
     return owed <= 0 ? 0 : hg_least(owed, HG_MOST_DEBT) + (int64_t)(t->generation & HG_NEVER_TWICE);
 }
 
-/* A word of the generation before in this one. */
+/* A word of the generation before in this one. What is owed no more, or never was, ends long before the switch, so that
+ * a clock that steps back finds no debt there. */
 static uint64_t hg_converted(const hg_tier *t, const uint64_t *cell, uint64_t word, uint64_t now)
 {
     int64_t owed = hg_kept(t, cell, word);
     uint64_t time = t->before.since + (uint64_t)owed;
     if (owed == 0)
-        time -= t->generation & HG_NEVER_TWICE;
+        time -= HG_PAST + (t->generation & HG_NEVER_TWICE);
     if ((int64_t)(now - time) > HG_LONG_PAST)
         time = now - HG_LONG_PAST;
     return hg_cell(word >> HG_TIME_BITS ^ 2, time);
