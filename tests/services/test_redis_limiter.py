@@ -302,6 +302,25 @@ def test_a_strict_clock_that_steps_back_keeps_the_window(make, time):
     assert limiter.allow("ann", 5)
 
 
+@pytest.mark.parametrize("options", [{"rate": "10/s, burst 100"}, {"rate": "100/10s", "strict": True}],
+                         ids=["tiers", "strict"])
+@pytest.mark.parametrize("back", [0, 5, 3600])
+def test_a_reservation_across_a_step_back_gives_back_its_cost_at_most(make, time, options, back):
+    """min(its cost, rate * the step), if strict its cost; nothing if the clock has not stepped."""
+    limiter = make(**options)
+    reservation = limiter.reserve("ann", 50)
+    for _ in range(13):
+        while limiter.allow("ann"):
+            pass
+        time.now += MICROSECONDS
+    time.now -= back * MICROSECONDS
+    while limiter.allow("ann"):
+        pass
+    reservation.cancel()
+    most = back * (100 if "strict" in options else 10)
+    assert sum([limiter.allow("ann") for _ in range(101)]) <= min(50, most)
+
+
 def test_a_denial_changes_nothing(make, redis_server, prefix):
     limiter, client = make("5/min; 100/h"), redis_server.client()
     assert limiter.allow("ann", 5)
