@@ -13,7 +13,7 @@ from threads import run_threads
 
 from headgate import ConcurrencyLimiter
 from headgate.adapters.asgi import ShedMiddleware
-from headgate.adapters.keys import header
+from headgate.adapters.keys import header, user
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 LAST = {"type": "http.response.body", "body": b"last"}
@@ -401,7 +401,8 @@ def test_a_denied_handshake_of_the_application():
     ({}, {"retry_after": -1}, r"retry_after must be in \[0, 1000000000\], got -1"),
     ({}, {"retry_after": 1.5}, "retry_after must be an int, got 1.5"),
     ({}, {"exempt": ["static"]}, "exempt must be paths or patterns .* got 'static'"),
-    ({}, {"exempt": "/static"}, "exempt must be an iterable, got '/static'"),
+    ({}, {"exempt": "/static"}, "exempt must be an iterable of paths or a callable, got '/static'"),
+    ({"user": 1}, {"priority": user}, r"priority must be what user\(\) returns, got the func"),
 ])
 def test_bad_arguments(limiter, options, message):
     if limiter is not None:

@@ -248,6 +248,7 @@ class AsynchronousLimiter(RateLimiter):
     (AddressLimiter("1/s"), {}, "limits must be a rate or a limiter by key"),
     (AsynchronousLimiter("1/s"), {}, "limits must not be asynchronous"),
     ("1/s", {"key": "ip"}, "key must be callable or None, got 'ip'"),
+    ("1/s", {"key": client}, r"key must be what client\(\) returns, got the function client itself"),
     ("1/s", {"shared": 7}, "shared must be a str or None, got 7"),
 ])
 def test_arguments_that_are_refused(limits, options, message):

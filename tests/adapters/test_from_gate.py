@@ -8,6 +8,9 @@ import threading
 import asgi_driver
 import pytest
 import wsgi_driver
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from headgate.adapters import asgi, dashboard, wsgi
 from headgate.adapters._readings import readings
@@ -292,3 +295,12 @@ def test_what_is_no_gate_is_refused(host, gate):
     message = f"gate must be a Gate, as headgate.config.load returns one, got a {type(gate).__name__}"
     with pytest.raises(TypeError, match=f"^{message}$"):
         host.wrapped(gate)
+
+
+def test_as_a_middleware_of_starlette():
+    gate = load({"limits": LIMITS, "http": {"limit": "api", "keys": "client"}})
+    app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("hello"))])
+    app.add_middleware(asgi.from_gate, gate=gate)
+    assert [asgi_driver.get(app).status for _ in range(3)] == [200, 200, 429]
+    gate.apply({"limits": LIMITS})
+    assert asgi_driver.get(app).status == 200

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from inspect import isawaitable
-
-from headgate._base.checks import checked_iterable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
     from headgate.adapters.keys import Request
@@ -36,7 +35,9 @@ def exempting(exempt: Exempt) -> Callable[[Request], Any] | None:
     """
     if callable(exempt):
         return exempt
-    patterns = list(checked_iterable("exempt", exempt))
+    if isinstance(exempt, (str, bytes)) or not isinstance(exempt, Iterable):
+        raise TypeError(f"exempt must be an iterable of paths or a callable, got {exempt!r}")
+    patterns = list(exempt)
     for pattern in patterns:
         if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
             raise ValueError(f"exempt must be paths or patterns such as '/static/*', got {pattern!r}")

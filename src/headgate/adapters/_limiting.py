@@ -19,7 +19,7 @@ from math import inf
 
 from headgate._base.checks import checked_callable
 from headgate.adapters._exempt import exempting, is_exempt
-from headgate.adapters.keys import is_of_networks
+from headgate.adapters.keys import checked_extractor, is_of_networks
 from headgate.limit import AddressLimiter, Decision, RateLimiter, RateLimits, Reservation
 from headgate.limit._rules import LevelCounts, LevelTally, key_counters, set_key_counters
 from headgate.limit._units import checked_amount
@@ -426,7 +426,7 @@ def _checked_limits(limits: Any) -> Any:
     """A limiter by key or by level; one for a rate."""
     if callable(getattr(limits, "reserve", None)) and hasattr(limits, "rates"):
         return limits
-    if hasattr(limits, "reserve") or hasattr(limits, "acquire"):
+    if hasattr(limits, "reserve") or hasattr(limits, "acquire") or isinstance(limits, Mapping):
         raise TypeError(f"limits must be a limiter by key, RateLimits or a rate, got {limits!r}")
     return RateLimiter(limits)
 
@@ -456,6 +456,7 @@ def _extractors(limits: Any, keys: Keys) -> tuple[tuple[str, Extractor], ...]:
     if levels is None:
         if not callable(keys):
             raise TypeError(f"keys must be one extractor for a limiter without levels, got {keys!r}")
+        checked_extractor("keys", keys)
         return ()
     if callable(keys) and len(levels) == 1:
         keys = dict.fromkeys(levels, keys)
@@ -466,6 +467,7 @@ def _extractors(limits: Any, keys: Keys) -> tuple[tuple[str, Extractor], ...]:
             raise ValueError(f"keys must be for levels among {', '.join(levels)}, got {level!r}")
         if not callable(extractor):
             raise TypeError(f"keys must be extractors, got {extractor!r} for {level!r}")
+        checked_extractor("keys", extractor)
     return tuple(keys.items())
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from inspect import isawaitable
 
-from headgate._base.checks import checked_callable
 from headgate.adapters._limiting import Limiting
-from headgate.adapters.keys import client, path
+from headgate.adapters.keys import checked_extractor, client, path
 from headgate.limit import AddressLimiter
 
 TYPE_CHECKING = False
@@ -93,6 +92,6 @@ def route_limiting(limits: Any, *, key: Extractor | None, shared: str | None, co
         raise TypeError(f"limits must be a rate or a limiter by key of any text, got {limits!r}")
     if shared is not None and not isinstance(shared, str):
         raise TypeError(f"shared must be a str or None, got {shared!r}")
-    keys = RouteKey(checked_callable("key", key) or client(), shared)
+    keys = RouteKey(checked_extractor("key", key) or client(), shared)
     return Limiting(limits, keys=keys, cost=cost, exempt=exempt, headers=headers, dry_run=dry_run,
                     asynchronous=asynchronous)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from headgate._base.checks import checked_callable, checked_int
+from headgate._base.checks import checked_int
 from headgate._base.words import Words
 from headgate.adapters._exempt import exempting
+from headgate.adapters.keys import checked_extractor
 from headgate.limit import ConcurrencyLimiter
 
 TYPE_CHECKING = False
@@ -71,7 +72,7 @@ class Shedding:
                  retry_after: int = 1) -> None:
         if not isinstance(limiter, ConcurrencyLimiter):
             raise TypeError(f"limiter must be a ConcurrencyLimiter, got {limiter!r}")
-        self.priority: Callable[[Any], Any] | None = checked_callable("priority", priority)
+        self.priority: Callable[[Any], Any] | None = checked_extractor("priority", priority)
         shares = limiter.priorities
         if priority is None and shares is not None:
             raise ValueError("priority must be given for a limiter with priorities, got None")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 from weakref import WeakSet
 
+from headgate._base.checks import checked_callable
 from headgate.limit import address_prefix
 from headgate.limit._networks import Proxies
 from headgate.memoize import lru_cache
@@ -224,6 +225,21 @@ def const(value: str) -> Extractor:
     if not isinstance(value, str):
         raise TypeError(f"value must be a str, got {value!r}")
     return lambda request: value
+
+
+def checked_extractor(name: str, value: Any) -> Any:
+    """`value`, if it is callable or None, and not one of the functions here that return extractors.
+
+    >>> checked_extractor("key", client)
+    Traceback (most recent call last):
+    TypeError: key must be what client() returns, got the function client itself
+    """
+    checked_callable(name, value)
+    for maker in (client, const, cookie, header, method, path, route, user):
+        if value is maker:
+            made = maker.__name__
+            raise TypeError(f"{name} must be what {made}() returns, got the function {made} itself")
+    return value
 
 
 def _checked_name(name: str) -> None:

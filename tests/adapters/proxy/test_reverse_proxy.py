@@ -571,6 +571,7 @@ def test_requests_of_a_client_go_to_its_server():
 @pytest.mark.parametrize("options, error", [
     ({"attempts": 0}, "attempts must be positive, got 0"),
     ({"key": 5}, "key must be callable or None, got 5"),
+    ({"key": keys.client}, r"key must be what client\(\) returns, got the function client itself"),
     ({"pool": 5}, "pool must be a ConnectionPool or None, got 5"),
     ({"connect_timeout": 0}, "connect_timeout must be positive, got 0"),
     ({"attempt_timeout": -1}, "attempt_timeout must be positive, got -1"),

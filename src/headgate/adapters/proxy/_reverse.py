@@ -11,10 +11,10 @@ from random import getrandbits
 from typing import Any
 from urllib.parse import quote
 
-from headgate._base.checks import checked_callable, checked_number
+from headgate._base.checks import checked_number
 from headgate.adapters._extras import extra
 from headgate.adapters.asgi._request import ASGIRequest
-from headgate.adapters.keys import is_of_networks
+from headgate.adapters.keys import checked_extractor, is_of_networks
 from headgate.adapters.proxy._body import ClientLeft, RequestBody
 from headgate.adapters.proxy._fields import Refusal, forwarded_once, forwards_of, is_unambiguous
 from headgate.adapters.proxy._strict import (
@@ -109,7 +109,7 @@ class ReverseProxy:
             raise TypeError(f"pool must be a ConnectionPool or None, got {pool!r}")
         self._owns_pool = pool is None
         self._pool = ConnectionPool() if pool is None else pool
-        self._extract = checked_callable("key", key)
+        self._extract = checked_extractor("key", key)
         self._needs_address = isinstance(balancer, AddressHash)
         self._needs_key = self._needs_address or isinstance(balancer, KeyHash)
         if self._needs_address and is_of_networks(key):
