@@ -229,6 +229,16 @@ def test_who_owes_nothing_at_a_switch_owes_nothing_before_it(make, clock):
     one._check()
 
 
+def test_the_head_of_a_log_is_not_free_if_the_clock_steps_back_after_a_switch(make, clock):
+    one, other = make("10/s", strict=True), make("10/s", strict=True)
+    assert one.allow("ann", 10)
+    clock.advance(3)
+    other.reconfigure("5/s")
+    clock.advance(-2.5)
+    assert not one.allow("ann")
+    one._check()
+
+
 def test_a_switch_after_the_clock_stepped_back(make, clock):
     one, other = make("10/s"), make("10/s")
     clock.advance(100)

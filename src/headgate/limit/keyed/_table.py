@@ -400,7 +400,7 @@ class _SharedTier(_Tier):
         owed = self.kept(at)
         time = self.since + owed
         if not owed:
-            time -= _PAST + (self.generation & _NEVER_TWICE)
+            time -= self.generation & _NEVER_TWICE if self.is_strict else _PAST
         return max(time, now - _LONG_PAST) % _TIMES | self.parity
 
     def kept(self, at):

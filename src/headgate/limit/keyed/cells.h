@@ -207,13 +207,13 @@ static int64_t hg_kept(const hg_tier *t, const uint64_t *cell, uint64_t word)
 }
 
 /* A word of the generation before in this one. What is owed no more, or never was, ends long before the switch, so that
- * a clock that steps back finds no debt there. */
+ * a clock that steps back finds no debt there; a log decides by its entries, which that may bring back. */
 static uint64_t hg_converted(const hg_tier *t, const uint64_t *cell, uint64_t word, uint64_t now)
 {
     int64_t owed = hg_kept(t, cell, word);
     uint64_t time = t->before.since + (uint64_t)owed;
     if (owed == 0)
-        time -= HG_PAST + (t->generation & HG_NEVER_TWICE);
+        time -= t->entries.times == NULL ? HG_PAST : t->generation & HG_NEVER_TWICE;
     if ((int64_t)(now - time) > HG_LONG_PAST)
         time = now - HG_LONG_PAST;
     return hg_cell(word >> HG_TIME_BITS ^ 2, time);
