@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from headgate.adapters import asgi, dashboard, wsgi
 from headgate.adapters._readings import readings
+from headgate.cli.top.show import tables_of_document
 from headgate.config import ConfigError, load
 
 LIMITS = {"api": {"rate": "2/h"}, "few": {"rate": "1/h"}}
@@ -282,6 +283,20 @@ def test_a_dashboard_of_a_gate_shows_what_its_applications_deny(host):
     assert rows["few"]["requests"] == {"allowed": 1, "denied": 3} and rows["few"]["rate"]
     denied, = document["denied"]
     assert (denied["name"], denied["level"], denied["total"]) == ("few", "", 3)
+
+
+@pytest.mark.parametrize(("priorities", "before"), [(None, ""), ({"user": 1.0}, "user ")])
+def test_a_dashboard_of_a_gate_shows_what_its_applications_shed(host, priorities, before):
+    http = {"shed": "workers", "priority": "header x-priority" if priorities else None}
+    gate = load({"concurrency": {"workers": {"priorities": priorities}}, "http": http})
+    app = host.wrapped(gate)
+    host.get(app)
+    page = dashboard.wsgi(gate, allow=lambda request: True)
+    row, = json.loads(wsgi_driver.call(page, wsgi_driver.environ_of("/data.json")).body)["shedding"]
+    assert row["requests"] == {f"{before}admitted": 1, f"{before}shed": 0}
+    row["requests_per_second"] = {f"{before}admitted": 30.0, f"{before}shed": 10.0}
+    cells = [line.cells for table in tables_of_document({"shedding": [row]}) for line in table.rows]
+    assert cells == [(f"workers: {before}".rstrip(" :"), "30/s", "10/s", "25.0%")]
 
 
 def test_gates_have_other_followers_too(host):

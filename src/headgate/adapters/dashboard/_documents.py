@@ -152,7 +152,7 @@ def _put(row: Row, field: str, rest: list[str], value: float) -> None:
     """A number that JSON has none for is null."""
     number = value if isfinite(value) else None
     if rest:
-        row.setdefault(field, {})[" ".join(rest)] = number
+        row.setdefault(field, {})[" ".join(filter(None, rest))] = number
     else:
         row[field] = number
 

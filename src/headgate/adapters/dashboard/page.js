@@ -403,7 +403,7 @@ function showConcurrency(section, rows) {
 function showShedding(section, rows) {
   const lines = rows.flatMap((row) => [...new Set(Object.keys(row.requests).map((each) => each.replace(/ ?\S+$/, "")))]
     .map((priority) => ({ row, priority })));
-  const at = (line, outcome) => of(line.row.requests_per_second, line.priority ? `${line.priority} ${outcome}` : ` ${outcome}`);
+  const at = (line, outcome) => of(line.row.requests_per_second, line.priority ? `${line.priority} ${outcome}` : outcome);
   table(section, "table", "Shedding", [
     ["priority", (line) => (line.priority ? `${line.row.name}: ${line.priority}` : line.row.name)],
     ["admitted", (line) => rate(at(line, "admitted"))],

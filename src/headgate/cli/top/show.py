@@ -230,8 +230,8 @@ def _shedding(rows: list[Line]) -> Table:
     for row in rows:
         rates = row.get("requests_per_second", {})
         for priority in sorted({counted.rpartition(" ")[0] for counted in row.get("requests", {})}):
-            name = f"{row['name']}: {priority}" if priority else row["name"]
-            admitted, shed = rates.get(f"{priority} admitted"), rates.get(f"{priority} shed")
+            name, before = (f"{row['name']}: {priority}", f"{priority} ") if priority else (row["name"], "")
+            admitted, shed = rates.get(f"{before}admitted"), rates.get(f"{before}shed")
             lines.append(Row((shortened(name, _LABEL), _rate(admitted), _rate(shed),
                               _percent(_share(shed, admitted)))))
     return Table("Shedding", ("priority", "admitted", "shed", "share\nshed"), lines)

@@ -119,7 +119,8 @@ LEVELS = Section("levels", Record(
     Field("prefix", Text("a prefix of keys"),
           "what the keys in the store begin with; headgate:NAME by default"),
     collected="levels", rest=Limit(), checks=(_levels,),
-), "several limits for one request, all or nothing; any other field is a level: a limit's name, or a rate")
+), "several limits for one request, all or nothing; any other field is a level: a limit's name, or a rate;"
+   " with a store, a rate")
 
 BUCKETS = Section("buckets", Record(
     "a bucket",
