@@ -32,8 +32,10 @@ from headgate.adapters.redis import (
     RedisRateLimits,
     _leases,
 )
-from headgate.adapters.redis._calls import Command
+from headgate.adapters.redis._calls import Command, Unsent
 from headgate.adapters.redis._connections import Connection
+from headgate.adapters.redis._settings import Settings
+from headgate.adapters.redis._streams import opened
 from headgate.errors import StoreError
 
 SLOW = Rate(1000, 10**9)
@@ -271,6 +273,32 @@ def test_a_connection_that_was_left_is_closed_with_the_limiter():
     with reluctant([b"silence"], SilentAtFirst) as client:
         in_a_loop(main(client))
     gc.collect()
+
+
+class Full(StreamRequestHandler):
+    """Has no room for clients."""
+
+    def handle(self):
+        self.wfile.write(b"-ERR max number of clients reached\r\n")
+
+
+def test_a_server_that_closes_each_connection_is_not_waited_for():
+    """Nor is a connection on which nothing was sent one whose call may have run."""
+
+    async def main(client):
+        server = Settings(client).servers[0]
+        made = await opened(server, time.monotonic() + 3600)
+        while made.is_open:
+            await asyncio.sleep(0)
+        with pytest.raises(Unsent, match="connection closed by the server"):
+            await made.send(b"*1\r\n$4\r\nPING\r\n", 1, time.monotonic() + 3600)
+        async with AsyncRedisRateLimiter(client, "10/s", timeout=3600) as limiter:
+            for _ in range(20):
+                with pytest.raises(StoreError):
+                    await limiter.allow("ann")
+
+    with reluctant([], Full) as client:
+        in_a_loop(main(client))
 
 
 def test_a_call_that_is_due_before_the_others_on_its_connection_ends_first():

@@ -71,6 +71,8 @@ class Pipeline(asyncio.Protocol):
         """Send commands: a future of their `count` replies, which fails with Unsent or Unanswered."""
         if len(self._pending) >= _MOST_PENDING:
             raise Unsent(f"{self._name}: {_MOST_PENDING} calls wait for it")
+        if self._transport.is_closing():  # it may have been lost as soon as it was there
+            raise Unsent(f"{self._name}: connection closed by the server")
         future = self._loop.create_future()
         self._pending.append(_Entry(future, count, deadline))
         if not self._out:
