@@ -9,7 +9,7 @@ from policies import POLICIES, CacheMaker
 from twins import SHARED, Twin, twin_names
 
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}  # a machine may be busy
-settings.register_profile("plain", max_examples=50, **PATIENT)
+settings.register_profile("plain", max_examples=30, **PATIENT)
 settings.register_profile("sanitizers", max_examples=10, **PATIENT)
 settings.register_profile("exhaustive", max_examples=1000, **PATIENT)
 settings.load_profile("plain")
