@@ -21,7 +21,7 @@ _SECRET = urandom(16)
 
 
 def masked(key: Any) -> str:
-    """The first two characters of a key that has at least eight, and a tag by which one is told from another.
+    """The first two characters of a key that has at least eight, and a tag that distinguishes it from others.
 
     The tag is a keyed hash with a secret of this process, so that nobody finds the key by trying.
 

@@ -46,7 +46,7 @@ class Screen:
         self._keys.stop()
 
     def draw(self, head: str, tables: list[Table]) -> None:
-        """A heading, and what has room of the tables, the first ones first."""
+        """A heading, and as many of the tables as fit, in order."""
         width, height = self._rich.console.size
         columns, own = laid_out(tables, width, height - 1)
         hidden = len(tables) - sum(map(len, columns))
@@ -67,7 +67,7 @@ class Screen:
 def laid_out(tables: list[Table], width: int, height: int) -> tuple[list[list[Table]], int]:
     """Tables in as many columns as are readable, and their width; each under those that end first.
 
-    What has no room is left out, but the first table of a column, which is cut off.
+    What does not fit is left out, but the first table of a column, which is cut off.
 
     >>> one, two, three = (Table(name, ("a",), []) for name in ("one", "two", "three"))
     >>> laid_out([one, two, three], 80, 8) == ([[one, two]], 80)
